@@ -1,0 +1,161 @@
+"""What there is to run on: an embedded Ray of our own, the program's Ray, or a cluster at an address.
+
+A process has at most one connection to Ray. Whoever opened it owns it: an embedded cluster is started once, serves
+every session of the process, listens on loopback only and ends with the process; a cluster that the program or
+somebody else started is used and left as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import AddressError, ClusterError
+
+#: how long a cluster at an address may take to answer
+CONNECT_TIMEOUT_S = 10.0
+
+# the HTTP/2 client preface and an empty SETTINGS frame: whoever serves gRPC answers with SETTINGS of its own
+_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+_lock = threading.Lock()
+_connection: Connection | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    address: str  # "embedded", "program" (it called ray.init itself) or host:port
+    embedded: bool
+    n_cpus: float
+
+
+def attach(address: str = "", *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> Connection:
+    """The process's connection to Ray, opened where there is none.
+
+    ``address`` is "" (an embedded cluster, or the program's own connection), "auto" (the cluster running on this
+    machine) or "host:port". Raises :class:`AddressError` where nobody answers within ``connect_timeout_s``.
+    """
+    global _connection  # noqa: PLW0603  # a process has one connection to Ray, and this is it
+    import ray
+
+    with _lock:
+        if _connection is not None and ray.is_initialized():
+            if address and not _same_cluster(address, _connection, ray):
+                raise AddressError(
+                    f"distort.address={address}: this process is connected to another Ray cluster "
+                    f"({_connection.address}), and a process can use one only. Close it with ray.shutdown() first."
+                )
+            return _connection
+        if ray.is_initialized():  # the program's own ray.init(): used, never shut down
+            if address and not _same_cluster(address, None, ray):
+                raise AddressError(
+                    f"distort.address={address}: this program already called ray.init() for another cluster, and a "
+                    "process can use one only. Close it with ray.shutdown() first."
+                )
+            _connection = Connection("program", False, _n_cpus(ray))
+        elif address:
+            _connection = _join(address, connect_timeout_s)
+        else:
+            _connection = _start_embedded()
+        return _connection
+
+
+def _same_cluster(address: str, connection: Connection | None, ray: Any) -> bool:
+    if connection is not None and connection.address == address:
+        return True
+    if connection is not None and connection.embedded:
+        return False
+    if address == "auto":
+        return True
+    return str(ray.get_runtime_context().gcs_address) == address
+
+
+def _n_cpus(ray: Any) -> float:
+    return float(ray.cluster_resources().get("CPU", 0))
+
+
+def _quiet_environment() -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+
+
+def _start_embedded() -> Connection:
+    import ray
+
+    _quiet_environment()
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            configure_logging=False,
+            _node_ip_address="127.0.0.1",
+            num_cpus=os.cpu_count(),
+            object_store_memory=_object_store_nbytes(),
+        )
+    except (OSError, RuntimeError, ValueError, ConnectionError) as error:
+        raise ClusterError(f"An embedded Ray cluster could not be started: {error}") from error
+    return Connection("embedded", True, _n_cpus(ray))
+
+
+def _object_store_nbytes() -> int:
+    """30 % of the memory, and no more than /dev/shm holds (Ray would fall back to slow files)."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    wanted = int(total * 0.3)
+    with contextlib.suppress(OSError):
+        status = os.statvfs("/dev/shm")
+        wanted = min(wanted, int(status.f_bavail * status.f_frsize * 0.9))
+    return max(wanted, 80 * 1024 * 1024)
+
+
+def _join(address: str, connect_timeout_s: float) -> Connection:
+    import ray
+
+    _quiet_environment()
+    target = address
+    if address == "auto":
+        target = _running_cluster()
+    _check_answers(target, address, connect_timeout_s)
+    try:
+        ray.init(address=target, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
+        raise AddressError(f"distort.address={address}: the cluster at {target} refused: {error}") from error
+    return Connection(address, False, _n_cpus(ray))
+
+
+def _running_cluster() -> str:
+    from ray._private import services
+
+    found = services.get_ray_address_from_environment("auto", None)
+    if not found:
+        raise AddressError(
+            "distort.address=auto: no Ray cluster runs on this machine. Start one with `ray start --head`, or leave "
+            "the address out for an embedded one."
+        )
+    return str(found)
+
+
+def _check_answers(target: str, address: str, timeout_s: float) -> None:
+    """Ray itself waits 40 s for a port that nobody serves; ask first, within our own deadline."""
+    host, separator, port = target.rpartition(":")
+    if not separator or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise AddressError(f"distort.address={address}: not an address. Use host:port or auto.")
+    deadline = time.monotonic() + timeout_s
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s) as connection:
+            connection.sendall(_HTTP2_HELLO)
+            connection.settimeout(max(0.1, deadline - time.monotonic()))
+            header = connection.recv(9)
+    except OSError as error:
+        raise AddressError(
+            f"distort.address={address}: nobody answers at {target} within {timeout_s:g} s ({error}). Is the "
+            "cluster's head running there (`ray start --head --port=…`)?"
+        ) from error
+    if len(header) < 4 or header[3] != 4:  # type 4 is SETTINGS
+        raise AddressError(f"distort.address={address}: what listens at {target} is no Ray cluster.")

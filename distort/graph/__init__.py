@@ -1,0 +1,1 @@
+"""The graph beneath everything: reading, checking, inferring, rewriting and writing ONNX models."""

@@ -1,0 +1,180 @@
+"""ONNX protobufs -> our graph."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from .errors import ModelError
+from .ir import AttributeValue, Function, Graph, Model, Node
+from .onnx_parts import protobuf
+from .tensors import ExternalData, array_from_proto, sparse_from_proto
+from .types import TensorType, type_from_proto
+
+_FLOAT, _INT, _STRING, _TENSOR, _GRAPH, _SPARSE, _TYPE = 1, 2, 3, 4, 5, 11, 13
+_FLOATS, _INTS, _STRINGS, _TENSORS, _GRAPHS, _SPARSES, _TYPES = 6, 7, 8, 9, 10, 12, 14
+
+
+class AttributeReference:
+    """An attribute of a function's node whose value is the calling node's attribute ``name``."""
+
+    __slots__ = ("kind", "name")
+
+    def __init__(self, name: str, kind: int) -> None:
+        self.name = name
+        self.kind = kind
+
+
+def parse(path_or_bytes: str | os.PathLike[str] | bytes) -> tuple[Any, str | None]:
+    """The ModelProto and the path it came from. Raises ModelError with onnxruntime's words."""
+    proto = protobuf().ModelProto()
+    if isinstance(path_or_bytes, bytes):
+        try:
+            proto.ParseFromString(path_or_bytes)
+        except Exception as error:  # noqa: BLE001  # protobuf's DecodeError class differs by implementation
+            raise ModelError("INVALID_PROTOBUF", "Failed to load model because protobuf parsing failed.") from error
+        if not proto.HasField("graph"):
+            raise ModelError("INVALID_ARGUMENT", "No graph was found in the protobuf.")
+        return proto, None
+    path = os.fspath(path_or_bytes)
+    start = f"Load model from {path} failed:"
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ModelError("NO_SUCHFILE", f"{start}Load model {path} failed. File doesn't exist") from None
+    except (IsADirectoryError, NotADirectoryError):
+        raise ModelError("INVALID_PROTOBUF", f"{start}Protobuf parsing failed.") from None
+    except OSError as error:
+        raise ModelError("FAIL", f"{start}system error number {error.errno}") from error
+    try:
+        proto.ParseFromString(content)
+    except Exception as error:  # noqa: BLE001  # protobuf's DecodeError class differs by implementation
+        raise ModelError("INVALID_PROTOBUF", f"{start}Protobuf parsing failed.") from error
+    if not proto.HasField("graph"):
+        raise ModelError("INVALID_ARGUMENT", f"{start}No graph was found in the protobuf.")
+    return proto, path
+
+
+def read_model(proto: Any, path: str | None = None, external_folder: str | None = None) -> Model:
+    """A ModelProto as a :class:`Model`. External data lies beside ``path``, or in ``external_folder``."""
+    folder = external_folder or (str(Path(path).resolve().parent) if path is not None else None)
+    reader = _Reader(ExternalData(folder))
+    opsets = {_domain(entry.domain): int(entry.version) for entry in proto.opset_import}
+    functions = {}
+    for function in proto.functions:
+        read = reader.function(function)
+        functions[(read.domain, read.name, read.overload)] = read
+    return Model(
+        graph=reader.graph(proto.graph, opsets),
+        opsets=opsets,
+        ir_version=proto.ir_version,
+        producer_name=proto.producer_name,
+        producer_version=proto.producer_version,
+        domain=proto.domain,
+        version=proto.model_version,
+        doc=proto.doc_string,
+        metadata={entry.key: entry.value for entry in proto.metadata_props},
+        functions=functions,
+        configurations=tuple(item.SerializeToString() for item in getattr(proto, "configuration", ())),
+        path=path,
+    )
+
+
+def _domain(domain: str) -> str:
+    return "" if domain == "ai.onnx" else domain
+
+
+class _Reader:
+    def __init__(self, external: ExternalData) -> None:
+        self._external = external
+
+    def graph(self, proto: Any, opsets: dict[str, int]) -> Graph:
+        graph = Graph(name=proto.name, doc=proto.doc_string)
+        for tensor in proto.initializer:
+            graph.initializers[tensor.name] = array_from_proto(tensor, self._external)
+            graph.types[tensor.name] = TensorType(tensor.data_type, tuple(tensor.dims))
+        for sparse in proto.sparse_initializer:
+            graph.initializers[sparse.values.name] = sparse_from_proto(sparse, self._external)
+        for info in (*proto.value_info, *proto.output, *proto.input):
+            read = type_from_proto(info.type) if info.HasField("type") else None
+            if read is not None and not (info.name in graph.initializers and info.name in graph.types):
+                graph.types[info.name] = read
+        graph.outputs = [info.name for info in proto.output]
+        graph.inputs = [info.name for info in proto.input]
+        graph.defaults = [name for name in graph.inputs if name in graph.initializers]
+        graph.nodes = [self.node(node, opsets) for node in proto.node]
+        return graph
+
+    def node(self, proto: Any, opsets: dict[str, int]) -> Node:
+        domain = _domain(proto.domain)
+        attributes = {attribute.name: self.attribute(attribute, opsets) for attribute in proto.attribute}
+        node = Node(
+            op_type=proto.op_type,
+            domain=domain,
+            inputs=list(proto.input),
+            outputs=list(proto.output),
+            attributes=attributes,
+            name=proto.name,
+            opset=opsets.get(domain, 0),
+            overload=proto.overload,
+        )
+        if proto.metadata_props:
+            node.metadata = {entry.key: entry.value for entry in proto.metadata_props}
+        if proto.device_configurations:
+            node.device_configurations = tuple(item.SerializeToString() for item in proto.device_configurations)
+        return node
+
+    def attribute(self, proto: Any, opsets: dict[str, int]) -> AttributeValue:
+        kind = proto.type
+        if proto.ref_attr_name:
+            return AttributeReference(proto.ref_attr_name, kind)
+        if kind == _INT:
+            return int(proto.i)
+        if kind == _INTS:
+            return list(proto.ints)
+        if kind == _FLOAT:
+            return float(proto.f)
+        if kind == _FLOATS:
+            return list(proto.floats)
+        if kind == _STRING:
+            return proto.s.decode("utf-8", "surrogateescape")
+        if kind == _STRINGS:
+            return [item.decode("utf-8", "surrogateescape") for item in proto.strings]
+        if kind == _TENSOR:
+            return array_from_proto(proto.t, self._external)
+        if kind == _TENSORS:
+            return [array_from_proto(item, self._external) for item in proto.tensors]
+        if kind == _GRAPH:
+            return self.graph(proto.g, opsets)
+        if kind == _GRAPHS:
+            return [self.graph(item, opsets) for item in proto.graphs]
+        if kind == _SPARSE:
+            return sparse_from_proto(proto.sparse_tensor, self._external)
+        if kind == _SPARSES:
+            return [sparse_from_proto(item, self._external) for item in proto.sparse_tensors]
+        if kind == _TYPE:
+            return type_from_proto(proto.tp)
+        if kind == _TYPES:
+            return [type_from_proto(item) for item in proto.type_protos]
+        raise ModelError("INVALID_GRAPH", f"Attribute {proto.name} has no type.")
+
+    def function(self, proto: Any) -> Function:
+        opsets = {_domain(entry.domain): int(entry.version) for entry in proto.opset_import}
+        return Function(
+            name=proto.name,
+            domain=_domain(proto.domain),
+            inputs=list(proto.input),
+            outputs=list(proto.output),
+            attributes=list(proto.attribute),
+            attribute_defaults={item.name: self.attribute(item, opsets) for item in proto.attribute_proto},
+            nodes=[self.node(node, opsets) for node in proto.node],
+            opsets=opsets,
+            overload=proto.overload,
+        )
+
+
+def load(path_or_bytes: str | os.PathLike[str] | bytes, external_folder: str | None = None) -> Model:
+    """Read a model from a path or from bytes. Nothing is checked beyond what reading needs."""
+    proto, path = parse(path_or_bytes)
+    return read_model(proto, path, external_folder)

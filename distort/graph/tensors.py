@@ -1,0 +1,204 @@
+"""TensorProto <-> numpy. External data is mapped, never read, and never taken from outside the model's folder."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from .errors import ModelError
+from .ir import SparseInitializer
+from .onnx_parts import protobuf
+from .types import DTYPE_OF, SUB_BYTE_BITS, element_of
+
+Array = np.ndarray[Any, Any]
+
+_STRING = 8
+# element types whose values lie in int32_data when they are not raw
+_IN_INT32 = frozenset({2, 3, 4, 5, 6, 9, 10, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26})
+
+
+class ExternalData:
+    """The files beside a model that hold its larger tensors; each is mapped once."""
+
+    def __init__(self, folder: str | Path | None) -> None:
+        #: None: the model came from bytes, so there is no folder that its tensors may lie in
+        self.folder = None if folder is None else Path(folder)
+        self._maps: dict[Path, Array] = {}
+
+    def array(self, tensor: Any) -> Array:
+        """The bytes of a tensor, as a read-only view [nbytes] of the mapped file."""
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        path = self._resolve(entries.get("location", ""), tensor.name)
+        mapped = self._maps.get(path)
+        if mapped is None:
+            mapped = self._maps[path] = _map_file(path, tensor.name)
+        try:
+            offset = int(entries.get("offset", 0))
+            length = int(entries["length"]) if "length" in entries else len(mapped) - offset
+        except ValueError:
+            raise ModelError(
+                "INVALID_ARGUMENT", f"External data of initializer {tensor.name} has an offset or length that is no number."
+            ) from None
+        if offset < 0 or length < 0 or offset + length > len(mapped):
+            raise ModelError(
+                "INVALID_ARGUMENT",
+                f"External initializer: {tensor.name} offset: {offset} size to read: {length} given file_length: "
+                f"{len(mapped)} are out of bounds or can not be read in full.",
+            )
+        return mapped[offset : offset + length]
+
+    def _resolve(self, location: str, name: str) -> Path:
+        prefix = f"External data path validation failed for initializer: {name}. Error: "
+        if not location:
+            raise ModelError("INVALID_ARGUMENT", prefix + "the tensor names no location.")
+        if self.folder is None:
+            raise ModelError(
+                "FAIL", prefix + f"External data path for model loaded from bytes escapes working directory. "
+                f'External data path does not exist: "{location}". Load the model from its path, or set '
+                "session.model_external_initializers_file_folder_path."
+            )
+        folder = self.folder.resolve()
+        path = (folder / location).resolve()  # follows symbolic links, so a link can't lead outside either
+        if not path.is_relative_to(folder) or Path(location).is_absolute():
+            raise ModelError("FAIL", prefix + f'External data path: "{location}" escapes model directory: "{folder}"')
+        if not path.is_file():
+            raise ModelError("FAIL", prefix + f'External data path does not exist: "{path}"')
+        return path
+
+
+def _map_file(path: Path, name: str) -> Array:
+    if path.stat().st_size == 0:
+        return np.zeros(0, np.uint8)
+    try:
+        with path.open("rb") as file:
+            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    except OSError as error:
+        raise ModelError("FAIL", f"External data of initializer {name} can't be read: {error}") from error
+
+
+def array_from_proto(tensor: Any, external: ExternalData | None = None) -> Array:
+    """The values of an onnx.TensorProto: [dims], read-only where they are a view of the message or the file."""
+    element = tensor.data_type
+    shape = tuple(tensor.dims)
+    if element not in DTYPE_OF:
+        raise ModelError("INVALID_ARGUMENT", f"Initializer {tensor.name} has an unknown data type {element}.")
+    if any(dim < 0 for dim in shape):
+        raise ModelError("INVALID_ARGUMENT", f"Initializer {tensor.name} has a negative dimension: {list(shape)}.")
+    if element == _STRING:
+        flat = _strings(tensor)
+    elif tensor.data_location == 1:
+        flat = _from_bytes((external or ExternalData(None)).array(tensor), element, shape)
+    elif tensor.HasField("raw_data"):
+        flat = _from_bytes(np.frombuffer(tensor.raw_data, np.uint8), element, shape)
+    else:
+        flat = _from_fields(tensor, element, shape)
+    count = _count(shape)
+    if flat.size != count:
+        raise ModelError(
+            "INVALID_ARGUMENT",
+            f"Initializer {tensor.name} of shape {list(shape)} needs {count} elements, the model holds {flat.size}.",
+        )
+    return flat.reshape(shape)
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    count = 1
+    for dim in shape:
+        count *= dim
+    return count
+
+
+def _strings(tensor: Any) -> Array:
+    flat = np.empty(len(tensor.string_data), object)
+    flat[:] = [item.decode("utf-8", "surrogateescape") for item in tensor.string_data]
+    return flat
+
+
+def _from_bytes(raw: Array, element: int, shape: tuple[int, ...]) -> Array:
+    dtype = DTYPE_OF[element]
+    bits = SUB_BYTE_BITS.get(element)
+    if bits:
+        return unpack(raw, element, _count(shape))
+    if len(raw) % dtype.itemsize:
+        raise ModelError("INVALID_ARGUMENT", f"{len(raw)} bytes are no whole number of {dtype} elements.")
+    if raw.ctypes.data % dtype.itemsize:
+        raw = raw.copy()  # external offsets need not be aligned
+    return raw.view(dtype)
+
+
+def unpack(raw: Array, element: int, count: int) -> Array:
+    """Sub-byte elements, low bits first in each byte: [nbytes] uint8 -> [count] of the ml_dtypes type."""
+    bits = SUB_BYTE_BITS[element]
+    per_byte = 8 // bits
+    shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(bits)
+    codes = ((raw[:, None] >> shifts) & np.uint8((1 << bits) - 1)).reshape(-1)[:count]
+    dtype = DTYPE_OF[element]
+    if dtype in (np.dtype(ml_dtypes.int4), np.dtype(ml_dtypes.int2)):
+        sign = np.uint8(1 << (bits - 1))
+        return ((codes ^ sign).astype(np.int8) - np.int8(sign)).astype(dtype)
+    if dtype == np.dtype(ml_dtypes.float4_e2m1fn):
+        return codes.view(dtype)
+    return codes.astype(dtype)
+
+
+def pack(values: Array, element: int) -> bytes:
+    """The inverse of :func:`unpack`; the last byte is filled with zeros."""
+    bits = SUB_BYTE_BITS[element]
+    per_byte = 8 // bits
+    if values.dtype == np.dtype(ml_dtypes.float4_e2m1fn):
+        codes = np.ascontiguousarray(values).view(np.uint8).reshape(-1)
+    else:
+        codes = values.astype(np.int8).view(np.uint8).reshape(-1) & np.uint8((1 << bits) - 1)
+    codes = np.pad(codes, (0, -codes.size % per_byte)).reshape(-1, per_byte)
+    shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(bits)
+    return bytes(np.bitwise_or.reduce(codes << shifts, axis=1).astype(np.uint8))
+
+
+def _from_fields(tensor: Any, element: int, shape: tuple[int, ...]) -> Array:
+    dtype = DTYPE_OF[element]
+    if element in _IN_INT32:
+        data = np.array(tensor.int32_data, np.int32)
+        if element in SUB_BYTE_BITS:
+            return unpack(data.astype(np.uint8), element, _count(shape))
+        if element in (10, 16):  # the bits of a 16-bit float
+            return data.astype(np.uint16).view(dtype)
+        if dtype.itemsize == 1 and dtype.kind not in "iub":  # the bits of an 8-bit float
+            return data.astype(np.uint8).view(dtype)
+        return data.astype(dtype)
+    if element in (1, 14):
+        return np.array(tensor.float_data, np.float32).view(dtype)
+    if element in (11, 15):
+        return np.array(tensor.double_data, np.float64).view(dtype)
+    if element == 7:
+        return np.array(tensor.int64_data, np.int64)
+    return np.array(tensor.uint64_data, np.uint64).astype(dtype)  # uint32, uint64
+
+
+def sparse_from_proto(sparse: Any, external: ExternalData | None = None) -> SparseInitializer:
+    return SparseInitializer(
+        array_from_proto(sparse.values, external), array_from_proto(sparse.indices, external), tuple(sparse.dims)
+    )
+
+
+def array_to_proto(values: Array, name: str = "") -> Any:
+    """An onnx.TensorProto with raw data (strings: string data)."""
+    tensor = protobuf().TensorProto()
+    tensor.name = name
+    element = element_of(values.dtype)
+    tensor.data_type = element
+    tensor.dims.extend(values.shape)
+    if element == _STRING:
+        tensor.string_data.extend(
+            item if isinstance(item, bytes) else str(item).encode("utf-8", "surrogateescape")
+            for item in values.reshape(-1)
+        )
+    elif element in SUB_BYTE_BITS:
+        tensor.raw_data = pack(values, element)
+    else:
+        little = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False)
+        tensor.raw_data = little.tobytes()
+    return tensor

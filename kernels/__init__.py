@@ -1,0 +1,1 @@
+"""One stage on one device: kernels, their registry, and the programs that call them."""

@@ -1,0 +1,243 @@
+"""A lowered stage: steps over slots.
+
+Every value of the stage has a slot in a flat list. A step calls one kernel on slots and stores what it returns; a
+slot is emptied after its last reader, so that memory is freed as soon as nobody needs it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from distort.graph.ir import Graph, Node, SparseInitializer
+
+from . import adapters
+from .errors import KernelError, MissingKernel, RunCancelled
+from .registry import Kernel, find
+
+
+@dataclass(slots=True)
+class Step:
+    call: Callable[..., Any]
+    inputs: tuple[int, ...]  # slots; 0 is always None
+    outputs: tuple[int, ...]  # slots; 0 swallows what nobody wants
+    frees: tuple[int, ...]  # slots without a reader after this step
+    node: Node
+    single: bool  # the kernel may return its only output bare
+
+
+#: called after each step: (node, start_ns, end_ns, inputs, outputs)
+StepObserver = Callable[[Node, int, int, Sequence[Any], Sequence[Any]], None]
+
+
+class Cancellation:
+    """A flag that a run looks at between steps."""
+
+    __slots__ = ("requested",)
+
+    def __init__(self) -> None:
+        self.requested = False
+
+
+@dataclass(slots=True)
+class RunScope:
+    """What steps of one run share with the bodies of control flow inside it."""
+
+    observer: StepObserver | None = None
+    cancellation: Cancellation | None = None
+
+
+class Body:
+    """The body of If, Loop, Scan or SequenceMap, bound to what it captured in this run."""
+
+    __slots__ = ("_captured", "_program", "_scope")
+
+    def __init__(self, program: Program, captured: Sequence[Any], scope: RunScope) -> None:
+        self._program = program
+        self._captured = captured
+        self._scope = scope
+
+    @property
+    def n_inputs(self) -> int:
+        return self._program.n_formal_inputs
+
+    def __call__(self, *inputs: Any) -> list[Any]:
+        return self._program.run_values([*inputs, *self._captured], self._scope)
+
+
+class Program:
+    """A graph (one stage's part, or a whole model) ready to run on one device.
+
+    ``inputs`` and ``outputs`` are names in the order that ``run_values`` takes and returns. Raises
+    :class:`MissingKernel` for an operator without a kernel, naming node, operator and version.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        device: str = "cpu",
+        xp: ModuleType = np,
+        outputs: Sequence[str] | None = None,
+        captures: Sequence[str] = (),
+    ) -> None:
+        self.device = device
+        self.xp = xp
+        self.n_formal_inputs = len(graph.inputs)
+        self.inputs: tuple[str, ...] = (*graph.inputs, *captures)
+        self.outputs: tuple[str, ...] = tuple(graph.outputs if outputs is None else outputs)
+        self._slots: dict[str, int] = {"": 0}
+        self._template: list[Any] = [None]
+        for name, value in graph.initializers.items():
+            self._template[self._slot(name)] = _initial(value, xp)
+        self._input_slots = tuple(self._slot(name) for name in self.inputs)
+        self._steps = [self._lower(node) for node in graph.nodes]
+        self._output_slots = tuple(self._slot(name) for name in self.outputs)
+        self._plan_frees()
+
+    def _slot(self, name: str) -> int:
+        slot = self._slots.get(name)
+        if slot is None:
+            slot = self._slots[name] = len(self._template)
+            self._template.append(None)
+        return slot
+
+    def _lower(self, node: Node) -> Step:
+        node, constants = adapters.modern(node)
+        entry = find(node.domain, node.op_type, node.opset, self.device)
+        if entry is None:
+            raise MissingKernel(
+                f"Could not find an implementation for {node.op_type}({node.opset}) node with name '{node.name}'",
+                node=node.name,
+                op_type=node.op_type,
+            )
+        for name, value in constants.items():
+            self._template[self._slot(name)] = value
+        captured = node.captured()
+        if captured or any(True for _ in node.subgraphs()):
+            call: Callable[..., Any] = self._control_flow(node, entry, captured)
+        else:
+            call = partial(entry.function, self.xp, **self._keywords(node, entry))
+        inputs = tuple(self._slot(name) for name in (*node.inputs, *captured))
+        outputs = tuple(self._slot(name) for name in node.outputs)
+        return Step(call, inputs, outputs, (), node, len(outputs) == 1)
+
+    def _keywords(self, node: Node, entry: Kernel) -> dict[str, Any]:
+        keywords = dict(node.attributes)
+        if not entry.takes_any_attribute and not entry.parameters.issuperset(keywords):
+            unknown = sorted(set(keywords) - entry.parameters)
+            raise MissingKernel(
+                f"The kernel of {node.op_type}({node.opset}), node '{node.name}', has no attribute {', '.join(unknown)}",
+                node=node.name,
+                op_type=node.op_type,
+            )
+        for name in entry.special:
+            if name == "opset":
+                keywords[name] = node.opset
+            elif name == "n_outputs":
+                keywords[name] = len(node.outputs)
+            else:
+                keywords[name] = tuple(bool(output) for output in node.outputs)
+        return keywords
+
+    def _control_flow(self, node: Node, entry: Kernel, captured: list[str]) -> Callable[..., Any]:
+        keywords = self._keywords(node, entry)
+        programs: dict[str, tuple[Program, tuple[int, ...]]] = {}
+        for name, value in node.attributes.items():
+            if isinstance(value, Graph):
+                needed = value.captures()
+                program = Program(value, device=self.device, xp=self.xp, captures=needed)
+                programs[name] = (program, tuple(captured.index(c) for c in needed))
+        n_inputs = len(node.inputs)
+        function, xp = entry.function, self.xp
+
+        def call(scope: RunScope, *values: Any) -> Any:
+            around = values[n_inputs:]
+            for name, (program, positions) in programs.items():
+                keywords[name] = Body(program, [around[p] for p in positions], scope)
+            return function(xp, *values[:n_inputs], **keywords)
+
+        call.needs_scope = True  # type: ignore[attr-defined]  # a flag on our own closure
+        return call
+
+    def _plan_frees(self) -> None:
+        keep = set(self._output_slots) | {0}
+        keep.update(slot for slot, value in enumerate(self._template) if value is not None)
+        last: dict[int, int] = {}
+        for position, step in enumerate(self._steps):
+            for slot in (*step.inputs, *step.outputs):
+                last[slot] = position
+        by_step: dict[int, list[int]] = {}
+        for slot, position in last.items():
+            if slot not in keep:
+                by_step.setdefault(position, []).append(slot)
+        for position, slots in by_step.items():
+            self._steps[position].frees = tuple(slots)
+
+    def run(
+        self,
+        feeds: Mapping[str, Any],
+        observer: StepObserver | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> list[Any]:
+        """Feeds by name; results in the order of ``outputs``. An input without a feed is absent (None)."""
+        scope = RunScope(observer, cancellation)
+        return self.run_values([feeds.get(name) for name in self.inputs], scope)
+
+    def run_values(self, values: Sequence[Any], scope: RunScope) -> list[Any]:
+        slots = self._template.copy()
+        for slot, value in zip(self._input_slots, values, strict=False):
+            if value is not None or slots[slot] is None:
+                slots[slot] = value
+        with np.errstate(all="ignore"):
+            for step in self._steps:
+                if scope.cancellation is not None and scope.cancellation.requested:
+                    raise RunCancelled("Exiting due to terminate flag being set to true.", node=step.node.name)
+                self._run_step(step, slots, scope)
+        return [slots[slot] for slot in self._output_slots]
+
+    def _run_step(self, step: Step, slots: list[Any], scope: RunScope) -> None:
+        arguments = [slots[i] for i in step.inputs]
+        if getattr(step.call, "needs_scope", False):
+            arguments.insert(0, scope)
+        start_ns = time.time_ns() if scope.observer else 0
+        try:
+            results = step.call(*arguments)
+        except KernelError as error:
+            if not error.node:
+                raise type(error)(_while_running(step.node, error.text), node=step.node.label(), op_type=step.node.op_type) from error
+            raise
+        except MemoryError:
+            raise
+        except (ValueError, TypeError, IndexError, ArithmeticError, KeyError, AttributeError, NotImplementedError) as error:
+            raise KernelError(
+                _while_running(step.node, str(error)), node=step.node.label(), op_type=step.node.op_type
+            ) from error
+        if step.single and not isinstance(results, tuple):
+            results = (results,)
+        if scope.observer:
+            scope.observer(step.node, start_ns, time.time_ns(), arguments, results)
+        for slot, value in zip(step.outputs, results, strict=False):
+            slots[slot] = value
+        slots[0] = None
+        for slot in step.frees:
+            slots[slot] = None
+
+
+def _while_running(node: Node, text: str) -> str:
+    return f"Non-zero status code returned while running {node.op_type} node. Name:'{node.name}' Status Message: {text}"
+
+
+def _initial(value: Any, xp: ModuleType) -> Any:
+    if isinstance(value, SparseInitializer):
+        return value
+    return value if xp is np else xp.asarray(value)
+
+
+__all__ = ["Body", "Cancellation", "Program", "RunScope", "Step"]

@@ -1,0 +1,89 @@
+"""(domain, operator, since_version, device) -> kernel.
+
+A kernel is a pure function ``f(xp, *inputs, **attributes)``:
+
+* ``xp`` is numpy or cupy; inputs are its arrays, positional, None where an optional input is absent;
+  strings are object arrays, sequences are lists, maps are dicts, an empty optional is None;
+* attributes are keyword-only parameters with ONNX's names and defaults; an attribute that the signature lacks is
+  an error when the model is lowered, so each must be read or named;
+* three more keyword-only parameters are filled where the signature names them: ``opset`` (the version of the
+  node's domain), ``n_outputs`` (outputs up to the last one that somebody wants) and ``wanted`` (a tuple of bool,
+  one an output);
+* it returns one value, or a tuple with one value an output.
+
+``host`` names inputs that steer the computation (shapes, axes, sizes): they are numpy arrays on any device.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+KernelFunction = Callable[..., Any]
+_SPECIAL = ("opset", "n_outputs", "wanted")
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    domain: str
+    op_type: str
+    since: int  # serves this version of the operator and later ones, up to the next registered
+    device: str  # "any": one body over xp; "cpu" or "cuda": that device only
+    function: KernelFunction
+    parameters: frozenset[str]  # attributes it takes
+    special: tuple[str, ...]  # of opset, n_outputs, wanted: those it takes
+    takes_any_attribute: bool
+    host: tuple[int, ...]  # positions of inputs that stay on the host
+
+
+_KERNELS: dict[tuple[str, str, str], list[Kernel]] = {}  # (domain, operator, device) -> by since, ascending
+_ALL_DOMAINS_ALIASES = {"ai.onnx": ""}
+
+
+def kernel(
+    op_type: str,
+    since: int | tuple[int, ...] = 1,
+    *,
+    domain: str = "",
+    device: str = "any",
+    host: tuple[int, ...] = (),
+) -> Callable[[KernelFunction], KernelFunction]:
+    """Register a function for ``op_type`` from version ``since`` on (several: each of them)."""
+
+    def register(function: KernelFunction) -> KernelFunction:
+        code = function.__code__
+        first = code.co_argcount
+        keyword_only = code.co_varnames[first : first + code.co_kwonlyargcount]
+        special = tuple(name for name in keyword_only if name in _SPECIAL)
+        parameters = frozenset(keyword_only) - frozenset(special)
+        any_attribute = bool(code.co_flags & 0x08)  # **kwargs
+        for version in since if isinstance(since, tuple) else (since,):
+            entry = Kernel(domain, op_type, version, device, function, parameters, special, any_attribute, host)
+            known = _KERNELS.setdefault((domain, op_type, device), [])
+            if any(other.since == version for other in known):
+                raise ValueError(f"two kernels for {domain or 'ai.onnx'}:{op_type}({version}) on {device}")
+            known.append(entry)
+            known.sort(key=lambda item: item.since)
+        return function
+
+    return register
+
+
+def find(domain: str, op_type: str, opset: int, device: str = "cpu") -> Kernel | None:
+    """The kernel for an operator at an opset version of its domain: the device's own, else the common body."""
+    domain = _ALL_DOMAINS_ALIASES.get(domain, domain)
+    for where in (device, "any"):
+        known = _KERNELS.get((domain, op_type, where))
+        if known:
+            position = bisect_right(known, opset, key=lambda item: item.since)
+            if position:
+                return known[position - 1]
+    return None
+
+
+def registered() -> Iterator[Kernel]:
+    """Every kernel, by domain, operator and version."""
+    for key in sorted(_KERNELS):
+        yield from _KERNELS[key]

@@ -1,0 +1,1 @@
+"""What runs where and when: pure functions of the graph, the devices and the events."""
