@@ -1,0 +1,399 @@
+"""Runs over the stages of a plan: commands of the state machine become calls, results become events.
+
+The state machine (``distort.scheduler.state``) decides; this module only carries out. One lock guards it. Whoever
+has an event drains the queue: a caller its own submission, a dispatcher thread what actors report. Nothing here
+blocks on an actor while it holds the lock.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from distort.kernels.errors import RunCancelled
+from distort.scheduler import state as machine
+from distort.scheduler.plan import Plan
+
+from .actor import ExecuteOrder, ResidentKey, StagePayload, StageReport, nbytes_of
+from .errors import ClusterError, DeadlineExceeded, SessionClosed, StageLost
+from .resident import Resident, ResidentMeta
+from .transport.base import Handle, StageHost, Transport
+
+#: how often a waiting run looks whether it was told to stop
+_POLL_S = 0.02
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    fetches: tuple[str, ...]
+    keep: frozenset[str]
+    profile: bool
+    #: value -> handle, or the Resident that was fed
+    values: dict[str, Any]
+    ended: threading.Event = field(default_factory=threading.Event)
+    error: BaseException | None = None
+    #: fetches that stayed on the actors that made them
+    kept: dict[str, Resident] = field(default_factory=dict)
+    #: stage -> why it failed, as the exception that it raised
+    errors: dict[int, BaseException] = field(default_factory=dict)
+    reports: list[StageReport] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class EdgeTraffic:
+    nbytes: int = 0
+    messages: int = 0
+
+
+class Executor:
+    """Runs of one session. Thread-safe; ``close`` ends every actor."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        payloads: Sequence[StagePayload],
+        weights: dict[str, Any],
+        transport: Transport,
+        *,
+        max_in_flight: int = 8,
+        recovery: str = "raise",
+    ) -> None:
+        self.plan = plan
+        self._transport = transport
+        self._inputs = [tuple(stage.inputs) for stage in plan.stages]
+        self._outputs = [tuple(payload.outputs) for payload in payloads]
+        self._producer = {name: i for i, outputs in enumerate(self._outputs) for name in outputs}
+        self._crossing = {
+            name for i, inputs in enumerate(self._inputs) for name in inputs if self._producer.get(name, i) != i
+        }
+        self._lock = threading.Lock()
+        self._events: deque[Any] = deque()
+        self._runs: dict[int, _Run] = {}
+        self._numbers = itertools.count()
+        self._traffic: dict[tuple[str, int, int], EdgeTraffic] = {}
+        self._closed = False
+        self._broken: dict[int, BaseException] = {}  # stages that could not be restarted
+        self._state = machine.RunState(plan, max_in_flight=max_in_flight, eager=transport.chains, recovery=recovery)
+        self._hosts: list[StageHost] = transport.open(payloads, weights)
+        self._inbox: queue.SimpleQueue[Callable[[Executor], None] | None] = queue.SimpleQueue()
+        self._finalizer = weakref.finalize(self, _shut_down, transport, self._inbox)
+        threading.Thread(
+            target=_dispatch, args=(weakref.ref(self), self._inbox), name="distort-dispatch", daemon=True
+        ).start()
+
+    # -- runs
+
+    def run(
+        self,
+        fetches: Sequence[str],
+        feeds: Mapping[str, Any],
+        *,
+        keep: frozenset[str] = frozenset(),
+        should_stop: Callable[[], bool] | None = None,
+        timeout_s: float | None = None,
+        profile: bool = False,
+    ) -> tuple[list[Any], list[StageReport]]:
+        """Values in the order of ``fetches`` (those in ``keep`` as Resident), and the stages' reports."""
+        number, run = self._submit(fetches, feeds, keep, profile)
+        self._wait(number, run, should_stop, timeout_s)
+        if run.error is not None:
+            raise run.error
+        return [self._result(run, name) for name in run.fetches], run.reports
+
+    def _submit(
+        self, fetches: Sequence[str], feeds: Mapping[str, Any], keep: frozenset[str], profile: bool
+    ) -> tuple[int, _Run]:
+        resident: dict[str, int] = {}
+        values: dict[str, Any] = {}
+        for name, value in feeds.items():
+            if isinstance(value, Resident):
+                value.check()
+                if value.owner is self:
+                    resident[name] = value.stage
+                    values[name] = value
+                else:  # another session's actor: by way of this process
+                    values[name] = self._transport.put(value.fetch())
+            else:
+                values[name] = self._transport.put(value)
+        run = _Run(tuple(fetches), keep, profile, values)
+        with self._lock:
+            if self._closed:
+                raise SessionClosed("The session is closed.")
+            if self._broken:
+                stage, error = next(iter(self._broken.items()))
+                raise StageLost(f"Stage {stage} was lost and could not be restarted: {error}") from error
+            number = next(self._numbers)
+            self._runs[number] = run
+        self._post(machine.Submit(number, frozenset(fetches), resident))
+        return number, run
+
+    def _wait(
+        self, number: int, run: _Run, should_stop: Callable[[], bool] | None, timeout_s: float | None
+    ) -> None:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        if should_stop is None and deadline is None:
+            run.ended.wait()
+            return
+        stopping = False
+        while not run.ended.wait(_POLL_S if should_stop is not None else max(0.0, (deadline or 0) - time.monotonic())):
+            if not stopping and should_stop is not None and should_stop():
+                stopping = True
+                self._post(machine.Cancel(number))
+            if deadline is not None and time.monotonic() >= deadline:
+                self._post(machine.DeadlinePassed(number))
+                run.ended.wait()
+
+    def _result(self, run: _Run, name: str) -> Any:
+        if name in run.kept:
+            return run.kept[name]
+        value = run.values[name]
+        if isinstance(value, Resident):
+            return value
+        result = self._transport.get(value)
+        if name in self._producer:
+            self._count(name, self._producer[name], -1, nbytes_of(result))
+        return result
+
+    # -- events and commands
+
+    def _post(self, event: Any) -> None:
+        self._events.append(event)
+        self.drain()
+
+    def drain(self) -> None:
+        """Step the state machine through the events that wait, and carry out what it says."""
+        with self._lock:
+            while self._events:
+                for command in self._state.step(self._events.popleft()):
+                    self._carry_out(command)
+
+    def _carry_out(self, command: Any) -> None:
+        if isinstance(command, machine.Execute):
+            self._execute(command.run, command.stage)
+        elif isinstance(command, machine.Finish):
+            self._end(command.run, None)
+        elif isinstance(command, machine.Fail):
+            self._end(command.run, self._why(command))
+        elif isinstance(command, machine.CancelStage):
+            self._hosts[command.stage].cancel(command.run)
+        elif isinstance(command, machine.Restart):
+            threading.Thread(target=self._restart, args=(command.stage,), name="distort-restart", daemon=True).start()
+        # Put, Fetch and Release name what the transport does by itself: feeds are put at submission, results are
+        # fetched by the waiting caller, and handles free what they stand for
+
+    def _execute(self, number: int, stage: int) -> None:
+        run = self._runs[number]
+        host = self._hosts[stage]
+        names = tuple(name for name in self._inputs[stage] if name in run.values)
+        try:
+            values = [self._handle_for(run.values[name], stage) for name in names]
+        except ClusterError as error:
+            run.errors[stage] = error
+            self._events.append(machine.StageFailed(number, stage, str(error)))
+            return
+        outputs = self._outputs[stage]
+        returns = tuple(
+            name for name in outputs if name in self._crossing or (name in run.fetches and name not in run.keep)
+        )
+        keep = tuple(name for name in outputs if name in run.keep)
+        order = ExecuteOrder(number, names, returns, keep, run.profile)
+        epoch = host.epoch
+        inbox = self._inbox
+        chains = self._transport.chains
+
+        def done(report: StageReport | None, error: BaseException | None) -> None:
+            event = partial(_stage_ended, number=number, stage=stage, epoch=epoch, report=report, error=error)
+            if chains:
+                inbox.put(event)  # an actor's answer arrives on a thread that must not be held up
+            else:
+                finished.append(event)
+
+        finished: list[Callable[[Executor], None]] = []
+        handles = host.execute(order, values, done)
+        # a value that is kept and read elsewhere too: consumers take this run's own handle
+        run.values.update(zip(returns, handles, strict=True))
+        for event in finished:
+            event(self)
+
+    def _handle_for(self, value: Any, stage: int) -> Handle:
+        if not isinstance(value, Resident):
+            return value
+        value.check()
+        if value.stage == stage:
+            return ResidentKey(value.meta.key)
+        return self._hosts[value.stage].export(value.meta.key)
+
+    def _stage_ended(
+        self, number: int, stage: int, epoch: int, report: StageReport | None, error: BaseException | None
+    ) -> None:
+        """Turn an actor's answer into an event. Called with or without the lock: it only appends."""
+        run = self._runs.get(number)
+        if error is None:
+            assert report is not None
+            if run is not None:
+                self._note(run, stage, epoch, report)
+            self._events.append(machine.StageDone(number, stage))
+            return
+        cause = self._transport.cause(error)
+        lost = self._transport.lost_stage(cause, stage)
+        if run is not None:
+            run.errors[stage] = cause
+        if lost is None:
+            self._events.append(machine.StageFailed(number, stage, str(cause)))
+        elif lost != stage or self._hosts[lost].epoch == epoch:
+            self._events.append(machine.StageLost(lost, _first_line(cause)))
+
+    def _note(self, run: _Run, stage: int, epoch: int, report: StageReport) -> None:
+        run.reports.append(report)
+        for name, nbytes in report.received.items():
+            fed = run.values.get(name)
+            producer = fed.stage if isinstance(fed, Resident) and fed.stage != stage else self._producer.get(name, -1)
+            self._count(name, producer, stage, nbytes)
+        for name, meta in report.kept.items():
+            run.kept[name] = self._resident(stage, epoch, meta)
+
+    def _resident(self, stage: int, epoch: int, meta: ResidentMeta) -> Resident:
+        inbox = self._inbox
+        return Resident(
+            self,
+            stage,
+            epoch,
+            meta,
+            fetch=self._fetch_resident,
+            is_current=self._is_current,
+            release=lambda at, since, key: inbox.put(partial(_release, stage=at, epoch=since, key=key)),
+        )
+
+    def _fetch_resident(self, value: Resident) -> Any:
+        result = self._transport.get(self._hosts[value.stage].export(value.meta.key))
+        self._count("(resident)", value.stage, -1, nbytes_of(result))
+        return result
+
+    def _is_current(self, stage: int, epoch: int) -> bool:
+        return not self._closed and self._hosts[stage].epoch == epoch and stage not in self._broken
+
+    def _release_key(self, stage: int, epoch: int, key: str) -> None:
+        if self._is_current(stage, epoch):
+            self._hosts[stage].release([key])
+
+    def _count(self, name: str, producer: int, consumer: int, nbytes: int) -> None:
+        traffic = self._traffic.setdefault((name, producer, consumer), EdgeTraffic())
+        traffic.nbytes += nbytes
+        traffic.messages += 1
+
+    def _why(self, command: machine.Fail) -> BaseException:
+        run = self._runs[command.run]
+        cause = run.errors.get(command.stage) if command.stage is not None else None
+        if cause is None and run.errors:
+            cause = next(iter(run.errors.values()))
+        if command.kind == "cancelled":
+            return RunCancelled("Exiting due to terminate flag being set to true.")
+        if command.kind == "deadline":
+            return DeadlineExceeded(f"The run did not end within its deadline (distort.timeout_s): {command.error}")
+        if command.kind == "lost":
+            error = StageLost(
+                f"The actor of stage {command.stage} was lost while a run needed it: {command.error}. The stage is "
+                "being restarted; run again."
+            )
+            error.__cause__ = cause
+            return error
+        return cause if cause is not None else ClusterError(command.error)
+
+    def _end(self, number: int, error: BaseException | None) -> None:
+        run = self._runs.pop(number)
+        run.error = error
+        run.ended.set()
+
+    def _restart(self, stage: int) -> None:
+        try:
+            host = self._transport.reopen(stage)
+        except Exception as error:  # noqa: BLE001  # the actor boundary: whatever it is, the stage stays lost
+            with self._lock:
+                self._broken[stage] = error
+                waiting = list(self._runs)
+            for number in waiting:
+                run = self._runs.get(number)
+                if run is not None:
+                    run.errors[stage] = error
+                self._post(machine.StageFailed(number, stage, f"stage {stage} could not be restarted: {error}"))
+            return
+        with self._lock:
+            closed = self._closed
+            self._hosts[stage] = host
+        if closed:
+            host.close()
+        else:
+            self._post(machine.StageRestored(stage))
+
+    # -- the rest
+
+    @property
+    def hosts(self) -> list[StageHost]:
+        return list(self._hosts)
+
+    def keep_value(self, value: Any, stage: int) -> Resident:
+        """Put a value into an actor's memory."""
+        host = self._hosts[stage]
+        meta = host.keep_value(self._transport.put(value))
+        self._count("(resident)", -1, stage, nbytes_of(value))
+        return self._resident(stage, host.epoch, meta)
+
+    def transfer_stats(self) -> list[dict[str, Any]]:
+        """Bytes and messages since the start, by edge: value, producer and consumer stage (-1: this process)."""
+        with self._lock:
+            return [
+                {"value": name, "producer": producer, "consumer": consumer, "nbytes": t.nbytes, "messages": t.messages}
+                for (name, producer, consumer), t in sorted(self._traffic.items())
+            ]
+
+    def close(self) -> None:
+        """End every actor; runs in flight fail. Safe to call twice."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            waiting = list(self._runs)
+        for number in waiting:
+            with self._lock:
+                if number in self._runs:
+                    self._end(number, SessionClosed("The session was closed during the run."))
+        self._finalizer()
+
+
+def _stage_ended(executor: Executor, **arguments: Any) -> None:
+    executor._stage_ended(**arguments)
+
+
+def _release(executor: Executor, stage: int, epoch: int, key: str) -> None:
+    executor._release_key(stage, epoch, key)
+
+
+def _dispatch(
+    reference: weakref.ref[Executor], inbox: queue.SimpleQueue[Callable[[Executor], None] | None]
+) -> None:
+    """Drain what actors report. Holds the executor only while it works, so that an unused one can go."""
+    while True:
+        item = inbox.get()
+        executor = reference()
+        if item is None or executor is None:
+            return
+        item(executor)
+        executor.drain()
+        del executor, item
+
+
+def _shut_down(transport: Transport, inbox: queue.SimpleQueue[Callable[[Executor], None] | None]) -> None:
+    inbox.put(None)
+    transport.close()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]

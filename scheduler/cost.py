@@ -1,0 +1,185 @@
+"""What a node costs on a device: measured where somebody measured, else flops, bytes and a fixed overhead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from distort.graph.ir import Graph, Initializer, Node, SparseInitializer
+from distort.graph.types import DTYPE_OF, SparseTensorType, TensorType, ValueType
+
+from .device import Device
+from .flops import Operands, Shape, flops, is_free, reads_selected
+
+#: µs that starting one kernel costs, whatever its size: a Python call with numpy's dispatch; a launch on a GPU
+NODE_OVERHEAD_US = {"cpu": 3.0, "cuda": 8.0}
+#: iterations of a Loop whose trip count nothing tells
+TRIP_COUNT_GUESS = 8
+#: bytes of one string, where its length isn't known
+STRING_NBYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a node does: arithmetic, bytes read and written, kernels started (more than one for control flow)."""
+
+    flops: float
+    nbytes: float
+    kernels: float = 1.0
+
+    def scaled(self, times: float) -> Work:
+        return Work(self.flops * times, self.nbytes * times, self.kernels * times)
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.flops + other.flops, self.nbytes + other.nbytes, self.kernels + other.kernels)
+
+
+def weight_nbytes(value: Initializer) -> int:
+    if isinstance(value, SparseInitializer):
+        return int(value.values.nbytes + value.indices.nbytes)
+    if value.dtype == np.object_:
+        return sum(len(str(item).encode()) for item in value.reshape(-1))
+    return int(value.nbytes)
+
+
+class CostModel:
+    """Costs of a graph's nodes and bytes of its values, with symbolic dimensions set by ``dims``.
+
+    A dimension that is unknown counts as 1, and its value is listed in ``unknown_values``. ``measured`` (µs by node
+    index) wins over any estimate.
+    """
+
+    def __init__(
+        self, graph: Graph, dims: Mapping[str, int] | None = None, measured: Mapping[int, float] | None = None
+    ) -> None:
+        self.graph = graph
+        self.dims = dict(dims or {})
+        self.measured = dict(measured or {})
+        self._unknown: dict[str, None] = {}
+        self._shapes: dict[str, Shape | None] = {}
+
+    @cached_property
+    def work(self) -> tuple[Work, ...]:
+        """Of every node, in the graph's order."""
+        return tuple(self._node_work(node) for node in self.graph.nodes)
+
+    @property
+    def unknown_values(self) -> tuple[str, ...]:
+        """Values asked for so far whose rank, type or a dimension isn't known."""
+        return tuple(self._unknown)
+
+    def node_cost_us(self, node: int, device: Device) -> float:
+        """Of the node at index ``node``: the slower of arithmetic and memory, and the overhead of starting it."""
+        known = self.measured.get(node)
+        if known is not None:
+            return known
+        work = self.work[node]
+        busy_us = max(work.flops / (device.gflops * 1e3), work.nbytes / (device.gbytes_per_s * 1e3))
+        return busy_us + work.kernels * NODE_OVERHEAD_US[device.kind]
+
+    def value_nbytes(self, name: str) -> int | None:
+        """Bytes of a value; None where its type or rank isn't known. Symbols nobody set count as 1."""
+        initializer = self.graph.initializers.get(name)
+        if initializer is not None:
+            return weight_nbytes(initializer)
+        value_type = self.graph.types.get(name)
+        shape = self.shape(name)
+        if shape is None or not isinstance(value_type, (TensorType, SparseTensorType)):
+            self._unknown[name] = None
+            return None
+        return prod(shape) * _itemsize(value_type)
+
+    def weights_nbytes(self, names: Iterable[str]) -> int:
+        """Bytes of the initializers among ``names``, each once."""
+        return sum(
+            weight_nbytes(self.graph.initializers[name]) for name in dict.fromkeys(names) if name in self.graph.initializers
+        )
+
+    def shape(self, name: str) -> Shape | None:
+        """The shape with every dimension a number; None where the rank isn't known."""
+        if name not in self._shapes:
+            self._shapes[name] = self._resolve(name)
+        return self._shapes[name]
+
+    def _resolve(self, name: str) -> Shape | None:
+        initializer = self.graph.initializers.get(name)
+        if initializer is not None:
+            return tuple(initializer.dims if isinstance(initializer, SparseInitializer) else initializer.shape)
+        value_type: ValueType | None = self.graph.types.get(name)
+        if not isinstance(value_type, (TensorType, SparseTensorType)) or value_type.shape is None:
+            self._unknown[name] = None
+            return None
+        sizes = []
+        for dim in value_type.shape:
+            size = self.dims.get(dim) if isinstance(dim, str) else dim
+            if size is None:
+                self._unknown[name] = None
+                size = 1
+            sizes.append(size)
+        return tuple(sizes)
+
+    def _node_work(self, node: Node) -> Work:
+        inputs = [self.shape(name) if name else None for name in node.inputs]
+        outputs = [self.shape(name) if name else None for name in node.outputs]
+        work = Work(flops(Operands(node, inputs, outputs)), self._traffic(node))
+        bodies = [self._body_work(body) for body in node.subgraphs()]
+        if not bodies:
+            return work
+        if node.op_type == "If":
+            return work + max(bodies, key=lambda body: (body.flops, body.nbytes, body.kernels))
+        total = Work(0.0, 0.0, 0.0)
+        for body in bodies:
+            total = total + body
+        return work + total.scaled(self.trip_count(node))
+
+    def _traffic(self, node: Node) -> float:
+        if is_free(node.op_type):
+            return 0.0
+        written = sum(self.value_nbytes(name) or 0 for name in node.outputs if name)
+        read = [self.value_nbytes(name) or 0 for name in node.inputs if name]
+        if reads_selected(node.op_type) and read:
+            read[0] = min(read[0], written)
+        return float(written + sum(read))
+
+    def _body_work(self, body: Graph) -> Work:
+        inner = CostModel(
+            Graph(
+                inputs=body.inputs,
+                nodes=body.nodes,
+                initializers={**self.graph.initializers, **body.initializers},
+                types={**self.graph.types, **body.types},
+            ),
+            self.dims,
+        )
+        total = Work(0.0, 0.0, 0.0)
+        for work in inner.work:
+            total = total + work
+        return total
+
+    def trip_count(self, node: Node) -> int:
+        """Iterations of a Loop (its constant trip count), a Scan or SequenceMap (its sequence's length), else a guess."""
+        if node.op_type == "Loop" and node.inputs and node.inputs[0]:
+            count = self.graph.initializers.get(node.inputs[0])
+            if isinstance(count, np.ndarray) and count.size == 1:
+                given = int(count.reshape(-1)[0])
+                return given if 0 <= given < 2**31 else TRIP_COUNT_GUESS
+        if node.op_type == "Scan" and node.inputs:
+            n_scanned = int(node.attributes.get("num_scan_inputs", 1))
+            axes: Any = node.attributes.get("scan_input_axes") or [0]
+            shape = self.shape(node.inputs[-n_scanned]) if n_scanned else None
+            if shape and -len(shape) <= axes[0] < len(shape):
+                # version 8 has a batch axis in front
+                return int(shape[axes[0]] if node.opset != 8 or len(shape) < 2 else shape[0] * shape[1])
+        return TRIP_COUNT_GUESS
+
+
+def _itemsize(value_type: TensorType | SparseTensorType) -> int:
+    if value_type.element == 8:
+        return STRING_NBYTES
+    dtype = DTYPE_OF.get(value_type.element)
+    return int(dtype.itemsize) if dtype is not None else 4
