@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -228,6 +228,15 @@ class Program:
         slots[0] = None
         for slot in step.frees:
             slots[slot] = None
+
+
+def evaluate_node(node: Node, inputs: Sequence[Any]) -> tuple[Any, ...]:
+    """One node's outputs, for constant folding. Raises KernelError."""
+    graph = Graph(inputs=[f"in{i}" for i in range(len(inputs))], outputs=list(node.outputs))
+    names = [f"in{i}" if name else "" for i, name in enumerate(node.inputs)]
+    graph.nodes = [replace(node, inputs=names)]
+    feeds = {name: value for name, value in zip(names, inputs, strict=True) if name}
+    return tuple(Program(graph).run(feeds))
 
 
 def _while_running(node: Node, text: str) -> str:

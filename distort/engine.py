@@ -1,0 +1,323 @@
+"""From a model to answers: optimize, plan, lower, run — in this process or on actors.
+
+One engine belongs to one session. Sequential: the whole graph is one program in this process, and neither Ray nor
+the scheduler is imported. Parallel: the plan's stages live on actors, and an :class:`Executor` runs over them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distort.graph import passes, reader
+from distort.graph.errors import ModelError
+from distort.graph.functions import expand
+from distort.graph.inference import infer
+from distort.graph.ir import Graph, Model, Node
+from distort.graph.validate import check_model
+from distort.kernels import ops  # noqa: F401  # fills the registry
+from distort.kernels import registry
+from distort.kernels.program import Cancellation, Program, StepObserver, evaluate_node
+
+if TYPE_CHECKING:
+    from distort.cluster.executor import Executor
+    from distort.scheduler.device import Device
+    from distort.scheduler.plan import Plan
+
+#: initializers up to this size travel with the stage's graph; larger ones through the object store
+_SMALL_WEIGHT_NBYTES = 4096
+
+
+@dataclass(slots=True)
+class EngineConfig:
+    """What a session asks of its engine."""
+
+    parallel: bool = False
+    n_actors: int = 0  # inter_op_num_threads; 0: the planner decides
+    intra_op_threads: int = 0  # 0: what the device has
+    level: str = "all"  # graph optimization: disable, basic, extended, layout, all
+    providers: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    distort_keys: dict[str, str] = field(default_factory=dict)  # without the prefix "distort."
+    model_name: str = ""
+
+
+@dataclass(slots=True)
+class RunControl:
+    """What a caller may do to a run under way."""
+
+    cancellation: Cancellation | None = None
+    timeout_s: float | None = None
+    observer: StepObserver | None = None
+
+
+def has_kernel(domain: str, op_type: str, opset: int) -> bool:
+    return registry.find(domain, op_type, opset) is not None
+
+
+def load_model(path_or_bytes: str | os.PathLike[str] | bytes, external_folder: str | None = None) -> Model:
+    """Read, check and make runnable: functions without a kernel are replaced by their bodies.
+
+    Raises :class:`distort.graph.errors.ModelError`.
+    """
+    proto, path = reader.parse(path_or_bytes)
+    try:
+        model = reader.read_model(proto, path, external_folder)
+        check_model(model, proto, has_kernel)
+        expand(model, has_kernel)
+    except ModelError as error:
+        if path is not None and not error.text.startswith("Load model"):
+            raise ModelError(error.status, f"Load model from {path} failed:{error.text}") from error
+        raise
+    return model
+
+
+def missing_kernels(graph: Graph) -> list[Node]:
+    """Nodes, those of bodies included, that nothing here can run."""
+    missing = [node for node in graph.nodes if not has_kernel(node.domain, node.op_type, node.opset)]
+    for node in graph.nodes:
+        for body in node.subgraphs():
+            missing.extend(missing_kernels(body))
+    return missing
+
+
+def optimize(model: Model, level: str) -> list[str]:
+    """Run the graph passes of a level. Returns what they changed, for people."""
+    return passes.optimize(model, level, evaluate_node)
+
+
+def cpu_devices(n_devices: int, threads: int) -> list[Device]:
+    """This machine's CPU as ``n_devices`` devices of ``threads`` threads (0: its cores shared out)."""
+    from distort.scheduler.device import cpu
+
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    share = threads or max(1, cores // max(1, n_devices))
+    return [cpu(i, threads=share, memory_nbytes=memory // max(1, n_devices)) for i in range(n_devices)]
+
+
+def plan_model(
+    model: Model,
+    n_actors: int,
+    *,
+    threads: int = 0,
+    devices_text: str | None = None,
+    dims: Mapping[str, int] | None = None,
+    objective: str = "latency",
+    strict: bool = False,
+    model_name: str = "",
+) -> tuple[Plan, Graph]:
+    """The cut of a model for ``n_actors`` (0: as many as pay). Starts nothing."""
+    from distort.scheduler.device import parse_devices
+    from distort.scheduler.planner import make_plan
+
+    infer(model)
+    if devices_text:
+        devices = parse_devices(devices_text)
+    else:
+        devices = cpu_devices(n_actors or len(os.sched_getaffinity(0)), threads)
+    plan = make_plan(
+        model.graph,
+        devices,
+        n_stages=n_actors or None,
+        objective=objective,
+        dims=dict(dims or {}),
+        strict=strict,
+        model_name=model_name,
+    )
+    return plan, model.graph
+
+
+class Engine:
+    """A model ready to run. ``model`` is what results from optimization."""
+
+    def __init__(self, model: Model, config: EngineConfig) -> None:
+        self.model = model
+        self.config = config
+        self.changes = optimize(model, config.level) if config.level != "disable" else []
+        self._program: Program | None = None
+        self._executor: Executor | None = None
+        self._plan: Plan | None = None
+        self._closed = False
+        graph = model.graph
+        _require_kernels(graph)
+        if config.parallel and graph.nodes:
+            self._plan = self._make_plan()
+            if len(self._plan.stages) > 1 or config.n_actors == 1:
+                self._executor = self._open_executor(self._plan)
+        if self._executor is None:
+            self._program = Program(graph)
+
+    # -- planning
+
+    @property
+    def plan(self) -> Plan:
+        """The plan; a sequential session's is one stage in this process, and is made when it is asked for."""
+        if self._plan is None:
+            self._plan = plan_model(self.model, 1, threads=self.config.intra_op_threads,
+                                    model_name=self.config.model_name)[0]
+        return self._plan
+
+    def _make_plan(self) -> Plan:
+        keys = self.config.distort_keys
+        n_stages = int(keys["stages"]) if "stages" in keys else self.config.n_actors
+        plan, _ = plan_model(
+            self.model,
+            n_stages,
+            threads=self.config.intra_op_threads,
+            objective=keys.get("objective", "latency"),
+            strict=keys.get("strict_placement", "0") == "1",
+            model_name=self.config.model_name,
+        )
+        return plan
+
+    def _open_executor(self, plan: Plan) -> Executor:
+        from distort.cluster.executor import Executor
+        from distort.cluster.resources import attach
+        from distort.cluster.transport.object_store import ObjectStoreTransport
+
+        keys = self.config.distort_keys
+        payloads, weights = stage_payloads(self.model.graph, plan)
+        connection = attach(keys.get("address", ""))
+        return Executor(
+            plan,
+            payloads,
+            weights,
+            ObjectStoreTransport(connection),
+            max_in_flight=int(keys.get("max_in_flight", 8)),
+            recovery=keys.get("recovery", "raise"),
+        )
+
+    # -- running
+
+    def run(
+        self,
+        fetches: Sequence[str],
+        feeds: Mapping[str, Any],
+        *,
+        keep: frozenset[str] = frozenset(),
+        control: RunControl | None = None,
+    ) -> list[Any]:
+        """Values in the order of ``fetches``; they may share memory with feeds and weights.
+
+        In parallel mode those in ``keep`` stay on the actors that made them and come back as ``Resident``.
+        """
+        if self._closed:
+            from distort.cluster.errors import SessionClosed
+
+            raise SessionClosed("The session is closed.")
+        control = control or RunControl()
+        if self._executor is not None:
+            return self._run_on_actors(self._executor, fetches, feeds, keep, control)
+        assert self._program is not None
+        if self.config.intra_op_threads:
+            _use_threads(self.config.intra_op_threads)
+        results = self._program.run(local_values(feeds), control.observer, control.cancellation)
+        by_name = dict(zip(self._program.outputs, results, strict=True))
+        return [by_name[name] for name in fetches]
+
+    def _run_on_actors(
+        self, executor: Executor, fetches: Sequence[str], feeds: Mapping[str, Any], keep: frozenset[str],
+        control: RunControl,
+    ) -> list[Any]:
+        graph = self.model.graph
+        given = {name: graph.initializers[name] for name in graph.defaults if feeds.get(name) is None}
+        given.update((name, value) for name, value in feeds.items() if value is not None or name not in given)
+        produced = graph.producers()
+        remote = [name for name in dict.fromkeys(fetches) if name in produced]
+        timeout_s = control.timeout_s
+        if timeout_s is None and "timeout_s" in self.config.distort_keys:
+            timeout_s = float(self.config.distort_keys["timeout_s"])
+        cancellation = control.cancellation
+        values, reports = executor.run(
+            remote,
+            given,
+            keep=keep.intersection(remote),
+            should_stop=None if cancellation is None else lambda: cancellation.requested,
+            timeout_s=timeout_s,
+            profile=control.observer is not None,
+        )
+        if control.observer is not None:
+            nodes = {(node.name, node.op_type): node for node in graph.nodes}
+            for report in reports:
+                for name, op_type, start_ns, end_ns in report.events:
+                    node = nodes.get((name, op_type)) or Node(op_type, "", [], [], name=name)
+                    control.observer(node, start_ns, end_ns, (), ())
+        by_name = dict(zip(remote, values, strict=True))
+        # an output that is a feed or an initializer belongs to no stage
+        return [by_name[n] if n in by_name else given.get(n, graph.initializers.get(n)) for n in fetches]
+
+    # -- the rest
+
+    @property
+    def parallel(self) -> bool:
+        return self._executor is not None
+
+    @property
+    def executor(self) -> Executor | None:
+        return self._executor
+
+    def transfer_stats(self) -> list[dict[str, Any]]:
+        """Bytes and messages by edge since the start; empty in sequential mode, where nothing moves."""
+        return self._executor.transfer_stats() if self._executor is not None else []
+
+    def close(self) -> None:
+        """End the actors and free the weights. Safe to call twice."""
+        self._closed = True
+        if self._executor is not None:
+            self._executor.close()
+        self._program = None
+
+
+def _require_kernels(graph: Graph) -> None:
+    for node in missing_kernels(graph):
+        raise ModelError(
+            "NOT_IMPLEMENTED",
+            f"Could not find an implementation for {node.op_type}({node.opset}) node with name '{node.name}'",
+        )
+
+
+def stage_payloads(graph: Graph, plan: Plan) -> tuple[list[Any], dict[str, Any]]:
+    """What each stage's actor is sent, and the weights that travel by themselves."""
+    from distort.cluster.actor import StagePayload
+
+    session = uuid.uuid4().hex[:12]
+    payloads = []
+    weights: dict[str, Any] = {}
+    for stage in plan.stages:
+        part = graph.extract(stage.nodes, name=f"{graph.name or 'graph'}.{stage.id}")
+        for name, value in list(part.initializers.items()):
+            if isinstance(value, np.ndarray) and value.nbytes > _SMALL_WEIGHT_NBYTES:
+                weights[name] = value
+                del part.initializers[name]
+        part.types = {}
+        payloads.append(StagePayload(session, stage.id, part, tuple(part.outputs), stage.device.threads))
+    return payloads, weights
+
+
+def local_values(feeds: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Feeds with another session's resident values brought here."""
+    if any(hasattr(value, "fetch") for value in feeds.values()):
+        return {name: value.fetch() if hasattr(value, "fetch") else value for name, value in feeds.items()}
+    return feeds
+
+
+_threads_lock = threading.Lock()
+_threads_in_use = 0
+
+
+def _use_threads(n_threads: int) -> None:
+    """Threads of the BLAS in this process; sessions that differ set it anew on each run."""
+    global _threads_in_use  # noqa: PLW0603  # the library's setting is the process's
+    with _threads_lock:
+        if _threads_in_use != n_threads:
+            from threadpoolctl import ThreadpoolController
+
+            for library in ThreadpoolController().lib_controllers:
+                library.set_num_threads(n_threads)
+            _threads_in_use = n_threads

@@ -1,0 +1,72 @@
+"""What every test run is held to: nothing left behind — no process, no shared memory, no temporary file."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+#: the real models lie beside the checkout where there are any
+MODELS = Path(__file__).resolve().parents[2] / "shared" / "models"
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Whether a condition comes true within a time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def shared_memory() -> set[str]:
+    try:
+        return set(os.listdir("/dev/shm"))
+    except FileNotFoundError:
+        return set()
+
+
+def temporary_files() -> set[str]:
+    return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("distort")}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """After the last test: Ray is shut down as at exit, and then nothing of ours is there that was not before."""
+    memory, files = shared_memory(), temporary_files()
+    yield
+    gc.collect()
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
+
+    def children() -> list[str]:
+        found = []
+        for process in psutil.Process().children(recursive=True):
+            try:
+                name = " ".join(process.cmdline())
+            except psutil.NoSuchProcess:
+                continue
+            if "ray" in name or "distort" in name:
+                found.append(name)
+        return found
+
+    wait_until(lambda: not children(), 20)
+    assert not children(), f"processes left behind: {children()}"
+    assert not shared_memory() - memory, f"shared memory left behind: {shared_memory() - memory}"
+    assert not temporary_files() - files, f"temporary files left behind: {temporary_files() - files}"
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """The folder of real models; tests that need it skip where it isn't."""
+    if not MODELS.is_dir():
+        pytest.skip("the real models are not here")
+    return MODELS
