@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from distort.cluster.errors import StaleResident
+from distort.cluster.resident import ResidentMeta
 from distort.graph.ir import Graph
 from distort.graph.types import element_of
 from distort.kernels import ops  # noqa: F401  # fills the registry
 from distort.kernels.program import Cancellation, Program, StepObserver
-
-from .errors import StaleResident
-from .resident import ResidentMeta
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +125,7 @@ class StageActor:
             del self._cancellations[order.run]
             self._cancelled.discard(order.run)
         kept = {name: self._keep(outputs[name]) for name in order.keep}
-        report = StageReport(
-            order.run, self._payload.stage, start_ns, time.time_ns(), received, kept, events
-        )
+        report = StageReport(order.run, self._payload.stage, start_ns, time.time_ns(), received, kept, events)
         return (report, *(outputs[name] for name in order.returns))
 
     def _held(self, key: str, name: str) -> Any:

@@ -18,14 +18,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from distort.cluster.actor import ExecuteOrder, ResidentKey, StagePayload, StageReport, nbytes_of
+from distort.cluster.errors import ClusterError, DeadlineExceeded, SessionClosed, StageLost
+from distort.cluster.resident import Resident, ResidentMeta
+from distort.cluster.transport.base import Handle, StageHost, Transport
 from distort.kernels.errors import RunCancelled
 from distort.scheduler import state as machine
 from distort.scheduler.plan import Plan
-
-from .actor import ExecuteOrder, ResidentKey, StagePayload, StageReport, nbytes_of
-from .errors import ClusterError, DeadlineExceeded, SessionClosed, StageLost
-from .resident import Resident, ResidentMeta
-from .transport.base import Handle, StageHost, Transport
 
 #: how often a waiting run looks whether it was told to stop
 _POLL_S = 0.02
@@ -135,9 +134,7 @@ class Executor:
         self._post(machine.Submit(number, frozenset(fetches), resident))
         return number, run
 
-    def _wait(
-        self, number: int, run: _Run, should_stop: Callable[[], bool] | None, timeout_s: float | None
-    ) -> None:
+    def _wait(self, number: int, run: _Run, should_stop: Callable[[], bool] | None, timeout_s: float | None) -> None:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         if should_stop is None and deadline is None:
             run.ended.wait()
@@ -376,9 +373,7 @@ def _release(executor: Executor, stage: int, epoch: int, key: str) -> None:
     executor._release_key(stage, epoch, key)
 
 
-def _dispatch(
-    reference: weakref.ref[Executor], inbox: queue.SimpleQueue[Callable[[Executor], None] | None]
-) -> None:
+def _dispatch(reference: weakref.ref[Executor], inbox: queue.SimpleQueue[Callable[[Executor], None] | None]) -> None:
     """Drain what actors report. Holds the executor only while it works, so that an unused one can go."""
     while True:
         item = inbox.get()

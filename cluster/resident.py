@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import StaleResident
+from distort.cluster.errors import StaleResident
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import AddressError, ClusterError
+from distort.cluster.errors import AddressError, ClusterError
 
 #: how long a cluster at an address may take to answer
 CONNECT_TIMEOUT_S = 10.0

@@ -21,8 +21,10 @@ from distort.graph.functions import expand
 from distort.graph.inference import infer
 from distort.graph.ir import Graph, Model, Node
 from distort.graph.validate import check_model
-from distort.kernels import ops  # noqa: F401  # fills the registry
-from distort.kernels import registry
+from distort.kernels import (
+    ops,  # noqa: F401  # fills the registry
+    registry,
+)
 from distort.kernels.program import Cancellation, Program, StepObserver, evaluate_node
 
 if TYPE_CHECKING:
@@ -159,8 +161,9 @@ class Engine:
     def plan(self) -> Plan:
         """The plan; a sequential session's is one stage in this process, and is made when it is asked for."""
         if self._plan is None:
-            self._plan = plan_model(self.model, 1, threads=self.config.intra_op_threads,
-                                    model_name=self.config.model_name)[0]
+            self._plan = plan_model(
+                self.model, 1, threads=self.config.intra_op_threads, model_name=self.config.model_name
+            )[0]
         return self._plan
 
     def _make_plan(self) -> Plan:
@@ -222,7 +225,11 @@ class Engine:
         return [by_name[name] for name in fetches]
 
     def _run_on_actors(
-        self, executor: Executor, fetches: Sequence[str], feeds: Mapping[str, Any], keep: frozenset[str],
+        self,
+        executor: Executor,
+        fetches: Sequence[str],
+        feeds: Mapping[str, Any],
+        keep: frozenset[str],
         control: RunControl,
     ) -> list[Any]:
         graph = self.model.graph

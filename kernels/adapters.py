@@ -15,6 +15,10 @@ from distort.graph.ir import Node
 
 #: operator -> (version that has the inputs, {attribute: (input position, dtype; None: that of input 0)})
 #: only for the default domain
+_REDUCTIONS = (
+    *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax"),
+    *("ReduceMean", "ReduceMin", "ReduceProd", "ReduceSumSquare"),
+)
 _Moves = dict[str, tuple[int, Any]]
 _MOVED: dict[str, tuple[int, _Moves]] = {
     "Squeeze": (13, {"axes": (1, np.int64)}),
@@ -27,12 +31,7 @@ _MOVED: dict[str, tuple[int, _Moves]] = {
     "Clip": (11, {"min": (1, None), "max": (2, None)}),
     "Dropout": (12, {"ratio": (1, np.float32)}),
     "Upsample": (9, {"scales": (1, np.float32)}),
-    **{
-        op_type: (18, {"axes": (1, np.int64)})
-        for op_type in (
-            "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSumSquare"
-        ).split()
-    },
+    **{op_type: (18, {"axes": (1, np.int64)}) for op_type in _REDUCTIONS},
 }
 
 

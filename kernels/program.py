@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 
 from distort.graph.ir import Graph, Node, SparseInitializer
-
-from . import adapters
-from .errors import KernelError, MissingKernel, RunCancelled
-from .registry import Kernel, find
+from distort.kernels import adapters
+from distort.kernels.errors import KernelError, MissingKernel, RunCancelled
+from distort.kernels.registry import Kernel, find
 
 
 @dataclass(slots=True)
@@ -133,7 +132,7 @@ class Program:
         if not entry.takes_any_attribute and not entry.parameters.issuperset(keywords):
             unknown = sorted(set(keywords) - entry.parameters)
             raise MissingKernel(
-                f"The kernel of {node.op_type}({node.opset}), node '{node.name}', has no attribute {', '.join(unknown)}",
+                f"The kernel of {node.op_type}({node.opset}), node '{node.name}', lacks attribute {', '.join(unknown)}",
                 node=node.name,
                 op_type=node.op_type,
             )
@@ -211,11 +210,21 @@ class Program:
             results = step.call(*arguments)
         except KernelError as error:
             if not error.node:
-                raise type(error)(_while_running(step.node, error.text), node=step.node.label(), op_type=step.node.op_type) from error
+                raise type(error)(
+                    _while_running(step.node, error.text), node=step.node.label(), op_type=step.node.op_type
+                ) from error
             raise
         except MemoryError:
             raise
-        except (ValueError, TypeError, IndexError, ArithmeticError, KeyError, AttributeError, NotImplementedError) as error:
+        except (
+            ValueError,
+            TypeError,
+            IndexError,
+            ArithmeticError,
+            KeyError,
+            AttributeError,
+            NotImplementedError,
+        ) as error:
             raise KernelError(
                 _while_running(step.node, str(error)), node=step.node.label(), op_type=step.node.op_type
             ) from error

@@ -56,10 +56,6 @@ def flops(operands: Operands) -> float:
     return rule(operands) if rule is not None else operands.output_size()
 
 
-def moves_data_only(op_type: str) -> bool:
-    return op_type in _MOVEMENT
-
-
 def is_free(op_type: str) -> bool:
     """Views and facts of shapes: they read and write no more than a header."""
     return op_type in _FREE

@@ -9,8 +9,7 @@ from typing import Any
 from distort.cluster.actor import ExecuteOrder, StageActor, StagePayload
 from distort.cluster.errors import StageLost
 from distort.cluster.resident import ResidentMeta
-
-from .base import Handle, OnDone, StageHost, weight_groups
+from distort.cluster.transport.base import Handle, OnDone, StageHost, weight_groups
 
 
 class InprocHost:

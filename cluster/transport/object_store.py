@@ -16,8 +16,7 @@ from distort.cluster.actor import ExecuteOrder, StageActor, StagePayload, nbytes
 from distort.cluster.errors import ClusterError, DeadlineExceeded, StageLost
 from distort.cluster.resident import ResidentMeta
 from distort.cluster.resources import Connection
-
-from .base import Handle, OnDone, StageHost, weight_groups
+from distort.cluster.transport.base import Handle, OnDone, StageHost, weight_groups
 
 #: values up to this size travel inside the call
 _INLINE_NBYTES = 64 * 1024

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class SparseInitializer:
     dims: tuple[int, ...]
 
 
-Initializer = Union["np.ndarray[Any, Any]", SparseInitializer]
+Initializer = np.ndarray[Any, Any] | SparseInitializer
 
 
 @dataclass(slots=True, eq=False)

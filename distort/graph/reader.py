@@ -32,7 +32,7 @@ def parse(path_or_bytes: str | os.PathLike[str] | bytes) -> tuple[Any, str | Non
     if isinstance(path_or_bytes, bytes):
         try:
             proto.ParseFromString(path_or_bytes)
-        except Exception as error:  # noqa: BLE001  # protobuf's DecodeError class differs by implementation
+        except Exception as error:  # protobuf's DecodeError class differs by implementation
             raise ModelError("INVALID_PROTOBUF", "Failed to load model because protobuf parsing failed.") from error
         if not proto.HasField("graph"):
             raise ModelError("INVALID_ARGUMENT", "No graph was found in the protobuf.")
@@ -49,7 +49,7 @@ def parse(path_or_bytes: str | os.PathLike[str] | bytes) -> tuple[Any, str | Non
         raise ModelError("FAIL", f"{start}system error number {error.errno}") from error
     try:
         proto.ParseFromString(content)
-    except Exception as error:  # noqa: BLE001  # protobuf's DecodeError class differs by implementation
+    except Exception as error:  # protobuf's DecodeError class differs by implementation
         raise ModelError("INVALID_PROTOBUF", f"{start}Protobuf parsing failed.") from error
     if not proto.HasField("graph"):
         raise ModelError("INVALID_ARGUMENT", f"{start}No graph was found in the protobuf.")

@@ -41,7 +41,8 @@ class ExternalData:
             length = int(entries["length"]) if "length" in entries else len(mapped) - offset
         except ValueError:
             raise ModelError(
-                "INVALID_ARGUMENT", f"External data of initializer {tensor.name} has an offset or length that is no number."
+                "INVALID_ARGUMENT",
+                f"External data of initializer {tensor.name} has an offset or length that is no number.",
             ) from None
         if offset < 0 or length < 0 or offset + length > len(mapped):
             raise ModelError(
@@ -57,9 +58,10 @@ class ExternalData:
             raise ModelError("INVALID_ARGUMENT", prefix + "the tensor names no location.")
         if self.folder is None:
             raise ModelError(
-                "FAIL", prefix + f"External data path for model loaded from bytes escapes working directory. "
+                "FAIL",
+                prefix + f"External data path for model loaded from bytes escapes working directory. "
                 f'External data path does not exist: "{location}". Load the model from its path, or set '
-                "session.model_external_initializers_file_folder_path."
+                "session.model_external_initializers_file_folder_path.",
             )
         folder = self.folder.resolve()
         path = (folder / location).resolve()  # follows symbolic links, so a link can't lead outside either
@@ -135,14 +137,16 @@ def unpack(raw: Array, element: int, count: int) -> Array:
     bits = SUB_BYTE_BITS[element]
     per_byte = 8 // bits
     shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(bits)
-    codes = ((raw[:, None] >> shifts) & np.uint8((1 << bits) - 1)).reshape(-1)[:count]
+    codes: Array = ((raw[:, None] >> shifts) & np.uint8((1 << bits) - 1)).reshape(-1)[:count]
     dtype = DTYPE_OF[element]
     if dtype in (np.dtype(ml_dtypes.int4), np.dtype(ml_dtypes.int2)):
         sign = np.uint8(1 << (bits - 1))
-        return ((codes ^ sign).astype(np.int8) - np.int8(sign)).astype(dtype)
-    if dtype == np.dtype(ml_dtypes.float4_e2m1fn):
-        return codes.view(dtype)
-    return codes.astype(dtype)
+        codes = ((codes ^ sign).astype(np.int8) - np.int8(sign)).astype(dtype)
+    elif dtype == np.dtype(ml_dtypes.float4_e2m1fn):
+        codes = codes.view(dtype)
+    else:
+        codes = codes.astype(dtype)
+    return codes
 
 
 def pack(values: Array, element: int) -> bytes:
@@ -153,9 +157,9 @@ def pack(values: Array, element: int) -> bytes:
         codes = np.ascontiguousarray(values).view(np.uint8).reshape(-1)
     else:
         codes = values.astype(np.int8).view(np.uint8).reshape(-1) & np.uint8((1 << bits) - 1)
-    codes = np.pad(codes, (0, -codes.size % per_byte)).reshape(-1, per_byte)
+    grouped = np.pad(codes, (0, -codes.size % per_byte)).reshape(-1, per_byte)
     shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(bits)
-    return bytes(np.bitwise_or.reduce(codes << shifts, axis=1).astype(np.uint8))
+    return bytes(np.bitwise_or.reduce(grouped << shifts, axis=1).astype(np.uint8))
 
 
 def _from_fields(tensor: Any, element: int, shape: tuple[int, ...]) -> Array:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 #: A dimension: a size, a symbol, or None when nothing is known.
-Dim = Union[int, str, None]
+Dim = int | str | None
 
 # (onnx.TensorProto.DataType, onnxruntime's name, numpy dtype)
 _ELEMENTS: tuple[tuple[int, str, Any], ...] = (
@@ -112,7 +112,7 @@ class OpaqueType:
         return self.text
 
 
-ValueType = Union[TensorType, SparseTensorType, SequenceType, OptionalType, MapType, OpaqueType]
+ValueType = TensorType | SparseTensorType | SequenceType | OptionalType | MapType | OpaqueType
 
 
 def type_from_proto(proto: Any) -> ValueType | None:

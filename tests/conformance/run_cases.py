@@ -25,6 +25,7 @@ from distort.kernels.registry import find
 try:
     from distort.graph.functions import expand
 except ImportError:  # while it is being written
+
     def expand(model, has_kernel):
         return None
 
@@ -98,9 +99,11 @@ def run(case: object) -> None:
                 pair.append(values)
             sets.append(tuple(pair))
     for inputs, outputs in sets:
-        names = [n for n in model.graph.inputs if n not in model.graph.defaults] if len(inputs) < len(
-            model.graph.inputs
-        ) else model.graph.inputs
+        names = (
+            [n for n in model.graph.inputs if n not in model.graph.defaults]
+            if len(inputs) < len(model.graph.inputs)
+            else model.graph.inputs
+        )
         feeds = {name: value for name, value in zip(names, inputs, strict=False)}
         results = program.run(feeds)
         for got, want in zip(results, outputs, strict=False):

@@ -1,0 +1,389 @@
+"""Graph -> stages: dynamic programming over the cuts of a topological order, the slowest stage made as fast as possible.
+
+A partition gives each node a stage so that no edge goes back to a lower one. Every prefix of a topological order is
+such a cut, so stages are intervals of an order. The time of an interval is its nodes' time and the transfer of the
+values that cross into it; what it holds are the weights that it reads and its activations. All of that is kept up to
+date while the left end sweeps over the order, O(nodes + edges) in all; the minimum over left ends is one numpy row
+for each. Which order is best isn't known, so several are tried, and the best result is improved by moving nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .dag import Dag, Order, orders
+from .device import Device, Link
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+#: cuts considered in one order; a longer order offers its cheapest ones, spread evenly over its time
+MAX_CUTS = 640
+#: evaluations that moving single nodes between stages may take
+MOVE_BUDGET = 40_000
+
+
+@dataclass(frozen=True, slots=True)
+class StageLoad:
+    """What one stage of a partition costs."""
+
+    cost_us: float  # its nodes
+    receive_us: float  # values that cross into it
+    receive_nbytes: int
+    weights_nbytes: int
+    activations_nbytes: int  # at their peak
+
+    @property
+    def time_us(self) -> float:
+        return self.cost_us + self.receive_us
+
+    @property
+    def peak_nbytes(self) -> int:
+        return self.weights_nbytes + self.activations_nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    stage_of: tuple[int, ...]  # by node
+    order: Order  # nodes; each stage is a run of it
+    order_name: str
+    n_stages: int
+    loads: tuple[StageLoad, ...]  # by stage
+    fits: bool  # every stage within the memory of its device
+
+    @property
+    def bottleneck_us(self) -> float:
+        return max((load.time_us for load in self.loads), default=0.0)
+
+    @property
+    def receive_us(self) -> float:
+        return sum(load.receive_us for load in self.loads)
+
+    def nodes_of(self, stage: int) -> tuple[int, ...]:
+        return tuple(node for node, where in enumerate(self.stage_of) if where == stage)
+
+
+def is_valid(dag: Dag, stage_of: Sequence[int]) -> bool:
+    """Whether every edge goes from a stage to the same or a later one."""
+    return len(stage_of) == dag.n_nodes and all(
+        stage_of[before] <= stage_of[node] for node in range(dag.n_nodes) for before in dag.predecessors[node]
+    )
+
+
+class Partitioner:
+    """Partitions of one graph for devices in the order of stages. ``node_us[d][n]`` is node n's time on device d."""
+
+    def __init__(self, dag: Dag, devices: Sequence[Device], node_us: Sequence[Sequence[float]], link: Link) -> None:
+        self.dag = dag
+        self.devices = tuple(devices)
+        self.node_us: Floats = np.asarray(node_us, dtype=np.float64).reshape(len(self.devices), dag.n_nodes)
+        self.link = link
+        self._orders = orders(dag)
+
+    def device_of(self, stage: int, n_stages: int) -> int:
+        """Stage k runs on device k; more stages than devices share them, neighbours together."""
+        return stage if n_stages <= len(self.devices) else stage * len(self.devices) // n_stages
+
+    def best(self, n_stages: int) -> list[Partition]:
+        """Partitions into exactly ``n_stages`` (no more than there are nodes), one an order, the best first."""
+        return self._ranked(n_stages, self._cuts(n_stages, (n_stages,)))
+
+    def best_up_to(self, n_stages: int) -> dict[int, list[Partition]]:
+        """The same for 1 … ``n_stages`` stages, which must not be more than the devices."""
+        wanted = tuple(range(1, n_stages + 1))
+        cuts = self._cuts(n_stages, wanted)
+        return {count: self._ranked(count, cuts) for count in wanted}
+
+    def partition(self, stage_of: Sequence[int], n_stages: int, order_name: str, order: Order | None = None) -> Partition:
+        """The partition that ``stage_of`` describes, with its loads."""
+        sequence = order or tuple(range(self.dag.n_nodes))
+        settled = tuple(sorted(sequence, key=lambda node: stage_of[node]))  # stable: the order within a stage stays
+        loads = tuple(self.load(settled, stage_of, stage, n_stages) for stage in range(n_stages))
+        fits = all(
+            limit is None or load.peak_nbytes <= limit
+            for load, limit in zip(loads, (self._memory(stage, n_stages) for stage in range(n_stages)), strict=True)
+        )
+        return Partition(tuple(stage_of), settled, order_name, n_stages, loads, fits)
+
+    def load(self, order: Sequence[int], stage_of: Sequence[int], stage: int, n_stages: int) -> StageLoad:
+        """Of one stage, exactly."""
+        dag = self.dag
+        inside = [node for node in order if stage_of[node] == stage]
+        device = self.device_of(stage, n_stages)
+        cost_us = float(self.node_us[device, inside].sum()) if inside else 0.0
+        last_use: dict[int, int] = {}
+        for position, node in enumerate(inside):
+            for v in dag.reads[node]:
+                last_use[v] = position
+        received = [
+            v
+            for v in last_use
+            if not dag.values[v].weight and (dag.values[v].producer < 0 or stage_of[dag.values[v].producer] != stage)
+        ]
+        weights_nbytes = sum(dag.values[v].size for v in last_use if dag.values[v].weight)
+        receive_nbytes = sum(dag.values[v].size for v in received)
+        receive_us = self.link.transfer_us(receive_nbytes) if received and n_stages > 1 else 0.0
+        live = peak = receive_nbytes
+        for position, node in enumerate(inside):
+            for v in dag.makes[node]:
+                live += dag.values[v].size
+                if v not in last_use:
+                    last_use[v] = position
+            peak = max(peak, live)
+            for v in {*dag.reads[node], *dag.makes[node]}:
+                value = dag.values[v]
+                if last_use[v] != position or value.weight:
+                    continue
+                leaves = value.fetched or any(stage_of[user] != stage for user in value.consumers)
+                if value.producer < 0 or stage_of[value.producer] != stage or not leaves:
+                    live -= value.size
+        return StageLoad(cost_us, receive_us, receive_nbytes, weights_nbytes, peak)
+
+    def _memory(self, stage: int, n_stages: int) -> int | None:
+        """Memory of the device for one stage; stages that share a device share its memory evenly."""
+        index = self.device_of(stage, n_stages)
+        limit = self.devices[index].memory_nbytes
+        if limit is None:
+            return None
+        return limit // sum(1 for other in range(n_stages) if self.device_of(other, n_stages) == index)
+
+    def _cuts(self, n_stages: int, wanted: Sequence[int]) -> list[tuple[str, Order, dict[int, list[int]]]]:
+        """For each order, the boundaries of the best partition by number of stages."""
+        devices = [self.device_of(stage, n_stages) for stage in range(n_stages)]
+        limits = [self._memory(stage, n_stages) for stage in range(n_stages)]
+        return [
+            (name, order, _Sweep(self, order, devices, limits).cut(wanted)) for name, order in self._orders.items()
+        ]
+
+    def _ranked(self, n_stages: int, cuts: list[tuple[str, Order, dict[int, list[int]]]]) -> list[Partition]:
+        found: dict[tuple[int, ...], Partition] = {}
+        for name, order, by_count in cuts:
+            if n_stages in by_count:
+                stage_of = _stages_of(order, by_count[n_stages])
+                if stage_of not in found:
+                    found[stage_of] = self.partition(stage_of, n_stages, name, order)
+        ranked = sorted(found.values(), key=_rank)
+        if ranked and n_stages > 1:
+            for start in ranked[:2]:
+                moved = self._improve(start)
+                if moved.stage_of not in found:
+                    found[moved.stage_of] = moved
+            ranked = sorted(found.values(), key=_rank)
+        return ranked
+
+    def _improve(self, start: Partition) -> Partition:
+        """Move single nodes to neighbouring stages while the slowest stages get faster."""
+        dag, n_stages = self.dag, start.n_stages
+        stage_of = list(start.stage_of)
+        times = [load.time_us for load in start.loads]
+        budget = MOVE_BUDGET // max(1, dag.n_nodes // n_stages)
+        improved = True
+        while improved and budget > 0:
+            improved = False
+            slowest = max(range(n_stages), key=times.__getitem__)
+            for node in [n for n in start.order if stage_of[n] == slowest]:
+                low = max((stage_of[p] for p in dag.predecessors[node]), default=0)
+                high = min((stage_of[s] for s in dag.successors[node]), default=n_stages - 1)
+                for target in range(low, high + 1):
+                    if target == slowest or budget <= 0:
+                        continue
+                    budget -= 1
+                    if self._try_move(start.order, stage_of, times, node, target, n_stages):
+                        improved = True
+                        break
+                if improved:
+                    break
+        moved = self.partition(stage_of, n_stages, f"{start.order_name}, nodes moved", start.order)
+        return moved if _rank(moved) < _rank(start) else start
+
+    def _try_move(
+        self, order: Order, stage_of: list[int], times: list[float], node: int, target: int, n_stages: int
+    ) -> bool:
+        """Move ``node`` if that makes the slower of the two stages faster (and no third one slower). Updates times."""
+        source = stage_of[node]
+        if stage_of.count(source) == 1:
+            return False
+        if times[target] + self.node_us[self.device_of(target, n_stages), node] >= times[source] + self.link.latency_us:
+            return False
+        before = max(times[source], times[target])
+        stage_of[node] = target
+        # stages that read what the node makes, or shared what it reads, receive differently now
+        concerned = {source, target}
+        for v in dag_values(self.dag, node):
+            concerned.update(stage_of[user] for user in self.dag.values[v].consumers)
+        changed = {stage: self.load(order, stage_of, stage, n_stages) for stage in concerned}
+        limits = {stage: self._memory(stage, n_stages) for stage in concerned}
+        if all(load.time_us < before * (1 - 1e-9) for load in changed.values()) and all(
+            limits[stage] is None or load.peak_nbytes <= (limits[stage] or 0) for stage, load in changed.items()
+        ):
+            for stage, load in changed.items():
+                times[stage] = load.time_us
+            return True
+        stage_of[node] = source
+        return False
+
+
+def dag_values(dag: Dag, node: int) -> list[int]:
+    """Values that ``node`` makes."""
+    return dag.makes[node]
+
+
+def _rank(partition: Partition) -> tuple[bool, float, float]:
+    return (not partition.fits, partition.bottleneck_us, partition.receive_us)
+
+
+def _stages_of(order: Order, boundaries: Sequence[int]) -> tuple[int, ...]:
+    stage_of = [0] * len(order)
+    for stage, (begin, end) in enumerate(zip(boundaries, boundaries[1:], strict=False)):
+        for node in order[begin:end]:
+            stage_of[node] = stage
+    return tuple(stage_of)
+
+
+class _Sweep:
+    """The intervals of one order: their times and memory as rows, and the dynamic programming over them."""
+
+    def __init__(
+        self, partitioner: Partitioner, order: Order, devices: Sequence[int], limits: Sequence[int | None]
+    ) -> None:
+        self._dag = partitioner.dag
+        self._link = partitioner.link
+        self._order = order
+        self._n_stages = len(devices)
+        self._position = [0] * len(order)
+        for position, node in enumerate(order):
+            self._position[node] = position
+        node_us = partitioner.node_us[list(devices)][:, list(order)]
+        self._live = self._live_nbytes()
+        self._cuts = self._choose_cuts(node_us[0], max(MAX_CUTS, 4 * self._n_stages))
+        elapsed: Floats = np.concatenate([np.zeros((self._n_stages, 1)), np.cumsum(node_us, axis=1)], axis=1)
+        self._elapsed = elapsed[:, self._cuts]  # [stages, cuts]: time of everything before a cut
+        self._limits: Floats = np.array([np.inf if limit is None else float(limit) for limit in limits])
+        self._rows = self._sweep()
+
+    def _live_nbytes(self) -> Floats:
+        """[nodes + 1]: bytes of the results and feeds alive while the node at a position runs."""
+        n = len(self._order)
+        change = np.zeros(n + 1)
+        for value in self._dag.values:
+            if value.weight or not (value.consumers or value.producer >= 0):
+                continue
+            begin = self._position[value.producer] if value.producer >= 0 else 0
+            end = max((self._position[user] for user in value.consumers), default=begin)
+            change[begin] += value.size
+            if value.fetched and value.producer >= 0:
+                continue
+            change[end + 1] -= value.size
+        return np.cumsum(change)
+
+    def _choose_cuts(self, node_us: Floats, n_most: int) -> list[int]:
+        n = len(self._order)
+        if n + 1 <= n_most:
+            return list(range(n + 1))
+        # one cut for each slice of time, and some for slices of nodes: the one that fewest bytes cross
+        elapsed = np.concatenate([[0.0], np.cumsum(node_us)])
+        total = float(elapsed[-1]) or 1.0
+        by_time = np.minimum((elapsed / total * (n_most // 2)).astype(np.int64), n_most // 2 - 1)
+        by_count = np.arange(n + 1) * (n_most // 2 - 2) // (n + 1)
+        chosen = {0, n}
+        for slices in (by_time, by_count):
+            # sorted by slice, then bytes: the first of each slice
+            ranked = np.lexsort((self._live, slices))
+            first = np.concatenate([[True], np.diff(slices[ranked]) > 0])
+            chosen.update(int(cut) for cut in ranked[first])
+        return sorted(chosen)
+
+    def _sweep(self) -> list[tuple[Floats, Floats]]:
+        """For each cut, as the left end: transfer into the interval to every later cut, and what the interval holds."""
+        cuts = self._cuts
+        n_cuts = len(cuts)
+        segment = np.searchsorted(np.asarray(cuts), np.arange(len(self._order)), side="right") - 1
+        segments: list[int] = segment.tolist()
+        uses = [sorted({segments[self._position[user]] for user in value.consumers}) for value in self._dag.values]
+        # bytes, number and weights that an interval receives, at the cut after the first segment that reads them
+        nbytes, counts, weights = np.zeros(n_cuts + 1), np.zeros(n_cuts + 1), np.zeros(n_cuts + 1)
+
+        def expect(v: int, after: int) -> None:
+            value = self._dag.values[v]
+            following = next((s for s in uses[v] if s >= after), None)
+            if following is None:
+                return
+            if value.weight:
+                weights[following + 1] += value.size
+            else:
+                nbytes[following + 1] += value.size
+                counts[following + 1] += 1
+
+        for v, value in enumerate(self._dag.values):
+            if value.producer < 0:
+                expect(v, 0)
+        live = np.array([self._live[begin:end].max() for begin, end in zip(cuts, cuts[1:], strict=False)] or [0.0])
+        rows = []
+        for left in range(n_cuts - 1):
+            received = np.cumsum(nbytes[left + 1 : n_cuts])
+            crossing = np.cumsum(counts[left + 1 : n_cuts]) > 0
+            receive_us = crossing * self._link.latency_us + received / (self._link.gbytes_per_s * 1e3)
+            held = np.cumsum(weights[left + 1 : n_cuts]) + np.maximum.accumulate(live[left:])
+            rows.append((receive_us, held))
+            touched: set[int] = set()
+            for position in range(cuts[left], cuts[left + 1]):
+                node = self._order[position]
+                touched.update(self._dag.reads[node], self._dag.makes[node])
+            for v in touched:
+                expect(v, left + 1)
+        return rows
+
+    def cut(self, wanted: Sequence[int]) -> dict[int, list[int]]:
+        """Boundaries of the best partition for each number of stages, where memory allows; else memory is left out."""
+        found: dict[int, list[int]] = {}
+        slowest = self._solve(None, within_memory=True)
+        relaxed = None
+        for count in wanted:
+            table, within_memory = slowest, True
+            if not np.isfinite(table[0][count, -1]):
+                relaxed = relaxed or self._solve(None, within_memory=False)
+                table, within_memory = relaxed, False
+            bottleneck = float(table[0][count, -1])
+            if np.isfinite(bottleneck):
+                # of all that are as fast, the one that moves the fewest bytes
+                cheapest = self._solve(bottleneck * (1 + 1e-9), within_memory=within_memory, n_stages=count)
+                found[count] = self._boundaries(cheapest[1], count)
+        return found
+
+    def _solve(
+        self, bound_us: float | None, *, within_memory: bool, n_stages: int | None = None
+    ) -> tuple[Floats, np.ndarray[Any, np.dtype[np.int64]]]:
+        """best[k, c]: k stages up to cut c. Without a bound their slowest, with one the transfers of those below it."""
+        n_stages = n_stages or self._n_stages
+        n_cuts = len(self._cuts)
+        best = np.full((n_stages + 1, n_cuts), np.inf)
+        best[0, 0] = 0.0
+        came_from = np.zeros((n_stages + 1, n_cuts), dtype=np.int64)
+        elapsed, limits = self._elapsed[:n_stages], self._limits[:n_stages, None]
+        single = n_stages == 1 and self._n_stages == 1
+        for left, (receive_us, held) in enumerate(self._rows):
+            if single:
+                receive_us = np.zeros_like(receive_us)
+            time_us = elapsed[:, left + 1 :] - elapsed[:, left : left + 1] + receive_us
+            if within_memory:
+                time_us = np.where(held <= limits, time_us, np.inf)
+            reached = best[:n_stages, left : left + 1]
+            if bound_us is None:
+                offered = np.maximum(reached, time_us)
+            else:
+                offered = np.where(time_us <= bound_us, reached + receive_us, np.inf)
+            better = offered < best[1:, left + 1 :]
+            best[1:, left + 1 :] = np.where(better, offered, best[1:, left + 1 :])
+            came_from[1:, left + 1 :] = np.where(better, left, came_from[1:, left + 1 :])
+        return best, came_from
+
+    def _boundaries(self, came_from: np.ndarray[Any, np.dtype[np.int64]], count: int) -> list[int]:
+        cut = len(self._cuts) - 1
+        boundaries = [self._cuts[cut]]
+        for stage in range(count, 0, -1):
+            cut = int(came_from[stage, cut])
+            boundaries.append(self._cuts[cut])
+        return boundaries[::-1]
