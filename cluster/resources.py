@@ -8,6 +8,7 @@ somebody else started is used and left as it was.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import threading
@@ -80,14 +81,20 @@ def _n_cpus(ray: Any) -> float:
 
 
 def _quiet_environment() -> None:
+    logging.getLogger("ray").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
 
 
 def _start_embedded() -> Connection:
     import ray
+    from ray._private import ray_constants
+    from ray._private import worker as ray_worker
 
     _quiet_environment()
+    # Ray swaps 127.0.0.1 for the machine's outward address unless it is told that this is no multi-host cluster
+    # (its default on Windows and macOS); its servers bind to loopback only when that is the node's address.
+    multi_host, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
         ray.init(
             address="local",
@@ -101,7 +108,16 @@ def _start_embedded() -> Connection:
         )
     except (OSError, RuntimeError, ValueError, ConnectionError) as error:
         raise ClusterError(f"An embedded Ray cluster could not be started: {error}") from error
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = multi_host
+    # Ray prints the raylet's messages (a worker died, …) to stdout whatever log_to_driver says; the error that the
+    # run raises says it better, and stdout belongs to the program
+    ray_worker.print_to_stdstream = _log_message
     return Connection("embedded", True, _n_cpus(ray))
+
+
+def _log_message(message: dict[str, Any], *_: Any, **__: Any) -> None:
+    logging.getLogger("distort.cluster").debug("%s", " ".join(str(line) for line in message.get("lines", ())))
 
 
 def _object_store_nbytes() -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,11 +19,15 @@ from .dag import Dag, Order, orders
 from .device import Device, Link
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
+_Bound = Literal["all", "weights", "nothing"]
+_BOUNDS: tuple[_Bound, ...] = ("all", "weights", "nothing")
 
 #: cuts considered in one order; a longer order offers its cheapest ones, spread evenly over its time
 MAX_CUTS = 640
 #: evaluations that moving single nodes between stages may take
 MOVE_BUDGET = 40_000
+#: graphs with more nodes than this get fewer alternatives
+LARGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +92,13 @@ class Partitioner:
         return stage if n_stages <= len(self.devices) else stage * len(self.devices) // n_stages
 
     def best(self, n_stages: int) -> list[Partition]:
-        """Partitions into exactly ``n_stages`` (no more than there are nodes), one an order, the best first."""
-        return self._ranked(n_stages, self._cuts(n_stages, (n_stages,)))
+        """Partitions into exactly ``n_stages`` (no more than there are nodes), from several orders, the best first."""
+        return self._ranked(n_stages, self._sweeps(n_stages))
 
     def best_up_to(self, n_stages: int) -> dict[int, list[Partition]]:
         """The same for 1 … ``n_stages`` stages, which must not be more than the devices."""
-        wanted = tuple(range(1, n_stages + 1))
-        cuts = self._cuts(n_stages, wanted)
-        return {count: self._ranked(count, cuts) for count in wanted}
+        sweeps = self._sweeps(n_stages)
+        return {count: self._ranked(count, sweeps) for count in range(1, n_stages + 1)}
 
     def partition(self, stage_of: Sequence[int], n_stages: int, order_name: str, order: Order | None = None) -> Partition:
         """The partition that ``stage_of`` describes, with its loads."""
@@ -150,29 +153,24 @@ class Partitioner:
             return None
         return limit // sum(1 for other in range(n_stages) if self.device_of(other, n_stages) == index)
 
-    def _cuts(self, n_stages: int, wanted: Sequence[int]) -> list[tuple[str, Order, dict[int, list[int]]]]:
-        """For each order, the boundaries of the best partition by number of stages."""
+    def _sweeps(self, n_stages: int) -> list[tuple[str, Order, _Sweep]]:
         devices = [self.device_of(stage, n_stages) for stage in range(n_stages)]
         limits = [self._memory(stage, n_stages) for stage in range(n_stages)]
-        return [
-            (name, order, _Sweep(self, order, devices, limits).cut(wanted)) for name, order in self._orders.items()
-        ]
+        return [(name, order, _Sweep(self, order, devices, limits)) for name, order in self._orders.items()]
 
-    def _ranked(self, n_stages: int, cuts: list[tuple[str, Order, dict[int, list[int]]]]) -> list[Partition]:
+    def _ranked(self, n_stages: int, sweeps: list[tuple[str, Order, _Sweep]]) -> list[Partition]:
+        promising = sorted(sweeps, key=lambda item: item[2].slowest(n_stages))
+        if self.dag.n_nodes > LARGE:
+            promising = promising[:3]
         found: dict[tuple[int, ...], Partition] = {}
-        for name, order, by_count in cuts:
-            if n_stages in by_count:
-                stage_of = _stages_of(order, by_count[n_stages])
-                if stage_of not in found:
-                    found[stage_of] = self.partition(stage_of, n_stages, name, order)
-        ranked = sorted(found.values(), key=_rank)
-        if ranked and n_stages > 1:
-            for start in ranked[:2]:
-                moved = self._improve(start)
-                if moved.stage_of not in found:
-                    found[moved.stage_of] = moved
-            ranked = sorted(found.values(), key=_rank)
-        return ranked
+        for name, order, sweep in promising:
+            stage_of = _stages_of(order, sweep.boundaries(n_stages))
+            if stage_of not in found:
+                found[stage_of] = self.partition(stage_of, n_stages, name, order)
+        for start in sorted(found.values(), key=_rank)[:2]:
+            moved = self._improve(start)
+            found.setdefault(moved.stage_of, moved)
+        return sorted(found.values(), key=_rank)
 
     def _improve(self, start: Partition) -> Partition:
         """Move single nodes to neighbouring stages while the slowest stages get faster."""
@@ -180,7 +178,7 @@ class Partitioner:
         stage_of = list(start.stage_of)
         times = [load.time_us for load in start.loads]
         budget = MOVE_BUDGET // max(1, dag.n_nodes // n_stages)
-        improved = True
+        improved = n_stages > 1
         while improved and budget > 0:
             improved = False
             slowest = max(range(n_stages), key=times.__getitem__)
@@ -206,13 +204,11 @@ class Partitioner:
         source = stage_of[node]
         if stage_of.count(source) == 1:
             return False
-        if times[target] + self.node_us[self.device_of(target, n_stages), node] >= times[source] + self.link.latency_us:
-            return False
         before = max(times[source], times[target])
         stage_of[node] = target
         # stages that read what the node makes, or shared what it reads, receive differently now
         concerned = {source, target}
-        for v in dag_values(self.dag, node):
+        for v in self.dag.makes[node]:
             concerned.update(stage_of[user] for user in self.dag.values[v].consumers)
         changed = {stage: self.load(order, stage_of, stage, n_stages) for stage in concerned}
         limits = {stage: self._memory(stage, n_stages) for stage in concerned}
@@ -226,11 +222,6 @@ class Partitioner:
         return False
 
 
-def dag_values(dag: Dag, node: int) -> list[int]:
-    """Values that ``node`` makes."""
-    return dag.makes[node]
-
-
 def _rank(partition: Partition) -> tuple[bool, float, float]:
     return (not partition.fits, partition.bottleneck_us, partition.receive_us)
 
@@ -241,6 +232,15 @@ def _stages_of(order: Order, boundaries: Sequence[int]) -> tuple[int, ...]:
         for node in order[begin:end]:
             stage_of[node] = stage
     return tuple(stage_of)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Intervals with the same left end, by right end."""
+
+    receive_us: Floats
+    weights_nbytes: Floats
+    activations_nbytes: Floats  # an upper bound: all that is alive then, read in the interval or not
 
 
 class _Sweep:
@@ -263,6 +263,7 @@ class _Sweep:
         self._elapsed = elapsed[:, self._cuts]  # [stages, cuts]: time of everything before a cut
         self._limits: Floats = np.array([np.inf if limit is None else float(limit) for limit in limits])
         self._rows = self._sweep()
+        self._tables: dict[_Bound, Floats] = {}
 
     def _live_nbytes(self) -> Floats:
         """[nodes + 1]: bytes of the results and feeds alive while the node at a position runs."""
@@ -296,8 +297,8 @@ class _Sweep:
             chosen.update(int(cut) for cut in ranked[first])
         return sorted(chosen)
 
-    def _sweep(self) -> list[tuple[Floats, Floats]]:
-        """For each cut, as the left end: transfer into the interval to every later cut, and what the interval holds."""
+    def _sweep(self) -> list[_Row]:
+        """For each cut as the left end, the intervals to every later cut."""
         cuts = self._cuts
         n_cuts = len(cuts)
         segment = np.searchsorted(np.asarray(cuts), np.arange(len(self._order)), side="right") - 1
@@ -326,8 +327,7 @@ class _Sweep:
             received = np.cumsum(nbytes[left + 1 : n_cuts])
             crossing = np.cumsum(counts[left + 1 : n_cuts]) > 0
             receive_us = crossing * self._link.latency_us + received / (self._link.gbytes_per_s * 1e3)
-            held = np.cumsum(weights[left + 1 : n_cuts]) + np.maximum.accumulate(live[left:])
-            rows.append((receive_us, held))
+            rows.append(_Row(receive_us, np.cumsum(weights[left + 1 : n_cuts]), np.maximum.accumulate(live[left:])))
             touched: set[int] = set()
             for position in range(cuts[left], cuts[left + 1]):
                 node = self._order[position]
@@ -336,54 +336,53 @@ class _Sweep:
                 expect(v, left + 1)
         return rows
 
-    def cut(self, wanted: Sequence[int]) -> dict[int, list[int]]:
-        """Boundaries of the best partition for each number of stages, where memory allows; else memory is left out."""
-        found: dict[int, list[int]] = {}
-        slowest = self._solve(None, within_memory=True)
-        relaxed = None
-        for count in wanted:
-            table, within_memory = slowest, True
-            if not np.isfinite(table[0][count, -1]):
-                relaxed = relaxed or self._solve(None, within_memory=False)
-                table, within_memory = relaxed, False
-            bottleneck = float(table[0][count, -1])
-            if np.isfinite(bottleneck):
-                # of all that are as fast, the one that moves the fewest bytes
-                cheapest = self._solve(bottleneck * (1 + 1e-9), within_memory=within_memory, n_stages=count)
-                found[count] = self._boundaries(cheapest[1], count)
-        return found
+    def slowest(self, n_stages: int) -> tuple[int, float]:
+        """How much of the memory bounds had to be given up, and the slowest stage in µs, of the best partition.
+
+        Memory bounds weights and activations; where no partition is within it, weights; else nothing, and whoever
+        places the stages finds out which one is too large.
+        """
+        for given_up, bound in enumerate(_BOUNDS):
+            if bound not in self._tables:
+                self._tables[bound] = self._solve(bound)[0]
+            slowest_us = float(self._tables[bound][n_stages, -1])
+            if np.isfinite(slowest_us):
+                return given_up, slowest_us
+        raise ValueError(f"{len(self._order)} nodes can't make {n_stages} stages")
+
+    def boundaries(self, n_stages: int) -> list[int]:
+        """Of the partitions that are as fast as the best, the one that moves the fewest bytes: where stages begin."""
+        given_up, slowest_us = self.slowest(n_stages)
+        _, came_from = self._solve(_BOUNDS[given_up], n_stages, slowest_us * (1 + 1e-9))
+        cut = len(self._cuts) - 1
+        boundaries = [self._cuts[cut]]
+        for stage in range(n_stages, 0, -1):
+            cut = int(came_from[stage, cut])
+            boundaries.append(self._cuts[cut])
+        return boundaries[::-1]
 
     def _solve(
-        self, bound_us: float | None, *, within_memory: bool, n_stages: int | None = None
+        self, bound: _Bound, n_stages: int | None = None, slowest_us: float | None = None
     ) -> tuple[Floats, np.ndarray[Any, np.dtype[np.int64]]]:
-        """best[k, c]: k stages up to cut c. Without a bound their slowest, with one the transfers of those below it."""
+        """best[k, c]: k stages up to cut c. It is their slowest, or, with ``slowest_us`` given, the transfers into them."""
         n_stages = n_stages or self._n_stages
         n_cuts = len(self._cuts)
         best = np.full((n_stages + 1, n_cuts), np.inf)
         best[0, 0] = 0.0
         came_from = np.zeros((n_stages + 1, n_cuts), dtype=np.int64)
         elapsed, limits = self._elapsed[:n_stages], self._limits[:n_stages, None]
-        single = n_stages == 1 and self._n_stages == 1
-        for left, (receive_us, held) in enumerate(self._rows):
-            if single:
-                receive_us = np.zeros_like(receive_us)
-            time_us = elapsed[:, left + 1 :] - elapsed[:, left : left + 1] + receive_us
-            if within_memory:
-                time_us = np.where(held <= limits, time_us, np.inf)
+        for left, row in enumerate(self._rows):
+            time_us = elapsed[:, left + 1 :] - elapsed[:, left : left + 1] + row.receive_us
+            if bound == "all":
+                time_us = np.where(row.weights_nbytes + row.activations_nbytes <= limits, time_us, np.inf)
+            elif bound == "weights":
+                time_us = np.where(row.weights_nbytes <= limits, time_us, np.inf)
             reached = best[:n_stages, left : left + 1]
-            if bound_us is None:
+            if slowest_us is None:
                 offered = np.maximum(reached, time_us)
             else:
-                offered = np.where(time_us <= bound_us, reached + receive_us, np.inf)
+                offered = np.where(time_us <= slowest_us, reached + row.receive_us, np.inf)
             better = offered < best[1:, left + 1 :]
             best[1:, left + 1 :] = np.where(better, offered, best[1:, left + 1 :])
             came_from[1:, left + 1 :] = np.where(better, left, came_from[1:, left + 1 :])
         return best, came_from
-
-    def _boundaries(self, came_from: np.ndarray[Any, np.dtype[np.int64]], count: int) -> list[int]:
-        cut = len(self._cuts) - 1
-        boundaries = [self._cuts[cut]]
-        for stage in range(count, 0, -1):
-            cut = int(came_from[stage, cut])
-            boundaries.append(self._cuts[cut])
-        return boundaries[::-1]
