@@ -96,9 +96,8 @@ class CostModel:
 
     def weights_nbytes(self, names: Iterable[str]) -> int:
         """Bytes of the initializers among ``names``, each once."""
-        return sum(
-            weight_nbytes(self.graph.initializers[name]) for name in dict.fromkeys(names) if name in self.graph.initializers
-        )
+        known = self.graph.initializers
+        return sum(weight_nbytes(known[name]) for name in dict.fromkeys(names) if name in known)
 
     def shape(self, name: str) -> Shape | None:
         """The shape with every dimension a number; None where the rank isn't known."""
@@ -162,7 +161,7 @@ class CostModel:
         return total
 
     def trip_count(self, node: Node) -> int:
-        """Iterations of a Loop (its constant trip count), a Scan or SequenceMap (its sequence's length), else a guess."""
+        """Iterations of a Loop (its constant trip count) or a Scan (its sequence's length); a guess for others."""
         if node.op_type == "Loop" and node.inputs and node.inputs[0]:
             count = self.graph.initializers.get(node.inputs[0])
             if isinstance(count, np.ndarray) and count.size == 1:

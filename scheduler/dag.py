@@ -47,9 +47,9 @@ class Dag:
                 consumers.setdefault(name, []).append(index)
         overridable, fetched = set(graph.defaults), set(graph.outputs)
         weights = {name for name in graph.initializers if name not in overridable}
-        names = dict.fromkeys((*graph.inputs, *producer, *consumers))
+        every = dict.fromkeys((*graph.inputs, *producer, *consumers))
         self.values: list[DagValue] = []
-        for name in names:
+        for name in every:
             is_weight = name in weights
             nbytes = weight_nbytes(graph.initializers[name]) if is_weight else costs.value_nbytes(name)
             made_by = -1 if is_weight else producer.get(name, -1)

@@ -49,7 +49,7 @@ class Link:
         return self.latency_us + nbytes / (self.gbytes_per_s * 1e3)
 
 
-#: Estimates from runs on one shared host: a call of a Ray actor with references as arguments, and slots in shared memory.
+#: Estimates from runs on one shared host: a call of a Ray actor with references as arguments; slots in shared memory.
 RAY_CALLS = Link(latency_us=1000.0, gbytes_per_s=1.0, transport="object_store")
 SHARED_MEMORY = Link(latency_us=50.0, gbytes_per_s=4.0, transport="shm")
 
@@ -81,7 +81,7 @@ def parse_devices(text: str) -> tuple[Device, ...]:
             raise ValueError(f"devices {text!r}: can't read {part!r}; write for example 2xcpu:4 or 1xcuda:80GB")
         threads, memory_nbytes = _fields(match.group(3), part, text)
         if kind == "cuda" and threads is not None:
-            raise ValueError(f"devices {text!r}: {part!r} gives threads to a GPU; memory is written with a unit, as 80GB")
+            raise ValueError(f"devices {text!r}: {part!r} gives a GPU threads; memory needs a unit, as 80GB")
         if threads == 0:
             raise ValueError(f"devices {text!r}: {part!r} has no threads")
         for _ in range(int(match.group(1) or 1)):
@@ -107,7 +107,7 @@ def _fields(text: str, part: str, whole: str) -> tuple[int | None, int | None]:
             else:
                 threads = int(match.group(1))
         except ValueError:
-            raise ValueError(f"devices {whole!r}: can't read {field!r} of {part!r}; threads or memory is meant") from None
+            raise ValueError(f"devices {whole!r}: can't read {field!r} of {part!r} (threads, or memory)") from None
     return threads, memory_nbytes
 
 

@@ -82,19 +82,19 @@ def _per_input(weight: float, names: str) -> None:
     _FLOPS.update(dict.fromkeys(names.split(), lambda operands: weight * operands.input_size()))
 
 
-_FREE = frozenset(
+_FREE_NAMES = (
     "Constant Identity Reshape Squeeze Unsqueeze Flatten Shape Size Optional OptionalGetElement OptionalHasElement "
     "SequenceAt SequenceConstruct SequenceEmpty SequenceInsert SequenceErase SequenceLength Dropout "
-    "If Loop Scan SequenceMap".split()
+    "If Loop Scan SequenceMap"
 )
-_SELECTING = frozenset("Gather GatherND GatherElements Slice Split SplitToSequence Compress".split())
-_MOVEMENT = frozenset(
+_SELECTING_NAMES = "Gather GatherND GatherElements Slice Split SplitToSequence Compress"
+_MOVEMENT_NAMES = (
     "Transpose Concat ConcatFromSequence Pad Tile Expand DepthToSpace SpaceToDepth ScatterND ScatterElements Scatter "
-    "ConstantOfShape ReverseSequence Trilu EyeLike CastLike BitCast TensorScatter Col2Im".split()
+    "ConstantOfShape ReverseSequence Trilu EyeLike CastLike BitCast TensorScatter Col2Im"
 )
-for _name in (*_FREE, *_SELECTING, *_MOVEMENT):
-    _FLOPS[_name] = lambda _: 0.0
-
+_FREE = frozenset(_FREE_NAMES.split())
+_SELECTING = frozenset(_SELECTING_NAMES.split())
+_per_output(0, f"{_FREE_NAMES} {_SELECTING_NAMES} {_MOVEMENT_NAMES}")
 _per_output(
     TRANSCENDENTAL,
     "Exp Log Sin Cos Tan Asin Acos Atan Sinh Cosh Tanh Asinh Acosh Atanh Erf Sigmoid Softplus Elu Selu Celu Mish Gelu "
@@ -102,8 +102,8 @@ _per_output(
     "Multinomial",
 )
 _per_output(TRANSCENDENTAL + 4, "Softmax LogSoftmax Hardmax SoftmaxCrossEntropyLoss")
-_per_output(2, "BatchNormalization QuantizeLinear DequantizeLinear HardSigmoid HardSwish ThresholdedRelu Scaler Normalizer")
-_per_output(4, "DynamicQuantizeLinear QLinearAdd QLinearMul QLinearSigmoid QLinearLeakyRelu QLinearConcat RotaryEmbedding")
+_per_output(2, "BatchNormalization QuantizeLinear DequantizeLinear HardSigmoid HardSwish ThresholdedRelu Scaler")
+_per_output(4, "DynamicQuantizeLinear QLinearAdd QLinearMul QLinearLeakyRelu QLinearConcat RotaryEmbedding Normalizer")
 _per_output(
     8,
     "LayerNormalization SimplifiedLayerNormalization SkipLayerNormalization SkipSimplifiedLayerNormalization "

@@ -1,4 +1,4 @@
-"""Graph -> stages: dynamic programming over the cuts of a topological order, the slowest stage made as fast as possible.
+"""Graph -> stages: dynamic programming over cuts of a topological order that makes the slowest stage fastest.
 
 A partition gives each node a stage so that no edge goes back to a lower one. Every prefix of a topological order is
 such a cut, so stages are intervals of an order. The time of an interval is its nodes' time and the transfer of the
@@ -9,8 +9,9 @@ for each. Which order is best isn't known, so several are tried, and the best re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -85,6 +86,7 @@ class Partitioner:
         self.devices = tuple(devices)
         self.node_us: Floats = np.asarray(node_us, dtype=np.float64).reshape(len(self.devices), dag.n_nodes)
         self.link = link
+        self._node_us: list[list[float]] = self.node_us.tolist()
         self._orders = orders(dag)
 
     def device_of(self, stage: int, n_stages: int) -> int:
@@ -100,50 +102,63 @@ class Partitioner:
         sweeps = self._sweeps(n_stages)
         return {count: self._ranked(count, sweeps) for count in range(1, n_stages + 1)}
 
-    def partition(self, stage_of: Sequence[int], n_stages: int, order_name: str, order: Order | None = None) -> Partition:
+    def partition(
+        self, stage_of: Sequence[int], n_stages: int, order_name: str = "given", order: Order | None = None
+    ) -> Partition:
         """The partition that ``stage_of`` describes, with its loads."""
         sequence = order or tuple(range(self.dag.n_nodes))
         settled = tuple(sorted(sequence, key=lambda node: stage_of[node]))  # stable: the order within a stage stays
-        loads = tuple(self.load(settled, stage_of, stage, n_stages) for stage in range(n_stages))
+        inside: list[list[int]] = [[] for _ in range(n_stages)]
+        for node in settled:
+            inside[stage_of[node]].append(node)
+        loads = tuple(self._load(inside[stage], stage_of, stage, n_stages) for stage in range(n_stages))
         fits = all(
             limit is None or load.peak_nbytes <= limit
             for load, limit in zip(loads, (self._memory(stage, n_stages) for stage in range(n_stages)), strict=True)
         )
         return Partition(tuple(stage_of), settled, order_name, n_stages, loads, fits)
 
-    def load(self, order: Sequence[int], stage_of: Sequence[int], stage: int, n_stages: int) -> StageLoad:
-        """Of one stage, exactly."""
-        dag = self.dag
-        inside = [node for node in order if stage_of[node] == stage]
-        device = self.device_of(stage, n_stages)
-        cost_us = float(self.node_us[device, inside].sum()) if inside else 0.0
-        last_use: dict[int, int] = {}
+    def _load(self, inside: Sequence[int], stage_of: Sequence[int], stage: int, n_stages: int) -> StageLoad:
+        """Of one stage, exactly. ``inside`` are its nodes in the order that they run."""
+        values = self.dag.values
+        cost_us, receive_us, received = self._times(inside, stage_of, stage, n_stages)
+        last_use = {v: position for position, node in enumerate(inside) for v in self.dag.reads[node]}
+        weights_nbytes = sum(values[v].size for v in last_use if values[v].weight)
+        live = peak = sum(values[v].size for v in received)
+        dies: list[int] = [0] * len(inside)  # bytes without a reader after the node at a position
+        for v, position in last_use.items():
+            if not values[v].weight and (v in received or not self._leaves(v, stage_of, stage)):
+                dies[position] += values[v].size
         for position, node in enumerate(inside):
-            for v in dag.reads[node]:
-                last_use[v] = position
-        received = [
-            v
-            for v in last_use
-            if not dag.values[v].weight and (dag.values[v].producer < 0 or stage_of[dag.values[v].producer] != stage)
-        ]
-        weights_nbytes = sum(dag.values[v].size for v in last_use if dag.values[v].weight)
-        receive_nbytes = sum(dag.values[v].size for v in received)
-        receive_us = self.link.transfer_us(receive_nbytes) if received and n_stages > 1 else 0.0
-        live = peak = receive_nbytes
-        for position, node in enumerate(inside):
-            for v in dag.makes[node]:
-                live += dag.values[v].size
-                if v not in last_use:
-                    last_use[v] = position
+            for v in self.dag.makes[node]:
+                live += values[v].size
+                if v not in last_use and not self._leaves(v, stage_of, stage):
+                    dies[position] += values[v].size
             peak = max(peak, live)
-            for v in {*dag.reads[node], *dag.makes[node]}:
-                value = dag.values[v]
-                if last_use[v] != position or value.weight:
-                    continue
-                leaves = value.fetched or any(stage_of[user] != stage for user in value.consumers)
-                if value.producer < 0 or stage_of[value.producer] != stage or not leaves:
-                    live -= value.size
+            live -= dies[position]
+        receive_nbytes = sum(values[v].size for v in received)
         return StageLoad(cost_us, receive_us, receive_nbytes, weights_nbytes, peak)
+
+    def _times(
+        self, inside: Collection[int], stage_of: Sequence[int], stage: int, n_stages: int
+    ) -> tuple[float, float, set[int]]:
+        """Time of a stage's nodes, of what it receives, and the values that it receives."""
+        values, node_us = self.dag.values, self._node_us[self.device_of(stage, n_stages)]
+        received: set[int] = set()
+        for node in inside:
+            for v in self.dag.reads[node]:
+                value = values[v]
+                if not value.weight and (value.producer < 0 or stage_of[value.producer] != stage):
+                    received.add(v)
+        cost_us = sum(node_us[node] for node in inside)
+        if n_stages == 1 or not received:
+            return cost_us, 0.0, received
+        return cost_us, self.link.transfer_us(sum(values[v].size for v in received)), received
+
+    def _leaves(self, v: int, stage_of: Sequence[int], stage: int) -> bool:
+        """Whether a value that ``stage`` makes is kept for another stage, or for the caller."""
+        value = self.dag.values[v]
+        return value.fetched or any(stage_of[user] != stage for user in value.consumers)
 
     def _memory(self, stage: int, n_stages: int) -> int | None:
         """Memory of the device for one stage; stages that share a device share its memory evenly."""
@@ -173,53 +188,49 @@ class Partitioner:
         return sorted(found.values(), key=_rank)
 
     def _improve(self, start: Partition) -> Partition:
-        """Move single nodes to neighbouring stages while the slowest stages get faster."""
+        """Move single nodes out of the slowest stage while it gets faster, and no other stage as slow."""
         dag, n_stages = self.dag, start.n_stages
         stage_of = list(start.stage_of)
+        inside = [set(start.nodes_of(stage)) for stage in range(n_stages)]
         times = [load.time_us for load in start.loads]
         budget = MOVE_BUDGET // max(1, dag.n_nodes // n_stages)
-        improved = n_stages > 1
-        while improved and budget > 0:
-            improved = False
-            slowest = max(range(n_stages), key=times.__getitem__)
-            for node in [n for n in start.order if stage_of[n] == slowest]:
+
+        def moves_of(stage: int) -> Iterator[tuple[int, int]]:
+            for node in [n for n in start.order if stage_of[n] == stage]:
                 low = max((stage_of[p] for p in dag.predecessors[node]), default=0)
                 high = min((stage_of[s] for s in dag.successors[node]), default=n_stages - 1)
-                for target in range(low, high + 1):
-                    if target == slowest or budget <= 0:
-                        continue
-                    budget -= 1
-                    if self._try_move(start.order, stage_of, times, node, target, n_stages):
-                        improved = True
-                        break
-                if improved:
-                    break
-        moved = self.partition(stage_of, n_stages, f"{start.order_name}, nodes moved", start.order)
-        return moved if _rank(moved) < _rank(start) else start
+                yield from ((node, target) for target in range(low, high + 1) if target != stage)
 
-    def _try_move(
-        self, order: Order, stage_of: list[int], times: list[float], node: int, target: int, n_stages: int
-    ) -> bool:
-        """Move ``node`` if that makes the slower of the two stages faster (and no third one slower). Updates times."""
-        source = stage_of[node]
-        if stage_of.count(source) == 1:
+        def moved(node: int, source: int, target: int) -> bool:
+            inside[source].remove(node)
+            inside[target].add(node)
+            stage_of[node] = target
+            # stages that read what the node makes receive differently now
+            concerned = {source, target}
+            concerned.update(stage_of[user] for v in dag.makes[node] for user in dag.values[v].consumers)
+            changed = {stage: sum(self._times(inside[stage], stage_of, stage, n_stages)[:2]) for stage in concerned}
+            if inside[source] and max(changed.values()) < max(times[source], times[target]) * (1 - 1e-9):
+                for stage, time_us in changed.items():
+                    times[stage] = time_us
+                return True
+            inside[target].remove(node)
+            inside[source].add(node)
+            stage_of[node] = source
             return False
-        before = max(times[source], times[target])
-        stage_of[node] = target
-        # stages that read what the node makes, or shared what it reads, receive differently now
-        concerned = {source, target}
-        for v in self.dag.makes[node]:
-            concerned.update(stage_of[user] for user in self.dag.values[v].consumers)
-        changed = {stage: self.load(order, stage_of, stage, n_stages) for stage in concerned}
-        limits = {stage: self._memory(stage, n_stages) for stage in concerned}
-        if all(load.time_us < before * (1 - 1e-9) for load in changed.values()) and all(
-            limits[stage] is None or load.peak_nbytes <= (limits[stage] or 0) for stage, load in changed.items()
-        ):
-            for stage, load in changed.items():
-                times[stage] = load.time_us
-            return True
-        stage_of[node] = source
-        return False
+
+        improved = n_stages > 1
+        while improved:
+            improved = False
+            slowest = max(range(n_stages), key=times.__getitem__)
+            for node, target in moves_of(slowest):
+                budget -= 1
+                if budget < 0:
+                    break
+                if moved(node, slowest, target):
+                    improved = True
+                    break
+        result = self.partition(stage_of, n_stages, f"{start.order_name}, nodes moved", start.order)
+        return result if _rank(result) < _rank(start) else start
 
 
 def _rank(partition: Partition) -> tuple[bool, float, float]:
@@ -228,7 +239,7 @@ def _rank(partition: Partition) -> tuple[bool, float, float]:
 
 def _stages_of(order: Order, boundaries: Sequence[int]) -> tuple[int, ...]:
     stage_of = [0] * len(order)
-    for stage, (begin, end) in enumerate(zip(boundaries, boundaries[1:], strict=False)):
+    for stage, (begin, end) in enumerate(pairwise(boundaries)):
         for node in order[begin:end]:
             stage_of[node] = stage
     return tuple(stage_of)
@@ -321,7 +332,7 @@ class _Sweep:
         for v, value in enumerate(self._dag.values):
             if value.producer < 0:
                 expect(v, 0)
-        live = np.array([self._live[begin:end].max() for begin, end in zip(cuts, cuts[1:], strict=False)] or [0.0])
+        live = np.array([self._live[begin:end].max() for begin, end in pairwise(cuts)] or [0.0])
         rows = []
         for left in range(n_cuts - 1):
             received = np.cumsum(nbytes[left + 1 : n_cuts])
@@ -364,7 +375,7 @@ class _Sweep:
     def _solve(
         self, bound: _Bound, n_stages: int | None = None, slowest_us: float | None = None
     ) -> tuple[Floats, np.ndarray[Any, np.dtype[np.int64]]]:
-        """best[k, c]: k stages up to cut c. It is their slowest, or, with ``slowest_us`` given, the transfers into them."""
+        """best[k, c] of k stages up to cut c: their slowest; with ``slowest_us`` given, the transfers into them."""
         n_stages = n_stages or self._n_stages
         n_cuts = len(self._cuts)
         best = np.full((n_stages + 1, n_cuts), np.inf)
