@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from distort.graph.ir import Graph, Node, SparseInitializer
+from distort.graph.types import DTYPE_OF, TensorType
 from distort.kernels import adapters
 from distort.kernels.errors import KernelError, MissingKernel, RunCancelled
 from distort.kernels.registry import Kernel, find
@@ -66,6 +67,18 @@ class Body:
     def n_inputs(self) -> int:
         return self._program.n_formal_inputs
 
+    @property
+    def n_outputs(self) -> int:
+        return len(self._program.outputs)
+
+    def empty_output(self, xp: ModuleType, position: int) -> Any:
+        """No values of an output, stacked: what a scan output is after zero rounds."""
+        known = self._program.output_types[position]
+        if not isinstance(known, TensorType) or known.element == 0:
+            return xp.zeros(0, dtype=np.float32)
+        sizes = [dim if isinstance(dim, int) else 0 for dim in known.shape or ()]
+        return xp.zeros((0, *sizes), dtype=DTYPE_OF[known.element])
+
     def __call__(self, *inputs: Any) -> list[Any]:
         return self._program.run_values([*inputs, *self._captured], self._scope)
 
@@ -91,6 +104,7 @@ class Program:
         self.n_formal_inputs = len(graph.inputs)
         self.inputs: tuple[str, ...] = (*graph.inputs, *captures)
         self.outputs: tuple[str, ...] = tuple(graph.outputs if outputs is None else outputs)
+        self.output_types = tuple(graph.types.get(name) for name in self.outputs)
         self._slots: dict[str, int] = {"": 0}
         self._template: list[Any] = [None]
         for name, value in graph.initializers.items():
@@ -136,6 +150,8 @@ class Program:
                 node=node.name,
                 op_type=node.op_type,
             )
+        if entry.prepare is not None:
+            keywords = entry.prepare(**keywords)
         for name in entry.special:
             if name == "opset":
                 keywords[name] = node.opset

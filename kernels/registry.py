@@ -11,6 +11,9 @@ A kernel is a pure function ``f(xp, *inputs, **attributes)``:
   one an output);
 * it returns one value, or a tuple with one value an output.
 
+A kernel whose attributes are tables (trees, vocabularies) names a function ``prepare``: it takes the attributes as
+keyword-only parameters, once, when the node is lowered; what it returns are the kernel's keywords instead of them.
+
 ``host`` names inputs that steer the computation (shapes, axes, sizes): they are numpy arrays on any device.
 """
 
@@ -36,6 +39,7 @@ class Kernel:
     special: tuple[str, ...]  # of opset, n_outputs, wanted: those it takes
     takes_any_attribute: bool
     host: tuple[int, ...]  # positions of inputs that stay on the host
+    prepare: Callable[..., dict[str, Any]] | None = None  # attributes -> keywords of ``function``, once a node
 
 
 _KERNELS: dict[tuple[str, str, str], list[Kernel]] = {}  # (domain, operator, device) -> by since, ascending
@@ -49,18 +53,20 @@ def kernel(
     domain: str = "",
     device: str = "any",
     host: tuple[int, ...] = (),
+    prepare: Callable[..., dict[str, Any]] | None = None,
 ) -> Callable[[KernelFunction], KernelFunction]:
     """Register a function for ``op_type`` from version ``since`` on (several: each of them)."""
 
     def register(function: KernelFunction) -> KernelFunction:
-        code = function.__code__
-        first = code.co_argcount
-        keyword_only = code.co_varnames[first : first + code.co_kwonlyargcount]
+        keyword_only = _keyword_only(function)
         special = tuple(name for name in keyword_only if name in _SPECIAL)
-        parameters = frozenset(keyword_only) - frozenset(special)
-        any_attribute = bool(code.co_flags & 0x08)  # **kwargs
+        takes = function if prepare is None else prepare
+        parameters = frozenset(_keyword_only(takes)) - frozenset(_SPECIAL)
+        any_attribute = bool(takes.__code__.co_flags & 0x08)  # **kwargs
         for version in since if isinstance(since, tuple) else (since,):
-            entry = Kernel(domain, op_type, version, device, function, parameters, special, any_attribute, host)
+            entry = Kernel(
+                domain, op_type, version, device, function, parameters, special, any_attribute, host, prepare
+            )
             known = _KERNELS.setdefault((domain, op_type, device), [])
             if any(other.since == version for other in known):
                 raise ValueError(f"two kernels for {domain or 'ai.onnx'}:{op_type}({version}) on {device}")
@@ -69,6 +75,11 @@ def kernel(
         return function
 
     return register
+
+
+def _keyword_only(function: Callable[..., Any]) -> tuple[str, ...]:
+    code = function.__code__
+    return code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
 
 
 def find(domain: str, op_type: str, opset: int, device: str = "cpu") -> Kernel | None:

@@ -12,9 +12,8 @@ import numpy as np
 
 from distort.graph.ir import Graph, Initializer, Node, SparseInitializer
 from distort.graph.types import DTYPE_OF, SparseTensorType, TensorType, ValueType
-
-from .device import Device
-from .flops import Operands, Shape, flops, is_free, reads_selected
+from distort.scheduler.device import Device
+from distort.scheduler.flops import Operands, Shape, flops, is_free, reads_selected
 
 #: µs that starting one kernel costs, whatever its size: a Python call with numpy's dispatch; a launch on a GPU
 NODE_OVERHEAD_US = {"cpu": 3.0, "cuda": 8.0}

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from distort.graph.ir import Graph
-
-from .cost import CostModel, weight_nbytes
+from distort.scheduler.cost import CostModel, weight_nbytes
 
 Order = tuple[int, ...]
 

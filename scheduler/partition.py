@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 
-from .dag import Dag, Order, orders
-from .device import Device, Link
+from distort.scheduler.dag import Dag, Order, orders
+from distort.scheduler.device import Device, Link
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 _Bound = Literal["all", "weights", "nothing"]
@@ -87,7 +88,10 @@ class Partitioner:
         self.node_us: Floats = np.asarray(node_us, dtype=np.float64).reshape(len(self.devices), dag.n_nodes)
         self.link = link
         self._node_us: list[list[float]] = self.node_us.tolist()
-        self._orders = orders(dag)
+
+    @cached_property
+    def _orders(self) -> dict[str, Order]:
+        return orders(self.dag)
 
     def device_of(self, stage: int, n_stages: int) -> int:
         """Stage k runs on device k; more stages than devices share them, neighbours together."""

@@ -33,6 +33,9 @@ class StageHost(Protocol):
 
     def keep_value(self, handle: Handle) -> ResidentMeta: ...
 
+    def held(self) -> tuple[int, int]:
+        """How many values the actor keeps for callers, and their bytes."""
+
     def close(self) -> None: ...
 
 

@@ -41,6 +41,9 @@ class InprocHost:
     def keep_value(self, handle: Handle) -> ResidentMeta:
         return self._actor.keep_value(handle)
 
+    def held(self) -> tuple[int, int]:
+        return self._actor.held()
+
     def close(self) -> None:
         return None
 

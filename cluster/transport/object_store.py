@@ -61,6 +61,11 @@ class RayHost:
 
         return ray.get(self.actor.keep_value.remote(handle))
 
+    def held(self) -> tuple[int, int]:
+        import ray
+
+        return ray.get(self.actor.held.remote())
+
     def close(self) -> None:
         import ray
 

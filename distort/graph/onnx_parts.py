@@ -58,3 +58,10 @@ def schema(op_type: str, domain: str, opset: int) -> Any | None:
     except defs.SchemaError:
         return None
     return found
+
+
+@functools.cache
+def latest_opsets() -> dict[str, int]:
+    """Domain -> its newest version: the installed onnx's, and onnxruntime's own domain."""
+    newest = {domain: int(versions[1]) for domain, versions in native().defs.schema_version_map().items()}
+    return {**newest, "com.microsoft": 1}

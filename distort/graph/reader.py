@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import ModelError
 from .ir import AttributeValue, Function, Graph, Model, Node
-from .onnx_parts import protobuf
+from .onnx_parts import latest_opsets, protobuf
 from .tensors import ExternalData, array_from_proto, sparse_from_proto
 from .types import TensorType, type_from_proto
 
@@ -65,8 +65,14 @@ def read_model(proto: Any, path: str | None = None, external_folder: str | None 
     for function in proto.functions:
         read = reader.function(function)
         functions[(read.domain, read.name, read.overload)] = read
+    # a known domain that is not imported is taken at its newest version
+    graph = reader.graph(proto.graph, {**latest_opsets(), **opsets})
+    if proto.ir_version < 4:
+        # initializers had to be listed as inputs, and nobody could feed others
+        graph.inputs = [name for name in graph.inputs if name not in graph.initializers]
+        graph.defaults = []
     return Model(
-        graph=reader.graph(proto.graph, opsets),
+        graph=graph,
         opsets=opsets,
         ir_version=proto.ir_version,
         producer_name=proto.producer_name,
@@ -178,3 +184,13 @@ def load(path_or_bytes: str | os.PathLike[str] | bytes, external_folder: str | N
     """Read a model from a path or from bytes. Nothing is checked beyond what reading needs."""
     proto, path = parse(path_or_bytes)
     return read_model(proto, path, external_folder)
+
+
+def read_function(proto: Any) -> Function:
+    """A FunctionProto (a schema's body) as a :class:`Function`."""
+    return _Reader(ExternalData(None)).function(proto)
+
+
+def read_attribute(proto: Any) -> AttributeValue:
+    """An AttributeProto outside any graph, such as a schema's default."""
+    return _Reader(ExternalData(None)).attribute(proto, {})

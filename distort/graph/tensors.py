@@ -87,7 +87,7 @@ def array_from_proto(tensor: Any, external: ExternalData | None = None) -> Array
     element = tensor.data_type
     shape = tuple(tensor.dims)
     if element not in DTYPE_OF:
-        raise ModelError("INVALID_ARGUMENT", f"Initializer {tensor.name} has an unknown data type {element}.")
+        raise ModelError("FAIL", f"This is an invalid model. Tensor '{tensor.name}' does not have valid data type.")
     if any(dim < 0 for dim in shape):
         raise ModelError("INVALID_ARGUMENT", f"Initializer {tensor.name} has a negative dimension: {list(shape)}.")
     if element == _STRING:

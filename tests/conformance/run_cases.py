@@ -18,16 +18,10 @@ import onnx
 from onnx.backend.test.loader import load_model_tests
 
 import distort.kernels.ops  # noqa: F401  # fills the registry
+from distort.graph.functions import expand
 from distort.graph.reader import read_model
 from distort.kernels.program import Program
 from distort.kernels.registry import find
-
-try:
-    from distort.graph.functions import expand
-except ImportError:  # while it is being written
-
-    def expand(model, has_kernel):
-        return None
 
 
 def value_of(proto: object) -> object:

@@ -1,0 +1,183 @@
+"""From a session's arguments to a running engine and what the session tells of it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distort import errors
+from distort.engine import Engine, EngineConfig, load_model
+from distort.enums import ExecutionMode, GraphOptimizationLevel
+from distort.feeds import InputSpec
+from distort.graph import inference, reader
+from distort.graph.errors import ModelError
+from distort.graph.ir import Model
+from distort.graph.types import SparseTensorType, TensorType, element_of
+from distort.metadata import ModelMetadata, NodeArg
+from distort.options import SessionOptions
+from distort.ortvalue import OrtValue
+from distort.profiling import Profiler
+
+_LEVELS = {
+    GraphOptimizationLevel.ORT_DISABLE_ALL: "disable",
+    GraphOptimizationLevel.ORT_ENABLE_BASIC: "basic",
+    GraphOptimizationLevel.ORT_ENABLE_EXTENDED: "extended",
+    GraphOptimizationLevel.ORT_ENABLE_LAYOUT: "layout",
+    GraphOptimizationLevel.ORT_ENABLE_ALL: "all",
+}
+_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+#: models older than this can't have initializers that feeds replace
+_OVERRIDABLE_SINCE_IR = 4
+
+
+class Loaded:
+    """A model that runs, and its description."""
+
+    def __init__(self, model: Model, config: EngineConfig, profiler: Profiler | None) -> None:
+        graph = model.graph
+        fixed = [name for name in graph.inputs if name not in graph.defaults]
+        overridable = list(graph.defaults) if model.ir_version >= _OVERRIDABLE_SINCE_IR else []
+        self.inputs = [NodeArg._of(name, graph.types.get(name)) for name in fixed]
+        self.overridable = [NodeArg._of(name, graph.types.get(name)) for name in overridable]
+        self.specs = {name: InputSpec.of(name, graph.types.get(name)) for name in (*fixed, *overridable)}
+        self.required = [arg.name for arg in self.inputs if not arg.type.startswith("optional")]
+        self.metadata = ModelMetadata._of(model)
+        self.output_names = list(graph.outputs)
+        self.output_set = frozenset(graph.outputs)
+        self.profiler = profiler
+        self.engine = Engine(model, config)
+        self._outputs: list[NodeArg] | None = None
+        self._lock = threading.Lock()
+
+    def missing(self, values: Mapping[str, Any]) -> Exception | None:
+        """The error for the first input that a node needs and nobody fed."""
+        graph = self.engine.model.graph
+        for name in self.required:
+            readers = graph.consumers().get(name) if name not in values else None
+            if readers:
+                node = graph.nodes[readers[0]]
+                text = f"Non-zero status code returned while running {node.op_type} node. Name:'{node.name}' "
+                return errors.make("FAIL", f"{text}Status Message: Missing Input: {name}")
+        return None
+
+    @property
+    def outputs(self) -> list[NodeArg]:
+        """Declared types, and what inference adds; inferred when first asked for."""
+        with self._lock:
+            if self._outputs is None:
+                model = self.engine.model
+                inference.infer(model)
+                self._outputs = [NodeArg._of(name, model.graph.types.get(name)) for name in self.output_names]
+            return self._outputs
+
+
+def load(
+    source: str | bytes, options: SessionOptions, providers: Sequence[tuple[str, dict[str, str]]], profiling: bool
+) -> Loaded:
+    """Raises onnxruntime's exceptions."""
+    severity = options.log_severity_level
+    if not -1 <= severity <= 4:
+        raise RuntimeError(
+            f"Invalid session log severity level. Not a valid onnxruntime::logging::Severity value: {severity}"
+        )
+    profiler = Profiler(options.profile_file_prefix) if profiling else None
+    with errors.translated():
+        if options._load_canceled:
+            start = "" if isinstance(source, bytes) else f"Load model from {source} failed:"
+            raise ModelError("MODEL_LOAD_CANCELED", f"{start}Graph loading canceled due to user request.")
+        if profiler is None:
+            return _start(_model(source, options), source, options, providers, None)
+        with profiler.span("model_loading_array" if isinstance(source, bytes) else "model_loading_uri"):
+            model = _model(source, options)
+        with profiler.span("session_initialization"):
+            loaded = _start(model, source, options, providers, profiler)
+        profiler.watch(loaded.engine.model.graph)
+        return loaded
+
+
+def _model(source: str | bytes, options: SessionOptions) -> Model:
+    model = load_model(source, options._config.get(_EXTERNAL_FOLDER))
+    _fix_dims(model, source, options)
+    _replace_initializers(model, options)
+    return model
+
+
+def _start(
+    model: Model,
+    source: str | bytes,
+    options: SessionOptions,
+    providers: Sequence[tuple[str, dict[str, str]]],
+    profiler: Profiler | None,
+) -> Loaded:
+    target = options.optimized_model_filepath
+    if target and not Path(target).resolve().parent.is_dir():
+        raise errors.InvalidArgument("SystemError : 2")
+    config = EngineConfig(
+        parallel=options.execution_mode == ExecutionMode.ORT_PARALLEL,
+        n_actors=max(0, options.inter_op_num_threads),
+        intra_op_threads=max(0, options.intra_op_num_threads),
+        level=_LEVELS[options.graph_optimization_level],
+        providers=[(name, dict(chosen)) for name, chosen in providers],
+        distort_keys=options._distort_keys(),
+        model_name=model.graph.name if isinstance(source, bytes) else Path(source).name,
+    )
+    loaded = Loaded(model, config, profiler)
+    if target:
+        _write(loaded, target)
+    return loaded
+
+
+def _write(loaded: Loaded, target: str) -> None:
+    from distort.graph import writer
+
+    if os.path.splitext(target)[1] == ".ort":
+        loaded.engine.close()
+        raise ModelError("NOT_IMPLEMENTED", f"{target}: models are written as ONNX, not in onnxruntime's own format.")
+    writer.save(loaded.engine.model, target)
+
+
+def _fix_dims(model: Model, source: str | bytes, options: SessionOptions) -> None:
+    """Free dimension overrides: symbols become sizes, everywhere."""
+    sizes = dict(options._free_dims_by_name)
+    types = model.graph.types
+    if options._free_dims_by_denotation:
+        proto, _ = reader.parse(source)
+        for info in proto.graph.input:
+            for axis, dim in enumerate(info.type.tensor_type.shape.dim):
+                size = options._free_dims_by_denotation.get(dim.denotation) if dim.denotation else None
+                if size is None or dim.HasField("dim_value"):
+                    continue
+                if dim.dim_param:
+                    sizes[dim.dim_param] = size
+                elif isinstance(known := types.get(info.name), TensorType) and known.shape is not None:
+                    types[info.name] = replace(known, shape=(*known.shape[:axis], size, *known.shape[axis + 1 :]))
+    if sizes:
+        for name, known in types.items():
+            types[name] = inference.with_dims(known, sizes)
+
+
+def _replace_initializers(model: Model, options: SessionOptions) -> None:
+    initializers = model.graph.initializers
+    for name in options._external_initializers:
+        if name not in initializers:
+            raise ModelError("FAIL", f"Failed to find existing initializer with name {name}.")
+    for name, given in (*options._initializers.items(), *options._external_initializers.items()):
+        if name in initializers:  # onnxruntime ignores others too
+            initializers[name] = _replacement(name, given, model)
+
+
+def _replacement(name: str, given: OrtValue, model: Model) -> np.ndarray[Any, Any]:
+    value = given.numpy()
+    known = model.graph.types.get(name)
+    if isinstance(known, (TensorType, SparseTensorType)):
+        if known.shape is not None and value.shape != known.shape:
+            raise ModelError("FAIL", f"Replacement tensor's dimensions do not match. Initializer: {name}")
+        if known.element != element_of(value.dtype):
+            raise ModelError("FAIL", f"Replacement tensor's data type does not match. Initializer: {name}")
+    return value

@@ -1,0 +1,81 @@
+"""Settings and facts of the whole process: logging, seeds, telemetry, versions."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from distort import __version__, errors
+
+
+class Settings:
+    """What this process was told."""
+
+    severity = 2
+    verbosity = 0
+    seed: int | None = None
+
+
+def _int(function: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        signature = "(arg0: typing.SupportsInt | typing.SupportsIndex) -> None"
+        raise errors.incompatible(function, signature, value) from None
+
+
+def set_default_logger_severity(arg0: int, /) -> None:
+    """0 verbose, 1 info, 2 warning, 3 error, 4 fatal."""
+    severity = _int("set_default_logger_severity", arg0)
+    if not 0 <= severity <= 4:
+        raise RuntimeError("Invalid logging severity. 0:Verbose, 1:Info, 2:Warning, 3:Error, 4:Fatal")
+    Settings.severity = severity
+
+
+def set_default_logger_verbosity(arg0: int, /) -> None:
+    """How much severity 0 tells."""
+    Settings.verbosity = _int("set_default_logger_verbosity", arg0)
+
+
+def set_seed(arg0: int, /) -> None:
+    """Seed the operators that draw random numbers and have no seed of their own."""
+    Settings.seed = _int("set_seed", arg0)
+
+
+def disable_telemetry_events() -> None:
+    """Nothing to do: there is no telemetry."""
+
+
+def enable_telemetry_events() -> None:
+    """Nothing to do: there is no telemetry."""
+
+
+def get_version_string() -> str:
+    return __version__
+
+
+def get_build_info() -> str:
+    return f"distort {__version__}, with the API of onnxruntime 1.32"
+
+
+def has_collective_ops() -> bool:
+    return False
+
+
+def preload_dlls(cuda: bool = True, cudnn: bool = True, msvc: bool = True, directory: str | None = None) -> None:
+    """Nothing to do: libraries are loaded by the packages that bring them."""
+
+
+def print_debug_info() -> None:
+    """Version, platform and the packages that matter, on stdout."""
+    import os
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    print(f"distort version: {__version__}\nplatform: {platform.platform()}\n\nPython packages:")
+    for name in ("distort", "numpy", "onnx", "ml_dtypes", "ray", "cupy-cuda12x", "cupy-cuda13x", "llvmlite"):
+        try:
+            print(f"{name}=={version(name)}")
+        except PackageNotFoundError:
+            continue
+    print(f"\nEnvironment variable:\nLD_LIBRARY_PATH={os.environ.get('LD_LIBRARY_PATH', '(unset)')}")

@@ -1,0 +1,109 @@
+"""What the elementwise families share: 0-d results, working precision, old broadcasting, registration of ufuncs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from distort.kernels.errors import InvalidInput
+from distort.kernels.registry import kernel
+
+#: elements a pass over a long chain of operations handles at once: three float32 buffers stay in a 48 KiB L1 cache
+_BLOCK = 4096
+
+
+def as_array(xp: Any, value: Any) -> Any:
+    """A ufunc on 0-d arrays returns a scalar; kernels return arrays."""
+    return value if value.ndim else xp.asarray(value)
+
+
+def is_half(x: Any) -> bool:
+    """Whether x is float16 or bfloat16 (which numpy sees as kind V, and loses to float32 beside a Python float)."""
+    return x.dtype.itemsize == 2 and x.dtype.kind in "fV"
+
+
+def working(xp: Any, x: Any) -> Any:
+    """x in the precision that a formula of several steps is computed in: float32 for the 16-bit floats."""
+    return x.astype(xp.float32) if is_half(x) else x
+
+
+def rounded(xp: Any, value: Any, like: Any) -> Any:
+    """A formula's result in its operator's dtype, as an array."""
+    if value.dtype != like.dtype:
+        value = value.astype(like.dtype)
+    return value if value.ndim else xp.asarray(value)
+
+
+def blockwise(xp: Any, x: Any, formula: Callable[[Any, Any, Any], None]) -> Any:
+    """Apply ``formula(xp, block, out)`` to blocks of x that fit the first cache; it writes ``out``, never ``block``.
+
+    For chains of many passes: over a large tensor each pass alone would go through memory.
+    """
+    wide = working(xp, x)
+    source = xp.ascontiguousarray(wide).reshape(-1)
+    out = xp.empty(source.shape, dtype=source.dtype)
+    step = _BLOCK if xp is np else max(source.size, 1)
+    for start in range(0, source.size, step):
+        formula(xp, source[start : start + step], out[start : start + step])
+    return rounded(xp, out.reshape(x.shape), x)
+
+
+def aligned(a: Any, b: Any, broadcast: int, axis: int | None) -> Any:
+    """b as binary operators before version 7 align it with a: to a's last dimensions, or from ``axis`` on."""
+    if not broadcast:
+        if a.shape != b.shape:
+            raise InvalidInput(f"shapes {list(a.shape)} and {list(b.shape)} differ, and broadcast is 0")
+        return b
+    first = a.ndim - b.ndim if axis is None else axis + a.ndim if axis < 0 else axis
+    if b.size == 1 and first < 0:
+        return b.reshape(())
+    inside = 0 <= first <= a.ndim - b.ndim
+    if not inside or any(n not in (1, m) for n, m in zip(b.shape, a.shape[first:], strict=False)):
+        raise InvalidInput(f"shape {list(b.shape)} does not fit {list(a.shape)} at axis {first}")
+    return b.reshape(b.shape + (1,) * (a.ndim - first - b.ndim))
+
+
+def before_7(op_type: str, body: Callable[[Any, Any, Any], Any], *versions: int) -> None:
+    """Register a binary operator's versions that broadcast by attributes."""
+
+    def old(
+        xp: Any, a: Any, b: Any, *, axis: int | None = None, broadcast: int = 0, consumed_inputs: Any = None
+    ) -> Any:
+        return body(xp, a, aligned(a, b, broadcast, axis))
+
+    kernel(op_type, versions)(old)
+
+
+def binary_ufunc(op_type: str, ufunc: str, since: int = 7, old: tuple[int, ...] = ()) -> None:
+    """Register a binary operator that is one ufunc of the array library."""
+
+    def body(xp: Any, a: Any, b: Any) -> Any:
+        try:
+            result = getattr(xp, ufunc)(a, b)
+        except ValueError as error:
+            raise unbroadcastable(error, a, b) from error
+        return result if result.ndim else xp.asarray(result)
+
+    kernel(op_type, since)(body)
+    if old:
+        before_7(op_type, body, *old)
+
+
+def unbroadcastable(error: ValueError, *arrays: Any) -> Exception:
+    """What to raise for shapes that do not broadcast; any other error as it is."""
+    if "broadcast" not in str(error):
+        return error
+    shapes = " and ".join(str(list(array.shape)) for array in arrays)
+    return InvalidInput(f"shapes {shapes} do not broadcast")
+
+
+def unary_ufunc(op_type: str, ufunc: str, since: int = 1) -> None:
+    """Register a unary operator that is one ufunc of the array library."""
+
+    def body(xp: Any, x: Any, *, consumed_inputs: Any = None) -> Any:
+        result = getattr(xp, ufunc)(x)
+        return result if result.ndim else xp.asarray(result)
+
+    kernel(op_type, since)(body)

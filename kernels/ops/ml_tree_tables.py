@@ -1,0 +1,120 @@
+"""Trees as tables, and the descent of all rows through all trees, level by level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from distort.kernels.errors import InvalidInput
+
+Array = Any
+#: comparison -> whether a row goes to the true branch when the feature is (less, equal, greater, NaN)
+_MODES: dict[str, tuple[bool, bool, bool, bool]] = {
+    "BRANCH_LEQ": (True, True, False, False),
+    "BRANCH_LT": (True, False, False, False),
+    "BRANCH_GTE": (False, True, True, False),
+    "BRANCH_GT": (False, False, True, False),
+    "BRANCH_EQ": (False, True, False, False),
+    "BRANCH_NEQ": (True, False, True, True),
+}
+MODE_NAMES = tuple(_MODES)
+LEAF = len(MODE_NAMES)
+_DECISIONS = np.array(list(_MODES.values()))
+# rows times trees that descend together: their working arrays stay in the cache
+_CHUNK = 1 << 17
+
+
+def mode_numbers(names: Sequence[str]) -> np.ndarray[Any, Any]:
+    known = {**{name: number for number, name in enumerate(MODE_NAMES)}, "LEAF": LEAF}
+    try:
+        return np.array([known[name] for name in names], np.int8)
+    except KeyError as error:
+        raise InvalidInput(f"unknown mode of a tree's node: {error.args[0]!r}") from None
+
+
+class Forest:
+    """Nodes of all trees by position. Leaves are nodes whose mode is LEAF.
+
+    features, modes, missing: [nodes]; splits: [nodes], their type is the one of comparisons;
+    children: [nodes, 2], positions of the false and the true branch; roots: [trees], positions.
+    Raises InvalidInput unless every node lies in just one tree.
+    """
+
+    def __init__(self, features: Array, splits: Array, modes: Array, children: Array, missing: Array, roots: Array):
+        leaf = modes == LEAF
+        self.roots = roots
+        self.depth = _depth(children, leaf, roots)
+        inner = modes[~leaf]
+        self.mode = int(inner[0]) if inner.size and (inner == inner[0]).all() else None  # None: they differ
+        self.n_features = int(features[~leaf].max(initial=-1)) + 1
+        if (features[~leaf] < 0).any():
+            raise InvalidInput("a tree's node has a negative feature id")
+        self.tracks_missing = bool(missing[~leaf].any())
+        self.dtype = splits.dtype
+        self._host = (features, splits, modes, children.reshape(-1), missing.astype(bool), leaf, roots, _DECISIONS)
+        self._tables: dict[str, tuple[Array, ...]] = {"numpy": self._host}
+
+    def _on(self, xp: ModuleType) -> tuple[Array, ...]:
+        tables = self._tables.get(xp.__name__)
+        if tables is None:
+            tables = self._tables[xp.__name__] = tuple(xp.asarray(table) for table in self._host)
+        return tables
+
+    def leaves(self, xp: ModuleType, x: Array) -> Array:
+        """The leaf that each row reaches in each tree. x: [N, F] -> [N, trees], positions of nodes."""
+        if x.shape[1] < self.n_features:
+            raise InvalidInput(f"trees read feature {self.n_features - 1} of rows with {x.shape[1]} features")
+        x = x.astype(self.dtype, copy=False)
+        rows = max(1, _CHUNK // max(1, len(self.roots)))
+        parts = [self._descend(xp, x[start : start + rows]) for start in range(0, len(x), rows)]
+        if not parts:
+            return xp.zeros((0, len(self.roots)), xp.int64)
+        return parts[0] if len(parts) == 1 else xp.concatenate(parts)
+
+    def _descend(self, xp: ModuleType, x: Array) -> Array:
+        features, splits, modes, children, missing, leaf, roots, decisions = self._on(xp)
+        n_trees = len(roots)
+        at = xp.tile(roots, len(x))  # [N * trees]
+        start = xp.repeat(xp.arange(len(x)) * x.shape[1], n_trees)  # of the row, in the flat x
+        flat = x.reshape(-1)
+        moving = xp.arange(len(at))
+        if leaf[roots].any():
+            moving = moving[~leaf[at]]
+        for _ in range(self.depth):
+            node = at[moving]
+            value, split = flat[start[moving] + features[node]], splits[node]
+            if self.mode == 0:
+                true = value <= split
+            elif self.mode is not None:
+                true = self._compare(xp, value, split, decisions[self.mode])
+            else:
+                true = self._compare(xp, value, split, None)
+                nan = xp.isnan(value) | xp.isnan(split)
+                code = xp.where(nan, 3, xp.where(value < split, 0, xp.where(value == split, 1, 2)))
+                true = decisions[modes[node], code]
+            if self.tracks_missing:
+                true = true | (missing[node] & xp.isnan(value))
+            node = children[2 * node + true]
+            at[moving] = node
+            moving = moving[~leaf[node]]
+        return at.reshape(len(x), n_trees)
+
+
+def _depth(children: Array, leaf: Array, roots: Array) -> int:
+    """Levels of branches above the deepest leaf. Raises InvalidInput for cycles and for nodes with two parents."""
+    seen = np.zeros(len(leaf), bool)
+    level, depth = roots, 0
+    while True:
+        if seen[level].any() or len(np.unique(level)) != len(level):
+            raise InvalidInput("a node of a tree ensemble has two parents, or is its own ancestor")
+        seen[level] = True
+        inner = level[~leaf[level]]
+        if not inner.size:
+            return depth
+        level = children[inner].reshape(-1)
+        if level.min() < 0 or level.max() >= len(leaf):
+            raise InvalidInput("a branch of a tree leads to a node that does not exist")
+        depth += 1

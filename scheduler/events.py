@@ -1,0 +1,136 @@
+"""What the run state machine hears (events) and says (commands). Plain data; stages are indices of the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+FailKind = Literal["failed", "cancelled", "deadline", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """A run begins; its number is new. Wanted values that no stage makes need no stage."""
+
+    run: int
+    wanted: frozenset[str]
+    #: feeds that lie on a stage's actor already, by name -> stage
+    resident: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StageDone:
+    run: int
+    stage: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageFailed:
+    """A stage raised, or could not be started, for one run."""
+
+    run: int
+    stage: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageLost:
+    """The stage's host is gone, with all that it was doing. Repetitions until it is restored say nothing new."""
+
+    stage: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageRestored:
+    """The host that Restart asked for is there."""
+
+    stage: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageBroken:
+    """The host that Restart asked for can't be had: every run that needs it fails, later ones too."""
+
+    stage: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    run: int
+
+
+Event = Submit | StageDone | StageFailed | StageLost | StageRestored | StageBroken | Cancel | DeadlinePassed
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Make a feed available to the stages that read it."""
+
+    run: int
+    value: str
+    stages: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    run: int
+    stage: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A wanted value is there. Comes again where a replay makes it anew."""
+
+    run: int
+    value: str
+    stage: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Nothing reads the value any more, long before the run's end. What is left is released by Finish and Fail."""
+
+    run: int
+    value: str
+    stage: int  # who made it; -1: a feed
+
+
+@dataclass(frozen=True, slots=True)
+class CancelStage:
+    run: int
+    stage: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The run's end: every wanted value is there."""
+
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The run's end: ``stage`` is the one to blame, where there is one."""
+
+    run: int
+    error: str
+    stage: int | None
+    kind: FailKind
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Start a new host for the stage; StageRestored or StageBroken answers."""
+
+    stage: int
+
+
+Command = Put | Execute | Fetch | Release | CancelStage | Finish | Fail | Restart
