@@ -270,7 +270,18 @@ class Executor:
         )
 
     def _fetch_resident(self, value: Resident) -> Any:
-        result = self._transport.get(self._hosts[value.stage].export(value.meta.key))
+        host = self._hosts[value.stage]
+        try:
+            result = self._transport.get(host.export(value.meta.key))
+        except Exception as error:
+            if self._transport.lost_stage(error, value.stage) is None:
+                raise
+            if self._is_current(value.stage, value.epoch):
+                self._post(machine.StageLost(value.stage, _first_line(error)))
+            raise StageLost(
+                f"The actor of stage {value.stage} was lost, and a value of shape {list(value.shape)} with it. Make it "
+                "again."
+            ) from error
         self._count("(resident)", value.stage, -1, nbytes_of(result))
         return result
 

@@ -13,7 +13,9 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from distort.cluster.errors import AddressError, ClusterError
@@ -23,6 +25,8 @@ CONNECT_TIMEOUT_S = 10.0
 
 # the HTTP/2 client preface and an empty SETTINGS frame: whoever serves gRPC answers with SETTINGS of its own
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 
 _lock = threading.Lock()
 _connection: Connection | None = None
@@ -42,11 +46,15 @@ def attach(address: str = "", *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -
     machine) or "host:port". Raises :class:`AddressError` where nobody answers within ``connect_timeout_s``.
     """
     global _connection  # noqa: PLW0603  # a process has one connection to Ray, and this is it
+    if address:
+        _offer_token()
     import ray
 
     with _lock:
         if _connection is not None and ray.is_initialized():
             if address and not _same_cluster(address, _connection, ray):
+                if address != "auto":
+                    _check_answers(address, address, connect_timeout_s)
                 raise AddressError(
                     f"distort.address={address}: this process is connected to another Ray cluster "
                     f"({_connection.address}), and a process can use one only. Close it with ray.shutdown() first."
@@ -69,10 +77,8 @@ def attach(address: str = "", *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -
 def _same_cluster(address: str, connection: Connection | None, ray: Any) -> bool:
     if connection is not None and connection.address == address:
         return True
-    if connection is not None and connection.embedded:
-        return False
     if address == "auto":
-        return True
+        return connection is None or not connection.embedded
     return str(ray.get_runtime_context().gcs_address) == address
 
 
@@ -86,34 +92,56 @@ def _quiet_environment() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
 
 
+def _offer_token() -> None:
+    """Show the machine's Ray token to a cluster that is joined: Ray (2.60) makes one by itself and then asks for it.
+
+    Ray reads the variable when it is imported; where the program imported it before, the program has chosen.
+    """
+    if "RAY_AUTH_MODE" not in os.environ and (
+        "RAY_AUTH_TOKEN" in os.environ or (Path.home() / ".ray" / "auth_token").exists()
+    ):
+        os.environ["RAY_AUTH_MODE"] = "token"
+
+
 def _start_embedded() -> Connection:
     import ray
-    from ray._private import ray_constants
     from ray._private import worker as ray_worker
 
     _quiet_environment()
-    # Ray swaps 127.0.0.1 for the machine's outward address unless it is told that this is no multi-host cluster
-    # (its default on Windows and macOS); its servers bind to loopback only when that is the node's address.
-    multi_host, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            configure_logging=False,
-            _node_ip_address="127.0.0.1",
-            num_cpus=os.cpu_count(),
-            object_store_memory=_object_store_nbytes(),
-        )
+        with _loopback_kept():
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                configure_logging=False,
+                _node_ip_address="127.0.0.1",
+                num_cpus=os.cpu_count(),
+                object_store_memory=_object_store_nbytes(),
+            )
     except (OSError, RuntimeError, ValueError, ConnectionError) as error:
         raise ClusterError(f"An embedded Ray cluster could not be started: {error}") from error
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = multi_host
     # Ray prints the raylet's messages (a worker died, …) to stdout whatever log_to_driver says; the error that the
     # run raises says it better, and stdout belongs to the program
     ray_worker.print_to_stdstream = _log_message
     return Connection("embedded", True, _n_cpus(ray))
+
+
+@contextlib.contextmanager
+def _loopback_kept() -> Iterator[None]:
+    """Ray swaps 127.0.0.1 for the machine's outward address unless it is told that this is no multi-host cluster.
+
+    (That is its default on Windows and macOS.) Its servers bind to loopback only when that is the node's address, and
+    a process that joins such a cluster must look for it there.
+    """
+    from ray._private import ray_constants
+
+    multi_host, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = multi_host
 
 
 def _log_message(message: dict[str, Any], *_: Any, **__: Any) -> None:
@@ -138,8 +166,11 @@ def _join(address: str, connect_timeout_s: float) -> Connection:
     if address == "auto":
         target = _running_cluster()
     _check_answers(target, address, connect_timeout_s)
+    host = target.rpartition(":")[0]
+    keeping = _loopback_kept() if host in _LOOPBACK else contextlib.nullcontext()
     try:
-        ray.init(address=target, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+        with keeping:
+            ray.init(address=target, log_to_driver=False, logging_level="ERROR", configure_logging=False)
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         raise AddressError(f"distort.address={address}: the cluster at {target} refused: {error}") from error
     return Connection(address, False, _n_cpus(ray))

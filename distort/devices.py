@@ -44,6 +44,8 @@ def require_cpu(device_type: str) -> None:
 class OrtDevice:
     """A device: its type, number, vendor and kind of memory."""
 
+    _fields: tuple[int, int, int, int]
+
     def __init__(self, c_ort_device: Any) -> None:
         if not isinstance(c_ort_device, OrtDevice):
             raise ValueError(f"`Provided object` needs to be of type `{errors.MODULE}.OrtDevice`")

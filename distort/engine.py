@@ -30,6 +30,7 @@ from distort.kernels.program import Cancellation, Program, StepObserver, evaluat
 
 if TYPE_CHECKING:
     from distort.cluster.executor import Executor
+    from distort.graph.tensors import ExternalData
     from distort.scheduler.device import Device
     from distort.scheduler.plan import Plan
 
@@ -63,14 +64,18 @@ def has_kernel(domain: str, op_type: str, opset: int) -> bool:
     return registry.find(domain, op_type, opset) is not None
 
 
-def load_model(path_or_bytes: str | os.PathLike[str] | bytes, external_folder: str | None = None) -> Model:
+def load_model(
+    path_or_bytes: str | os.PathLike[str] | bytes,
+    external_folder: str | None = None,
+    external: ExternalData | None = None,
+) -> Model:
     """Read, check and make runnable: functions without a kernel are replaced by their bodies.
 
     Raises :class:`distort.graph.errors.ModelError`.
     """
     proto, path = reader.parse(path_or_bytes)
     try:
-        model = reader.read_model(proto, path, external_folder)
+        model = reader.read_model(proto, path, external_folder, external)
         check_model(model, proto, has_kernel)
         expand(model, has_kernel)
     except ModelError as error:

@@ -146,9 +146,8 @@ class IOBinding:
         values = read_feeds(loaded.specs, self._inputs)
         if not self._outputs:
             raise errors.make("INVALID_ARGUMENT", "At least one output should be requested.")
+        loaded.check_fetches(list(self._outputs), " ")
         for name, output in self._outputs.items():
-            if name not in loaded.output_set:
-                raise errors.make("INVALID_ARGUMENT", f"Invalid output name: {name}")
             if output.buffer is not None:
                 self._check_buffer(name, output.buffer)
         names = list(self._outputs)
@@ -192,10 +191,10 @@ class IOBinding:
             "FAIL",
             f"Non-zero status code returned while running {op_type} node. Name:'{node_name}' Status Message: "
             f"{errors.prefix('INVALID_ARGUMENT')}The output OrtValue provided for output '{name}' of node "
-            f"'{node_name}' ({op_type}) has shape {_braces(buffer.shape())} but the computed output shape for this run is "
-            f"{_braces(shape)}. When calling Run() with pre-allocated output OrtValues on a model with dynamic output "
-            "shapes, either supply unallocated output OrtValues or ensure the pre-allocated shapes match the expected "
-            "output shapes for each run.",
+            f"'{node_name}' ({op_type}) has shape {_braces(buffer.shape())} but the computed output shape for this run "
+            f"is {_braces(shape)}. When calling Run() with pre-allocated output OrtValues on a model with dynamic "
+            "output shapes, either supply unallocated output OrtValues or ensure the pre-allocated shapes match the "
+            "expected output shapes for each run.",
         )
 
 

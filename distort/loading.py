@@ -18,6 +18,7 @@ from distort.feeds import InputSpec
 from distort.graph import inference, reader
 from distort.graph.errors import ModelError
 from distort.graph.ir import Model
+from distort.graph.tensors import ExternalData
 from distort.graph.types import SparseTensorType, TensorType, element_of
 from distort.metadata import ModelMetadata, NodeArg
 from distort.options import SessionOptions
@@ -54,6 +55,12 @@ class Loaded:
         self.engine = Engine(model, config)
         self._outputs: list[NodeArg] | None = None
         self._lock = threading.Lock()
+
+    def check_fetches(self, names: Sequence[str], space: str = "") -> None:
+        """Raise for a fetch that is no output. onnxruntime has a space before its name in some places."""
+        for name in names:
+            if name not in self.output_set:
+                raise errors.make("INVALID_ARGUMENT", f"Invalid output name:{space}{name}")
 
     def missing(self, values: Mapping[str, Any]) -> Exception | None:
         """The error for the first input that a node needs and nobody fed."""
@@ -102,7 +109,11 @@ def load(
 
 
 def _model(source: str | bytes, options: SessionOptions) -> Model:
-    model = load_model(source, options._config.get(_EXTERNAL_FOLDER))
+    folder = options._config.get(_EXTERNAL_FOLDER)
+    if folder is None and not isinstance(source, bytes):
+        folder = str(Path(source).resolve().parent)
+    replaced = {*options._initializers, *options._external_initializers}
+    model = load_model(source, external=ExternalData(folder, options._external_files, replaced))
     _fix_dims(model, source, options)
     _replace_initializers(model, options)
     return model

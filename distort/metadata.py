@@ -26,6 +26,9 @@ class NodeArg:
     """
 
     __slots__ = ("_name", "_type", "_value_type")
+    _name: str
+    _type: str
+    _value_type: ValueType | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError(f"{errors.MODULE}.NodeArg: No constructor defined!")
@@ -68,6 +71,7 @@ class ModelMetadata:
     description: str
     graph_description: str
     version: int
+    _custom: dict[str, str]
 
     @property
     def custom_metadata_map(self) -> dict[str, str]:

@@ -94,7 +94,9 @@ class _Option:
         kind = type(self.default)
         enum = (f"C.{kind.__name__}", lambda value: isinstance(value, kind), kind)
         self._wanted, self._accepts, self._convert = _KINDS.get(kind, enum)
-        self._signature = f"(arg0: C.{owner.__name__}, arg1: {self._wanted}) -> None"
+        # onnxruntime names the arguments of the two classes' setters differently
+        first, second = ("arg0", "arg1") if owner.__name__ == "SessionOptions" else ("self", "arg0")
+        self._signature = f"({first}: C.{owner.__name__}, {second}: {self._wanted}) -> None"
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else getattr(instance, self._slot, self.default)
@@ -282,7 +284,7 @@ class RunOptions:
     @terminate.setter
     def terminate(self, value: bool) -> None:
         if not _is_bool(value):
-            raise errors.incompatible("", "(arg0: C.RunOptions, arg1: bool) -> None", self, value)
+            raise errors.incompatible("", "(self: C.RunOptions, arg0: bool) -> None", self, value)
         self._terminate = bool(value)
         if self._flag is not None:
             self._flag.requested = self._terminate

@@ -75,6 +75,10 @@ def type_of(value: Any) -> ValueType | None:
 class OrtValue:
     """A tensor, a sequence, a map, a sparse tensor, or nothing."""
 
+    _value: Any
+    _type: ValueType | None
+    _sparse: SparseTensor | None = None  # what the value was made from, where that has a format of its own
+
     def __init__(self, ortvalue: Any, numpy_obj: Array | None = None, session: Any = None) -> None:
         if not isinstance(ortvalue, OrtValue):
             raise ValueError(f"`Provided ortvalue` needs to be of type `{errors.MODULE}.OrtValue`")
@@ -160,8 +164,6 @@ class OrtValue:
         made = cls._of(sparse_tensor._coordinates())
         made._sparse = sparse_tensor
         return made
-
-    _sparse: SparseTensor | None = None
 
     @classmethod
     def from_dlpack(cls, data: Any, /) -> OrtValue:
@@ -363,4 +365,4 @@ def from_pointer(pointer: int, element_type: Any, shape: Sequence[int]) -> OrtVa
     if count == 0:
         return OrtValue._of(np.zeros(sizes, dtype))
     memory = (ctypes.c_char * (count * dtype.itemsize)).from_address(pointer)
-    return OrtValue._of(np.frombuffer(memory, np.uint8).view(dtype).reshape(sizes))
+    return OrtValue._of(np.frombuffer(memoryview(memory), np.uint8).view(dtype).reshape(sizes))

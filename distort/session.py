@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from distort import errors, fetches, loading, providers
 from distort.engine import RunControl
 from distort.enums import OrtAllocatorType, OrtMemType
-from distort.feeds import InputSpec, check, convert, read_feeds
+from distort.feeds import check, convert, read_feeds
 from distort.metadata import ModelMetadata, NodeArg
 from distort.options import RunOptions, SessionOptions
 from distort.ortvalue import OrtValue, OrtValueVector
@@ -41,7 +41,9 @@ class Session:
     """What a session can do once it is there. :class:`InferenceSession` makes one."""
 
     _loaded: loading.Loaded
-    _specs: dict[str, InputSpec]
+    _sess_options: SessionOptions
+    _providers: list[str]
+    _provider_options: dict[str, dict[str, str]]
 
     def __init__(self, enable_fallback: bool = True) -> None:
         self._enable_fallback = enable_fallback
@@ -151,6 +153,7 @@ class Session:
         def job() -> None:
             try:
                 check(loaded.specs, converted)
+                loaded.check_fetches(names, " ")
                 values = {name: value for name, (value, _) in converted.items()}
                 results = fetches.to_users(self._execute(loaded, names, values, run_options))
             except Exception as error:  # noqa: BLE001  # the callback is told, whatever it is
@@ -219,9 +222,7 @@ class Session:
         keep: frozenset[str] = frozenset(),
     ) -> list[Any]:
         """Values of a run, as the engine returns them. Raises onnxruntime's exceptions."""
-        for name in names:
-            if name not in loaded.output_set:
-                raise errors.make("INVALID_ARGUMENT", f"Invalid output name:{name}")
+        loaded.check_fetches(names)
         if len(values) < len(loaded.specs) and (missing := loaded.missing(values)) is not None:
             raise missing
         profiler = loaded.profiler
@@ -355,7 +356,7 @@ class InferenceSession(Session):
                 "C.InferenceSession(arg0: C.SessionOptions, arg1: str, arg2: bool, arg3: bool)",
                 options,
                 self._model_path or self._model_bytes,
-                self._model_bytes is None,
+                bool(self._model_path),
                 False,
                 constructor=True,
             )

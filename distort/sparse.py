@@ -26,6 +26,12 @@ def _element(values: Array) -> int:
     return element
 
 
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 class SparseCooView:
     """Indices of a COO tensor: [NNZ] into the flattened tensor, or [NNZ, rank]."""
 
@@ -63,6 +69,12 @@ class SparseBlockSparseView:
 class SparseTensor:
     """A sparse matrix or tensor on the CPU."""
 
+    _format: OrtSparseFormat
+    _dense_shape: tuple[int, ...]
+    _values: Array  # [NNZ]
+    _indices: tuple[Array, ...]  # as the format has them
+    _element: int
+
     def __init__(self, sparse_tensor: Any) -> None:
         if not isinstance(sparse_tensor, SparseTensor):
             raise ValueError(f"`Provided object` needs to be of type `{errors.MODULE}.SparseTensor`")
@@ -75,8 +87,8 @@ class SparseTensor:
         made = cls.__new__(cls)
         made._format = form
         made._dense_shape = tuple(int(dim) for dim in dense_shape)
-        made._values = values
-        made._indices = indices
+        made._values = _read_only(values)
+        made._indices = tuple(_read_only(array) for array in indices)
         made._element = _element(values)
         return made
 

@@ -132,8 +132,6 @@ def _windows_of(
 
 def _out_size(size: int, reach: int, stride: int, begin: int, end: int, ceil_mode: bool) -> int:
     room = size + begin + end - reach
-    if room < 0:
-        return 0
     if not ceil_mode:
         return room // stride + 1
     out = -(-room // stride) + 1

@@ -292,6 +292,4 @@ class RunState:
         for run in [*self._active.values(), *self._queue.values()]:
             if run.still_needs(stage):
                 commands += self._end(run.number, reason, stage, "failed")
-        for run in list(self._active.values()):
-            commands += self._execute(run)
         return commands

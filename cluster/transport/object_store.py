@@ -127,6 +127,11 @@ class ObjectStoreTransport:
                 f"{free:g} CPUs free; each actor asks for {max(self._payloads[0].threads, 1)}. Free some, or ask for "
                 "fewer actors (inter_op_num_threads) or threads (intra_op_num_threads)."
             ) from None
+        except ray.exceptions.RayActorError as error:
+            raise StageLost(
+                f"The actor of a stage ended while it was starting: {str(error).strip().splitlines()[0]} Look at the "
+                "cluster's memory and logs, and start this process with the RAY_AUTH_MODE that the cluster has."
+            ) from error
         except ray.exceptions.RayError as error:
             raise self.cause(error) from error
         for stage, fact in zip(stages, facts, strict=True):

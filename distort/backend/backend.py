@@ -33,7 +33,7 @@ _ALLOWED = (
 )
 
 
-class OnnxRuntimeBackend(Backend):  # type: ignore[misc]  # onnx has no types for it
+class OnnxRuntimeBackend(Backend):
     """Prepares models for ``run(inputs)`` by position."""
 
     allowReleasedOpsetsOnly = bool(os.getenv("ALLOW_RELEASED_ONNX_OPSET_ONLY", "1") == "1")
@@ -92,7 +92,9 @@ class OnnxRuntimeBackend(Backend):  # type: ignore[misc]  # onnx has no types fo
         return cls.prepare(InferenceSession(model, options, get_available_providers()), device, **kwargs)
 
     @classmethod
-    def run_model(cls, model: Any, inputs: Any, device: str | None = None, **kwargs: Any) -> list[Any]:
+    def run_model(  # type: ignore[override]  # onnx says tuple, onnxruntime returns a list
+        cls, model: Any, inputs: Any, device: str | None = None, **kwargs: Any
+    ) -> list[Any]:
         """Prepare and run; ``kwargs`` serve both."""
         return cls.prepare(model, device, **kwargs).run(inputs, **kwargs)
 

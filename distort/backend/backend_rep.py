@@ -13,13 +13,13 @@ from distort.session import InferenceSession
 _ALLOWED = ("log_severity_level", "log_verbosity_level", "logid", "only_execute_path_to_fetches")
 
 
-class OnnxRuntimeBackendRep(BackendRep):  # type: ignore[misc]  # onnx has no types for it
+class OnnxRuntimeBackendRep(BackendRep):
     """A session that takes its inputs by position."""
 
     def __init__(self, session: InferenceSession) -> None:
         self._session = session
 
-    def run(self, inputs: Any, **kwargs: Any) -> list[Any]:
+    def run(self, inputs: Any, **kwargs: Any) -> list[Any]:  # type: ignore[override]  # as in run_model
         """Outputs for a list with one value an input, or for the one input's value. ``kwargs`` are run options."""
         options = RunOptions()
         for name, value in kwargs.items():

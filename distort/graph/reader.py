@@ -56,10 +56,15 @@ def parse(path_or_bytes: str | os.PathLike[str] | bytes) -> tuple[Any, str | Non
     return proto, path
 
 
-def read_model(proto: Any, path: str | None = None, external_folder: str | None = None) -> Model:
-    """A ModelProto as a :class:`Model`. External data lies beside ``path``, or in ``external_folder``."""
+def read_model(
+    proto: Any, path: str | None = None, external_folder: str | None = None, external: ExternalData | None = None
+) -> Model:
+    """A ModelProto as a :class:`Model`.
+
+    External data lies beside ``path``, or in ``external_folder``, or where ``external`` says.
+    """
     folder = external_folder or (str(Path(path).resolve().parent) if path is not None else None)
-    reader = _Reader(ExternalData(folder))
+    reader = _Reader(external or ExternalData(folder))
     opsets = {_domain(entry.domain): int(entry.version) for entry in proto.opset_import}
     functions = {}
     for function in proto.functions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +23,39 @@ _IN_INT32 = frozenset({2, 3, 4, 5, 6, 9, 10, 16, 17, 18, 19, 20, 21, 22, 23, 24,
 
 
 class ExternalData:
-    """The files beside a model that hold its larger tensors; each is mapped once."""
+    """The files beside a model that hold its larger tensors; each is mapped once.
 
-    def __init__(self, folder: str | Path | None) -> None:
+    ``files`` are contents by location, in place of files; ``replaced`` names tensors whose values come from elsewhere,
+    so that their files need not be there.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path | None,
+        files: Mapping[str, memoryview] | None = None,
+        replaced: Collection[str] = (),
+    ) -> None:
         #: None: the model came from bytes, so there is no folder that its tensors may lie in
         self.folder = None if folder is None else Path(folder)
+        self._files = files or {}
+        self._replaced = replaced
         self._maps: dict[Path, Array] = {}
 
     def array(self, tensor: Any) -> Array:
         """The bytes of a tensor, as a read-only view [nbytes] of the mapped file."""
+        if tensor.name in self._replaced:
+            return np.zeros(_nbytes(tensor), np.uint8)
         entries = {entry.key: entry.value for entry in tensor.external_data}
-        path = self._resolve(entries.get("location", ""), tensor.name)
-        mapped = self._maps.get(path)
+        location = entries.get("location", "")
+        mapped = np.frombuffer(self._files[location], np.uint8) if location in self._files else None
         if mapped is None:
-            mapped = self._maps[path] = _map_file(path, tensor.name)
+            path = self._resolve(location, tensor.name)
+            mapped = self._maps.get(path)
+            if mapped is None:
+                mapped = self._maps[path] = _map_file(path, tensor.name)
         try:
             offset = int(entries.get("offset", 0))
-            length = int(entries["length"]) if "length" in entries else len(mapped) - offset
+            length = int(entries["length"]) if "length" in entries else _nbytes(tensor)
         except ValueError:
             raise ModelError(
                 "INVALID_ARGUMENT",
@@ -46,9 +63,9 @@ class ExternalData:
             ) from None
         if offset < 0 or length < 0 or offset + length > len(mapped):
             raise ModelError(
-                "INVALID_ARGUMENT",
+                "FAIL",
                 f"External initializer: {tensor.name} offset: {offset} size to read: {length} given file_length: "
-                f"{len(mapped)} are out of bounds or can not be read in full.",
+                f"{len(mapped)} are out of bound",
             )
         return mapped[offset : offset + length]
 
@@ -65,7 +82,9 @@ class ExternalData:
             )
         folder = self.folder.resolve()
         path = (folder / location).resolve()  # follows symbolic links, so a link can't lead outside either
-        if not path.is_relative_to(folder) or Path(location).is_absolute():
+        if Path(location).is_absolute():
+            raise ModelError("FAIL", prefix + f'Absolute path not allowed for external data location: "{location}"')
+        if not path.is_relative_to(folder):
             raise ModelError("FAIL", prefix + f'External data path: "{location}" escapes model directory: "{folder}"')
         if not path.is_file():
             raise ModelError("FAIL", prefix + f'External data path does not exist: "{path}"')
@@ -105,6 +124,13 @@ def array_from_proto(tensor: Any, external: ExternalData | None = None) -> Array
             f"Initializer {tensor.name} of shape {list(shape)} needs {count} elements, the model holds {flat.size}.",
         )
     return flat.reshape(shape)
+
+
+def _nbytes(tensor: Any) -> int:
+    """Bytes that a tensor's elements take, packed ones in whole bytes."""
+    element = tensor.data_type
+    bits = SUB_BYTE_BITS.get(element) or 8 * DTYPE_OF[element].itemsize
+    return (_count(tuple(tensor.dims)) * bits + 7) // 8
 
 
 def _count(shape: tuple[int, ...]) -> int:

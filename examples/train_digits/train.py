@@ -9,6 +9,7 @@ never sees. Another BLAS sums in another order, so weights trained elsewhere dif
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from pathlib import Path
@@ -67,7 +68,7 @@ def train(model: Chain, x: Array, labels: Array, rng: np.random.Generator, epoch
             logits = model.forward(shifted(rng, x[chosen]))
             loss, gradient = softmax_cross_entropy(logits, labels[chosen])
             model.backward(gradient)
-            adam.step(2e-3 * 0.5 * (1 + np.cos(np.pi * adam.steps / total)))  # cosine, to zero
+            adam.step(1e-3 * (1 + math.cos(math.pi * adam.steps / total)))  # cosine from 2e-3 to zero
             losses.append(loss)
         print(f"epoch {epoch + 1:3}  loss {np.mean(losses):.4f}", flush=True)
 

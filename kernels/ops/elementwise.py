@@ -10,8 +10,8 @@ import numpy as np
 from distort.kernels.errors import InvalidInput
 from distort.kernels.registry import kernel
 
-#: elements a pass over a long chain of operations handles at once: three float32 buffers stay in a 48 KiB L1 cache
-_BLOCK = 4096
+#: elements that a chain of passes handles at once: its buffers stay in the second cache, calls cost little beside them
+_BLOCK = 8192
 
 
 def as_array(xp: Any, value: Any) -> Any:
@@ -37,16 +37,21 @@ def rounded(xp: Any, value: Any, like: Any) -> Any:
 
 
 def blockwise(xp: Any, x: Any, formula: Callable[[Any, Any, Any], None]) -> Any:
-    """Apply ``formula(xp, block, out)`` to blocks of x that fit the first cache; it writes ``out``, never ``block``.
+    """Apply ``formula(xp, block, out)``, which writes ``out`` and never ``block``; blocks have a dimension or more.
 
-    For chains of many passes: over a large tensor each pass alone would go through memory.
+    A large tensor goes in blocks that stay in the caches: a chain of passes over the whole would go through memory.
     """
     wide = working(xp, x)
-    source = xp.ascontiguousarray(wide).reshape(-1)
-    out = xp.empty(source.shape, dtype=source.dtype)
-    step = _BLOCK if xp is np else max(source.size, 1)
-    for start in range(0, source.size, step):
-        formula(xp, source[start : start + step], out[start : start + step])
+    if not x.ndim:
+        wide = wide.reshape(1)
+    if x.size <= 2 * _BLOCK or xp is not np:
+        out = xp.empty(wide.shape, dtype=wide.dtype)
+        formula(xp, wide, out)
+    else:
+        source = xp.ascontiguousarray(wide).reshape(-1)
+        out = xp.empty(source.shape, dtype=source.dtype)
+        for start in range(0, source.size, _BLOCK):
+            formula(xp, source[start : start + _BLOCK], out[start : start + _BLOCK])
     return rounded(xp, out.reshape(x.shape), x)
 
 
@@ -103,6 +108,8 @@ def unary_ufunc(op_type: str, ufunc: str, since: int = 1) -> None:
     """Register a unary operator that is one ufunc of the array library."""
 
     def body(xp: Any, x: Any, *, consumed_inputs: Any = None) -> Any:
+        if is_half(x):
+            return rounded(xp, getattr(xp, ufunc)(x.astype(xp.float32)), x)
         result = getattr(xp, ufunc)(x)
         return result if result.ndim else xp.asarray(result)
 

@@ -5,8 +5,11 @@ The formulas are onnxruntime's (its probit is Winitzki's approximation), as the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from distort.kernels.errors import InvalidInput
 
@@ -55,6 +58,11 @@ def transformed(xp: ModuleType, scores: Array, transform: str) -> Array:
     return functions[transform](xp, scores).astype(scores.dtype, copy=False)
 
 
+def one_column(xp: ModuleType, scores: Array, transform: str) -> Array:
+    """A single score, which onnxruntime transforms for PROBIT only. scores: [N, 1]"""
+    return probit(xp, scores).astype(scores.dtype, copy=False) if transform == "PROBIT" else scores
+
+
 def two_columns(xp: ModuleType, score: Array, transform: str, probabilities: bool) -> Array:
     """The scores of both classes from that of the positive one. score: [N] -> [N, 2]
 
@@ -63,8 +71,22 @@ def two_columns(xp: ModuleType, score: Array, transform: str, probabilities: boo
     if transform == "PROBIT":
         one = probit(xp, score)
         return xp.stack([one, one], axis=1).astype(score.dtype, copy=False)
-    if probabilities:
-        return xp.stack([1 - score, score], axis=1)
     if transform == "LOGISTIC":
         return xp.stack([logistic(xp, -score), logistic(xp, score)], axis=1).astype(score.dtype, copy=False)
+    if probabilities:
+        return xp.stack([1 - score, score], axis=1)
     return xp.stack([-score, score], axis=1)
+
+
+def labels_of(integers: Sequence[int] | None, strings: Sequence[str] | None) -> Array:
+    """The class labels that a classifier's attributes name, as an array [C]."""
+    if bool(integers) == bool(strings):
+        raise InvalidInput("a classifier needs its labels either as integers or as strings")
+    return np.array(integers, np.int64) if integers else np.array(strings, object)
+
+
+def pick(xp: ModuleType, labels: Array, index: Array) -> Array:
+    """labels[index]; strings live on the host."""
+    if labels.dtype == object:
+        return labels[np.asarray(index if xp is np else index.get())]
+    return xp.asarray(labels)[index]

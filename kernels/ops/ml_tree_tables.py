@@ -21,6 +21,8 @@ _MODES: dict[str, tuple[bool, bool, bool, bool]] = {
     "BRANCH_NEQ": (True, False, True, True),
 }
 MODE_NAMES = tuple(_MODES)
+# the same as functions of numpy
+_COMPARISONS = ("less_equal", "less", "greater_equal", "greater", "equal", "not_equal")
 LEAF = len(MODE_NAMES)
 _DECISIONS = np.array(list(_MODES.values()))
 # rows times trees that descend together: their working arrays stay in the cache
@@ -46,6 +48,7 @@ class Forest:
     def __init__(self, features: Array, splits: Array, modes: Array, children: Array, missing: Array, roots: Array):
         leaf = modes == LEAF
         self.roots = roots
+        self.n_nodes = len(modes)
         self.depth = _depth(children, leaf, roots)
         inner = modes[~leaf]
         self.mode = int(inner[0]) if inner.size and (inner == inner[0]).all() else None  # None: they differ
@@ -67,7 +70,8 @@ class Forest:
         """The leaf that each row reaches in each tree. x: [N, F] -> [N, trees], positions of nodes."""
         if x.shape[1] < self.n_features:
             raise InvalidInput(f"trees read feature {self.n_features - 1} of rows with {x.shape[1]} features")
-        x = x.astype(self.dtype, copy=False)
+        if x.dtype.kind != "f":
+            x = x.astype(self.dtype)
         rows = max(1, _CHUNK // max(1, len(self.roots)))
         parts = [self._descend(xp, x[start : start + rows]) for start in range(0, len(x), rows)]
         if not parts:
@@ -86,15 +90,12 @@ class Forest:
         for _ in range(self.depth):
             node = at[moving]
             value, split = flat[start[moving] + features[node]], splits[node]
-            if self.mode == 0:
-                true = value <= split
-            elif self.mode is not None:
-                true = self._compare(xp, value, split, decisions[self.mode])
+            if self.mode is not None:
+                true = getattr(xp, _COMPARISONS[self.mode])(value, split)
             else:
-                true = self._compare(xp, value, split, None)
                 nan = xp.isnan(value) | xp.isnan(split)
-                code = xp.where(nan, 3, xp.where(value < split, 0, xp.where(value == split, 1, 2)))
-                true = decisions[modes[node], code]
+                outcome = xp.where(nan, 3, xp.where(value < split, 0, xp.where(value == split, 1, 2)))
+                true = decisions[modes[node], outcome]
             if self.tracks_missing:
                 true = true | (missing[node] & xp.isnan(value))
             node = children[2 * node + true]

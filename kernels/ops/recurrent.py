@@ -23,7 +23,7 @@ def _project(xp: ModuleType, x: Array, w: Array, bias: Array | None) -> Array:
     result = xp.matmul(x.reshape(steps * batch, size), w.T)
     if bias is not None:
         result += bias
-    return result.reshape(steps, batch, -1)
+    return result.reshape(steps, batch, len(w))
 
 
 def _product_with(xp: ModuleType, r: Array, steps: int) -> Recurrence:

@@ -133,9 +133,14 @@ class Layer:
     def batch(self) -> int:
         return int(self.x.shape[1])
 
+    @property
+    def used(self) -> int:
+        """Steps that any sequence has."""
+        return self.steps if self.lengths is None else int(self.lengths.max(initial=0))
+
     def walk(self, xp: ModuleType, backwards: bool) -> Iterator[tuple[int, Array | None]]:
         """(time, [B, 1] mask of the sequences that have it, or None for all), in the direction's order."""
-        times = range(self.steps - 1, -1, -1) if backwards else range(self.steps)
+        times = range(self.used - 1, -1, -1) if backwards else range(self.used)
         if self.lengths is None:
             for time in times:
                 yield time, None

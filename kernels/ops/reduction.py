@@ -14,7 +14,7 @@ _Formula = Callable[[Any, Any, tuple[int, ...], bool], Any]
 
 
 def _register(op_type: str, formula: _Formula, *, widen: bool = True) -> None:
-    """``widen``: 16-bit floats accumulate in float32. Since 18 (ReduceSum: 13) axes are an input; adapters move them."""
+    """``widen``: 16-bit floats accumulate in float32. Axes are inputs since 18 (ReduceSum: 13); adapters move them."""
 
     def body(xp: Any, x: Any, axes: Any = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Any:
         if axes is not None and axes.size:

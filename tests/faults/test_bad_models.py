@@ -59,7 +59,9 @@ class Runtime:
 
     def error(self, name: str) -> type[Exception]:
         builtin = {"ValueError": ValueError, "TypeError": TypeError}.get(name)
-        return builtin or getattr(importlib.import_module(f"{self.module.__name__}.capi.onnxruntime_pybind11_state"), name)
+        return builtin or getattr(
+            importlib.import_module(f"{self.module.__name__}.capi.onnxruntime_pybind11_state"), name
+        )
 
 
 @pytest.fixture(scope="module", params=runtimes())
@@ -82,9 +84,11 @@ FILES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     ),
     "a folder": (lambda path: path.mkdir(), "InvalidProtobuf", "Protobuf parsing failed"),
     "external data outside the folder": (
-        lambda path: (path.parent.parent / "weights.bin").write_bytes(bytes(8))
-        and path.write_bytes(with_external_weight("../weights.bin"))
-        and None,
+        lambda path: (
+            (path.parent.parent / "weights.bin").write_bytes(bytes(8))
+            and path.write_bytes(with_external_weight("../weights.bin"))
+            and None
+        ),
         "Fail",
         r"initializer: w\..*escapes model directory",
     ),
@@ -99,9 +103,11 @@ FILES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         r"initializer: w\..*does not exist",
     ),
     "external data too short": (
-        lambda path: (path.parent / "short.bin").write_bytes(bytes(4))
-        and path.write_bytes(with_external_weight("short.bin"))
-        and None,
+        lambda path: (
+            (path.parent / "short.bin").write_bytes(bytes(4))
+            and path.write_bytes(with_external_weight("short.bin"))
+            and None
+        ),
         "Fail",
         r"External initializer: w .*size to read: 8 given file_length: 4",
     ),

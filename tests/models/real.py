@@ -54,6 +54,11 @@ def assert_close(name: str, output: str, got: object, want: np.ndarray) -> None:
         assert (array == want).mean() >= (0.95 if name in QUANTIZED else 1.0), output
         return
     share = 0.05 if name in QUANTIZED else 2.5e-4 if name == "basic_pitch" else 1e-4
+    if want.dtype == np.float16:
+        # sums in another order flip ties: units of 2^-11, which a softmax behind large logits doubles
+        share = max(share, 2.5e-3)
+        if want.ndim and share < 0.05:
+            assert (array.argmax(-1) == want.argmax(-1)).all(), f"{output}: another class wins"
     scale = float(np.abs(want[np.isfinite(want)]).max(initial=0.0)) or 1.0
     both = np.isfinite(want)
     assert (np.isfinite(array) == both).all(), f"{output}: infinities or NaN differ"

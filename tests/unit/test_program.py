@@ -138,9 +138,7 @@ def test_a_cancelled_run_stops_between_nodes() -> None:
     def observe(*_: Any) -> None:
         cancellation.requested = True
 
-    graph = Graph(
-        inputs=["x"], outputs=["y"], nodes=[node("Plus", ["x", "x"], ["h"]), node("Plus", ["h", "x"], ["y"])]
-    )
+    graph = Graph(inputs=["x"], outputs=["y"], nodes=[node("Plus", ["x", "x"], ["h"]), node("Plus", ["h", "x"], ["y"])])
     with pytest.raises(RunCancelled):
         Program(graph).run({"x": np.zeros(1)}, observe, cancellation)
 

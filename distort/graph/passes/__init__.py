@@ -1,7 +1,9 @@
 """Graph optimization: passes by level, run until nothing changes.
 
-``basic``: constants lifted and folded, identities and dead code removed, transposes merged, common subexpressions
-shared. ``extended`` and above: batch normalization folded into convolutions.
+``basic``: constants lifted and folded, shapes that are known made constant, branches that are decided inlined,
+nodes that do nothing and dead code removed, chains merged, common subexpressions shared. ``extended`` and above:
+batch normalization folded into convolutions, biases into Gemm. ``layout`` and ``all`` add nothing: kernels choose
+their own layout.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Callable
 from distort.graph.inference import InferenceFailed, inferred_types
 from distort.graph.ir import Graph, Model
 
-from . import cleanup, constants, convolution
+from . import branches, chains, cleanup, constants, convolution, gemm, shapes
 from .context import Context, Evaluate
 
 Pass = Callable[[Graph, Context], int]
@@ -19,14 +21,20 @@ Pass = Callable[[Graph, Context], int]
 LEVELS = ("disable", "basic", "extended", "layout", "all")
 _BASIC: tuple[tuple[str, Pass], ...] = (
     ("constants lifted", constants.lift),
-    ("identities removed", cleanup.remove_identities),
+    ("nodes that do nothing removed", cleanup.remove_identities),
+    ("shapes folded", shapes.fold_shapes),
     ("nodes folded", constants.fold),
-    ("transposes merged", cleanup.merge_transposes),
+    ("branches inlined", branches.inline_branches),
+    ("transposes merged", chains.merge_transposes),
+    ("reshapes merged", chains.merge_reshapes),
     ("duplicates removed", cleanup.remove_duplicates),
     ("dead nodes removed", cleanup.remove_dead),
 )
+#: operators that a pass does something about once types are known
+_NEED_TYPES = frozenset(("Shape", "Size", "Cast", "Reshape", "Expand", "Flatten", "MatMul", "Mul", "Div", "Add", "Sub"))
 _EXTENDED: tuple[tuple[str, Pass], ...] = (
     ("batch normalizations folded into convolutions", convolution.fold_batch_normalization),
+    ("biases merged into Gemm", gemm.merge_bias),
 )
 #: each round removes at least one node; models settle in two or three
 _MAX_ROUNDS = 10
@@ -42,7 +50,7 @@ def optimize(model: Model, level: str, evaluate: Evaluate) -> list[str]:
     context = Context(evaluate)
     graph = model.graph
     context.count("constants lifted", constants.lift(graph, context))
-    if any(node.op_type in ("Shape", "Size", "Cast") for node in graph.nodes):
+    if any(node.op_type in _NEED_TYPES for node in graph.nodes):
         try:
             context.types = {**inferred_types(model), **{name: graph.types[name] for name in graph.inputs}}
         except (InferenceFailed, KeyError):

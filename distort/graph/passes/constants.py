@@ -98,7 +98,9 @@ def _least_nbytes(node: Node, values: list[Any]) -> float:
         return 0
     kind = node.op_type
     if kind == "ConstantOfShape":
-        return float(np.prod(first.astype(np.float64)))
+        filled = node.attributes.get("value")
+        itemsize = filled.itemsize if isinstance(filled, np.ndarray) else 4
+        return float(np.prod(first.astype(np.float64))) * itemsize
     if kind == "Tile" and values[1].size == first.ndim:
         return float(np.prod(values[1].astype(np.float64))) * float(first.nbytes)
     if kind == "Range":
@@ -117,11 +119,12 @@ def _least_nbytes(node: Node, values: list[Any]) -> float:
         # integers are sizes, floats are factors
         grown = factors.astype(np.float64) * (1 if factors.dtype == np.int64 else np.array(first.shape))
         return float(np.prod(grown)) * float(first.itemsize)
-    shapes = [tuple(int(d) for d in values[1])] if kind == "Expand" else [v.shape for v in values[1:] if v is not None]
+    if kind != "Expand" and kind not in _BROADCASTING:
+        return 0
+    shapes = [tuple(values[1].tolist())] if kind == "Expand" else [v.shape for v in values[1:] if v is not None]
     try:
         shape = np.broadcast_shapes(first.shape, *shapes)
     except ValueError:
         return 0
-    if node.op_type != "Expand" and node.op_type not in _BROADCASTING:
-        return 0
-    return float(np.prod(np.array(shape, np.float64)))
+    # comparisons make one byte an element
+    return float(np.prod(np.array(shape, np.float64))) * (first.itemsize if kind == "Expand" else 1)

@@ -17,7 +17,9 @@ Constants = Mapping[str, Initializer]
 def hands_on(node: Node, types: Types, constants: Constants) -> bool:
     """Whether the node's output is its first input, bit by bit, in any run."""
     rule = _RULES.get(node.op_type)
-    return rule is not None and not node.domain and bool(node.inputs and node.inputs[0]) and rule(node, types, constants)
+    return (
+        rule is not None and not node.domain and bool(node.inputs and node.inputs[0]) and rule(node, types, constants)
+    )
 
 
 def _always(node: Node, types: Types, constants: Constants) -> bool:
@@ -88,8 +90,11 @@ def _pad(node: Node, types: Types, constants: Constants) -> bool:
 
 def _flatten(node: Node, types: Types, constants: Constants) -> bool:
     known = types.get(node.inputs[0])
-    return isinstance(known, TensorType) and known.shape is not None and len(known.shape) == 2 and (
-        node.attributes.get("axis", 1) in (1, -1)
+    return (
+        isinstance(known, TensorType)
+        and known.shape is not None
+        and len(known.shape) == 2
+        and (node.attributes.get("axis", 1) in (1, -1))
     )
 
 
@@ -103,8 +108,10 @@ def _neutral(value: int) -> Callable[[Node, Types, Constants], bool]:
         if other.size != 1 or other.ndim > len(known.shape) or other.dtype.kind not in "iuf":
             return False
         item: Any = other.reshape(-1)[0]
-        # adding 0.0 turns -0.0 into 0.0; taking it away does not
-        return bool(item == value) and (value == 1 or other.dtype.kind in "iu" or node.op_type == "Sub")
+        if value or other.dtype.kind in "iu":
+            return bool(item == value)
+        # adding 0.0 turns -0.0 into 0.0; adding -0.0 or taking 0.0 away changes nothing
+        return bool(item == 0) and bool(np.signbit(item)) == (node.op_type == "Add")
 
     return rule
 

@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 
 from distort.graph.ir import Graph, Node
@@ -165,13 +166,15 @@ def test_activations_are_counted_at_their_peak(graph_of: GraphOf) -> None:
 
 def test_memory_bounds_win_over_balance() -> None:
     graph = Graph("g", ["v0"], ["v6"])
-    graph.nodes = [Node("Op", "test", [f"v{i}"], [f"v{i + 1}"]) for i in range(6)]
-    sizes = [1, 1, 1000, 1000, 1, 1, 1]
-    graph.types = {f"v{i}": TensorType(1, (size,)) for i, size in enumerate(sizes)}
-    tight = partitioner_of(graph, 2, [1.0, 1.0, 100.0, 100.0, 1.0, 1.0], memory_nbytes=8100).best(2)[0]
-    assert tight.fits
-    none = partitioner_of(graph, 2, memory_nbytes=100).best(2)[0]
-    assert not none.fits
+    graph.nodes = [Node("Op", "test", [f"v{i}", f"w{i}"], [f"v{i + 1}"]) for i in range(6)]
+    graph.types = {f"v{i}": TensorType(1, (1,)) for i in range(7)}
+    graph.initializers = {f"w{i}": np.zeros(1000 if i < 2 else 1, np.float32) for i in range(6)}
+    times = [1.0, 1.0, 100.0, 100.0, 100.0, 100.0]
+    assert partitioner_of(graph, 2, times).best(2)[0].stage_of == (0, 0, 0, 0, 1, 1)
+    # the two large weights don't fit together
+    tight = partitioner_of(graph, 2, times, memory_nbytes=6000).best(2)[0]
+    assert tight.fits and tight.stage_of == (0, 1, 1, 1, 1, 1)
+    assert not partitioner_of(graph, 2, times, memory_nbytes=3000).best(2)[0].fits
 
 
 def test_an_unordered_graph_is_refused() -> None:

@@ -1,0 +1,254 @@
+"""Operators of ai.onnx.ml that map values to labels and back: LabelEncoder, ZipMap, CategoryMapper, OneHotEncoder,
+DictVectorizer, CastMap. Strings and maps live on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from distort.kernels.errors import InvalidInput
+from distort.kernels.registry import kernel
+
+Array = Any
+_ML = "ai.onnx.ml"
+
+
+class Table:
+    """A mapping of keys to values, with a default. keys, values: [K]; default: an array [1] typed as the values."""
+
+    def __init__(self, keys: Array, values: Array, default: Array) -> None:
+        if len(keys) != len(values):
+            raise InvalidInput(f"{len(keys)} keys for {len(values)} values")
+        self._dtype = keys.dtype
+        if keys.dtype == object:
+            self._positions = {key: position for position, key in enumerate(keys)}
+        else:
+            # the last of equal keys wins; numpy sorts NaN last and finds it there
+            self._order = len(keys) - 1 - np.argsort(keys[::-1], kind="stable")
+            self._keys = keys[self._order]
+        # the default lies behind the last value
+        self._values = np.concatenate([values, default.reshape(-1)[:1].astype(values.dtype)])
+
+    def __call__(self, xp: ModuleType, x: Array) -> Array:
+        """The values for x, in its shape."""
+        if x.dtype != self._dtype:
+            raise InvalidInput(f"keys of {self._dtype} can't be looked up for an input of {x.dtype}")
+        missing = len(self._values) - 1
+        if self._dtype.kind == "O":
+            get = self._positions.get
+            where = np.array([get(item, missing) for item in x.reshape(-1)], np.intp).reshape(x.shape)
+        elif missing == 0:
+            where = xp.zeros(x.shape, np.intp)
+        else:
+            keys = xp.asarray(self._keys)
+            found = xp.minimum(xp.searchsorted(keys, x), missing - 1)
+            equal = keys[found] == x
+            if self._dtype.kind == "f":
+                equal |= xp.isnan(x) & xp.isnan(keys[found])
+            where = xp.where(equal, xp.asarray(self._order)[found], missing)
+        if "O" in (self._values.dtype.kind, self._dtype.kind):
+            host = where if isinstance(where, np.ndarray) else where.get()
+            values = self._values[host]
+            return values if values.dtype.kind == "O" else xp.asarray(values)
+        return xp.asarray(self._values)[where]
+
+
+def _strings(values: Sequence[str]) -> Array:
+    return np.array(list(values), object)
+
+
+def _one_of(what: str, **given: Array | None) -> tuple[str, Array]:
+    present = [(name, value) for name, value in given.items() if value is not None]
+    if len(present) != 1:
+        raise InvalidInput(f"one attribute of {what} is needed, got {[name for name, _ in present] or 'none'}")
+    return present[0]
+
+
+def _typed(
+    floats: Sequence[float] | None, ints: Sequence[int] | None, strings: Sequence[str] | None, tensor: Array | None
+) -> dict[str, Array | None]:
+    return {
+        "floats": None if floats is None else np.asarray(floats, np.float32),
+        "int64s": None if ints is None else np.asarray(ints, np.int64),
+        "strings": None if strings is None else _strings(strings),
+        "tensor": None if tensor is None else tensor.reshape(-1),
+    }
+
+
+def _prepare_label_encoder(
+    *,
+    default_float: float = -0.0,
+    default_int64: int = -1,
+    default_string: str = "_Unused",
+    default_tensor: Array | None = None,
+    keys_floats: Sequence[float] | None = None,
+    keys_int64s: Sequence[int] | None = None,
+    keys_strings: Sequence[str] | None = None,
+    keys_tensor: Array | None = None,
+    values_floats: Sequence[float] | None = None,
+    values_int64s: Sequence[int] | None = None,
+    values_strings: Sequence[str] | None = None,
+    values_tensor: Array | None = None,
+) -> dict[str, Any]:
+    _, keys = _one_of("keys_*", **_typed(keys_floats, keys_int64s, keys_strings, keys_tensor))
+    _, values = _one_of("values_*", **_typed(values_floats, values_int64s, values_strings, values_tensor))
+    if default_tensor is not None:
+        default = default_tensor
+    elif values.dtype == object:
+        default = _strings([default_string])
+    else:
+        default = np.asarray([default_float if values.dtype.kind == "f" else default_int64])
+    return {"table": Table(keys, values, default)}
+
+
+@kernel("LabelEncoder", 4, domain=_ML, prepare=_prepare_label_encoder)
+def label_encoder(xp: ModuleType, x: Array, *, table: Table) -> Array:
+    """LabelEncoder 4. Any shape. Of equal keys the last one counts, as the standard says; NaN finds NaN."""
+    return table(xp, x)
+
+
+def _prepare_label_encoder_2(
+    *,
+    default_float: float = -0.0,
+    default_int64: int = -1,
+    default_string: str = "_Unused",
+    keys_floats: Sequence[float] | None = None,
+    keys_int64s: Sequence[int] | None = None,
+    keys_strings: Sequence[str] | None = None,
+    values_floats: Sequence[float] | None = None,
+    values_int64s: Sequence[int] | None = None,
+    values_strings: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    return _prepare_label_encoder(
+        default_float=default_float,
+        default_int64=default_int64,
+        default_string=default_string,
+        keys_floats=keys_floats and keys_floats[::-1],
+        keys_int64s=keys_int64s and keys_int64s[::-1],
+        keys_strings=keys_strings and keys_strings[::-1],
+        values_floats=values_floats and values_floats[::-1],
+        values_int64s=values_int64s and values_int64s[::-1],
+        values_strings=values_strings and values_strings[::-1],
+    )
+
+
+@kernel("LabelEncoder", 2, domain=_ML, prepare=_prepare_label_encoder_2)
+def label_encoder_2(xp: ModuleType, x: Array, *, table: Table) -> Array:
+    """LabelEncoder 2. The standard is silent on equal keys: the first one counts, as in onnxruntime."""
+    return table(xp, x)
+
+
+def _prepare_category_mapper(
+    *,
+    cats_int64s: Sequence[int] | None = None,
+    cats_strings: Sequence[str] | None = None,
+    default_int64: int = -1,
+    default_string: str = "_Unused",
+) -> dict[str, Any]:
+    integers, strings = np.asarray(cats_int64s or [], np.int64), _strings(cats_strings or [])
+    return {
+        "of_strings": Table(strings, integers, np.asarray([default_int64])),
+        "of_integers": Table(integers, strings, _strings([default_string])),
+    }
+
+
+@kernel("CategoryMapper", domain=_ML, prepare=_prepare_category_mapper)
+def category_mapper(xp: ModuleType, x: Array, *, of_strings: Table, of_integers: Table) -> Array:
+    """CategoryMapper 1: strings to integers, or integers to strings."""
+    return (of_strings if x.dtype == object else of_integers)(xp, x)
+
+
+def _prepare_label_encoder_1(
+    *, classes_strings: Sequence[str] | None = None, default_int64: int = -1, default_string: str = "_Unused"
+) -> dict[str, Any]:
+    classes = list(classes_strings or [])
+    return _prepare_category_mapper(
+        cats_int64s=list(range(len(classes))),
+        cats_strings=classes,
+        default_int64=default_int64,
+        default_string=default_string,
+    )
+
+
+@kernel("LabelEncoder", 1, domain=_ML, prepare=_prepare_label_encoder_1)
+def label_encoder_1(xp: ModuleType, x: Array, *, of_strings: Table, of_integers: Table) -> Array:
+    """LabelEncoder 1: strings to their position in classes_strings, or positions to strings."""
+    return (of_strings if x.dtype == object else of_integers)(xp, x)
+
+
+@kernel("ZipMap", domain=_ML)
+def zip_map(
+    xp: ModuleType,
+    x: Array,
+    *,
+    classlabels_int64s: Sequence[int] | None = None,
+    classlabels_strings: Sequence[str] | None = None,
+) -> list[dict[Any, float]]:
+    """ZipMap 1: a map a row, from class label to score. x: [N, C] or [C]"""
+    if bool(classlabels_int64s) == bool(classlabels_strings):
+        raise InvalidInput("ZipMap needs its keys either as integers or as strings")
+    keys = classlabels_int64s or classlabels_strings or ()
+    if x.ndim not in (1, 2) or x.shape[-1] != len(keys):
+        raise InvalidInput(f"ZipMap: {len(keys)} class labels for an input of shape {list(x.shape)}")
+    return [dict(zip(keys, row, strict=True)) for row in x.reshape(-1, len(keys)).tolist()]
+
+
+def _prepare_one_hot(
+    *, cats_int64s: Sequence[int] | None = None, cats_strings: Sequence[str] | None = None, zeros: int = 1
+) -> dict[str, Any]:
+    if bool(cats_int64s) == bool(cats_strings):
+        raise InvalidInput("OneHotEncoder needs its categories either as integers or as strings")
+    keys = np.asarray(cats_int64s, np.int64) if cats_int64s else _strings(cats_strings or ())
+    return {"table": Table(keys, np.arange(len(keys)), np.asarray([-1])), "n": len(keys), "zeros": zeros}
+
+
+@kernel("OneHotEncoder", domain=_ML, prepare=_prepare_one_hot)
+def one_hot_encoder(xp: ModuleType, x: Array, *, table: Table, n: int, zeros: int) -> Array:
+    """OneHotEncoder 1: float32 [..., categories]. Without ``zeros`` an unknown category is an error."""
+    position = table(xp, x if x.dtype == object else x.astype(np.int64))
+    if not zeros and bool((position < 0).any()):
+        raise InvalidInput("Unknown Category and zeros = 0.")
+    return (position[..., None] == xp.arange(n)).astype(xp.float32)
+
+
+def _prepare_dict_vectorizer(
+    *, int64_vocabulary: Sequence[int] | None = None, string_vocabulary: Sequence[str] | None = None
+) -> dict[str, Any]:
+    if bool(int64_vocabulary) == bool(string_vocabulary):
+        raise InvalidInput("DictVectorizer needs its vocabulary either as integers or as strings")
+    return {"vocabulary": list(int64_vocabulary or string_vocabulary or ())}
+
+
+@kernel("DictVectorizer", domain=_ML, prepare=_prepare_dict_vectorizer)
+def dict_vectorizer(xp: ModuleType, x: Mapping[Any, Any], *, vocabulary: list[Any]) -> Array:
+    """DictVectorizer 1: a map to [1, vocabulary]; keys that it lacks give 0 or an empty string."""
+    sample = next(iter(x.values()), 0.0)
+    if isinstance(sample, str):
+        return np.array([[x.get(key, "") for key in vocabulary]], object)
+    if isinstance(sample, np.generic):
+        dtype = sample.dtype
+    else:
+        dtype = np.dtype(np.int64 if isinstance(sample, int) else np.float32)
+    return xp.asarray([[x.get(key, 0) for key in vocabulary]], dtype=dtype)
+
+
+@kernel("CastMap", domain=_ML)
+def cast_map(
+    xp: ModuleType, x: Mapping[int, Any], *, cast_to: str = "TO_FLOAT", map_form: str = "DENSE", max_map: int = 1
+) -> Array:
+    """CastMap 1: the values of a map in the order of its keys, [1, C]. SPARSE: keys are columns of [1, max_map]."""
+    dtypes = {"TO_FLOAT": np.float32, "TO_INT64": np.int64, "TO_STRING": object}
+    if cast_to not in dtypes or map_form not in ("DENSE", "SPARSE"):
+        raise InvalidInput(f"CastMap: cast_to {cast_to!r}, map_form {map_form!r}")
+    keys = sorted(x)
+    if map_form == "SPARSE" and keys and not (keys[0] >= 0 and keys[-1] < max_map):
+        raise InvalidInput(f"CastMap: keys {keys[0]} to {keys[-1]} of a map with {max_map} columns")
+    columns = keys if map_form == "DENSE" else range(max_map)
+    absent = "0" if cast_to == "TO_STRING" else 0
+    values = [x.get(key, absent) for key in columns]
+    if cast_to == "TO_STRING":
+        return np.array([[value if isinstance(value, str) else f"{value:f}" for value in values]], object)
+    return xp.asarray(np.array([[float(value) for value in values]]).astype(dtypes[cast_to]))

@@ -1,0 +1,221 @@
+"""The run state machine, event by event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from distort.scheduler.plan import Plan
+from distort.scheduler.state import (
+    MOST_REPLAYS,
+    Cancel,
+    CancelStage,
+    DeadlinePassed,
+    Execute,
+    Fail,
+    Fetch,
+    Finish,
+    Put,
+    Release,
+    Restart,
+    RunState,
+    StageBroken,
+    StageDone,
+    StageFailed,
+    StageLost,
+    StageRestored,
+    Submit,
+)
+
+PlanOf = Callable[..., Plan]
+DIAMOND = [(["x"], ["a"]), (["a"], ["b"]), (["a", "z"], ["c"]), (["b", "c"], ["y"])]
+CHAIN = [(["x"], ["a"]), (["a"], ["b"]), (["b"], ["y"])]
+
+
+def submit(run: int, wanted: str = "y", **resident: int) -> Submit:
+    return Submit(run, frozenset(wanted), resident)
+
+
+@pytest.fixture
+def diamond(plan_of: PlanOf) -> Plan:
+    return plan_of(DIAMOND, ["y", "c"])
+
+
+@pytest.fixture
+def chain(plan_of: PlanOf) -> Plan:
+    return plan_of(CHAIN, ["y"])
+
+
+def test_a_stage_executes_when_its_producers_are_done(diamond: Plan) -> None:
+    state = RunState(diamond)
+    assert state.step(submit(0)) == [Put(0, "x", (0,)), Put(0, "z", (2,)), Execute(0, 0)]
+    assert state.step(StageDone(0, 0)) == [Release(0, "x", -1), Execute(0, 1), Execute(0, 2)]
+    assert state.step(StageDone(0, 2)) == [Release(0, "z", -1)]
+    assert state.step(StageDone(0, 1)) == [Release(0, "a", 0), Execute(0, 3)]
+    assert state.step(StageDone(0, 3)) == [Fetch(0, "y", 3), Finish(0)]
+    assert state.in_flight == ()
+
+
+def test_eager_executes_all_at_once_in_topological_order(diamond: Plan) -> None:
+    commands = RunState(diamond, eager=True).step(submit(0))
+    assert [c for c in commands if isinstance(c, Execute)] == [Execute(0, stage) for stage in range(4)]
+
+
+def test_only_what_the_wanted_values_need_is_executed(diamond: Plan) -> None:
+    state = RunState(diamond, eager=True)
+    assert state.step(submit(0, "c")) == [Put(0, "x", (0,)), Put(0, "z", (2,)), Execute(0, 0), Execute(0, 2)]
+    assert state.step(StageDone(0, 2)) == [Fetch(0, "c", 2), Release(0, "a", 0), Release(0, "z", -1)]
+    assert state.step(StageDone(0, 0))[-1] == Finish(0)
+    assert state.step(Submit(1, frozenset(["x"]))) == [Finish(1)]
+    assert state.step(Submit(2, frozenset())) == [Finish(2)]
+
+
+def test_what_nobody_wants_is_released_when_it_is_made(plan_of: PlanOf) -> None:
+    state = RunState(plan_of([(["x"], ["a", "extra"]), (["a"], ["y"])], ["y", "extra"]))
+    state.step(submit(0))
+    assert Release(0, "extra", 0) in state.step(StageDone(0, 0))
+
+
+def test_runs_beyond_the_bound_wait_their_turn(chain: Plan) -> None:
+    state = RunState(chain, max_in_flight=2)
+    for run in range(4):
+        commands = state.step(submit(run))
+        assert (Execute(run, 0) in commands) == (run < 2)
+    assert (state.in_flight, state.queued) == ((0, 1), (2, 3))
+    assert state.step(Cancel(2)) == [Fail(2, "the run was cancelled", None, "cancelled")]
+    assert state.step(Cancel(0))[-2:] == [Put(3, "x", (0,)), Execute(3, 0)]
+
+
+def test_a_failure_cancels_what_the_run_still_executes(diamond: Plan) -> None:
+    state = RunState(diamond, eager=True)
+    state.step(submit(0))
+    state.step(StageDone(0, 0))
+    assert state.step(StageFailed(0, 1, "bad shape")) == [
+        CancelStage(0, 2),
+        CancelStage(0, 3),
+        Fail(0, "bad shape", 1, "failed"),
+    ]
+    # answers that come late mean nothing
+    for event in (StageDone(0, 2), StageFailed(0, 3, "upstream"), Cancel(0), DeadlinePassed(0)):
+        assert state.step(event) == []
+
+
+def test_cancel_and_deadline_end_a_run_at_once(chain: Plan) -> None:
+    state = RunState(chain, max_in_flight=2)
+    for run in range(3):
+        state.step(submit(run))
+    assert state.step(Cancel(0))[:2] == [CancelStage(0, 0), Fail(0, "the run was cancelled", None, "cancelled")]
+    state.step(StageDone(1, 0))
+    late = state.step(DeadlinePassed(1))
+    assert late == [CancelStage(1, 1), Fail(1, "1 of 3 stages were done; executing: stage 1", None, "deadline")]
+
+
+def test_a_loss_fails_the_runs_that_still_need_the_stage(chain: Plan) -> None:
+    state = RunState(chain, max_in_flight=3)
+    for run in range(4):
+        state.step(submit(run))
+    state.step(StageDone(0, 0))
+    state.step(StageDone(1, 0))
+    state.step(StageDone(1, 1))
+    # run 1 is past stage 1, run 3 has begun nothing
+    assert state.step(StageLost(1, "killed")) == [
+        Fail(0, "killed", 1, "lost"),
+        CancelStage(2, 0),
+        Fail(2, "killed", 1, "lost"),
+        Restart(1),
+    ]
+    assert state.step(StageLost(1, "killed")) == []
+    assert state.step(submit(4)) == []
+    assert state.queued == (3, 4)
+    assert state.step(StageDone(1, 2))[-1] == Finish(1)
+    restored = state.step(StageRestored(1))
+    assert [c for c in restored if isinstance(c, Execute)] == [Execute(3, 0), Execute(4, 0)]
+    assert state.step(StageRestored(1)) == []
+
+
+def test_a_replay_starts_again_from_the_ancestors(diamond: Plan) -> None:
+    state = RunState(diamond, recovery="replay")
+    state.step(submit(0))
+    for stage in (0, 2):
+        state.step(StageDone(0, stage))
+    assert state.step(StageLost(1, "killed")) == [Restart(1)]
+    assert state.step(StageRestored(1)) == [Execute(0, 0)]
+    assert state.step(StageDone(0, 0)) == [Execute(0, 1)]
+    assert state.step(StageDone(0, 1)) == [Release(0, "a", 0), Execute(0, 3)]
+    assert state.step(StageDone(0, 3))[-1] == Finish(0)
+
+
+def test_a_replay_executes_chained_consumers_again(chain: Plan) -> None:
+    state = RunState(chain, eager=True, recovery="replay")
+    state.step(submit(0))
+    assert state.step(StageLost(1, "killed")) == [Restart(1)]
+    state.step(StageDone(0, 0))
+    assert state.step(StageDone(0, 2)) == []  # of the attempt before
+    assert state.step(StageRestored(1)) == [Execute(0, 0), Execute(0, 1), Execute(0, 2)]
+
+
+def test_an_input_that_kills_its_stage_is_not_replayed_for_ever(chain: Plan) -> None:
+    state = RunState(chain, eager=True, recovery="replay")
+    state.step(submit(0))
+    for _ in range(MOST_REPLAYS):
+        assert state.step(StageLost(0, "killed")) == [Restart(0)]
+        state.step(StageRestored(0))
+    assert Fail(0, "killed", 0, "lost") in state.step(StageLost(0, "killed"))
+
+
+def test_a_stage_that_cannot_be_had_fails_the_runs_that_need_it(diamond: Plan) -> None:
+    state = RunState(diamond, recovery="replay")
+    state.step(submit(0))
+    state.step(StageLost(1, "killed"))
+    state.step(submit(1))
+    state.step(submit(2, "c"))
+    assert state.queued == (1, 2)
+    commands = state.step(StageBroken(1, "no memory"))
+    assert [c for c in commands if isinstance(c, Fail)] == [Fail(run, "no memory", 1, "failed") for run in (0, 1)]
+    assert Execute(2, 0) in commands
+    assert state.step(submit(3)) == [Fail(3, "no memory", 1, "failed")]
+    assert state.step(StageLost(1, "again")) == []
+
+
+def test_a_failed_restart_told_run_by_run_ends_them_all(chain: Plan) -> None:
+    state = RunState(chain, recovery="replay", max_in_flight=1)
+    for run in range(3):
+        state.step(submit(run))
+    state.step(StageLost(0, "killed"))
+    for run in range(3):
+        assert Fail(run, "no restart", 0, "failed") in state.step(StageFailed(run, 0, "no restart"))
+    assert (state.in_flight, state.queued) == ((), ())
+
+
+def test_resident_feeds_are_not_put_and_die_with_their_stage(diamond: Plan) -> None:
+    state = RunState(diamond, recovery="replay", max_in_flight=1)
+    assert state.step(submit(0, z=2)) == [Put(0, "x", (0,)), Execute(0, 0)]
+    state.step(submit(1, z=3))
+    lost = state.step(StageLost(2, "killed"))
+    assert Fail(0, "killed", 2, "lost") in lost and Restart(2) in lost
+    assert state.step(submit(2, z=2)) == [Fail(2, "the value fed as 'z' was lost with stage 2", 2, "lost")]
+    assert state.queued == (1,)
+
+
+def test_a_run_whose_resident_feed_is_gone_cannot_be_replayed(diamond: Plan) -> None:
+    state = RunState(diamond, recovery="replay")
+    state.step(submit(0, x=2))
+    state.step(StageDone(0, 0))
+    state.step(StageDone(0, 2))
+    assert state.step(StageLost(2, "killed")) == [Restart(2)]  # x is read already
+    state.step(StageLost(1, "killed"))
+    assert isinstance(state.step(StageRestored(1))[-1], Fail)
+
+
+def test_what_cannot_be(chain: Plan) -> None:
+    with pytest.raises(ValueError, match="unknown recovery 'hope'; known are raise, replay"):
+        RunState(chain, recovery="hope")
+    with pytest.raises(ValueError, match="at least 1"):
+        RunState(chain, max_in_flight=0)
+    state = RunState(chain)
+    state.step(submit(0))
+    with pytest.raises(ValueError, match="run 0 is under way"):
+        state.step(submit(0))
+    with pytest.raises(ValueError, match="no stage 3"):
+        state.step(StageLost(3, "killed"))
