@@ -38,15 +38,15 @@ def _one_of(*names: str) -> Callable[[str], bool]:
     return lambda text: text in names
 
 
-#: key without the prefix -> (is a value valid?, what is expected)
+#: key without the prefix -> (is a value valid?, what is expected); a value that nothing here acts on is not valid
 DISTORT_KEYS: dict[str, tuple[Callable[[str], bool], str]] = {
     "address": (_any_text, "the address of a Ray cluster, or nothing for one of its own"),
     "stages": (_at_least_one, "a number of stages, at least 1"),
-    "replicas": (_at_least_one, "a number of replicas, at least 1"),
+    "replicas": (_one_of("1"), "1: each stage has one actor"),
     "max_in_flight": (_at_least_one, "a number of runs, at least 1"),
-    "micro_batch": (_at_least_one, "a number of rows, at least 1"),
-    "transport": (_any_text, "the name of a transport"),
-    "partition": (_any_text, "how the graph is cut"),
+    "micro_batch": (_one_of("0"), "0: a run is not split"),
+    "transport": (_one_of("object_store"), "object_store"),
+    "partition": (_one_of("auto"), "auto: the planner cuts the graph"),
     "strict_placement": (_one_of("0", "1"), "0 or 1"),
     "recovery": (_one_of("raise", "replay"), "raise or replay"),
     "timeout_s": (_seconds, "seconds, more than 0"),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 #: runs of run_async at once; an engine on actors keeps no more in flight unless distort.max_in_flight says so
 _ASYNC_THREADS = 8
+_ASYNC_NAME = "distort-async"
 
 _RUN = (
     "(self: C.InferenceSession, arg0: collections.abc.Sequence[str], arg1: collections.abc.Mapping[str, object], "
@@ -163,7 +164,7 @@ class Session:
 
         with self._lock:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(_ASYNC_THREADS, thread_name_prefix="distort-async")
+                self._pool = ThreadPoolExecutor(_ASYNC_THREADS, thread_name_prefix=_ASYNC_NAME)
             self._pool.submit(job)
 
     def io_binding(self) -> IOBinding:
@@ -299,7 +300,8 @@ class Session:
         with self._lock:
             pool, self._pool = self._pool, None
         if pool is not None:
-            pool.shutdown(wait=True)
+            # a callback may close its session; its own thread can't be waited for
+            pool.shutdown(wait=not threading.current_thread().name.startswith(_ASYNC_NAME))
         self.end_profiling()
         self._loaded.engine.close()
 

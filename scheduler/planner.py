@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from distort.graph.ir import Graph
+from distort.scheduler.branches import BranchClusters
 from distort.scheduler.cost import CostModel
 from distort.scheduler.dag import Dag
 from distort.scheduler.device import RAY_CALLS, Device, Link, format_nbytes, format_us
@@ -125,7 +126,9 @@ class _Planner:
                     "more devices, or ask for fewer stages."
                 )
             self.notes.append(f"{text}: neighbours share one, and wait for each other")
-        chosen = self._best([c for order in device_orders(self.devices) for c in self._of(order, n_stages)])
+        candidates = [c for order in device_orders(self.devices) for c in self._of(order, n_stages)]
+        candidates += [c for c in self._branches(n_stages) if c.n_stages == n_stages]
+        chosen = self._best(candidates)
         self._compare(chosen, "were asked for")
         return chosen
 
@@ -147,7 +150,7 @@ class _Planner:
                 )
                 self._suggest_throughput()
                 return single
-        candidates: list[_Candidate] = []
+        candidates = self._branches(MOST_STAGES)
         for order in device_orders(self.devices):
             if self.objective == "memory":
                 candidates += self._of(order, most)
@@ -219,10 +222,24 @@ class _Planner:
             else:
                 low = middle
 
+    def _branches(self, n_stages: int) -> list[_Candidate]:
+        """Plans of up to ``n_stages`` that let branches of one run work side by side. Just for latency."""
+        if self.objective != "latency" or len(self.devices) < 2:
+            return []
+        candidates = []
+        for clustering in BranchClusters(self.dag, self._node_us(self.devices), self.link).up_to(n_stages):
+            placed = [self.devices[device] for device in clustering.devices]
+            partitioner = self._partitioner(placed)
+            partition = partitioner.partition(clustering.stage_of, len(placed), "branches side by side")
+            candidates.append(self._candidate(partitioner, partition))
+        return candidates
+
     def _partitioner(self, devices: Sequence[Device]) -> Partitioner:
+        return Partitioner(self.dag, devices, self._node_us(devices), self.link)
+
+    def _node_us(self, devices: Sequence[Device]) -> list[list[float]]:
         nodes = range(len(self.graph.nodes))
-        node_us = [[self.costs.node_cost_us(node, device) for node in nodes] for device in devices]
-        return Partitioner(self.dag, devices, node_us, self.link)
+        return [[self.costs.node_cost_us(node, device) for node in nodes] for device in devices]
 
     def _candidate(
         self, partitioner: Partitioner, partition: Partition, real: Mapping[str, Device] | None = None

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from distort.metadata import NodeArg
 
 Array = np.ndarray[Any, Any]
+#: how the files begin; an .npz without arrays is an empty zip archive
+_NPY, _ZIP = b"\x93NUMPY", (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def read_inputs(texts: Sequence[str], wanted: Sequence[NodeArg]) -> dict[str, Array]:
@@ -68,6 +70,10 @@ def _read(text: str, wanted: Mapping[str, NodeArg]) -> dict[str, Array]:
 
 def _load(path: str) -> Array | dict[str, Array]:
     try:
+        with Path(path).open("rb") as file:
+            start = file.read(len(_NPY))
+        if start != _NPY and not start.startswith(_ZIP):  # numpy would take it for a pickle, and say so
+            raise TaskFailed(f"{path}: is neither a .npy nor a .npz file")
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded

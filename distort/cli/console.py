@@ -46,6 +46,7 @@ class Screen:
     """Stdout as it is now: plain, or rich."""
 
     def __init__(self) -> None:
+        self._began = False
         self._rich: Any = None
         if not is_plain(sys.stdout):
             try:
@@ -60,13 +61,15 @@ class Screen:
         return int(self._rich.width) if self._rich is not None else 100
 
     def line(self, text: str = "", style: str = "") -> None:
+        self._began = True
         if self._rich is None:
             sys.stdout.write(clean(text) + "\n")
         else:
             self._rich.print(clean(text), style=style or None, soft_wrap=True)
 
     def heading(self, text: str) -> None:
-        self.line()
+        if self._began:
+            self.line()
         self.line(text, "bold")
 
     def table(

@@ -19,6 +19,13 @@ from distort.cli.errors import FAILED, OK
 #: Ray falls back to files, or refuses, below this
 _LEAST_SHARED_MEMORY_NBYTES = 80 * 1024 * 1024
 HERE, MISSING, OPTIONAL = "ok", "missing", "not here"
+_PURPOSE = {
+    "test": "the tests",
+    "dev": "changing distort",
+    "bench": "comparing with onnxruntime",
+    "cuda12": "NVIDIA GPUs, CUDA 12",
+    "cuda13": "NVIDIA GPUs, CUDA 13",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +97,21 @@ def _providers() -> Iterator[Finding]:
         import numpy
     except ModuleNotFoundError:
         return
-    import distort
+    from distort import __version__
+    from distort.providers import get_available_providers
 
-    available = distort.get_available_providers()
+    available = get_available_providers()
     for name in available:
         detail = f"numpy {numpy.__version__}, {_blas()}" if name == "CPUExecutionProvider" else ""
         yield Finding("providers", name, HERE, detail)
     if "CUDAExecutionProvider" not in available:
-        yield Finding("providers", "CUDAExecutionProvider", OPTIONAL, f"distort {distort.__version__} runs on CPUs only")
+        yield Finding("providers", "CUDAExecutionProvider", OPTIONAL, f"distort {__version__} runs on CPUs only")
 
 
 def _blas() -> str:
     """Which BLAS numpy multiplies with, and by how many threads."""
     try:
-        from threadpoolctl import threadpool_info
+        from threadpoolctl import threadpool_info  # type: ignore[import-untyped]  # it has no types
     except ModuleNotFoundError:
         return "BLAS not known"
     for library in threadpool_info():
@@ -148,12 +156,16 @@ def _started() -> Finding:
 
 
 def _extra(extra: str, packages: list[installed.Wanted]) -> Finding:
+    from distort.providers import get_available_providers
+
+    purpose = _PURPOSE.get(extra, "")
+    if extra.startswith("cuda") and "CUDAExecutionProvider" not in get_available_providers():
+        purpose += " (which no provider uses yet)"
     missing = [package for package in packages if not package.satisfied]
+    detail = f"for {purpose}: {', '.join(package.text for package in missing or packages)}"
     if missing:
-        return Finding(
-            "extras", extra, OPTIONAL, ", ".join(package.text for package in missing), f"pip install 'distort[{extra}]'"
-        )
-    return Finding("extras", extra, HERE, ", ".join(package.text for package in packages))
+        return Finding("extras", extra, OPTIONAL, detail, f"pip install 'distort[{extra}]'")
+    return Finding("extras", extra, HERE, detail)
 
 
 def _show(findings: list[Finding]) -> None:

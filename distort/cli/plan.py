@@ -6,6 +6,7 @@ Starts nothing, and the devices need not exist: --devices 2xcpu:4,1xcuda:80GB
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distort.cli import console
@@ -80,7 +81,7 @@ def _make(arguments: argparse.Namespace, dims: dict[str, int]) -> tuple[Plan, Gr
                 devices_text=arguments.devices,
                 dims=dims,
                 objective=arguments.objective,
-                model_name=arguments.model,
+                model_name=Path(arguments.model).name,
             )
         except PlanError as error:
             raise TaskFailed(str(error)) from error
@@ -139,11 +140,11 @@ def show(screen: console.Screen, plan: Plan, measured: dict[tuple[str, int, int]
     screen.table(head, edges, frozenset(range(2, len(head) - 1)))
     if len(plan.edges) > _EDGES_SHOWN:
         screen.line(f"and {len(plan.edges) - _EDGES_SHOWN} more (--json lists all)")
-    predicted = plan.predicted
+    p = plan.predicted
     screen.heading("Predicted (estimates, not measurements)")
     screen.line(
-        f"one run {format_us(predicted.latency_us)}, {predicted.throughput_per_s:.4g} runs/s with the stages kept full; "
-        f"as one stage in this process {format_us(predicted.single_latency_us)}"
+        f"one run {format_us(p.latency_us)}, {p.throughput_per_s:.4g} runs/s with the stages kept full; "
+        f"as one stage in this process {format_us(p.single_latency_us)}"
     )
     screen.heading("Why")
     for note in plan.notes:

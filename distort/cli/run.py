@@ -74,9 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         results = arrays.result_arrays(names, values)
         with writing(arguments.output) as file:
             arrays.write_npz(file, results)
-    summaries = [
-        _summary(name, outputs[name].type, value) for name, value in zip(names, values, strict=True)
-    ]
+    summaries = [_summary(name, outputs[name].type, value) for name, value in zip(names, values, strict=True)]
     if arguments.json:
         told = {"outputs": summaries, "seconds": seconds, "stages": n_stages, "transfers": transfers}
         console.print_json({"model": arguments.model, **told, "written": arguments.output})
@@ -86,16 +84,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _open(arguments: argparse.Namespace) -> InferenceSession:
-    import distort
+    from distort.enums import ExecutionMode
+    from distort.options import SessionOptions
+    from distort.session import InferenceSession
 
-    options = distort.SessionOptions()
+    options = SessionOptions()
     if arguments.parallel is not None:
-        options.execution_mode = distort.ExecutionMode.ORT_PARALLEL
+        options.execution_mode = ExecutionMode.ORT_PARALLEL
         options.inter_op_num_threads = arguments.parallel
     if arguments.address:
         options.add_session_config_entry("distort.address", arguments.address)
     try:
-        return distort.InferenceSession(arguments.model, options)
+        return InferenceSession(arguments.model, options)
     except ValueError as error:  # a plan that can't be made
         raise TaskFailed(str(error)) from error
 
@@ -149,7 +149,9 @@ def _show(
     for told in summaries:
         shape = shape_text(told["shape"]) if "shape" in told else f"{told['length']} items"
         first = ", ".join(_number(item) for item in told.get("first", ()))
-        rows.append((told["name"], told["type"], shape, *(_number(told.get(k, "")) for k in ("min", "mean", "max")), first))
+        rows.append(
+            (told["name"], told["type"], shape, *(_number(told.get(k, "")) for k in ("min", "mean", "max")), first)
+        )
     screen.table(("output", "type", "shape", "min", "mean", "max", "first values"), rows, frozenset({3, 4, 5}))
     screen.line()
     stages = f"{n_stages} stage{'' if n_stages == 1 else 's'}"

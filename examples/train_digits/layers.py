@@ -1,7 +1,8 @@
 """Layers of a small convolutional network: forward, backward and Adam, in plain numpy.
 
 Arrays are [N, C, H, W] or [N, F], in the dtype of the weights. ``forward`` keeps what ``backward`` needs;
-``backward`` takes the gradient of the loss by the layer's output, stores those of its weights and returns the one of its input.
+``backward`` takes the gradient of the loss by the layer's output, stores those of its weights and returns that of its
+input.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class Conv:
     def __init__(self, rng: np.random.Generator, channels_in: int, channels_out: int, size: int = 3) -> None:
         fan_in = channels_in * size * size
         scale = np.sqrt(2.0 / fan_in)
-        self.weight = Parameter((rng.standard_normal((channels_out, channels_in, size, size)) * scale).astype(np.float32))
+        self.weight = Parameter(
+            (rng.standard_normal((channels_out, channels_in, size, size)) * scale).astype(np.float32)
+        )
         self.bias = Parameter(np.zeros(channels_out, np.float32))
         self.size = size
 
@@ -183,7 +186,7 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
 
 @dataclass
 class Adam:
-    """Adam (Kingma and Ba, 2015) with weight decay kept apart from the gradient (AdamW, Loshchilov and Hutter, 2019)."""
+    """Adam (Kingma and Ba, 2015), weight decay kept apart from the gradient (AdamW, Loshchilov and Hutter, 2019)."""
 
     parameters: list[Parameter]
     decay: float = 1e-3

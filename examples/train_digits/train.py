@@ -99,7 +99,9 @@ def main() -> int:
     if reached < REQUIRED_ACCURACY:
         print(f"below {REQUIRED_ACCURACY:.0%}: not written", file=sys.stderr)
         return 1
-    onnx_model = to_onnx(model, float(PIXEL_MAXIMUM), {"held_out_accuracy": f"{reached:.4f}", "seed": str(options.seed)})
+    onnx_model = to_onnx(
+        model, float(PIXEL_MAXIMUM), {"held_out_accuracy": f"{reached:.4f}", "seed": str(options.seed)}
+    )
     options.output.write_bytes(onnx_model.SerializeToString())
     print(f"{options.output}: {options.output.stat().st_size} bytes")
     return 0

@@ -6,14 +6,20 @@ import math
 from typing import Any
 
 from distort.kernels.errors import InvalidInput
-from distort.kernels.ops.elementwise import as_array, blockwise, rounded, working
+from distort.kernels.ops.elementwise import as_array, blockwise, positive_part, rounded, working
 from distort.kernels.ops.mathematics import erf_into
 from distort.kernels.registry import kernel
 
 
+#: elements from which calls in blocks pay
+_SMALL = 2048
+
+
 @kernel("Relu")
 def relu(xp: Any, x: Any, *, consumed_inputs: Any = None) -> Any:
-    return as_array(xp, xp.maximum(x, 0))
+    if x.size < _SMALL or x.dtype.kind != "f":
+        return as_array(xp, xp.maximum(x, 0))
+    return blockwise(xp, x, positive_part)
 
 
 def sigmoid_into(xp: Any, x: Any, out: Any) -> None:
@@ -34,8 +40,7 @@ def hard_sigmoid(xp: Any, x: Any, *, alpha: float = 0.2, beta: float = 0.5, cons
     def formula(xp: Any, x: Any, out: Any) -> None:
         xp.multiply(x, alpha, out=out)
         out += beta
-        xp.maximum(out, 0, out=out)
-        xp.minimum(out, 1, out=out)
+        xp.clip(out, 0, 1, out=out)
 
     return blockwise(xp, x, formula)
 
@@ -45,8 +50,7 @@ def hard_swish(xp: Any, x: Any) -> Any:
     def formula(xp: Any, x: Any, out: Any) -> None:
         xp.multiply(x, 1 / 6, out=out)
         out += 0.5
-        xp.maximum(out, 0, out=out)
-        xp.minimum(out, 1, out=out)
+        xp.clip(out, 0, 1, out=out)
         out *= x
 
     return blockwise(xp, x, formula)
@@ -71,7 +75,9 @@ def softplus(xp: Any, x: Any) -> Any:
         xp.negative(out, out=out)
         xp.exp(out, out=out)
         xp.log1p(out, out=out)
-        out += xp.maximum(x, 0)
+        positive = xp.empty_like(out)
+        positive_part(xp, x, positive)
+        out += positive
 
     return blockwise(xp, x, formula)
 
@@ -95,7 +101,9 @@ def _elu(xp: Any, x: Any, alpha: float, gamma: float = 1.0) -> Any:
         xp.minimum(x, 0, out=out)
         xp.expm1(out, out=out)
         out *= alpha
-        out += xp.maximum(x, 0)
+        positive = xp.empty_like(out)
+        positive_part(xp, x, positive)
+        out += positive
         if gamma != 1.0:
             out *= gamma
 
@@ -126,7 +134,9 @@ def celu(xp: Any, x: Any, *, alpha: float = 1.0) -> Any:
         xp.expm1(out, out=out)
         out *= alpha
         xp.minimum(out, 0, out=out)
-        out += xp.maximum(x, 0)
+        positive = xp.empty_like(out)
+        positive_part(xp, x, positive)
+        out += positive
 
     return blockwise(xp, x, formula)
 

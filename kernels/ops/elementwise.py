@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from distort.kernels.errors import InvalidInput
 from distort.kernels.registry import kernel
 
 #: elements that a chain of passes handles at once: its buffers stay in the second cache, calls cost little beside them
-_BLOCK = 8192
+_BLOCK = 16384
 
 
 def as_array(xp: Any, value: Any) -> Any:
@@ -53,6 +54,21 @@ def blockwise(xp: Any, x: Any, formula: Callable[[Any, Any, Any], None]) -> Any:
         for start in range(0, source.size, _BLOCK):
             formula(xp, source[start : start + _BLOCK], out[start : start + _BLOCK])
     return rounded(xp, out.reshape(x.shape), x)
+
+
+@functools.cache
+def _zeros(dtype: Any) -> Any:
+    block = np.zeros(_BLOCK, dtype=dtype)
+    block.flags.writeable = False
+    return block
+
+
+def positive_part(xp: Any, x: Any, out: Any) -> None:
+    """max(x, 0). numpy has vector code for the maximum of two arrays, not of an array and a scalar."""
+    if xp is np and x.ndim == 1 and x.size <= _BLOCK:
+        xp.maximum(x, _zeros(x.dtype)[: x.size], out=out)
+    else:
+        xp.maximum(x, 0, out=out)
 
 
 def aligned(a: Any, b: Any, broadcast: int, axis: int | None) -> Any:

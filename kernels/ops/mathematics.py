@@ -59,9 +59,16 @@ _ERF = {
 }
 
 
+# numpy turns a Python number into an array at each call, for as long as it then computes with a thousand elements
+_ERF_ARRAYS = {
+    dtype: (np.array(limit, dtype), *(tuple(np.array(c, dtype) for c in part) for part in (p, q)))
+    for dtype, (limit, p, q) in _ERF.items()
+}
+
+
 def erf_into(xp: Any, x: Any, out: Any) -> None:
     """erf of float32 or float64 of at least one dimension; ``out`` may be x."""
-    limit, p, q = _ERF[x.dtype]
+    limit, p, q = (_ERF_ARRAYS if xp is np else _ERF)[x.dtype]
     t = xp.multiply(x, x)
     xp.minimum(t, limit, out=t)
     numerator = xp.multiply(t, p[0])
@@ -98,6 +105,8 @@ def clip(xp: Any, x: Any, low: Any = None, high: Any = None, *, consumed_inputs:
         largest = np.finfo(np.float32).max
         low = np.asarray(-largest) if low is None else low
         high = np.asarray(largest) if high is None else high
+    if low is not None and high is not None and x.dtype.kind != "V":
+        return xp.asarray(xp.clip(x, _bound(xp, x, low, "min"), _bound(xp, x, high, "max")))
     result = x
     if low is not None:
         result = xp.asarray(xp.maximum(x, _bound(xp, x, low, "min")))

@@ -114,6 +114,8 @@ def _depth(children: Array, leaf: Array, roots: Array) -> int:
         seen[level] = True
         inner = level[~leaf[level]]
         if not inner.size:
+            if not (seen | leaf).all():
+                raise InvalidInput("a node of a tree ensemble is its own ancestor")
             return depth
         level = children[inner].reshape(-1)
         if level.min() < 0 or level.max() >= len(leaf):

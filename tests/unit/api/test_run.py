@@ -231,3 +231,15 @@ def test_many_threads_share_a_session(mul: bytes) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_a_callback_may_close_its_session(mul: bytes) -> None:
+    session = distort.InferenceSession(mul)
+    ended = threading.Event()
+
+    def callback(results: list[object], data: object, error: str) -> None:
+        session.close()
+        ended.set()
+
+    session.run_async(None, {"X": X}, callback, None)
+    assert ended.wait(10)

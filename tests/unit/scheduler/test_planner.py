@@ -92,11 +92,18 @@ def test_small_work_is_not_spread_for_throughput_either() -> None:
 
 
 def test_branches_worth_an_actor_become_stages_for_latency() -> None:
-    graph = fork(2, 4)
+    graph = fork(2, 40)
     plan = make_plan(graph, cpus(2), n_stages=None)
-    assert len(plan.stages) == 2
     check_consistent(plan, graph)
-    assert plan.predicted.latency_us < 0.9 * plan.predicted.single_latency_us
+    sides = [{node.split(".")[0] for node in stage.node_names} - {"sum"} for stage in plan.stages]
+    assert sorted(map(sorted, sides)) in ([["exp0"], ["exp1"]], [[], ["exp0"], ["exp1"]])
+    assert plan.predicted.latency_us < 0.8 * plan.predicted.single_latency_us
+    assert simulate(plan).latencies_us[0] == pytest.approx(plan.predicted.latency_us)
+    assert any("branches side by side" in note for note in plan.notes)
+
+
+def test_branches_of_a_few_transfers_time_stay_together() -> None:
+    assert len(make_plan(fork(2, 4), cpus(2), n_stages=None).stages) == 1
 
 
 def test_memory_is_spread_where_that_is_asked_for() -> None:
