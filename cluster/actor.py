@@ -19,7 +19,6 @@ from distort.cluster.errors import StaleResident
 from distort.cluster.resident import ResidentMeta
 from distort.graph.ir import Graph
 from distort.graph.types import element_of
-from distort.kernels import ops  # noqa: F401  # fills the registry
 from distort.kernels.program import Cancellation, Program, StepObserver
 
 

@@ -21,10 +21,7 @@ from distort.graph.functions import expand
 from distort.graph.inference import infer
 from distort.graph.ir import Graph, Model, Node
 from distort.graph.validate import check_model
-from distort.kernels import (
-    ops,  # noqa: F401  # fills the registry
-    registry,
-)
+from distort.kernels import registry
 from distort.kernels.errors import KernelError
 from distort.kernels.program import Cancellation, Program, StepObserver, evaluate_node
 

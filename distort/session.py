@@ -7,7 +7,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 
 from distort import errors, fetches, loading, providers
@@ -19,6 +18,8 @@ from distort.options import RunOptions, SessionOptions
 from distort.ortvalue import OrtValue, OrtValueVector
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from distort.devices import OrtMemoryInfo
     from distort.iobinding import IOBinding
     from distort.scheduler.plan import Plan
@@ -164,6 +165,8 @@ class Session:
 
         with self._lock:
             if self._pool is None:
+                from concurrent.futures import ThreadPoolExecutor
+
                 self._pool = ThreadPoolExecutor(_ASYNC_THREADS, thread_name_prefix=_ASYNC_NAME)
             self._pool.submit(job)
 

@@ -19,9 +19,12 @@ keyword-only parameters, once, when the node is lowered; what it returns are the
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
+from types import FrameType
 from typing import Any
 
 KernelFunction = Callable[..., Any]
@@ -40,9 +43,11 @@ class Kernel:
     takes_any_attribute: bool
     host: tuple[int, ...]  # positions of inputs that stay on the host
     prepare: Callable[..., dict[str, Any]] | None = None  # attributes -> keywords of ``function``, once a node
+    module: str = ""  # whose import registered it
 
 
 _KERNELS: dict[tuple[str, str, str], list[Kernel]] = {}  # (domain, operator, device) -> by since, ascending
+_SOUGHT: set[tuple[str, str]] = set()  # operators whose family was imported, or that have none
 _ALL_DOMAINS_ALIASES = {"ai.onnx": ""}
 
 
@@ -57,6 +62,8 @@ def kernel(
 ) -> Callable[[KernelFunction], KernelFunction]:
     """Register a function for ``op_type`` from version ``since`` on (several: each of them)."""
 
+    module = _importing()
+
     def register(function: KernelFunction) -> KernelFunction:
         keyword_only = _keyword_only(function)
         special = tuple(name for name in keyword_only if name in _SPECIAL)
@@ -65,7 +72,7 @@ def kernel(
         any_attribute = bool(takes.__code__.co_flags & 0x08)  # **kwargs
         for version in since if isinstance(since, tuple) else (since,):
             entry = Kernel(
-                domain, op_type, version, device, function, parameters, special, any_attribute, host, prepare
+                domain, op_type, version, device, function, parameters, special, any_attribute, host, prepare, module
             )
             known = _KERNELS.setdefault((domain, op_type, device), [])
             if any(other.since == version for other in known):
@@ -77,6 +84,14 @@ def kernel(
     return register
 
 
+def _importing() -> str:
+    """The module whose body runs: families register through functions that they share."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    return "" if frame is None else str(frame.f_globals.get("__name__", ""))
+
+
 def _keyword_only(function: Callable[..., Any]) -> tuple[str, ...]:
     code = function.__code__
     return code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
@@ -85,6 +100,8 @@ def _keyword_only(function: Callable[..., Any]) -> tuple[str, ...]:
 def find(domain: str, op_type: str, opset: int, device: str = "cpu") -> Kernel | None:
     """The kernel for an operator at an opset version of its domain: the device's own, else the common body."""
     domain = _ALL_DOMAINS_ALIASES.get(domain, domain)
+    if (domain, op_type) not in _SOUGHT:
+        _seek(domain, op_type)
     for where in (device, "any"):
         known = _KERNELS.get((domain, op_type, where))
         if known:
@@ -94,7 +111,20 @@ def find(domain: str, op_type: str, opset: int, device: str = "cpu") -> Kernel |
     return None
 
 
+def _seek(domain: str, op_type: str) -> None:
+    """Import the family of an operator, where there is one: a process pays for the families that its models use."""
+    from distort.kernels.ops.index import MODULE_OF
+
+    _SOUGHT.add((domain, op_type))
+    module = MODULE_OF.get((domain, op_type))
+    if module is not None:
+        import_module(f"distort.kernels.ops.{module}")
+
+
 def registered() -> Iterator[Kernel]:
     """Every kernel, by domain, operator and version."""
+    from distort.kernels.ops import load_all
+
+    load_all()
     for key in sorted(_KERNELS):
         yield from _KERNELS[key]

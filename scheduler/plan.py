@@ -12,6 +12,10 @@ from distort.scheduler.device import Device, format_nbytes, format_us
 if TYPE_CHECKING:
     from distort.graph.ir import Graph
 
+#: letters of a name in a table
+_NAME_WIDTH = 41
+#: crossing values that an explanation lists, the largest ones
+_LISTED = 12
 #: who feeds and fetches, where an edge names a stage
 CALLER = -1
 
@@ -128,7 +132,7 @@ class Plan:
                 [
                     (
                         f"{self.end_name(e.producer)} → {self.end_name(e.consumer)}",
-                        e.value,
+                        short(e.value),
                         format_nbytes(e.nbytes),
                         e.transport,
                     )
@@ -153,17 +157,22 @@ class Plan:
         crossing = [edge for edge in self.edges if edge.between_stages]
         if crossing:
             lines += ["", f"Crossing between stages: {_count(len(crossing), 'value')}, {self._crossing_text()} a run"]
+            crossing.sort(key=lambda edge: -(edge.nbytes or 0))
             lines += [
-                f"  {e.value}: {self.end_name(e.producer)} → {self.end_name(e.consumer)}, "
+                f"  {short(e.value)}: {self.end_name(e.producer)} → {self.end_name(e.consumer)}, "
                 f"{format_nbytes(e.nbytes)} by {e.transport}"
-                for e in crossing
+                for e in crossing[:_LISTED]
             ]
+            if len(crossing) > _LISTED:
+                lines.append(f"  and {len(crossing) - _LISTED} more")
         if self.notes:
             lines += ["", "Decisions:"]
             lines += [f"  - {note}" for note in self.notes]
         unknown = list(dict.fromkeys(edge.value for edge in self.edges if edge.nbytes is None))
         if unknown:
-            lines += ["", f"Sizes not known, counted as nothing: {', '.join(unknown)}"]
+            some = ", ".join(map(short, unknown[:_LISTED]))
+            more = f" and {len(unknown) - _LISTED} more" if len(unknown) > _LISTED else ""
+            lines += ["", f"Sizes not known, counted as nothing: {some}{more}"]
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
@@ -237,7 +246,15 @@ def span(names: Sequence[str]) -> str:
     """The first and the last of some names."""
     if not names:
         return ""
-    return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
+    return short(names[0]) if len(names) == 1 else f"{short(names[0])} … {short(names[-1])}"
+
+
+def short(name: str) -> str:
+    """A name with its middle left out where it is too long for a table: the ends tell names apart."""
+    if len(name) <= _NAME_WIDTH:
+        return name
+    half = (_NAME_WIDTH - 1) // 2
+    return f"{name[:half]}…{name[-half:]}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: set[int]) -> list[str]:

@@ -31,7 +31,7 @@ WORTH = 0.9
 #: alternatives this close to the best count as equal, and the one with the fewest stages wins
 NEAR = 1.02
 #: steps of the search for the smallest memory
-MEMORY_STEPS = 10
+MEMORY_STEPS = 6
 
 
 def make_plan(

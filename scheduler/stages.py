@@ -10,7 +10,7 @@ from distort.scheduler.cost import CostModel
 from distort.scheduler.dag import Dag
 from distort.scheduler.device import Device, Link, format_nbytes
 from distort.scheduler.partition import Partition
-from distort.scheduler.plan import CALLER, Edge, Stage
+from distort.scheduler.plan import CALLER, Edge, Stage, short
 
 #: names that a note lists before it just counts them
 _LISTED = 8
@@ -59,8 +59,8 @@ def cut_notes(partition: Partition, dag: Dag) -> list[str]:
     received = sum(load.receive_us for load in partition.loads)
     work = sum(load.cost_us for load in partition.loads)
     notes = [
-        f"cut along the order {partition.order_name!r}, the best of those tried; stage{slowest} is the slowest, and "
-        f"transfers are {100 * received / max(received + work, 1e-9):.0f} % of all stages' time"
+        f"cut by the order {partition.order_name!r} of the nodes, the best of those tried; stage{slowest} is the "
+        f"slowest, and transfers are {100 * received / max(received + work, 1e-9):.0f} % of all stages' time"
     ]
     shared: dict[str, int] = {}
     for value in dag.values:
@@ -100,4 +100,4 @@ def listed(names: Iterable[str]) -> str:
     """The first names, and how many more there are."""
     every = list(names)
     more = f" and {len(every) - _LISTED} more" if len(every) > _LISTED else ""
-    return ", ".join(every[:_LISTED]) + more
+    return ", ".join(map(short, every[:_LISTED])) + more

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -144,6 +143,8 @@ def save(model: Model, path: str | os.PathLike[str], *, external: bool = False) 
 
 
 def _temporary(target: Path) -> tuple[str, Any]:
+    import tempfile
+
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     umask = os.umask(0)
     os.umask(umask)

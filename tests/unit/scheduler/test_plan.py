@@ -85,7 +85,7 @@ def test_explain_tells_cost_gain_decisions_and_unknown_sizes() -> None:
     text = make_plan(graph, [cpu(0), cpu(1)], n_stages=2).explain()
     assert "2 stages were asked for" in text
     assert "a loss" in text  # two actors for some µs of work
-    assert "cut along the order" in text
+    assert "cut by the order" in text
     assert "values of unknown type or rank count as nothing: v2" in text
     assert "as one stage in this process" in text
     assert "Sizes not known, counted as nothing: v2" in text and "at least" in text
@@ -96,6 +96,15 @@ def test_dimensions_without_a_size_are_told() -> None:
     graph.types["v1"] = TensorType(1, ("batch", 8))
     assert "count as 1: batch" in make_plan(graph, [cpu()], n_stages=None).explain()
     assert "count as 1" not in make_plan(graph, [cpu()], n_stages=None, dims={"batch": 2}).explain()
+
+
+def test_long_names_and_many_values_stay_readable(plan_of: PlanOf) -> None:
+    names = [f"model/{'block/' * 20}{i}" for i in range(30)]
+    plan = plan_of([(["x"], names), (names, ["y"])], ["y"])
+    text = plan.explain()
+    assert max(map(len, [*text.splitlines(), *plan.to_text().splitlines()])) < 150
+    assert "Crossing between stages: 30 values, 3 KB" in text and "and 18 more" in text
+    assert names[7] in plan.to_json()
 
 
 def test_a_plan_survives_pickling_and_refuses_to_go_back() -> None:

@@ -1,0 +1,28 @@
+"""The index of families says what the registry holds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import distort.kernels.ops
+from distort.kernels.ops.__main__ import index_text
+
+LISTING = """
+import sys
+from distort.kernels.registry import find
+assert find("", "Add", 14) is not None
+print(sorted(name for name in sys.modules if name.startswith("distort.kernels.ops.")))
+"""
+
+
+def test_the_index_is_current() -> None:
+    written = Path(distort.kernels.ops.__file__).with_name("index.py").read_text()
+    assert written == index_text(), "run python -m distort.kernels.ops"
+
+
+def test_a_process_imports_the_families_that_it_uses() -> None:
+    done = subprocess.run([sys.executable, "-c", LISTING], check=True, capture_output=True, text=True)
+    assert "distort.kernels.ops.arithmetic" in done.stdout
+    assert "distort.kernels.ops.convolution" not in done.stdout
