@@ -43,7 +43,26 @@ class _Run:
     kept: dict[str, Resident] = field(default_factory=dict)
     #: stage -> why it failed, as the exception that it raised
     errors: dict[int, BaseException] = field(default_factory=dict)
+    #: stage -> how often it was executed; answers of earlier times say nothing
+    attempts: dict[int, int] = field(default_factory=dict)
     reports: list[StageReport] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One execution of a stage: which, and who the hosts were then."""
+
+    run: int
+    stage: int
+    attempt: int
+    epochs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    call: _Call
+    report: StageReport | None
+    error: BaseException | None
 
 
 @dataclass(slots=True)
@@ -82,7 +101,7 @@ class Executor:
         self._broken: dict[int, BaseException] = {}  # stages that could not be restarted
         self._state = machine.RunState(plan, max_in_flight=max_in_flight, eager=transport.chains, recovery=recovery)
         self._hosts: list[StageHost] = transport.open(payloads, weights)
-        self._inbox: queue.SimpleQueue[Callable[[Executor], None] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Answer | Callable[[Executor], None] | None] = queue.SimpleQueue()
         self._finalizer = weakref.finalize(self, _shut_down, transport, self._inbox)
         threading.Thread(
             target=_dispatch, args=(weakref.ref(self), self._inbox), name="distort-dispatch", daemon=True
@@ -126,9 +145,6 @@ class Executor:
         with self._lock:
             if self._closed:
                 raise SessionClosed("The session is closed.")
-            if self._broken:
-                stage, error = next(iter(self._broken.items()))
-                raise StageLost(f"Stage {stage} was lost and could not be restarted: {error}") from error
             number = next(self._numbers)
             self._runs[number] = run
         self._post(machine.Submit(number, frozenset(fetches), resident))
@@ -187,9 +203,12 @@ class Executor:
         # fetched by the waiting caller, and handles free what they stand for
 
     def _execute(self, number: int, stage: int) -> None:
-        run = self._runs[number]
+        run = self._runs.get(number)
+        if run is None:  # close() ended it
+            return
         host = self._hosts[stage]
         names = tuple(name for name in self._inputs[stage] if name in run.values)
+        attempt = run.attempts[stage] = run.attempts.get(stage, 0) + 1
         try:
             values = [self._handle_for(run.values[name], stage) for name in names]
         except ClusterError as error:
@@ -202,23 +221,23 @@ class Executor:
         )
         keep = tuple(name for name in outputs if name in run.keep)
         order = ExecuteOrder(number, names, returns, keep, run.profile)
-        epoch = host.epoch
+        call = _Call(number, stage, attempt, tuple(other.epoch for other in self._hosts))
         inbox = self._inbox
+        finished: list[_Answer] = []
         chains = self._transport.chains
 
         def done(report: StageReport | None, error: BaseException | None) -> None:
-            event = partial(_stage_ended, number=number, stage=stage, epoch=epoch, report=report, error=error)
+            answer = _Answer(call, report, error)
             if chains:
-                inbox.put(event)  # an actor's answer arrives on a thread that must not be held up
+                inbox.put(answer)  # an actor's answer arrives on a thread that must not be held up
             else:
-                finished.append(event)
+                finished.append(answer)
 
-        finished: list[Callable[[Executor], None]] = []
         handles = host.execute(order, values, done)
         # a value that is kept and read elsewhere too: consumers take this run's own handle
         run.values.update(zip(returns, handles, strict=True))
-        for event in finished:
-            event(self)
+        for answer in finished:
+            self._stage_ended(answer)
 
     def _handle_for(self, value: Any, stage: int) -> Handle:
         if not isinstance(value, Resident):
@@ -228,25 +247,26 @@ class Executor:
             return ResidentKey(value.meta.key)
         return self._hosts[value.stage].export(value.meta.key)
 
-    def _stage_ended(
-        self, number: int, stage: int, epoch: int, report: StageReport | None, error: BaseException | None
-    ) -> None:
+    def _stage_ended(self, answer: _Answer) -> None:
         """Turn an actor's answer into an event. Called with or without the lock: it only appends."""
-        run = self._runs.get(number)
-        if error is None:
+        call, report = answer.call, answer.report
+        run = self._runs.get(call.run)
+        current = run is not None and run.attempts[call.stage] == call.attempt
+        if answer.error is None:
             assert report is not None
-            if run is not None:
-                self._note(run, stage, epoch, report)
-            self._events.append(machine.StageDone(number, stage))
+            if run is not None and current:
+                self._note(run, call.stage, call.epochs[call.stage], report)
+                self._events.append(machine.StageDone(call.run, call.stage))
             return
-        cause = self._transport.cause(error)
-        lost = self._transport.lost_stage(cause, stage)
-        if run is not None:
-            run.errors[stage] = cause
-        if lost is None:
-            self._events.append(machine.StageFailed(number, stage, str(cause)))
-        elif lost != stage or self._hosts[lost].epoch == epoch:
-            self._events.append(machine.StageLost(lost, _first_line(cause)))
+        cause = self._transport.cause(answer.error)
+        lost = self._transport.lost_stage(cause, call.stage)
+        if run is not None and current:
+            run.errors[call.stage] = cause
+        if lost is not None:
+            if self._hosts[lost].epoch == call.epochs[lost]:  # not the host that took its place
+                self._events.append(machine.StageLost(lost, _first_line(cause)))
+        elif current:
+            self._events.append(machine.StageFailed(call.run, call.stage, str(cause)))
 
     def _note(self, run: _Run, stage: int, epoch: int, report: StageReport) -> None:
         run.reports.append(report)
@@ -298,7 +318,9 @@ class Executor:
         traffic.messages += 1
 
     def _why(self, command: machine.Fail) -> BaseException:
-        run = self._runs[command.run]
+        run = self._runs.get(command.run)
+        if run is None:
+            return SessionClosed("The session was closed during the run.")
         cause = run.errors.get(command.stage) if command.stage is not None else None
         if cause is None and run.errors:
             cause = next(iter(run.errors.values()))
@@ -307,16 +329,18 @@ class Executor:
         if command.kind == "deadline":
             return DeadlineExceeded(f"The run did not end within its deadline (distort.timeout_s): {command.error}")
         if command.kind == "lost":
+            outlook = "Open the session anew." if command.stage in self._broken else "It is being restarted; run again."
             error = StageLost(
-                f"The actor of stage {command.stage} was lost while a run needed it: {command.error}. The stage is "
-                "being restarted; run again."
+                f"The actor of stage {command.stage} was lost while a run needed it: {command.error}. {outlook}"
             )
             error.__cause__ = cause
             return error
         return cause if cause is not None else ClusterError(command.error)
 
     def _end(self, number: int, error: BaseException | None) -> None:
-        run = self._runs.pop(number)
+        run = self._runs.pop(number, None)
+        if run is None:
+            return
         run.error = error
         run.ended.set()
 
@@ -326,12 +350,7 @@ class Executor:
         except Exception as error:  # noqa: BLE001  # the actor boundary: whatever it is, the stage stays lost
             with self._lock:
                 self._broken[stage] = error
-                waiting = list(self._runs)
-            for number in waiting:
-                run = self._runs.get(number)
-                if run is not None:
-                    run.errors[stage] = error
-                self._post(machine.StageFailed(number, stage, f"stage {stage} could not be restarted: {error}"))
+            self._post(machine.StageBroken(stage, f"it could not be restarted: {_first_line(error)}"))
             return
         with self._lock:
             closed = self._closed
@@ -376,27 +395,28 @@ class Executor:
         self._finalizer()
 
 
-def _stage_ended(executor: Executor, **arguments: Any) -> None:
-    executor._stage_ended(**arguments)
-
-
 def _release(executor: Executor, stage: int, epoch: int, key: str) -> None:
     executor._release_key(stage, epoch, key)
 
 
-def _dispatch(reference: weakref.ref[Executor], inbox: queue.SimpleQueue[Callable[[Executor], None] | None]) -> None:
+def _dispatch(
+    reference: weakref.ref[Executor], inbox: queue.SimpleQueue[_Answer | Callable[[Executor], None] | None]
+) -> None:
     """Drain what actors report. Holds the executor only while it works, so that an unused one can go."""
     while True:
         item = inbox.get()
         executor = reference()
         if item is None or executor is None:
             return
-        item(executor)
+        if isinstance(item, _Answer):
+            executor._stage_ended(item)
+        else:
+            item(executor)
         executor.drain()
         del executor, item
 
 
-def _shut_down(transport: Transport, inbox: queue.SimpleQueue[Callable[[Executor], None] | None]) -> None:
+def _shut_down(transport: Transport, inbox: queue.SimpleQueue[_Answer | Callable[[Executor], None] | None]) -> None:
     inbox.put(None)
     transport.close()
 

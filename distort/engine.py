@@ -105,13 +105,16 @@ def _evaluate(node: Node, inputs: Sequence[Any]) -> tuple[Any, ...] | None:
 
 
 def cpu_devices(n_devices: int, threads: int) -> list[Device]:
-    """This machine's CPU as ``n_devices`` devices of ``threads`` threads (0: its cores shared out)."""
+    """This machine's CPU as ``n_devices`` devices of ``threads`` threads (0: its cores shared out).
+
+    They share the machine's memory, so each may use all of it; weights that several hold are mapped once.
+    """
     from distort.scheduler.device import cpu
 
     cores = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     share = threads or max(1, cores // max(1, n_devices))
-    return [cpu(i, threads=share, memory_nbytes=memory // max(1, n_devices)) for i in range(n_devices)]
+    return [cpu(i, threads=share, memory_nbytes=memory) for i in range(n_devices)]
 
 
 def plan_model(
@@ -131,9 +134,10 @@ def plan_model(
 
     infer(model)
     if devices_text:
-        devices = parse_devices(devices_text)
+        devices, here = parse_devices(devices_text), None
     else:
         devices = cpu_devices(n_actors or len(os.sched_getaffinity(0)), threads)
+        here = cpu_devices(1, threads)[0]
     plan = make_plan(
         model.graph,
         devices,
@@ -142,6 +146,7 @@ def plan_model(
         dims=dict(dims or {}),
         strict=strict,
         model_name=model_name,
+        here=here,
     )
     return plan, model.graph
 

@@ -18,6 +18,7 @@ _COLUMN_BYTES_HOST = 2 << 20
 _COLUMN_BYTES_DEVICE = 256 << 20
 _LEAST_COLUMNS = 128  # fewer starve the matrix product
 _PLANE_BYTES = 256 << 10  # planes of a depthwise convolution that are worked on together
+_SMALL_PLANE = 4  # output elements a channel up to which planes are narrower than rows of channels
 _DEPTHWISE_MULTIPLIER = 4  # more outputs a channel than that are better off as a matrix product
 
 
@@ -53,6 +54,8 @@ def convolve(xp: ModuleType, x: Array, w: Array, windows: Windows, group: int) -
     if not windows.padded and max(windows.kernel) == 1:
         return _pointwise(xp, x, w, windows, group)
     if group > 1 and w.shape[1] == 1 and w.shape[0] <= _DEPTHWISE_MULTIPLIER * group:
+        if w.shape[0] == group and math.prod(windows.out) <= _SMALL_PLANE * group and xp.__name__ == "numpy":
+            return _depthwise_small(xp, x, w, windows)
         return _depthwise(xp, x, w, windows)
     return _by_columns(xp, padded_input(xp, x, windows), w, windows, group)
 
@@ -87,28 +90,34 @@ def _by_columns(xp: ModuleType, x: Array, w: Array, windows: Windows, group: int
     )
     out_channels = w.shape[0]
     depth = channels // group * math.prod(windows.kernel)
-    matrix = w.reshape(group, out_channels // group, depth) if group > 1 else w.reshape(out_channels, depth)
     groups = (group,) if group > 1 else ()
-    result = xp.empty((batch, *groups, out_channels // group, *windows.out), x.dtype)
+    matrix = w.reshape(*groups, out_channels // group, depth)
+    result = xp.empty((batch, *groups, out_channels // group, math.prod(windows.out)), x.dtype)
     budget = _COLUMN_BYTES_HOST if xp.__name__ == "numpy" else _COLUMN_BYTES_DEVICE
-    for images, place in _blocks(batch, windows.out, channels * math.prod(windows.kernel) * x.itemsize, budget):
+    gathered = None  # memory of the columns, the first block's being the largest
+    for images, place, run in _blocks(batch, windows.out, channels * math.prod(windows.kernel) * x.itemsize, budget):
         block = view[(images, *(slice(None),) * (1 + rank), *place)]
-        columns = block.reshape(block.shape[0], *groups, depth, -1)
-        into = result[(images, *(slice(None),) * (1 + len(groups)), *place)]
-        into[...] = xp.matmul(matrix, columns).reshape(into.shape)
+        if gathered is None:
+            gathered = xp.empty(block.size, x.dtype)
+        columns = gathered[: block.size].reshape(block.shape)
+        columns[...] = block
+        xp.matmul(matrix, columns.reshape(block.shape[0], *groups, depth, -1), out=result[images, ..., run])
     return result.reshape(batch, out_channels, *windows.out)
 
 
 def _blocks(
     batch: int, out: tuple[int, ...], bytes_a_window: int, budget: int
-) -> Iterator[tuple[slice, tuple[slice, ...]]]:
-    """(images, one slice an output axis) that cover everything; a block's columns fit the budget if they can."""
+) -> Iterator[tuple[slice, tuple[slice, ...], slice]]:
+    """(images, one slice an output axis, the same as a run of the flattened output) that cover everything.
+
+    A block's columns fit the budget if they can; no block is larger than the first.
+    """
     windows = max(budget // bytes_a_window, _LEAST_COLUMNS)
     image = math.prod(out)
     if image <= windows:
         step = max(1, windows // image)
         for start in range(0, batch, step):
-            yield slice(start, start + step), ()
+            yield slice(start, start + step), (), slice(0, image)
         return
     # the first axes one index at a time, until a run of the next axis fits
     axis = 0
@@ -118,9 +127,11 @@ def _blocks(
         inner //= out[axis]
     step = max(1, windows // inner)
     for image_index in range(batch):
-        for outer in _indices(out[:axis]):
+        for position, outer in enumerate(_indices(out[:axis])):
             for start in range(0, out[axis], step):
-                yield slice(image_index, image_index + 1), (*outer, slice(start, start + step))
+                stop = min(start + step, out[axis])
+                run = slice((position * out[axis] + start) * inner, (position * out[axis] + stop) * inner)
+                yield slice(image_index, image_index + 1), (*outer, slice(start, stop)), run
 
 
 def _indices(sizes: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
@@ -175,6 +186,26 @@ def _depthwise(xp: ModuleType, x: Array, w: Array, windows: Windows) -> Array:
         valid = tuple(slice(o) for o in windows.out)
         result[:, part] = total.reshape(*total.shape[:3], *phase)[(..., *valid)]
     return result.reshape(batch, channels * multiplier, *windows.out)
+
+
+def _depthwise_small(xp: ModuleType, x: Array, w: Array, windows: Windows) -> Array:
+    """As ``_depthwise`` with one filter a channel, channels last: numpy's inner loops then run over channels."""
+    channels = x.shape[1]
+    filters = xp.ascontiguousarray(w.reshape(channels, -1).T)
+    result = xp.empty((x.shape[0], channels, *windows.out), x.dtype)
+    total = xp.empty((*windows.out, channels), x.dtype)
+    scaled = xp.empty_like(total)
+    for image, into in zip(x, result, strict=True):
+        pixels = xp.moveaxis(padded_input(xp, image[None], windows)[0], 0, -1)
+        pixels = xp.ascontiguousarray(pixels)
+        for position, (_, where) in enumerate(windows.taps()):
+            if position:
+                xp.multiply(pixels[where], filters[position], out=scaled)
+                total += scaled
+            else:
+                xp.multiply(pixels[where], filters[position], out=total)
+        into[...] = xp.moveaxis(total, -1, 0)
+    return result
 
 
 def _phases(

@@ -45,8 +45,12 @@ def make_plan(
     model_name: str = "",
     measured: Mapping[int, float] | None = None,
     link: Link = RAY_CALLS,
+    here: Device | None = None,
 ) -> Plan:
     """The plan of a graph for ``devices``, in their order of preference.
+
+    ``here`` is what one stage in the caller's process has: all of the machine's threads, where ``devices`` share them
+    out. Without it, that is the best of ``devices``.
 
     ``n_stages`` None or 0: the planner decides; a number is obeyed while the graph has that many nodes. ``dims``
     gives symbolic dimensions their sizes, ``measured`` nodes their µs. ``strict`` refuses what would otherwise be a
@@ -63,7 +67,7 @@ def make_plan(
     if not graph.nodes:
         nothing = ("the graph has no nodes: its outputs are feeds and initializers, and belong to no stage",)
         return Plan(model_name, objective, (), (), nothing, Prediction(0.0, 0.0, 0.0, 0.0), strict)
-    planner = _Planner(graph, tuple(devices), objective, CostModel(graph, dims, measured), link)
+    planner = _Planner(graph, tuple(devices), objective, CostModel(graph, dims, measured), link, here)
     chosen = planner.decide() if not n_stages else planner.obey(n_stages, strict)
     check_memory(chosen.partition.loads, chosen.placed)
     return planner.plan(chosen, strict, model_name)
@@ -89,7 +93,15 @@ class _Candidate:
 
 
 class _Planner:
-    def __init__(self, graph: Graph, devices: tuple[Device, ...], objective: str, costs: CostModel, link: Link) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        devices: tuple[Device, ...],
+        objective: str,
+        costs: CostModel,
+        link: Link,
+        here: Device | None,
+    ) -> None:
         self.graph = graph
         self.devices = devices
         self.objective = objective
@@ -100,7 +112,7 @@ class _Planner:
         self.notes: list[str] = []
         self._fetched_nbytes = sum(v.size for v in self.dag.values if v.fetched and v.producer >= 0)
         self._unlike = distinct(devices)
-        alone = [self._single(device) for device in self._unlike]
+        alone = [self._single(device) for device in (self._unlike if here is None else [here])]
         #: everything as one stage, on the device that does it best
         self.single = min(alone, key=self._rank)
 

@@ -10,6 +10,13 @@ from pathlib import Path
 from typing import IO
 
 
+def require_folder(path: str | os.PathLike[str]) -> None:
+    """Raise NotADirectoryError now where :func:`writing` would, so that no work is done for nothing."""
+    folder = Path(path).resolve().parent
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{path}: there is no folder {folder}")
+
+
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A binary file that takes the place of ``path`` when the block ends well; otherwise nothing changes.

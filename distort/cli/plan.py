@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distort.cli import console
+from distort.cli import atomic, console
 from distort.cli.errors import OK, TaskFailed, UsageError
 
 if TYPE_CHECKING:
@@ -36,13 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     dims = dict(_dim(text) for text in arguments.dim)
+    if arguments.html is not None:
+        atomic.require_folder(arguments.html)
     with console.progress(f"planning {arguments.model}"):
         plan, graph, missing = _make(arguments, dims)
     if arguments.html is not None:
-        from distort.cli.atomic import writing
-
         page = plan.to_html(graph)
-        with writing(arguments.html) as file:
+        with atomic.writing(arguments.html) as file:
             file.write(page.encode())
     if arguments.json:
         console.print_json({**_finite(plan.as_dict()), "no_kernel": missing})

@@ -44,10 +44,12 @@ def count(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from distort.cli import arrays
+    from distort.cli import arrays, atomic
 
     if arguments.address is not None and arguments.parallel is None:
         raise UsageError("--address goes with --parallel")
+    if arguments.output is not None:
+        atomic.require_folder(arguments.output)
     started = time.perf_counter()
     with console.progress(f"loading {arguments.model}"):
         session = _open(arguments)
@@ -69,10 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
         n_stages = len(session.plan.stages) if arguments.parallel is not None else 1
         transfers = session.get_transfer_stats()
     if arguments.output is not None:
-        from distort.cli.atomic import writing
-
         results = arrays.result_arrays(names, values)
-        with writing(arguments.output) as file:
+        with atomic.writing(arguments.output) as file:
             arrays.write_npz(file, results)
     summaries = [_summary(name, outputs[name].type, value) for name, value in zip(names, values, strict=True)]
     if arguments.json:

@@ -131,6 +131,12 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
             "Split",
         ),
     },
+    "linear_algebra": {
+        "": (
+            "Det",
+            "Einsum",
+        ),
+    },
     "logic": {
         "": (
             "And",
@@ -150,6 +156,12 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
             "Or",
             "Where",
             "Xor",
+        ),
+    },
+    "losses": {
+        "": (
+            "NegativeLogLikelihoodLoss",
+            "SoftmaxCrossEntropyLoss",
         ),
     },
     "mathematics": {
@@ -194,6 +206,18 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
             "Imputer",
             "Normalizer",
             "Scaler",
+        ),
+    },
+    "ml_linear": {
+        "ai.onnx.ml": (
+            "LinearClassifier",
+            "LinearRegressor",
+        ),
+    },
+    "ml_svm": {
+        "ai.onnx.ml": (
+            "SVMClassifier",
+            "SVMRegressor",
         ),
     },
     "ml_text": {
@@ -315,6 +339,29 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
             "Hardmax",
             "LogSoftmax",
             "Softmax",
+        ),
+    },
+    "spectra": {
+        "": (
+            "BlackmanWindow",
+            "DFT",
+            "HammingWindow",
+            "HannWindow",
+            "MelWeightMatrix",
+            "STFT",
+        ),
+    },
+    "standardization": {
+        "": (
+            "LpNormalization",
+            "MeanVarianceNormalization",
+        ),
+    },
+    "training": {
+        "ai.onnx.preview.training": (
+            "Adagrad",
+            "Adam",
+            "Momentum",
         ),
     },
     "vision": {

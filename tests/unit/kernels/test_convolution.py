@@ -45,6 +45,7 @@ CASES = [
     (6, 6, 6, (9, 7), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1)),
     (6, 12, 6, (9, 7), (3, 5), (2, 3), (2, 1), (0, 2, 3, 1)),
     (3, 3, 3, (5, 6, 7), (2, 3, 1), (2, 1, 3), (1, 2, 1), (0, 1, 0, 1, 1, 0)),
+    (9, 9, 9, (6, 7), (3, 2), (2, 1), (1, 2), (1, 0, 0, 1)),
     (3, 15, 3, (6, 6), (2, 2), (1, 1), (1, 1), (0, 0, 0, 0)),
     (4, 4, 2, (4, 5, 6), (2, 2, 3), (1, 2, 2), (1, 1, 1), (1, 0, 1, 0, 0, 1)),
     (4, 5, 1, (7, 6), (1, 1), (1, 1), (1, 1), (0, 0, 0, 0)),
@@ -124,10 +125,11 @@ def test_an_infinite_pixel_stays_within_its_windows():
 def test_blocks_cover_every_output_once(batch, out, bytes_a_window):
     seen = np.zeros((batch, *out), int)
     count = 0
-    for images, place in _blocks(batch, out, bytes_a_window, 20_000):
+    for images, place, run in _blocks(batch, out, bytes_a_window, 20_000):
         seen[(images, *place)] += 1
+        seen.reshape(batch, -1)[images, run] += 1
         count += 1
-    assert (seen == 1).all()
+    assert (seen == 2).all()
     assert count > 1 or batch * np.prod(out) * bytes_a_window <= 20_000
 
 

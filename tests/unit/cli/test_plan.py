@@ -1,0 +1,96 @@
+"""``distort plan``: the cut and its price, for devices that need not exist."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import Ran
+
+Distort = Callable[..., Ran]
+CHAIN = """chain (float[batch,64] x) => (float[batch,64] y) {
+    [first] a = Sqrt(x)
+    [second] b = Exp(a)
+    [third] c = Sqrt(b)
+    [fourth] y = Exp(c)
+}"""
+
+
+@pytest.fixture
+def model(write_model: Callable[..., str]) -> str:
+    return write_model(CHAIN)
+
+
+def plan(distort: Distort, *arguments: str) -> dict:
+    ran = distort("plan", *arguments, "--json")
+    assert (ran.code, ran.err) == (0, "")
+    return json.loads(ran.out)
+
+
+def test_as_many_stages_as_actors_and_every_node_in_one(distort: Distort, model: str) -> None:
+    told = plan(distort, model, "--actors", "2")
+    assert len(told["stages"]) == 2
+    assert sorted(name for stage in told["stages"] for name in stage["node_names"]) == [
+        "first",
+        "fourth",
+        "second",
+        "third",
+    ]
+    assert told["no_kernel"] == []
+
+
+def test_bytes_follow_the_dimensions(distort: Distort, model: str) -> None:
+    told = plan(distort, model, "--actors", "2", "--dim", "batch=10")
+    assert {edge["nbytes"] for edge in told["edges"]} == {10 * 64 * 4}
+
+
+def test_devices_need_not_exist(distort: Distort, model: str) -> None:
+    told = plan(distort, model, "--actors", "2", "--devices", "1xcuda:80GB,1xcpu:4")
+    assert {stage["device"]["id"] for stage in told["stages"]} == {"cuda:0", "cpu:0"}
+
+
+def test_tables_say_where_and_why(distort: Distort, model: str) -> None:
+    ran = distort("plan", model, "--actors", "2")
+    assert ran.code == 0 and "\x1b" not in ran.out
+    assert "stage0 → stage1" in ran.out
+    assert "Why" in ran.out and "2 stages were asked for" in ran.out
+    assert "Predicted" in ran.out
+
+
+def test_the_page_is_written_whole(distort: Distort, model: str, tmp_path: Path) -> None:
+    target = tmp_path / "plan.html"
+    ran = distort("plan", model, "--actors", "2", "--html", str(target))
+    assert ran.code == 0
+    page = target.read_text()
+    assert page.rstrip().endswith("</html>") and "stage1" in page
+    assert sorted(tmp_path.iterdir()) == sorted([target, Path(model)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("--devices", "2xfoo"), 2, "2xfoo"),
+        (("--dim", "batch"), 2, "NAME=SIZE"),
+        (("--dim", "rows=3"), 2, "It has: batch"),
+        (("--actors", "-1"), 2, "negative"),
+        (("--actors", "two"), 2, "--actors"),
+        (("--devices", "1xcpu:1:16B"), 1, "memory"),
+        (("--html", "/no/such/folder/plan.html"), 1, "no folder"),
+    ],
+)
+def test_what_is_wrong_is_said(distort: Distort, model: str, arguments: tuple[str, ...], code: int, text: str) -> None:
+    ran = distort("plan", model, *arguments)
+    assert ran.code == code
+    assert ran.out == ""
+    assert text in ran.err and "Traceback" not in ran.err
+
+
+def test_an_operator_without_a_kernel_is_named(distort: Distort, write_model: Callable[..., str]) -> None:
+    header = '<ir_version: 10, opset_import: ["" : 21, "com.acme" : 1]>\n'
+    path = write_model("g (float[2] x) => (float[2] y) { y = com.acme.Warp(x) }", header=header)
+    ran = distort("plan", path, "--json")
+    said = ran.out + ran.err
+    assert "Warp" in said and "Traceback" not in said
