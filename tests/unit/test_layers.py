@@ -35,8 +35,6 @@ RIVALS = ("onnxruntime", "torch", "tensorflow", "jax", "onnx.reference")
 LAZY = ("ray", "cupy", "llvmlite", "rich", "onnx", "threadpoolctl")
 #: modules of an API that is the onnx package's own, which nothing of ours imports
 ONNX_USERS = ("distort.backend", "distort.backend.backend", "distort.backend.backend_rep")
-#: what an actor, a plan and a program may not know: the layers below import no more of the facade than this
-VERSION_ONLY = "distort"
 
 
 @dataclass(frozen=True)

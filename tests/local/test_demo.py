@@ -1,0 +1,58 @@
+"""``distort demo`` and ``distort run --parallel`` on real actors."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distort.cli import digits, main
+
+
+def test_the_demo_agrees_and_tells_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["n_images"] == 450
+    assert told["identical"] or told["largest_difference"] <= 1e-5
+    assert told["same_digits"]
+    assert told["in_process"]["accuracy"] == told["on_actors"]["accuracy"] >= 0.97
+    assert (told["in_process"]["n_stages"], told["on_actors"]["n_stages"]) == (1, 2)
+    # the plan's bytes are those that moved
+    predicted = {(e["value"], e["producer"], e["consumer"]): e["nbytes"] for e in told["on_actors"]["plan"]["edges"]}
+    moved = {
+        (e["value"], e["producer"], e["consumer"]): e["nbytes"] / e["messages"] for e in told["on_actors"]["transfers"]
+    }
+    assert moved == predicted
+
+
+def test_the_demo_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "" and "\x1b" not in captured.out
+    assert "agree to the last bit" in captured.out or "differ by" in captured.out
+    assert "stage0 → stage1" in captured.out
+    assert "on two actors" in captured.out and "98." in captured.out
+    assert "█" in captured.out
+
+
+def test_run_on_actors_gives_what_one_process_gives(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    np.save(tmp_path / "image.npy", digits.held_out().images[:7])
+    with as_file(files("distort.cli").joinpath("digits.onnx")) as model:
+        for name, extra in (("one", []), ("two", ["--parallel", "2"])):
+            feeds = ["--input", f"image={tmp_path}/image.npy", "--output", f"{tmp_path}/{name}.npz"]
+            assert main(["run", str(model), *feeds, "--json", *extra]) == 0
+            told = json.loads(capsys.readouterr().out)
+    assert told["stages"] == 2
+    assert {edge["value"] for edge in told["transfers"]} >= {"image", "probabilities"}
+    with np.load(tmp_path / "one.npz") as one, np.load(tmp_path / "two.npz") as two:
+        np.testing.assert_allclose(one["probabilities"], two["probabilities"], rtol=1e-5)
+
+
+def test_an_address_nobody_answers_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with as_file(files("distort.cli").joinpath("digits.onnx")) as model:
+        assert main(["run", str(model), "--parallel", "2", "--address", "127.0.0.1:1"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("distort run: error: ") and captured.err.count("\n") == 1
