@@ -64,8 +64,8 @@ def fused_gemm(
     """com.microsoft FusedGemm: Gemm with an activation."""
     y = gemm_body(xp, a, b, c, alpha, beta, transA, transB)
     if activation:
-        given = ([] if value is None else [value] for value in (activation_alpha, activation_beta))
-        activations_of([activation], *given, 1)[0](xp, y)
+        alphas, betas = ([] if value is None else [value] for value in (activation_alpha, activation_beta))
+        activations_of([activation], alphas, betas, 1)[0](xp, y)
     return y
 
 

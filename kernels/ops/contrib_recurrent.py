@@ -25,7 +25,7 @@ def quantized(xp: ModuleType, a: Array) -> tuple[Array, Any]:
     zero = np.rint(np.clip(-np.float32(low) / scale, 0, 255))
     whole = a / scale
     xp.rint(whole, out=whole)
-    xp.clip(whole, -zero, 255 - zero, out=whole)
+    xp.minimum(whole, 255 - zero, out=whole)  # the lowest is -zero by construction; a tie may round up the highest
     return whole, scale
 
 
@@ -41,12 +41,14 @@ class _Weights:
             self._whole -= zero.astype(self._dtype)
         self._scale = scale
 
-    def product(self, xp: ModuleType, a: Array) -> Array:
-        """a [M, K] (float32, quantized on the way) times the weights: float32 [M, 4H]"""
+    def product(self, xp: ModuleType, a: Array, out: Array) -> None:
+        """Fill ``out`` (float32 [M, 4H]) with a (float32 [M, K], quantized on the way) times the weights."""
         whole, scale = quantized(xp, a)
-        result = xp.matmul(whole.astype(self._dtype, copy=False), self._whole).astype(xp.float32, copy=False)
-        result *= self._scale * scale
-        return result
+        if self._dtype == xp.float32:
+            xp.matmul(whole, self._whole, out=out)
+        else:
+            out[...] = xp.matmul(whole.astype(self._dtype), self._whole)
+        out *= self._scale * scale
 
 
 def _per_direction(name: str, value: Array, n: int, columns: int) -> Array:
@@ -107,13 +109,14 @@ def dynamic_quantize_lstm(
     rows = layer.x[: layer.used].reshape(layer.used * layer.batch, layer.x.shape[2])
     last_h, last_c = [], []
     for d, backwards in enumerate(layer.directions):
-        of_x = _Weights(xp, w[d], w_scale[d], w_zero_point[d]).product(xp, rows)
+        of_x = xp.empty((len(rows), 4 * size), xp.float32)
+        _Weights(xp, w[d], w_scale[d], w_zero_point[d]).product(xp, rows, of_x)
         if b is not None:
             of_x += b[d, : 4 * size] + b[d, 4 * size :]
         of_h = _Weights(xp, r[d], r_scale[d], r_zero_point[d])
 
         def recur(state: Array, out: Array, of_h: _Weights = of_h) -> None:
-            out[...] = of_h.product(xp, state)
+            of_h.product(xp, state, out)
 
         h, c = (xp.zeros((layer.batch, size), layer.x.dtype) if state is None else state[d] for state in layer.initial)
         h, c = lstm_steps(

@@ -230,6 +230,11 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
             "ZipMap",
         ),
     },
+    "ml_tree_ensemble": {
+        "ai.onnx.ml": (
+            "TreeEnsemble",
+        ),
+    },
     "ml_trees": {
         "ai.onnx.ml": (
             "TreeEnsembleClassifier",

@@ -51,7 +51,7 @@ def _fits_float64(a: Array, b: Array) -> bool:
     if a.size * b.shape[-1] < _INTEGER_DETOUR or not b.size:
         return False
     largest = [max(abs(int(side.min())), abs(int(side.max()))) for side in (a, b)]
-    return largest[0] * largest[1] * a.shape[-1] < _EXACT_FLOAT64
+    return bool(largest[0] * largest[1] * a.shape[-1] < _EXACT_FLOAT64)
 
 
 @kernel("MatMul")

@@ -34,10 +34,10 @@ def _per_feature(name: str, values: Array, x: Array) -> Array:
 
 
 def _prepare_scaler(*, offset: Sequence[float] | None = None, scale: Sequence[float] | None = None) -> dict[str, Any]:
-    offset, scale = np.asarray(offset or [0.0], np.float32), np.asarray(scale or [1.0], np.float32)
-    if offset.shape != scale.shape:
-        raise InvalidInput(f"Scaler: {offset.size} offsets and {scale.size} scales")
-    return {"offset": offset, "scale": scale}
+    offsets, scales = np.asarray(offset or [0.0], np.float32), np.asarray(scale or [1.0], np.float32)
+    if offsets.shape != scales.shape:
+        raise InvalidInput(f"Scaler: {offsets.size} offsets and {scales.size} scales")
+    return {"offset": offsets, "scale": scales}
 
 
 @kernel("Scaler", domain=_ML, prepare=_prepare_scaler)

@@ -23,7 +23,8 @@ _MODES: dict[str, tuple[bool, bool, bool, bool]] = {
 MODE_NAMES = tuple(_MODES)
 # the same as functions of numpy
 _COMPARISONS = ("less_equal", "less", "greater_equal", "greater", "equal", "not_equal")
-LEAF = len(MODE_NAMES)
+MEMBER = len(MODE_NAMES)  # true where the feature is one of the node's set
+LEAF = MEMBER + 1
 _DECISIONS = np.array(list(_MODES.values()))
 # rows times trees that descend together: their working arrays stay in the cache
 _CHUNK = 1 << 17
@@ -41,23 +42,39 @@ class Forest:
     """Nodes of all trees by position. Leaves are nodes whose mode is LEAF.
 
     features, modes, missing: [nodes]; splits: [nodes], their type is the one of comparisons;
-    children: [nodes, 2], positions of the false and the true branch; roots: [trees], positions.
+    children: [nodes, 2], positions of the false and the true branch; roots: [trees], positions;
+    sets: members in ascending order, one set behind the other, and [nodes, 2], where that of a node starts and ends.
     Raises InvalidInput unless every node lies in just one tree.
     """
 
-    def __init__(self, features: Array, splits: Array, modes: Array, children: Array, missing: Array, roots: Array):
+    def __init__(
+        self,
+        features: Array,
+        splits: Array,
+        modes: Array,
+        children: Array,
+        missing: Array,
+        roots: Array,
+        sets: tuple[Array, Array] | None = None,
+    ) -> None:
         leaf = modes == LEAF
         self.roots = roots
         self.n_nodes = len(modes)
         self.depth = _depth(children, leaf, roots)
         inner = modes[~leaf]
-        self.mode = int(inner[0]) if inner.size and (inner == inner[0]).all() else None  # None: they differ
+        alike = inner.size and (inner == inner[0]).all() and inner[0] != MEMBER
+        self.mode = int(inner[0]) if alike else None  # of all branches, where they have one comparison
         self.n_features = int(features[~leaf].max(initial=-1)) + 1
         if (features[~leaf] < 0).any():
             raise InvalidInput("a tree's node has a negative feature id")
         self.tracks_missing = bool(missing[~leaf].any())
         self.dtype = splits.dtype
-        self._host = (features, splits, modes, children.reshape(-1), missing.astype(bool), leaf, roots, _DECISIONS)
+        members, bounds = (splits[:0], np.zeros((len(modes), 2), np.int64)) if sets is None else sets
+        self._set_bits = int((bounds[:, 1] - bounds[:, 0]).max(initial=0)).bit_length()
+        self._host = (
+            *(features, splits, modes, children.reshape(-1), missing.astype(bool), leaf, roots, _DECISIONS),
+            *(members, bounds),
+        )
         self._tables: dict[str, tuple[Array, ...]] = {"numpy": self._host}
 
     def _on(self, xp: ModuleType) -> tuple[Array, ...]:
@@ -79,7 +96,7 @@ class Forest:
         return parts[0] if len(parts) == 1 else xp.concatenate(parts)
 
     def _descend(self, xp: ModuleType, x: Array) -> Array:
-        features, splits, modes, children, missing, leaf, roots, decisions = self._on(xp)
+        features, splits, modes, children, missing, leaf, roots, decisions, members, bounds = self._on(xp)
         n_trees = len(roots)
         at = xp.tile(roots, len(x))  # [N * trees]
         start = xp.repeat(xp.arange(len(x)) * x.shape[1], n_trees)  # of the row, in the flat x
@@ -95,13 +112,26 @@ class Forest:
             else:
                 nan = xp.isnan(value) | xp.isnan(split)
                 outcome = xp.where(nan, 3, xp.where(value < split, 0, xp.where(value == split, 1, 2)))
-                true = decisions[modes[node], outcome]
+                kind = modes[node]
+                true = decisions[xp.minimum(kind, MEMBER - 1), outcome]
+                if self._set_bits:
+                    true = xp.where(kind == MEMBER, self._among(xp, value, members, bounds[node]), true)
             if self.tracks_missing:
                 true = true | (missing[node] & xp.isnan(value))
             node = children[2 * node + true]
             at[moving] = node
             moving = moving[~leaf[node]]
         return at.reshape(len(x), n_trees)
+
+    def _among(self, xp: ModuleType, value: Array, members: Array, bounds: Array) -> Array:
+        """Whether each value is in members[start:end], by bisection. bounds: [values, 2]"""
+        low, high = bounds[:, 0], bounds[:, 1]
+        last = len(members) - 1
+        for _ in range(self._set_bits):
+            middle = (low + high) // 2
+            right = (low < high) & (members[xp.minimum(middle, last)] < value)
+            low, high = xp.where(right, middle + 1, low), xp.where(right, high, middle)
+        return (low < bounds[:, 1]) & (members[xp.minimum(low, last)] == value)
 
 
 def _depth(children: Array, leaf: Array, roots: Array) -> int:

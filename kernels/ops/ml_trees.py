@@ -17,7 +17,7 @@ Array = Any
 Ints = Sequence[int] | None
 Floats = Sequence[float] | None
 _ML = "ai.onnx.ml"
-_AGGREGATES = ("AVERAGE", "SUM", "MIN", "MAX")
+AGGREGATES = ("AVERAGE", "SUM", "MIN", "MAX")
 
 
 class Ensemble:
@@ -65,7 +65,8 @@ class Ensemble:
         rows, targets, weights = self._votes(xp, self.forest.leaves(xp, x))
         at = rows * c + targets
         fill = {"MIN": np.inf, "MAX": -np.inf}.get(how, 0)
-        scores = xp.full(n * c, fill, xp.float64 if x.dtype == xp.float64 else self._weights.dtype)
+        dtype = xp.result_type(self._weights.dtype, xp.float64 if x.dtype == xp.float64 else xp.float32)
+        scores = xp.full(n * c, fill, dtype)
         combine = {"MIN": xp.minimum, "MAX": xp.maximum}.get(how, xp.add)
         combine.at(scores, at, weights)
         voted = xp.zeros(n * c, bool)
@@ -170,8 +171,8 @@ def _prepare_regressor(
     target_weights: Floats = None,
     target_weights_as_tensor: Array | None = None,
 ) -> dict[str, Any]:
-    if aggregate_function not in _AGGREGATES:
-        raise InvalidInput(f"aggregate_function {aggregate_function!r} is none of {', '.join(_AGGREGATES)}")
+    if aggregate_function not in AGGREGATES:
+        raise InvalidInput(f"aggregate_function {aggregate_function!r} is none of {', '.join(AGGREGATES)}")
     ensemble = _ensemble(
         nodes_treeids,
         nodes_nodeids,
@@ -189,7 +190,7 @@ def _prepare_regressor(
     return {"ensemble": ensemble, "how": aggregate_function, "transform": check_transform(post_transform)}
 
 
-def _regression(xp: ModuleType, x: Array, ensemble: Ensemble, how: str, transform: str) -> Array:
+def regression(xp: ModuleType, x: Array, ensemble: Ensemble, how: str, transform: str) -> Array:
     scores, voted = ensemble.aggregate(xp, x, how)
     if ensemble.base.size:
         scores += xp.asarray(ensemble.base)
@@ -201,7 +202,7 @@ def _regression(xp: ModuleType, x: Array, ensemble: Ensemble, how: str, transfor
 @kernel("TreeEnsembleRegressor", domain=_ML, prepare=_prepare_regressor)
 def tree_ensemble_regressor(xp: ModuleType, x: Array, *, ensemble: Ensemble, how: str, transform: str) -> Array:
     """TreeEnsembleRegressor 1, 3, 5. x: [N, F]. Result: float32 [N, targets]."""
-    return _regression(xp, x, ensemble, how, transform).astype(xp.float32, copy=False)
+    return regression(xp, x, ensemble, how, transform).astype(xp.float32, copy=False)
 
 
 def _prepare_classifier(

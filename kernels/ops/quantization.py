@@ -78,8 +78,11 @@ def saturated(xp: ModuleType, y: Array, dtype: np.dtype[Any], saturate: int = 1)
     """
     if _is_integer(dtype):
         limits = ml_dtypes.iinfo(dtype)
-        y = xp.fmax(y, xp.float32(limits.min))
-        y = xp.fmin(y, xp.float32(limits.max))
+        low, high = float(limits.min), float(limits.max)
+        # fmax, which turns NaN into the least integer, is slow in numpy and seldom needed
+        if xp.__name__ != "numpy" or (y.size and np.isnan(y.min())):
+            y = xp.fmax(y, y.dtype.type(low))
+        y = xp.clip(y, low, high, out=y) if y.ndim else xp.clip(y, low, high)
     elif saturate or not dtype.name.startswith("float8"):
         # cast to the float type rounds to nearest, ties to even
         limit = float(ml_dtypes.finfo(dtype).max)
@@ -114,9 +117,9 @@ def quantize_linear(
         # float32 quotients of float16 operands round to the float16 quotient
         y = y.astype(division).astype(wide)
     if _is_integer(dtype):
-        y = xp.rint(y)
+        y = xp.rint(y, out=y) if y.ndim else xp.rint(y)
     if y_zero_point is not None:
-        y = y + _granular(xp, x, y_zero_point.astype(wide), axis, block_size, "y_zero_point")[0]
+        y += _granular(xp, x, y_zero_point.astype(wide), axis, block_size, "y_zero_point")[0]
     return xp.asarray(saturated(xp, y, dtype, saturate)).reshape(x.shape)
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
+import onnx.parser
 import pytest
 
 from distort.cli import digits, main
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_demo_agrees_and_tells_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,6 +53,24 @@ def test_run_on_actors_gives_what_one_process_gives(capsys: pytest.CaptureFixtur
     assert {edge["value"] for edge in told["transfers"]} >= {"image", "probabilities"}
     with np.load(tmp_path / "one.npz") as one, np.load(tmp_path / "two.npz") as two:
         np.testing.assert_allclose(one["probabilities"], two["probabilities"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/usage.md"])
+def test_documented_code_for_actors_runs(
+    document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = [
+        block
+        for block in re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
+        if "ORT_PARALLEL" in block
+    ]
+    text = '<ir_version: 10, opset_import: ["" : 21]> g (float[N,3] x) => (float[N,3] y) { a = Relu(x)  y = Neg(a) }'
+    (tmp_path / "model.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(compile(code, document, "exec"), names)
+    np.testing.assert_array_equal(names["y"], -np.ones((2, 3), np.float32))
+    assert "2 stages of 2 nodes" in capsys.readouterr().out
 
 
 def test_an_address_nobody_answers_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
