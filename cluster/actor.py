@@ -82,7 +82,7 @@ class StageActor:
         for module in payload.kernel_modules:
             importlib.import_module(module)
         if payload.threads:
-            from threadpoolctl import threadpool_limits
+            from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
             threadpool_limits(payload.threads)
         graph = payload.graph

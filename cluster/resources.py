@@ -114,7 +114,7 @@ def _start_embedded() -> Connection:
                 address="local",
                 include_dashboard=False,
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 configure_logging=False,
                 _node_ip_address="127.0.0.1",
                 num_cpus=os.cpu_count(),
@@ -124,7 +124,7 @@ def _start_embedded() -> Connection:
         raise ClusterError(f"An embedded Ray cluster could not be started: {error}") from error
     # Ray prints the raylet's messages (a worker died, …) to stdout whatever log_to_driver says; the error that the
     # run raises says it better, and stdout belongs to the program
-    ray_worker.print_to_stdstream = _log_message
+    ray_worker.print_to_stdstream = _log_message  # type: ignore[assignment]  # it takes what Ray passes, and more
     return Connection("embedded", True, _n_cpus(ray))
 
 
@@ -170,7 +170,7 @@ def _join(address: str, connect_timeout_s: float) -> Connection:
     keeping = _loopback_kept() if host in _LOOPBACK else contextlib.nullcontext()
     try:
         with keeping:
-            ray.init(address=target, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+            ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         raise AddressError(f"distort.address={address}: the cluster at {target} refused: {error}") from error
     return Connection(address, False, _n_cpus(ray))

@@ -133,6 +133,8 @@ def plan_model(
     from distort.scheduler.planner import make_plan
 
     infer(model)
+    devices: Sequence[Device]
+    here: Device | None
     if devices_text:
         devices, here = parse_devices(devices_text), None
     else:
@@ -319,7 +321,7 @@ def stage_payloads(graph: Graph, plan: Plan) -> tuple[list[Any], dict[str, Any]]
                 weights[name] = value
                 del part.initializers[name]
         part.types = {}
-        payloads.append(StagePayload(session, stage.id, part, tuple(part.outputs), stage.device.threads))
+        payloads.append(StagePayload(session, stage.index, part, tuple(part.outputs), stage.device.threads))
     return payloads, weights
 
 
@@ -339,7 +341,7 @@ def _use_threads(n_threads: int) -> None:
     global _threads_in_use  # noqa: PLW0603  # the library's setting is the process's
     with _threads_lock:
         if _threads_in_use != n_threads:
-            from threadpoolctl import ThreadpoolController
+            from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # it ships no types
 
             for library in ThreadpoolController().lib_controllers:
                 library.set_num_threads(n_threads)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Sequence
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
 
 from distort.cluster.actor import ExecuteOrder, StageActor, StagePayload, nbytes_of
 from distort.cluster.errors import ClusterError, DeadlineExceeded, StageLost
@@ -59,12 +60,14 @@ class RayHost:
     def keep_value(self, handle: Handle) -> ResidentMeta:
         import ray
 
-        return ray.get(self.actor.keep_value.remote(handle))
+        meta: ResidentMeta = ray.get(self.actor.keep_value.remote(handle))
+        return meta
 
     def held(self) -> tuple[int, int]:
         import ray
 
-        return ray.get(self.actor.held.remote())
+        held: tuple[int, int] = ray.get(self.actor.held.remote())
+        return held
 
     def close(self) -> None:
         import ray
@@ -102,8 +105,7 @@ class ObjectStoreTransport:
         return list(self._hosts)
 
     def _start(self, payload: StagePayload, epoch: int) -> RayHost:
-        import ray
-
+        ray: Any = import_module("ray")  # its stubs lack the options of actors
         actor_class = ray.remote(
             concurrency_groups={"control": 2},
             max_restarts=0,
@@ -121,7 +123,7 @@ class ObjectStoreTransport:
         try:
             facts = ray.get(loads, timeout=LOAD_TIMEOUT_S)
         except ray.exceptions.GetTimeoutError:
-            free = ray.available_resources().get("CPU", 0)
+            free = cast(Any, ray).available_resources().get("CPU", 0)
             raise ClusterError(
                 f"{len(loads)} stage actors did not start within {LOAD_TIMEOUT_S:g} s. The cluster has "
                 f"{free:g} CPUs free; each actor asks for {max(self._payloads[0].threads, 1)}. Free some, or ask for "

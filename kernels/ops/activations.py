@@ -10,7 +10,6 @@ from distort.kernels.ops.elementwise import as_array, blockwise, positive_part, 
 from distort.kernels.ops.mathematics import erf_into
 from distort.kernels.registry import kernel
 
-
 #: elements from which calls in blocks pay
 _SMALL = 2048
 

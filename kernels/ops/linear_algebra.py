@@ -56,10 +56,10 @@ def _parse(equation: str, ranks: list[int]) -> tuple[list[str], str]:
     for term, rank in zip(terms, ranks, strict=True):
         if len(term) != rank:
             raise InvalidInput(f"term {term!r} of equation {equation!r} does not fit rank {rank}")
-    letters = set("".join(terms))
-    if len(set(output)) != len(output) or not letters.issuperset(output):
+    used = set("".join(terms))
+    if len(set(output)) != len(output) or not used.issuperset(output):
         raise InvalidInput(f"output {output!r} of equation {equation!r} repeats a letter or has one that no input has")
-    if not all(letter in _ELLIPSIS or (letter.isascii() and letter.isalpha()) for letter in letters):
+    if not all(letter in _ELLIPSIS or (letter.isascii() and letter.isalpha()) for letter in used):
         raise InvalidInput(f"equation {equation!r} holds other characters than letters")
     return terms, output
 
@@ -88,11 +88,11 @@ def _summed(xp: Any, x: Any, term: str, keep: set[str]) -> tuple[Any, str]:
 def _pair(xp: Any, a: Any, a_term: str, b: Any, b_term: str, keep: set[str]) -> tuple[Any, str]:
     """Two operands contracted over the letters they share and nobody keeps, as one batch of matrix products."""
     sizes: dict[str, int] = {}
-    for letter, size in (*zip(a_term, a.shape, strict=True), *zip(b_term, b.shape, strict=True)):
-        if sizes.setdefault(letter, size) != size:
-            if 1 not in (sizes[letter], size):
-                raise InvalidInput(f"letter {letter!r} stands for sizes {sizes[letter]} and {size}")
-            sizes[letter] = max(sizes[letter], size)
+    for letter, length in (*zip(a_term, a.shape, strict=True), *zip(b_term, b.shape, strict=True)):
+        if sizes.setdefault(letter, length) != length:
+            if 1 not in (sizes[letter], length):
+                raise InvalidInput(f"letter {letter!r} stands for sizes {sizes[letter]} and {length}")
+            sizes[letter] = max(sizes[letter], length)
     shared = [letter for letter in a_term if letter in b_term]
     batch = [letter for letter in shared if letter in keep]
     inner = [letter for letter in shared if letter not in keep]

@@ -49,7 +49,7 @@ def _axis_taps(
             taps = [(base, 1 - t), (base + 1, t)]
         else:
             a = _CUBIC_A
-            weights = []
+            weights: list[Any] = []
             for distance in (1 + t, t, 1 - t, 2 - t):
                 if len(weights) in (1, 2):
                     weights.append(((a + 2) * distance - (a + 3)) * distance * distance + 1)
@@ -59,8 +59,10 @@ def _axis_taps(
     result = []
     for pixel, weight in taps:
         if padding == "zeros":
-            inside = (pixel >= 0) & (pixel <= size - 1)
-            weight = inside.astype(at.dtype) if weight is None else xp.where(inside, weight, 0)
+            if weight is None:
+                weight = ((pixel >= 0) & (pixel <= size - 1)).astype(at.dtype)
+            else:
+                weight = xp.where((pixel < 0) | (pixel > size - 1), 0, weight)  # leaves NaN
         elif padding == "reflection":
             pixel = _reflected(xp, pixel, low, high)
         # NaN coordinates read some pixel; their weight is NaN

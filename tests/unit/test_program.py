@@ -63,7 +63,7 @@ def test_the_kernel_of_a_version_serves_until_the_next() -> None:
 
 
 def test_registering_a_version_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="two kernels for test.program:Plus"):
+    with pytest.raises(ValueError, match=r"two kernels for test\.program:Plus"):
         kernel("Plus", domain=DOMAIN)(plus)
 
 
