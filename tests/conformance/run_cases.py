@@ -92,7 +92,8 @@ def run(case: object) -> None:
                     values.append(value_of(message))
                 pair.append(values)
             sets.append(tuple(pair))
-    for inputs, outputs in sets:
+    for pair in sets:
+        inputs, outputs = ([value_of(value) for value in values] for values in pair)
         names = (
             [n for n in model.graph.inputs if n not in model.graph.defaults]
             if len(inputs) < len(model.graph.inputs)
