@@ -121,7 +121,11 @@ class Executor:
     ) -> tuple[list[Any], list[StageReport]]:
         """Values in the order of ``fetches`` (those in ``keep`` as Resident), and the stages' reports."""
         number, run = self._submit(fetches, feeds, keep, profile)
-        self._wait(number, run, should_stop, timeout_s)
+        try:
+            self._wait(number, run, should_stop, timeout_s)
+        except BaseException:  # Ctrl-C: nobody waits for the run any more
+            self._post(machine.Cancel(number))
+            raise
         if run.error is not None:
             raise run.error
         return [self._result(run, name) for name in run.fetches], run.reports

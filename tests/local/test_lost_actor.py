@@ -136,6 +136,18 @@ def test_terminate_stops_an_actor(session: onnxruntime.InferenceSession, expecte
     np.testing.assert_array_equal(session.run(None, feeds(2))[0], expected)
 
 
+def test_an_interrupt_ends_the_run_and_spares_the_session(
+    session: onnxruntime.InferenceSession, expected: np.ndarray
+) -> None:
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        session.run(None, feeds(MANY_TRIPS))
+    started = time.monotonic()
+    np.testing.assert_array_equal(session.run(None, feeds(2))[0], expected)
+    assert time.monotonic() - started < DEADLINE_S
+
+
 def test_a_run_has_a_deadline(expected: np.ndarray) -> None:
     options = onnxruntime.SessionOptions()
     options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
