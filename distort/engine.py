@@ -165,6 +165,7 @@ class Engine:
         self._plan: Plan | None = None
         self._closed = False
         graph = model.graph
+        self._produced = graph.producers()
         _require_kernels(graph)
         if config.parallel and graph.nodes:
             self._plan = self._make_plan()
@@ -236,7 +237,7 @@ class Engine:
         if self._executor is not None:
             return self._run_on_actors(self._executor, fetches, feeds, keep, control)
         assert self._program is not None
-        if self.config.intra_op_threads:
+        if self.config.intra_op_threads != _threads_in_use:
             _use_threads(self.config.intra_op_threads)
         results = self._program.run(local_values(feeds), control.observer, control.cancellation)
         by_name = dict(zip(self._program.outputs, results, strict=True))
@@ -253,8 +254,7 @@ class Engine:
         graph = self.model.graph
         given = {name: graph.initializers[name] for name in graph.defaults if feeds.get(name) is None}
         given.update((name, value) for name, value in feeds.items() if value is not None or name not in given)
-        produced = graph.producers()
-        remote = [name for name in dict.fromkeys(fetches) if name in produced]
+        remote = [name for name in dict.fromkeys(fetches) if name in self._produced]
         timeout_s = control.timeout_s
         if timeout_s is None and "timeout_s" in self.config.distort_keys:
             timeout_s = float(self.config.distort_keys["timeout_s"])
@@ -334,15 +334,19 @@ def local_values(feeds: Mapping[str, Any]) -> Mapping[str, Any]:
 
 _threads_lock = threading.Lock()
 _threads_in_use = 0
+_blas: list[tuple[Any, int]] = []  # each library, and the threads that it had before any session chose
 
 
 def _use_threads(n_threads: int) -> None:
-    """Threads of the BLAS in this process; sessions that differ set it anew on each run."""
+    """Threads of the BLAS in this process (0: what it had); sessions that differ set it anew on each run."""
     global _threads_in_use  # noqa: PLW0603  # the library's setting is the process's
     with _threads_lock:
-        if _threads_in_use != n_threads:
+        if _threads_in_use == n_threads:
+            return
+        if not _blas:
             from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # it ships no types
 
-            for library in ThreadpoolController().lib_controllers:
-                library.set_num_threads(n_threads)
-            _threads_in_use = n_threads
+            _blas.extend((library, library.num_threads) for library in ThreadpoolController().lib_controllers)
+        for library, default in _blas:
+            library.set_num_threads(n_threads or default)
+        _threads_in_use = n_threads

@@ -1,0 +1,30 @@
+"""The engine: threads of sessions that differ."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from threadpoolctl import threadpool_info
+
+import distort as onnxruntime
+
+MODEL = '<ir_version: 9, opset_import: ["" : 17]> product (float[2,2] x) => (float[2,2] y) { y = MatMul (x, x) }'
+
+
+def session(threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(onnx.parser.parse_model(MODEL).SerializeToString(), options)
+
+
+def blas_threads() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_each_session_runs_with_its_own_threads() -> None:
+    before = blas_threads()
+    x = np.eye(2, dtype=np.float32)
+    one, three, default = session(1), session(3), session(0)
+    for opened, expected in ((one, {1}), (three, {3}), (default, before), (one, {1}), (default, before)):
+        opened.run(None, {"x": x})
+        assert blas_threads() == expected
