@@ -179,3 +179,21 @@ def test_closing_ends_a_run_under_way(session: onnxruntime.InferenceSession) -> 
     assert "closed" in str(outcome[0])
     with pytest.raises(Fail, match="closed"):
         session.run(None, feeds(1))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_replay_answers_in_spite_of_a_kill(which: int) -> None:
+    """With distort.recovery=replay the run goes on from its feeds on a new actor."""
+    trips = 20_000  # long enough to be killed in
+    options = onnxruntime.SessionOptions()
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+    options.inter_op_num_threads = 2
+    options.add_session_config_entry("distort.recovery", "replay")
+    with onnxruntime.InferenceSession(build(), options) as session:
+        want = session.run(None, feeds(trips))[0]
+        pid = session._loaded.engine.executor.hosts[which].pid
+        threading.Timer(0.05, os.kill, (pid, signal.SIGKILL)).start()
+        np.testing.assert_array_equal(session.run(None, feeds(trips))[0], want)
+        np.testing.assert_array_equal(session.run(None, feeds(trips))[0], want)
+        assert not psutil.pid_exists(pid)
+        assert session._loaded.engine.executor.hosts[which].pid != pid
