@@ -88,7 +88,7 @@ def slice_tensor(xp: Any, x: Any, starts: Any, ends: Any, axes: Any = None, step
             end = last + total if last < 0 else last
             # an end before the first item means down to and with item 0
             index[axis] = slice(begin, None if end < 0 else end, step) if begin >= 0 else slice(0, 0)
-    return x[tuple(index)]
+    return x[(*index, ...)]
 
 
 _MODES = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}

@@ -55,15 +55,11 @@ def reshape(xp: Any, x: Any, target: Any, *, allowzero: int = 0, consumed_inputs
     try:
         return x.reshape(sizes)
     except ValueError:
-        pass
-    if sizes.count(-1) == 1 and x.size == 0:  # numpy does not solve 0 = 0 * unknown
-        known = [size for size in sizes if size != -1]
-        if 0 in known:
-            return x.reshape([0 if size == -1 else size for size in sizes])
-    raise InvalidInput(
-        "The input tensor cannot be reshaped to the requested shape. "
-        f"Input shape:{{{','.join(map(str, x.shape))}}}, requested shape:{{{','.join(map(str, target.tolist()))}}}"
-    )
+        given, wanted = (",".join(map(str, shape)) for shape in (x.shape, target.tolist()))
+        raise InvalidInput(
+            "The input tensor cannot be reshaped to the requested shape. "
+            f"Input shape:{{{given}}}, requested shape:{{{wanted}}}"
+        ) from None
 
 
 @kernel("Squeeze", host=(1,))
