@@ -1,14 +1,19 @@
-"""The engine: threads of sessions that differ."""
+"""The engine: threads of sessions that differ, operators that nothing runs."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
+import pytest
 from threadpoolctl import threadpool_info
 
 import distort as onnxruntime
+from distort.capi.onnxruntime_pybind11_state import NotImplemented as NotImplementedStatus
+from distort.kernels import registry
 
-MODEL = '<ir_version: 9, opset_import: ["" : 17]> product (float[2,2] x) => (float[2,2] y) { y = MatMul (x, x) }'
+MODEL = (
+    '<ir_version: 9, opset_import: ["" : 17]> product (float[2,2] x) => (float[2,2] y) { [lonely] y = MatMul (x, x) }'
+)
 
 
 def session(threads: int) -> onnxruntime.InferenceSession:
@@ -28,3 +33,15 @@ def test_each_session_runs_with_its_own_threads() -> None:
     for opened, expected in ((one, {1}), (three, {3}), (default, before), (one, {1}), (default, before)):
         opened.run(None, {"x": x})
         assert blas_threads() == expected
+
+
+@pytest.mark.parametrize("mode", ["ORT_SEQUENTIAL", "ORT_PARALLEL"])
+def test_an_operator_without_a_kernel_is_named(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    find = registry.find
+    monkeypatch.setattr(registry, "find", lambda domain, op, *rest: None if op == "MatMul" else find(domain, op, *rest))
+    options = onnxruntime.SessionOptions()
+    options.execution_mode = getattr(onnxruntime.ExecutionMode, mode)
+    with pytest.raises(
+        NotImplementedStatus, match=r": 9 : NOT_IMPLEMENTED : .*implementation for MatMul\(17\) node with name 'lonely'"
+    ):
+        onnxruntime.InferenceSession(onnx.parser.parse_model(MODEL).SerializeToString(), options)
