@@ -20,6 +20,7 @@ from distort.graph.errors import ModelError
 from distort.graph.functions import expand
 from distort.graph.inference import infer
 from distort.graph.ir import Graph, Model, Node
+from distort.graph.operators import since_version
 from distort.graph.validate import check_model
 from distort.kernels import registry
 from distort.kernels.errors import KernelError
@@ -303,7 +304,7 @@ def _require_kernels(graph: Graph) -> None:
     for node in missing_kernels(graph):
         raise ModelError(
             "NOT_IMPLEMENTED",
-            f"Could not find an implementation for {node.op_type}({node.opset}) node with name '{node.name}'",
+            f"Could not find an implementation for {node.op_type}({since_version(node)}) node with name '{node.name}'",
         )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from distort.graph.ir import Graph, Node, SparseInitializer
+from distort.graph.operators import since_version
 from distort.graph.types import DTYPE_OF, TensorType
 from distort.kernels import adapters
 from distort.kernels.errors import KernelError, MissingKernel, RunCancelled
@@ -126,7 +127,8 @@ class Program:
         entry = find(node.domain, node.op_type, node.opset, self.device)
         if entry is None:
             raise MissingKernel(
-                f"Could not find an implementation for {node.op_type}({node.opset}) node with name '{node.name}'",
+                f"Could not find an implementation for {node.op_type}({since_version(node)}) "
+                f"node with name '{node.name}'",
                 node=node.name,
                 op_type=node.op_type,
             )

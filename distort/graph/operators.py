@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+from .ir import Node
 from .onnx_parts import schema
 
 
@@ -67,3 +68,9 @@ def _parameter(formal: Any) -> Parameter:
     return Parameter(
         formal.name, formal.type_str, option == "Variadic", bool(formal.is_homogeneous), option == "Single"
     )
+
+
+def since_version(node: Node) -> int:
+    """The version of a node's operator, as errors name it; its opset where onnx has no schema of it."""
+    found = operator(node.domain, node.op_type, node.opset)
+    return node.opset if found is None else found.since
