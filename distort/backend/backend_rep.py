@@ -32,9 +32,14 @@ class OnnxRuntimeBackendRep(BackendRep):
                 )
         arguments = self._session.get_inputs()
         if isinstance(inputs, list):
-            feeds = {argument.name: inputs[i] for i, argument in enumerate(arguments)}
+            feeds = {argument.name: _array(inputs[i]) for i, argument in enumerate(arguments)}
         elif len(arguments) != 1:
             raise RuntimeError(f"Model expect {len(arguments)} inputs")
         else:
-            feeds = {arguments[0].name: np.asarray(inputs) if isinstance(inputs, np.generic) else inputs}
+            feeds = {arguments[0].name: _array(inputs)}
         return self._session.run(None, feeds, options)
+
+
+def _array(value: Any) -> Any:
+    """A numpy scalar, which sessions don't take, as an array."""
+    return np.asarray(value) if isinstance(value, np.generic) else value

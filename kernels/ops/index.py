@@ -325,6 +325,21 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
             "RoiAlign",
         ),
     },
+    "sequences": {
+        "": (
+            "ConcatFromSequence",
+            "Optional",
+            "OptionalGetElement",
+            "OptionalHasElement",
+            "SequenceAt",
+            "SequenceConstruct",
+            "SequenceEmpty",
+            "SequenceErase",
+            "SequenceInsert",
+            "SequenceLength",
+            "SplitToSequence",
+        ),
+    },
     "shape": {
         "": (
             "Expand",
@@ -360,6 +375,19 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
         "": (
             "LpNormalization",
             "MeanVarianceNormalization",
+        ),
+    },
+    "strings": {
+        "": (
+            "RegexFullMatch",
+            "StringConcat",
+            "StringNormalizer",
+            "StringSplit",
+        ),
+    },
+    "tfidf": {
+        "": (
+            "TfIdfVectorizer",
         ),
     },
     "training": {

@@ -138,11 +138,12 @@ def multinomial(xp: Any, x: Any, *, dtype: int, sample_size: int, generator: np.
     return xp.clip(found, 0, classes - 1).astype(DTYPE_OF[dtype])
 
 
-def _training_dropout(xp: Any, x: Any, ratio: float, generator: np.random.Generator | None) -> tuple[Any, Any]:
+def _training_dropout(xp: Any, x: Any, ratio: float, generator: np.random.RandomState | None) -> tuple[Any, Any]:
     """x with each element zeroed with probability ``ratio`` and the others scaled by 1 / (1 - ratio); what was kept."""
     if not 0 <= ratio < 1:
         raise InvalidInput(f"ratio is {ratio}, expected in [0, 1)")
-    kept = xp.asarray(_draw(generator).random(x.shape, dtype=np.float32) >= np.float32(ratio))
+    drawn = _Shared.generator.random(x.shape) if generator is None else generator.random_sample(x.shape)
+    kept = xp.asarray(drawn >= ratio)
     wide = working(xp, x)
     return rounded(xp, xp.where(kept, wide / wide.dtype.type(1 - ratio), wide.dtype.type(0)), x), kept
 
@@ -179,7 +180,8 @@ def dropout_10(xp: Any, x: Any, ratio: Any = None, *, n_outputs: int = 1) -> Any
 
 
 def _prepare_dropout(*, seed: int | None = None) -> dict[str, Any]:
-    return {"generator": _generator(seed)}
+    """The generator is numpy's older one: the standard's own examples of Dropout are drawn from it."""
+    return {"generator": None if seed is None else np.random.RandomState(seed & 0xFFFFFFFF)}
 
 
 @kernel("Dropout", 12, host=(1, 2), prepare=_prepare_dropout)
@@ -189,7 +191,7 @@ def dropout(
     ratio: Any = None,
     training: Any = None,
     *,
-    generator: np.random.Generator | None,
+    generator: np.random.RandomState | None,
     n_outputs: int = 1,
 ) -> Any:
     train = training is not None and bool(training.reshape(()).item())

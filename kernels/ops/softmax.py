@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distort.kernels.errors import InvalidInput
-from distort.kernels.ops.elementwise import working
+from distort.kernels.ops.elementwise import is_half
 from distort.kernels.ops.shape import axis_of
 from distort.kernels.registry import kernel
 
@@ -17,15 +17,22 @@ from distort.kernels.registry import kernel
 _BLOCK = 1 << 16
 
 
+def _sum(xp: Any, x: Any, axis: int) -> Any:
+    """Sums are made in float32 for the 16-bit floats, and are of x's dtype like every step of the standard's body."""
+    if is_half(x):
+        return xp.sum(x, axis=axis, keepdims=True, dtype=xp.float32).astype(x.dtype)
+    return xp.sum(x, axis=axis, keepdims=True)
+
+
 def _softmax(xp: Any, x: Any, axis: int, out: Any) -> None:
     xp.subtract(x, xp.max(x, axis=axis, keepdims=True), out=out)
     xp.exp(out, out=out)
-    xp.divide(out, xp.sum(out, axis=axis, keepdims=True), out=out)
+    xp.divide(out, _sum(xp, out, axis), out=out)
 
 
 def _log_softmax(xp: Any, x: Any, axis: int, out: Any) -> None:
     xp.subtract(x, xp.max(x, axis=axis, keepdims=True), out=out)
-    xp.subtract(out, xp.log(xp.sum(xp.exp(out), axis=axis, keepdims=True)), out=out)
+    xp.subtract(out, xp.log(_sum(xp, xp.exp(out), axis)), out=out)
 
 
 def _hardmax(xp: Any, x: Any, axis: int, out: Any) -> None:
@@ -36,16 +43,15 @@ def _hardmax(xp: Any, x: Any, axis: int, out: Any) -> None:
 
 def _along(xp: Any, x: Any, axis: int, formula: Callable[[Any, Any, int, Any], None]) -> Any:
     """The formula along one axis; large tensors a few rows at a time where the axis is the last."""
-    wide = working(xp, x)
-    out = xp.empty(wide.shape, dtype=wide.dtype)
+    out = xp.empty(x.shape, dtype=x.dtype)
     if x.size > _BLOCK and axis == x.ndim - 1 and xp is np and x.flags.c_contiguous:
-        rows, results = (array.reshape(-1, x.shape[-1]) for array in (wide, out))
+        rows, results = (array.reshape(-1, x.shape[-1]) for array in (x, out))
         step = max(_BLOCK // x.shape[-1], 1)
         for start in range(0, len(rows), step):
             formula(xp, rows[start : start + step], 1, results[start : start + step])
     elif x.size:
-        formula(xp, wide, axis, out)
-    return out if out.dtype == x.dtype else out.astype(x.dtype)
+        formula(xp, x, axis, out)
+    return out
 
 
 def _register(op_type: str, formula: Callable[[Any, Any, int, Any], None]) -> None:

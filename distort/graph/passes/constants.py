@@ -104,8 +104,10 @@ def _least_nbytes(node: Node, values: list[Any]) -> float:
     if kind == "Tile" and values[1].size == first.ndim:
         return float(np.prod(values[1].astype(np.float64))) * float(first.nbytes)
     if kind == "Range":
-        with np.errstate(all="ignore"):
-            count = abs(float(values[1] - first) / float(values[2] or 1))
+        if any(value is None or value.size != 1 for value in values):
+            return 0
+        start, limit, delta = (float(value.reshape(())) for value in values)
+        count = abs((limit - start) / (delta or 1))
         return count * first.itemsize if np.isfinite(count) else 0
     if kind == "OneHot":
         return float(first.size) * float(values[1].reshape(-1)[0]) * float(values[2].itemsize)
