@@ -76,6 +76,11 @@ def load_model(
         model = reader.read_model(proto, path, external_folder, external)
         check_model(model, proto, has_kernel)
         expand(model, has_kernel)
+        if any(node.op_type == "Gradient" for node in missing_kernels(model.graph)):
+            from distort.graph.gradient import expand_gradients
+
+            expand_gradients(model)
+            expand(model, has_kernel)
     except ModelError as error:
         if path is not None and not error.text.startswith("Load model"):
             raise ModelError(error.status, f"Load model from {path} failed:{error.text}") from error

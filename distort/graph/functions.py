@@ -189,6 +189,17 @@ class _Renaming:
             )
 
 
+def inlined(
+    node: Node, types: Mapping[str, ValueType], opsets: Mapping[str, int], prefix: str, taken: set[str]
+) -> list[Node] | None:
+    """The body of a node's operator in the node's place, its inner names under ``prefix``; None where it has none."""
+    function = schema_function(node, types)
+    if function is None:
+        return None
+    renaming = _Renaming(prefix, taken, node, function, opsets)
+    return [*(renaming.node(item) for item in function.nodes), *renaming.passed_through()]
+
+
 def schema_function(node: Node, types: Mapping[str, ValueType]) -> Function | None:
     """The body that an operator's schema gives for this node, or None."""
     found = schema(node.op_type, node.domain, node.opset)
