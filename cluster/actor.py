@@ -31,7 +31,7 @@ class StagePayload:
     graph: Graph
     outputs: tuple[str, ...]
     threads: int  # 0: the library's default
-    kernel_modules: tuple[str, ...] = ()  # modules that register custom kernels
+    custom_kernels: bytes = b""  # kernels that the user registered, pickled
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +77,10 @@ class StageActor:
 
     def load(self, payload: StagePayload, *weights: dict[str, Any]) -> dict[str, Any]:
         """Lower the stage. ``weights`` are mapped read-only from the object store. Returns the actor's facts."""
-        import importlib
+        if payload.custom_kernels:
+            from distort.cluster.custom_kernels import unpack
 
-        for module in payload.kernel_modules:
-            importlib.import_module(module)
+            unpack(payload.custom_kernels)
         if payload.threads:
             from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 

@@ -18,6 +18,7 @@ _MODULES = {
     "iobinding": ("IOBinding",),
     "options": ("RunOptions", "SessionOptions"),
     "metadata": ("ModelMetadata", "NodeArg"),
+    "custom_operators": ("TensorSpec", "register_kernel", "unregister_kernel"),
     "devices": ("OrtDevice", "OrtMemoryInfo"),
     "ortvalue": ("OrtValue",),
     "sparse": ("SparseTensor",),

@@ -316,6 +316,7 @@ def _require_kernels(graph: Graph) -> None:
 def stage_payloads(graph: Graph, plan: Plan) -> tuple[list[Any], dict[str, Any]]:
     """What each stage's actor is sent, and the weights that travel by themselves."""
     from distort.cluster.actor import StagePayload
+    from distort.cluster.custom_kernels import pack
 
     session = uuid.uuid4().hex[:12]
     payloads = []
@@ -327,7 +328,8 @@ def stage_payloads(graph: Graph, plan: Plan) -> tuple[list[Any], dict[str, Any]]
                 weights[name] = value
                 del part.initializers[name]
         part.types = {}
-        payloads.append(StagePayload(session, stage.index, part, tuple(part.outputs), stage.device.threads))
+        custom = pack(part)
+        payloads.append(StagePayload(session, stage.index, part, tuple(part.outputs), stage.device.threads, custom))
     return payloads, weights
 
 

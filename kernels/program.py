@@ -232,19 +232,9 @@ class Program:
                     _while_running(step.node, error.text), node=step.node.label(), op_type=step.node.op_type
                 ) from error
             raise
-        except MemoryError:
-            raise
-        except (
-            ValueError,
-            TypeError,
-            IndexError,
-            ArithmeticError,
-            KeyError,
-            AttributeError,
-            NotImplementedError,
-        ) as error:
+        except Exception as error:
             raise KernelError(
-                _while_running(step.node, str(error)), node=step.node.label(), op_type=step.node.op_type
+                _while_running(step.node, _text_of(error)), node=step.node.label(), op_type=step.node.op_type
             ) from error
         if step.single and not isinstance(results, tuple):
             results = (results,)
@@ -264,6 +254,14 @@ def evaluate_node(node: Node, inputs: Sequence[Any]) -> tuple[Any, ...]:
     graph.nodes = [replace(node, inputs=names)]
     feeds = {name: value for name, value in zip(names, inputs, strict=True) if name}
     return tuple(Program(graph).run(feeds))
+
+
+#: exceptions whose text says enough: numpy's and Python's own of what an operation can't do with its operands
+_PLAIN = (ValueError, TypeError, IndexError, ArithmeticError, AttributeError, MemoryError)
+
+
+def _text_of(error: Exception) -> str:
+    return str(error) if isinstance(error, _PLAIN) and str(error) else f"{type(error).__name__}: {error}"
 
 
 def _while_running(node: Node, text: str) -> str:

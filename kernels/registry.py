@@ -47,6 +47,7 @@ class Kernel:
 
 
 _KERNELS: dict[tuple[str, str, str], list[Kernel]] = {}  # (domain, operator, device) -> by since, ascending
+_CUSTOM: dict[tuple[str, str, str], list[Kernel]] = {}  # the same for kernels that users add; they come first
 _SOUGHT: set[tuple[str, str]] = set()  # operators whose family was imported, or that have none
 _ALL_DOMAINS_ALIASES = {"ai.onnx": ""}
 
@@ -65,15 +66,8 @@ def kernel(
     module = _importing()
 
     def register(function: KernelFunction) -> KernelFunction:
-        keyword_only = _keyword_only(function)
-        special = tuple(name for name in keyword_only if name in _SPECIAL)
-        takes = function if prepare is None else prepare
-        parameters = frozenset(_keyword_only(takes)) - frozenset(_SPECIAL)
-        any_attribute = bool(takes.__code__.co_flags & 0x08)  # **kwargs
         for version in since if isinstance(since, tuple) else (since,):
-            entry = Kernel(
-                domain, op_type, version, device, function, parameters, special, any_attribute, host, prepare, module
-            )
+            entry = entry_of(domain, op_type, version, device, function, host, prepare, module)
             known = _KERNELS.setdefault((domain, op_type, device), [])
             if any(other.since == version for other in known):
                 raise ValueError(f"two kernels for {domain or 'ai.onnx'}:{op_type}({version}) on {device}")
@@ -82,6 +76,46 @@ def kernel(
         return function
 
     return register
+
+
+def entry_of(
+    domain: str,
+    op_type: str,
+    since: int,
+    device: str,
+    function: KernelFunction,
+    host: tuple[int, ...] = (),
+    prepare: Callable[..., dict[str, Any]] | None = None,
+    module: str = "",
+) -> Kernel:
+    """A kernel with what its signature says of it."""
+    keyword_only = _keyword_only(function)
+    special = tuple(name for name in keyword_only if name in _SPECIAL)
+    takes = function if prepare is None else prepare
+    parameters = frozenset(_keyword_only(takes)) - frozenset(_SPECIAL)
+    any_attribute = bool(takes.__code__.co_flags & 0x08)  # **kwargs
+    return Kernel(domain, op_type, since, device, function, parameters, special, any_attribute, host, prepare, module)
+
+
+def add_custom(entry: Kernel) -> None:
+    """Add a user's kernel; it replaces the one that it is a new form of, and goes before our own."""
+    known = _CUSTOM.setdefault((entry.domain, entry.op_type, entry.device), [])
+    known[:] = sorted([other for other in known if other.since != entry.since] + [entry], key=lambda k: k.since)
+
+
+def remove_custom(domain: str, op_type: str, since: int, device: str) -> bool:
+    """Forget a user's kernel; whether there was one."""
+    known = _CUSTOM.get((domain, op_type, device), [])
+    kept = [other for other in known if other.since != since]
+    found = len(kept) < len(known)
+    known[:] = kept
+    return found
+
+
+def custom_of(domain: str, op_type: str) -> list[Kernel]:
+    """A user's kernels for an operator, for every device and version."""
+    domain = _ALL_DOMAINS_ALIASES.get(domain, domain)
+    return [entry for key, entries in _CUSTOM.items() if key[:2] == (domain, op_type) for entry in entries]
 
 
 def _importing() -> str:
@@ -102,12 +136,13 @@ def find(domain: str, op_type: str, opset: int, device: str = "cpu") -> Kernel |
     domain = _ALL_DOMAINS_ALIASES.get(domain, domain)
     if (domain, op_type) not in _SOUGHT:
         _seek(domain, op_type)
-    for where in (device, "any"):
-        known = _KERNELS.get((domain, op_type, where))
-        if known:
-            position = bisect_right(known, opset, key=lambda item: item.since)
-            if position:
-                return known[position - 1]
+    for kernels in (_CUSTOM, _KERNELS) if _CUSTOM else (_KERNELS,):
+        for where in (device, "any"):
+            known = kernels.get((domain, op_type, where))
+            if known:
+                position = bisect_right(known, opset, key=lambda item: item.since)
+                if position:
+                    return known[position - 1]
     return None
 
 

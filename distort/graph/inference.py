@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from . import type_hooks
 from .ir import Graph, Model, Node, SparseInitializer
 from .onnx_parts import native, protobuf
 from .operators import operator
@@ -32,13 +33,36 @@ def infer(model: Model, dims: Mapping[str, int] | None = None) -> list[str]:
         if name not in graph.types:
             graph.types[name] = _type_of(value)
     try:
-        found = inferred_types(model)
+        _take(graph, inferred_types(model))
+        # what a hook says of one operator's outputs lets onnx go on from there, up to the next such operator
+        while type_hooks.any_for(graph.nodes) and _ask_hooks(graph):
+            _take(graph, inferred_types(model))
     except InferenceFailed as error:
         return [f"shapes were not inferred: {error}"]
+    return []
+
+
+def _take(graph: Graph, found: Mapping[str, ValueType]) -> None:
     for name, value_type in found.items():
         known = graph.types.get(name)
         graph.types[name] = value_type if known is None else _merged(known, value_type)
-    return []
+
+
+def _ask_hooks(graph: Graph) -> bool:
+    """Types of operators with a hook, where they are not known; whether there were new ones."""
+    news = False
+    for node in graph.nodes:
+        if any(name and not _is_shaped(graph.types.get(name)) for name in node.outputs):
+            for name, found in (type_hooks.outputs_of(node, graph.types) or {}).items():
+                known = graph.types.get(name)
+                merged = found if known is None else _merged(known, found)
+                news |= merged != known
+                graph.types[name] = merged
+    return news
+
+
+def _is_shaped(known: ValueType | None) -> bool:
+    return known is not None and getattr(known, "shape", ()) is not None
 
 
 class InferenceFailed(ValueError):

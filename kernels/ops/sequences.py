@@ -5,6 +5,7 @@ Lists are never changed in place: two values of a model may share one.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -100,11 +101,11 @@ def split_to_sequence(xp: Any, x: Any, split: Any = None, *, axis: int = 0, keep
         if any(size < 0 for size in sizes) or sum(sizes) != total:
             raise InvalidInput(f"split sizes {sizes} don't add up to axis {axis} of shape {list(x.shape)}")
         bounds = [0, *np.cumsum(sizes).tolist()]
-    return [x[(*before, slice(start, end))] for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [x[(*before, slice(start, end))] for start, end in pairwise(bounds)]
 
 
 @kernel("Optional", 15)
-def optional(xp: Any, x: Any = None, *, type: Any = None) -> Any:  # noqa: A002  # ONNX's name of the attribute
+def optional(xp: Any, x: Any = None, *, type: Any = None) -> Any:  # ONNX's name of the attribute
     if x is None and type is None:
         raise InvalidInput("Optional without an input needs the attribute 'type'")
     return x
