@@ -83,6 +83,8 @@ def translate(error: BaseException) -> Exception | None:
     if kernels is not None and isinstance(error, kernels.KernelError):
         if isinstance(error, kernels.InvalidInput):
             return make("INVALID_ARGUMENT", error.text)
+        if isinstance(error, kernels.InvalidGraph):
+            return make("INVALID_GRAPH", error.text)
         if isinstance(error, kernels.MissingKernel):
             return make("NOT_IMPLEMENTED", error.text)
         return make("FAIL", error.text)

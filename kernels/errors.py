@@ -24,6 +24,10 @@ class MissingKernel(KernelError):
     """No kernel for a node's operator and version."""
 
 
+class InvalidGraph(KernelError):
+    """A node that no kernel could run whatever its inputs hold: too few of them, or too many."""
+
+
 class RunCancelled(KernelError):
     """The run was told to stop (``RunOptions.terminate``)."""
 

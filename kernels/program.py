@@ -6,6 +6,7 @@ slot is emptied after its last reader, so that memory is freed as soon as nobody
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from distort.graph.ir import Graph, Node, SparseInitializer
 from distort.graph.operators import since_version
 from distort.graph.types import DTYPE_OF, TensorType
 from distort.kernels import adapters
-from distort.kernels.errors import KernelError, MissingKernel, RunCancelled
+from distort.kernels.errors import InvalidGraph, InvalidInput, KernelError, MissingKernel, RunCancelled
 from distort.kernels.registry import Kernel, find
 
 
@@ -81,6 +82,8 @@ class Body:
         return xp.zeros((0, *sizes), dtype=DTYPE_OF[known.element])
 
     def __call__(self, *inputs: Any) -> list[Any]:
+        if len(inputs) != self.n_inputs:
+            raise InvalidInput(f"the body has {self.n_inputs} inputs, and {len(inputs)} are given to it")
         return self._program.run_values([*inputs, *self._captured], self._scope)
 
 
@@ -132,6 +135,7 @@ class Program:
                 node=node.name,
                 op_type=node.op_type,
             )
+        _check_inputs(node, entry)
         for name, value in constants.items():
             self._template[self._slot(name)] = value
         captured = node.captured()
@@ -254,6 +258,20 @@ def evaluate_node(node: Node, inputs: Sequence[Any]) -> tuple[Any, ...]:
     graph.nodes = [replace(node, inputs=names)]
     feeds = {name: value for name, value in zip(names, inputs, strict=True) if name}
     return tuple(Program(graph).run(feeds))
+
+
+def _check_inputs(node: Node, entry: Kernel) -> None:
+    """Operators without a schema (those of other domains) have had nobody count their inputs."""
+    least, most = entry.n_inputs
+    # before a list of any length Python has no defaults: an input there may be absent all the same
+    if not least <= len(node.inputs) <= most or (most < sys.maxsize and not all(node.inputs[:least])):
+        takes = f"{least}" if least == most else f"{least} or more" if most == sys.maxsize else f"{least} to {most}"
+        given = ", ".join(name or "(absent)" for name in node.inputs) or "none"
+        raise InvalidGraph(
+            f"{node.op_type}({node.opset}), node '{node.name}', takes {takes} inputs, given are {given}",
+            node=node.name,
+            op_type=node.op_type,
+        )
 
 
 #: exceptions whose text says enough: numpy's and Python's own of what an operation can't do with its operands

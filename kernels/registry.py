@@ -44,6 +44,7 @@ class Kernel:
     host: tuple[int, ...]  # positions of inputs that stay on the host
     prepare: Callable[..., dict[str, Any]] | None = None  # attributes -> keywords of ``function``, once a node
     module: str = ""  # whose import registered it
+    n_inputs: tuple[int, int] = (0, sys.maxsize)  # least, most
 
 
 _KERNELS: dict[tuple[str, str, str], list[Kernel]] = {}  # (domain, operator, device) -> by since, ascending
@@ -94,7 +95,13 @@ def entry_of(
     takes = function if prepare is None else prepare
     parameters = frozenset(_keyword_only(takes)) - frozenset(_SPECIAL)
     any_attribute = bool(takes.__code__.co_flags & 0x08)  # **kwargs
-    return Kernel(domain, op_type, since, device, function, parameters, special, any_attribute, host, prepare, module)
+    code = function.__code__
+    n_positional = code.co_argcount - 1  # without xp
+    least = max(n_positional - len(function.__defaults__ or ()), 0)
+    n_inputs = (least, sys.maxsize if code.co_flags & 0x04 else n_positional)  # 0x04: *inputs
+    return Kernel(
+        domain, op_type, since, device, function, parameters, special, any_attribute, host, prepare, module, n_inputs
+    )
 
 
 def add_custom(entry: Kernel) -> None:

@@ -29,9 +29,10 @@ def check_arity(node: Node, schema: Operator) -> None:
                 f"{named} with schema({schema.domain}::{schema.op_type}:{schema.since}) has {what} size "
                 f"{len(names)} not in range [min={least}, max={most}]."
             )
-        if "" in names:
-            for position, (name, formal) in enumerate(zip(names, formals, strict=False)):
-                if not name and formal.single:
+        if "" in names and formals:
+            for position, name in enumerate(names):
+                formal = formals[min(position, len(formals) - 1)]
+                if not name and (formal.single or (formal.variadic and what == "input")):
                     raise BadNode(
                         f"Node ({node.name})'s {what} {position} is marked single but has an empty string in the graph"
                     )
@@ -43,7 +44,8 @@ def check_attributes(node: Node, schema: Operator) -> None:
         if declared is None:
             raise BadNode(f"Unrecognized attribute: {name} for operator {node.op_type}")
         actual = _attribute_type(value)
-        if actual and actual != declared[0]:
+        empty_list = isinstance(value, list) and not value
+        if (actual and actual != declared[0]) or (empty_list and not declared[0].endswith("S")):
             raise BadNode(
                 f"Mismatched attribute type in '{node.name} : {name}'. Expected: '{declared[0]}', actual: '{actual}'"
             )

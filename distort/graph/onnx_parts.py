@@ -53,6 +53,8 @@ def native() -> Any:
 def schema(op_type: str, domain: str, opset: int) -> Any | None:
     """The schema of an operator at an opset version of its domain, or None where onnx has none."""
     defs = native().defs
+    if not 0 < opset < 1 << 31 or not isinstance(op_type, str) or not isinstance(domain, str):
+        return None  # text that is no UTF-8 is bytes
     try:
         found = defs.get_schema(op_type, opset, domain)
     except defs.SchemaError:

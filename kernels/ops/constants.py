@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from distort.graph.ir import SparseInitializer
-from distort.graph.types import DTYPE_OF
 from distort.kernels.errors import InvalidInput
+from distort.kernels.ops.elementwise import dtype_of
+from distort.kernels.ops.shape import vector
 from distort.kernels.registry import kernel
 
 
@@ -61,7 +62,7 @@ def dense(sparse: SparseInitializer) -> np.ndarray[Any, Any]:
 
 @kernel("ConstantOfShape", 9, host=(0,))
 def constant_of_shape(xp: Any, shape: Any, *, value: Any = None) -> Any:
-    sizes = tuple(shape.tolist())
+    sizes = tuple(vector(shape, "the shape of ConstantOfShape"))
     if any(size < 0 for size in sizes):
         raise InvalidInput(f"ConstantOfShape can't make shape {list(sizes)}")
     if value is None:
@@ -77,7 +78,7 @@ def constant_of_shape(xp: Any, shape: Any, *, value: Any = None) -> Any:
 def eye_like(xp: Any, x: Any, *, dtype: int | None = None, k: int = 0) -> Any:
     if x.ndim != 2:
         raise InvalidInput(f"EyeLike needs a matrix, not shape {list(x.shape)}")
-    return xp.eye(*x.shape, k=k, dtype=x.dtype if dtype is None else DTYPE_OF[dtype])
+    return xp.eye(*x.shape, k=k, dtype=x.dtype if dtype is None else dtype_of(dtype))
 
 
 @kernel("Range", 11, host=(0, 1, 2))

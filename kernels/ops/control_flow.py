@@ -58,6 +58,8 @@ def scan(
     scan_output_directions: list[int] | None = None,
 ) -> Any:
     n_state = len(inputs) - num_scan_inputs
+    if any(value is None for value in inputs) or n_state < 0:
+        raise InvalidInput(f"Scan needs {max(num_scan_inputs, len(inputs))} inputs that are present")
     state, sequences = list(inputs[:n_state]), []
     for position, value in enumerate(inputs[n_state:]):
         moved = xp.moveaxis(value, axis_of(_direction(scan_input_axes, position), value.ndim), 0)

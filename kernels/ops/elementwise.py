@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from distort.graph.types import DTYPE_OF
 from distort.kernels.errors import InvalidInput
 from distort.kernels.registry import kernel
 
@@ -18,6 +19,14 @@ _BLOCK = 16384
 def as_array(xp: Any, value: Any) -> Any:
     """A ufunc on 0-d arrays returns a scalar; kernels return arrays."""
     return value if value.ndim else xp.asarray(value)
+
+
+def dtype_of(element: int) -> np.dtype[Any]:
+    """The dtype of an attribute that is an ONNX element type. Raises InvalidInput for a number that is none."""
+    found = DTYPE_OF.get(element)
+    if found is None:
+        raise InvalidInput(f"{element} is no element type")
+    return found
 
 
 def is_half(x: Any) -> bool:

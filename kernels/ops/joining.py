@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from distort.kernels.errors import InvalidInput
-from distort.kernels.ops.shape import axes_of, axis_of
+from distort.kernels.ops.shape import axes_of, axis_of, vector
 from distort.kernels.registry import kernel
 
 
@@ -37,7 +37,7 @@ def split(xp: Any, x: Any, sizes: Any = None, *, axis: int = 0, n_outputs: int) 
             raise InvalidInput(f"Split can't cut axis {axis} of shape {list(x.shape)} into {n_outputs} equal parts")
         parts = [total // n_outputs] * n_outputs
     else:
-        parts = sizes.tolist()
+        parts = vector(sizes, "split")
     return _cut(x, position, parts, n_outputs)
 
 
@@ -48,9 +48,11 @@ def split_18(
     """The last part is smaller where ``num_outputs`` does not divide the axis."""
     position = axis_of(axis, x.ndim)
     if sizes is not None:
-        return _cut(x, position, sizes.tolist(), n_outputs)
+        return _cut(x, position, vector(sizes, "split"), n_outputs)
     count = n_outputs if num_outputs is None else num_outputs
     total = x.shape[position]
+    if not n_outputs <= count <= max(total, n_outputs):
+        raise InvalidInput(f"Invalid num_outputs value of {count}. Size of dimension being split is {total}")
     part = -(-total // count)
     parts = [max(min(part, total - i * part), 0) for i in range(count)]
     return _cut(x, position, parts, n_outputs)
@@ -71,9 +73,9 @@ def _cut(x: Any, axis: int, parts: list[int], n_outputs: int) -> tuple[Any, ...]
 @kernel("Slice", host=(1, 2, 3, 4))
 def slice_tensor(xp: Any, x: Any, starts: Any, ends: Any, axes: Any = None, steps: Any = None) -> Any:
     """A view; bounds are clamped as Python clamps them, and with a negative step an end may lie before item 0."""
-    firsts, lasts = starts.tolist(), ends.tolist()
+    firsts, lasts = vector(starts, "starts"), vector(ends, "ends")
     chosen = range(len(firsts)) if axes is None else axes_of(axes, x.ndim)
-    strides = [1] * len(firsts) if steps is None else steps.tolist()
+    strides = [1] * len(firsts) if steps is None else vector(steps, "steps")
     if not len(firsts) == len(lasts) == len(chosen) == len(strides) or len(firsts) > x.ndim:
         raise InvalidInput(f"Slice has {len(firsts)} starts, {len(lasts)} ends, {len(chosen)} axes for rank {x.ndim}")
     index = [slice(None)] * x.ndim
@@ -114,7 +116,7 @@ def pad(xp: Any, x: Any, pads: Any, value: Any = None, axes: Any = None, *, mode
     if mode not in _MODES:
         raise InvalidInput(f"Pad has no mode {mode!r}")
     chosen = tuple(range(x.ndim)) if axes is None else axes_of(axes, x.ndim)
-    amounts = pads.tolist()
+    amounts = vector(pads, "pads")
     if len(amounts) != 2 * len(chosen):
         raise InvalidInput(f"Pad has {len(amounts)} pads for {len(chosen)} axes")
     widths = [(0, 0)] * x.ndim

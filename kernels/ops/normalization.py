@@ -9,8 +9,8 @@ import math
 from types import ModuleType
 from typing import Any
 
-from distort.graph.types import DTYPE_OF
 from distort.kernels.errors import InvalidInput
+from distort.kernels.ops.elementwise import dtype_of
 from distort.kernels.registry import kernel
 
 Array = Any
@@ -71,7 +71,7 @@ def _rows(xp: ModuleType, x: Array, axis: int) -> tuple[Array, tuple[int, ...]]:
 def _statistic(x: Array, value: Array, shape: tuple[int, ...], stash_type: int) -> Array:
     if x.dtype.itemsize == 8:
         return value.reshape(shape)
-    return value.reshape(shape).astype(DTYPE_OF[stash_type], copy=False)
+    return value.reshape(shape).astype(dtype_of(stash_type), copy=False)
 
 
 # onnxruntime had the operator in ai.onnx before opset 17

@@ -11,9 +11,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from distort.graph.types import DTYPE_OF
 from distort.kernels.errors import InvalidInput
 from distort.kernels.exact_products import centred, exact_pair, to_int32
+from distort.kernels.ops.elementwise import dtype_of
 from distort.kernels.registry import kernel
 
 Array = Any
@@ -61,12 +61,6 @@ def _same_shape(name: str, zero_point: Array | None, scale: Array) -> None:
         )
 
 
-def _element(number: int) -> np.dtype[Any]:
-    if number not in DTYPE_OF:
-        raise InvalidInput(f"element type {number} is not known")
-    return DTYPE_OF[number]
-
-
 def _is_integer(dtype: np.dtype[Any]) -> bool:
     return dtype.kind in "iu" or dtype.name in ("int4", "uint4", "int2", "uint2")  # numpy's kind of ml_dtypes is "V"
 
@@ -104,10 +98,10 @@ def quantize_linear(
     saturate: int = 1,
 ) -> Array:
     _same_shape("y_zero_point", y_zero_point, y_scale)
-    dtype = _element(output_dtype or 2) if y_zero_point is None else y_zero_point.dtype
-    if output_dtype and dtype != _element(output_dtype):
-        raise InvalidInput(f"output_dtype {_element(output_dtype)} differs from that of y_zero_point, {dtype}")
-    division = _element(precision) if precision else xp.dtype("float32")
+    dtype = dtype_of(output_dtype or 2) if y_zero_point is None else y_zero_point.dtype
+    if output_dtype and dtype != dtype_of(output_dtype):
+        raise InvalidInput(f"output_dtype {dtype_of(output_dtype)} differs from that of y_zero_point, {dtype}")
+    division = dtype_of(precision) if precision else xp.dtype("float32")
     if x.dtype.kind in "iu" and y_scale.dtype.kind in "iu":
         division = xp.dtype("float64")  # float32 can't hold every int32
     wide = xp.dtype("float32") if division.itemsize < 4 else division
@@ -137,7 +131,7 @@ def dequantize_linear(
     _same_shape("x_zero_point", x_zero_point, x_scale)
     if x_zero_point is not None and x_zero_point.dtype != x.dtype:
         raise InvalidInput(f"x_zero_point is {x_zero_point.dtype}, x is {x.dtype}")
-    dtype = _element(output_dtype) if output_dtype else x_scale.dtype
+    dtype = dtype_of(output_dtype) if output_dtype else x_scale.dtype
     scale, shape = _granular(xp, x, x_scale.astype(xp.float32, copy=False), axis, block_size, "x_scale")
     # int32 values less their zero point need more than float32's 24 bits until they are rounded once
     exact = xp.float64 if x.dtype.itemsize == 4 and x_zero_point is not None else xp.float32

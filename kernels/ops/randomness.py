@@ -13,7 +13,7 @@ import numpy as np
 
 from distort.graph.types import DTYPE_OF
 from distort.kernels.errors import InvalidInput
-from distort.kernels.ops.elementwise import as_array, rounded, working
+from distort.kernels.ops.elementwise import as_array, dtype_of, rounded, working
 from distort.kernels.registry import kernel
 
 
@@ -110,7 +110,7 @@ def _prepare_bernoulli(*, dtype: int | None = None, seed: float | None = None) -
 def bernoulli(xp: Any, x: Any, *, dtype: int | None, generator: np.random.Generator | None) -> Any:
     """1 with the probability that x holds."""
     drawn = xp.asarray(_draw(generator).random(x.shape))
-    return as_array(xp, (drawn < x.astype(xp.float64)).astype(x.dtype if dtype is None else DTYPE_OF[dtype]))
+    return as_array(xp, (drawn < x.astype(xp.float64)).astype(x.dtype if dtype is None else dtype_of(dtype)))
 
 
 def _prepare_multinomial(*, dtype: int = 6, sample_size: int = 1, seed: float | None = None) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def multinomial(xp: Any, x: Any, *, dtype: int, sample_size: int, generator: np.
     offset = xp.arange(rows, dtype=xp.float64)[:, None]
     found = xp.searchsorted((reach + offset).ravel(), (drawn + offset).ravel(), side="right")
     found = found.reshape(rows, sample_size) - xp.arange(rows)[:, None] * classes
-    return xp.clip(found, 0, classes - 1).astype(DTYPE_OF[dtype])
+    return xp.clip(found, 0, classes - 1).astype(dtype_of(dtype))
 
 
 def _training_dropout(xp: Any, x: Any, ratio: float, generator: np.random.RandomState | None) -> tuple[Any, Any]:

@@ -10,10 +10,20 @@ from distort.kernels.errors import InvalidInput
 from distort.kernels.registry import kernel
 
 
+def vector(values: Any, what: str) -> list[int]:
+    """The entries of an integer vector that steers a kernel. Raises InvalidInput for another rank."""
+    if values.ndim != 1:
+        raise InvalidInput(f"{what} must be a vector, not a tensor of shape {list(values.shape)}")
+    found: list[int] = values.tolist()
+    return found
+
+
 def axes_of(axes: Any, rank: int) -> tuple[int, ...]:
     """Axes counted from the front; raises for one out of range or listed twice."""
     found = []
-    for axis in axes.tolist() if hasattr(axes, "tolist") else axes:
+    if hasattr(axes, "tolist"):
+        axes = vector(axes.reshape(1) if not axes.ndim else axes, "axes")
+    for axis in axes:
         if not -rank <= axis < rank:
             raise InvalidInput(f"axis {axis} is out of range for rank {rank}")
         found.append(axis + rank if axis < 0 else axis)
@@ -47,7 +57,7 @@ def size(xp: Any, x: Any) -> Any:
 
 @kernel("Reshape", host=(1,))
 def reshape(xp: Any, x: Any, target: Any, *, allowzero: int = 0, consumed_inputs: Any = None) -> Any:
-    sizes = target.tolist()
+    sizes = vector(target, "the shape of Reshape")
     if 0 in sizes and not allowzero:
         if any(size == 0 and position >= x.ndim for position, size in enumerate(sizes)):
             raise InvalidInput(f"0 in {sizes} copies a dimension that input shape {list(x.shape)} lacks")
@@ -101,7 +111,7 @@ def transpose(xp: Any, x: Any, *, perm: list[int] | None = None) -> Any:
 @kernel("Expand", 8, host=(1,))
 def expand(xp: Any, x: Any, target: Any) -> Any:
     """Two-sided broadcast: a 1 in ``target`` keeps the input's size."""
-    sizes = target.tolist()
+    sizes = vector(target, "the shape of Expand")
     try:
         return xp.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(sizes)))
     except ValueError:

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from distort.graph.types import DTYPE_OF
 from distort.kernels.errors import InvalidInput
-from distort.kernels.ops.elementwise import working
+from distort.kernels.ops.elementwise import dtype_of, working
 from distort.kernels.registry import kernel
 
 
@@ -105,7 +104,7 @@ def _window(op_type: str, coefficients: tuple[float, ...]) -> None:
         values = sum(factor * xp.cos(k * turn) for k, factor in enumerate(coefficients))
         if n == 1 and not periodic:
             values = xp.ones(1)  # the peak, as in every longer window of odd size
-        return xp.asarray(values).astype(DTYPE_OF[output_datatype])
+        return xp.asarray(values).astype(dtype_of(output_datatype))
 
     kernel(op_type, 17, host=(0,))(body)
 
@@ -137,4 +136,4 @@ def mel_weight_matrix(
         falling = (right - spectrum) / (right - centre)
     weights = np.where((spectrum >= left) & (spectrum <= centre), rising, 0.0)
     weights = np.where((spectrum > centre) & (spectrum < right), falling, weights)
-    return xp.asarray(weights.astype(DTYPE_OF[output_datatype]))
+    return xp.asarray(weights.astype(dtype_of(output_datatype)))
