@@ -23,7 +23,9 @@ from distort.graph.types import SparseTensorType, TensorType, element_of
 from distort.metadata import ModelMetadata, NodeArg
 from distort.options import SessionOptions
 from distort.ortvalue import OrtValue
+from distort.process import Settings
 from distort.profiling import Profiler
+from distort.seeding import seed_nodes
 
 _LEVELS = {
     GraphOptimizationLevel.ORT_DISABLE_ALL: "disable",
@@ -116,6 +118,8 @@ def _model(source: str | bytes, options: SessionOptions) -> Model:
     model = load_model(source, external=ExternalData(folder, options._external_files, replaced))
     _fix_dims(model, source, options)
     _replace_initializers(model, options)
+    if Settings.seed is not None:
+        seed_nodes(model, Settings.seed)
     return model
 
 

@@ -15,7 +15,7 @@ Array = Any
 _PILLOW_MODE = {"RGB": "RGB", "BGR": "RGB", "Grayscale": "L"}
 
 
-@kernel("ImageDecoder", since=20, host=(0,))
+@kernel("ImageDecoder", since=20, device="cpu", host=(0,))
 def image_decoder(xp: ModuleType, encoded_stream: Array, *, pixel_format: str = "RGB") -> Array:
     """uint8 bytes of a BMP, JPEG, JPEG 2000, PNG, PNM, TIFF or WebP file -> uint8 [height, width, channels]"""
     if pixel_format not in _PILLOW_MODE:

@@ -18,14 +18,9 @@ from distort.kernels.registry import kernel
 
 
 class _Shared:
-    """The generator of nodes without a seed; replaced when the user seeds it."""
+    """The generator of nodes without a seed."""
 
     generator = np.random.default_rng()
-
-
-def seed_unseeded(seed: int) -> None:
-    """Start the generator of nodes without a seed anew (onnxruntime's ``set_seed``)."""
-    _Shared.generator = np.random.default_rng(seed & 0xFFFFFFFFFFFFFFFF)
 
 
 def _generator(seed: float | int | None) -> np.random.Generator | None:

@@ -17,7 +17,7 @@ def _strings(items: list[str], shape: tuple[int, ...]) -> Any:
     return values.reshape(shape)
 
 
-@kernel("StringConcat", 20)
+@kernel("StringConcat", 20, device="cpu")
 def string_concat(xp: Any, x: Any, y: Any) -> Any:
     try:
         return np.asarray(x + y, dtype=object)
@@ -25,7 +25,7 @@ def string_concat(xp: Any, x: Any, y: Any) -> Any:
         raise InvalidInput(f"shapes {list(x.shape)} and {list(y.shape)} don't broadcast") from None
 
 
-@kernel("StringSplit", 20)
+@kernel("StringSplit", 20, device="cpu")
 def string_split(xp: Any, x: Any, *, delimiter: str = "", maxsplit: int | None = None) -> Any:
     """Parts along a new last axis, filled up with empty strings, and how many each string has.
 
@@ -49,7 +49,7 @@ def _prepare_match(*, pattern: str = "") -> dict[str, Any]:
         raise InvalidInput(f"Invalid regex pattern: '{pattern}' is no regular expression: {error}") from None
 
 
-@kernel("RegexFullMatch", 20, prepare=_prepare_match)
+@kernel("RegexFullMatch", 20, device="cpu", prepare=_prepare_match)
 def regex_full_match(xp: Any, x: Any, *, expression: re.Pattern[str]) -> Any:
     matched = [expression.fullmatch(text) is not None for text in x.reshape(-1).tolist()]
     return np.array(matched, dtype=bool).reshape(x.shape)
@@ -58,7 +58,7 @@ def regex_full_match(xp: Any, x: Any, *, expression: re.Pattern[str]) -> Any:
 _CHANGES = {"NONE": str, "LOWER": str.lower, "UPPER": str.upper}
 
 
-@kernel("StringNormalizer", 10)
+@kernel("StringNormalizer", 10, device="cpu")
 def string_normalizer(
     xp: Any,
     x: Any,

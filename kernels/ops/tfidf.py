@@ -107,7 +107,7 @@ def _levels(grams: list[tuple[Any, ...]], columns: list[int], words: dict[Any, i
     return levels
 
 
-@kernel("TfIdfVectorizer", 9, prepare=_prepare)
+@kernel("TfIdfVectorizer", 9, device="cpu", prepare=_prepare)
 def tfidf_vectorizer(
     xp: Any, x: Any, *, vocabulary: _Vocabulary, mode: str, shortest: int, skips: int, of_strings: bool
 ) -> Any:
