@@ -17,8 +17,8 @@ _DOMAINS = {
 }
 _HEAD = """# Operators
 
-Every version of every operator of onnx's domains, and what runs it; `python -m distort.kernels.table` writes it, and a test
-holds it against the registry.
+Every version of every operator of onnx's domains, and what runs it. `python -m distort.kernels.table`
+writes it; a test holds it against the registry.
 
 *CPU kernel* is the module and function beneath `kernels/ops/`. *GPU body*: `common` is the same function over cupy,
 `own` one for the GPU alone, `host` one over numpy whose inputs and outputs travel. *Compiled*: whether the
@@ -73,9 +73,8 @@ def _others() -> Iterator[str]:
     """Operators that onnx has no schema of."""
     known = schemas()
     yield "| operator | CPU kernel | GPU body | compiled |\n|---|---|---|---|\n"
-    names = {
-        (k.domain, k.op_type) for k in registered() if k.domain not in _DOMAINS or (k.domain, k.op_type) not in known
-    }
+    ours = (kernel for kernel in registered() if kernel.module.startswith("distort.kernels.ops."))
+    names = {(kernel.domain, kernel.op_type) for kernel in ours}.difference(known)
     for domain, op_type in sorted(names):
         kernel = find(domain, op_type, 1)
         if kernel is not None:
