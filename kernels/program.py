@@ -263,8 +263,7 @@ def evaluate_node(node: Node, inputs: Sequence[Any]) -> tuple[Any, ...]:
 def _check_inputs(node: Node, entry: Kernel) -> None:
     """Operators without a schema (those of other domains) have had nobody count their inputs."""
     least, most = entry.n_inputs
-    # before a list of any length Python has no defaults: an input there may be absent all the same
-    if not least <= len(node.inputs) <= most or (most < sys.maxsize and not all(node.inputs[:least])):
+    if not least <= len(node.inputs) <= most or not all(node.inputs[position] for position in entry.present):
         takes = f"{least}" if least == most else f"{least} or more" if most == sys.maxsize else f"{least} to {most}"
         given = ", ".join(name or "(absent)" for name in node.inputs) or "none"
         raise InvalidGraph(

@@ -45,6 +45,7 @@ class Kernel:
     prepare: Callable[..., dict[str, Any]] | None = None  # attributes -> keywords of ``function``, once a node
     module: str = ""  # whose import registered it
     n_inputs: tuple[int, int] = (0, sys.maxsize)  # least, most
+    present: tuple[int, ...] = ()  # positions that must not be absent: no default, and None not in the annotation
 
 
 _KERNELS: dict[tuple[str, str, str], list[Kernel]] = {}  # (domain, operator, device) -> by since, ascending
@@ -93,15 +94,35 @@ def entry_of(
     keyword_only = _keyword_only(function)
     special = tuple(name for name in keyword_only if name in _SPECIAL)
     takes = function if prepare is None else prepare
-    parameters = frozenset(_keyword_only(takes)) - frozenset(_SPECIAL)
+    # to ``prepare`` nothing but attributes is given, whatever they are called
+    parameters = frozenset(_keyword_only(takes)) - frozenset(_SPECIAL if prepare is None else ())
     any_attribute = bool(takes.__code__.co_flags & 0x08)  # **kwargs
     code = function.__code__
     n_positional = code.co_argcount - 1  # without xp
     least = max(n_positional - len(function.__defaults__ or ()), 0)
     n_inputs = (least, sys.maxsize if code.co_flags & 0x04 else n_positional)  # 0x04: *inputs
+    names = code.co_varnames[1 : 1 + least]
+    # before a list of any length Python has no defaults: an input there may be absent all the same
+    present = tuple(i for i, name in enumerate(names) if not code.co_flags & 0x04 and not _takes_none(function, name))
     return Kernel(
-        domain, op_type, since, device, function, parameters, special, any_attribute, host, prepare, module, n_inputs
+        domain,
+        op_type,
+        since,
+        device,
+        function,
+        parameters,
+        special,
+        any_attribute,
+        host,
+        prepare,
+        module,
+        n_inputs,
+        present,
     )
+
+
+def _takes_none(function: KernelFunction, name: str) -> bool:
+    return "None" in str(function.__annotations__.get(name, ""))
 
 
 def add_custom(entry: Kernel) -> None:

@@ -80,6 +80,22 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
             "TransposeMatMul",
         ),
     },
+    "contrib_qlinear": {
+        "com.microsoft": (
+            "NhwcMaxPool",
+            "QLinearAdd",
+            "QLinearAveragePool",
+            "QLinearConcat",
+            "QLinearConv",
+            "QLinearGlobalAveragePool",
+            "QLinearLeakyRelu",
+            "QLinearMul",
+            "QLinearReduceMean",
+            "QLinearSigmoid",
+            "QLinearSoftmax",
+            "QLinearWhere",
+        ),
+    },
     "contrib_recurrent": {
         "com.microsoft": (
             "DynamicQuantizeLSTM",

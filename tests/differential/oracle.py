@@ -70,6 +70,19 @@ def assert_same(got: Any, want: Any, rtol: float = 1e-4, atol: float = 1e-5) -> 
         np.testing.assert_allclose(got.astype(wide), want.astype(wide), rtol=rtol, atol=atol)
 
 
+def answers(
+    op_type: str,
+    inputs: Sequence[Any],
+    attributes: Mapping[str, Any] | None = None,
+    *,
+    constant: Sequence[int] = (),
+    **model: Any,
+) -> list[Any]:
+    """What distort alone answers: for what onnxruntime's documentation defines and its CPU kernel lacks."""
+    session = distort.InferenceSession(one_node_model(op_type, inputs, attributes, constant=constant, **model))
+    return list(session.run(None, feeds_of(inputs, constant)))
+
+
 def against_onnxruntime(
     op_type: str,
     inputs: Sequence[Any],
