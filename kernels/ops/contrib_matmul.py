@@ -69,7 +69,7 @@ def fused_gemm(
     return y
 
 
-def _unpacked(xp: ModuleType, packed: Array, bits: int) -> Array:
+def unpacked(xp: ModuleType, packed: Array, bits: int) -> Array:
     """uint8 [..., bytes] -> uint8 [..., bytes * 8 / bits], the lowest bits first."""
     if bits == 8:
         return packed
@@ -114,7 +114,7 @@ def matmul_n_bits(
     if zero_points is None:
         zeros = xp.full((1, 1), 1 << (bits - 1), compute)
     elif zero_points.dtype == xp.uint8:
-        zeros = _unpacked(xp, zero_points.reshape(N, -1), bits)[:, :blocks].astype(compute)
+        zeros = unpacked(xp, zero_points.reshape(N, -1), bits)[:, :blocks].astype(compute)
     else:
         zeros = zero_points.reshape(N, blocks).astype(compute, copy=False)
     if g_idx is not None:
@@ -127,7 +127,7 @@ def matmul_n_bits(
     rows = max(1, _UNPACKED // max(1, K))
     for start in range(0, N, rows):
         part = slice(start, start + rows)
-        w = _unpacked(xp, packed[part], bits).astype(compute)  # [rows, blocks * block_size]
+        w = unpacked(xp, packed[part], bits).astype(compute)  # [rows, blocks * block_size]
         zero = zeros[part] if len(zeros) > 1 else zeros
         if g_idx is None:
             w = w.reshape(len(w), blocks, block_size)

@@ -96,6 +96,18 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
             "QLinearWhere",
         ),
     },
+    "contrib_quantized_matmul": {
+        "com.microsoft": (
+            "DequantizeLinear",
+            "DynamicQuantizeMatMul",
+            "GatherBlockQuantized",
+            "MatMulBnb4",
+            "MatMulInteger16",
+            "MatMulIntegerToFloat",
+            "QGemm",
+            "QuantizeLinear",
+        ),
+    },
     "contrib_recurrent": {
         "com.microsoft": (
             "DynamicQuantizeLSTM",

@@ -30,7 +30,9 @@ RNG = np.random.default_rng(3)
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("op_type", ["QLinearAdd", "QLinearMul"])
-@pytest.mark.parametrize("shapes", [((3, 5), (3, 5)), ((2, 3, 4), (4,)), ((1,), (2, 3)), ((2, 1), (1, 3)), ((0, 3), (3,))])
+@pytest.mark.parametrize(
+    "shapes", [((3, 5), (3, 5)), ((2, 3, 4), (4,)), ((1,), (2, 3)), ((2, 1), (1, 3)), ((0, 3), (3,))]
+)
 def test_binary(op_type: str, dtype: Any, shapes: Any) -> None:
     a, b = (eight_bits(RNG, shape, dtype) for shape in shapes)
     c_scale = scale(0.09 if op_type == "QLinearAdd" else 1.7)
