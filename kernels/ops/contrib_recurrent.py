@@ -67,7 +67,7 @@ def dynamic_quantize_lstm(
     w: Array,
     r: Array,
     b: Array | None,
-    sequence_lens: Any,
+    sequence_lens: Any | None,
     initial_h: Array | None,
     initial_c: Array | None,
     p: Array | None,
