@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from distort.kernels.errors import InvalidInput
@@ -100,11 +101,13 @@ def _bound(xp: Any, x: Any, value: Any, name: str) -> Any:
 
 @kernel("Clip")
 def clip(xp: Any, x: Any, low: Any = None, high: Any = None, *, consumed_inputs: Any = None, opset: int = 13) -> Any:
-    """Where low is above high the result is high. Version 6 clips to float32's range where a bound is left out."""
-    if 6 <= opset < 11:
-        largest = np.finfo(np.float32).max
-        low = np.asarray(-largest) if low is None else low
-        high = np.asarray(largest) if high is None else high
+    """Where low is above high the result is high; a bound left out is the last finite number, from version 6 on."""
+    if opset >= 6 and (low is None or high is None):
+        dtype = np.dtype(np.float32 if opset < 11 else x.dtype)
+        if dtype.kind in "fV":  # integers have nothing beyond
+            limits = ml_dtypes.finfo(dtype)
+            low = np.asarray(limits.min, dtype) if low is None else low
+            high = np.asarray(limits.max, dtype) if high is None else high
     if low is not None and high is not None and x.dtype.kind != "V":
         return xp.asarray(xp.clip(x, _bound(xp, x, low, "min"), _bound(xp, x, high, "max")))
     result = x

@@ -90,7 +90,11 @@ def model_of(item: Case, version: int) -> onnx.ModelProto:
 
 
 def feeds_of(item: Case) -> dict[str, Any]:
-    return {f"x{position}": value for position, value in enumerate(item.inputs) if value is not None}
+    return {
+        f"x{position}": value if isinstance(value, list | dict) else np.asarray(value)
+        for position, value in enumerate(item.inputs)
+        if value is not None
+    }
 
 
 def assert_same(got: Any, want: Any, rtol: float, atol: float) -> None:
