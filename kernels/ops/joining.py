@@ -37,7 +37,7 @@ def split(xp: Any, x: Any, sizes: Any = None, *, axis: int = 0, n_outputs: int) 
             raise InvalidInput(f"Split can't cut axis {axis} of shape {list(x.shape)} into {n_outputs} equal parts")
         parts = [total // n_outputs] * n_outputs
     else:
-        parts = vector(sizes, "split")
+        parts = [int(part) for part in vector(sizes, "split")]  # floats in version 1
     return _cut(x, position, parts, n_outputs)
 
 
