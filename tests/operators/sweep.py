@@ -23,9 +23,7 @@ def types_of(op_type: str, version: int, variable: str = "T", domain: str = "") 
     allowed = next(c.allowed_type_strs for c in schema.type_constraints if c.type_param_str == variable)
     names = sorted(text[len("tensor(") : -1] for text in allowed if text.startswith("tensor("))
     # float6 has no type of NumPy's that onnx knows
-    return [
-        np.dtype(helper.tensor_dtype_to_np_dtype(_ELEMENT_TYPES[name])) for name in names if "float6e" not in name
-    ]
+    return [np.dtype(helper.tensor_dtype_to_np_dtype(_ELEMENT_TYPES[name])) for name in names if "float6e" not in name]
 
 
 def is_floating(dtype: Any) -> bool:

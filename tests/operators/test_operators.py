@@ -108,7 +108,11 @@ def test_deprecated_versions_are_refused(domain: str, name: str, version: int) -
 
 
 def test_every_version_of_every_operator_has_a_case() -> None:
-    covered = in_suite() | set(deprecated()) | {(item.domain, item.op_type, version) for item in CASES for version in item.versions}
+    covered = (
+        in_suite()
+        | set(deprecated())
+        | {(item.domain, item.op_type, version) for item in CASES for version in item.versions}
+    )
     every = {(domain, name, version) for (domain, name), versions in VERSIONS.items() for version in versions}
     missing = sorted(every - covered)
     assert not missing, f"{len(missing)} of {len(every)} versions have no case: {missing}"

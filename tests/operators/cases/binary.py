@@ -140,9 +140,7 @@ def _comparisons(name: str) -> list[Case]:
     versions = since(name, 11)
     return [
         *sweep(name, make),
-        case(
-            name, *versions, inputs=[special, other], expected=[_COMPARISONS[name](special, other)], label="special"
-        ),
+        case(name, *versions, inputs=[special, other], expected=[_COMPARISONS[name](special, other)], label="special"),
     ]
 
 

@@ -181,7 +181,16 @@ _V = np.array([[-200, -3, -1.5, 0], [0.5, 1.5, 2.5, 200]], np.float32)
 
 
 def _quantizations() -> list[Case]:
-    zero_types = {10: ("T2",), 13: ("T2",), 19: ("T2",), 21: ("T2",), 23: ("T3",), 24: ("T3",), 25: ("T3",), 28: ("T3",)}
+    zero_types = {
+        10: ("T2",),
+        13: ("T2",),
+        19: ("T2",),
+        21: ("T2",),
+        23: ("T3",),
+        24: ("T3",),
+        25: ("T3",),
+        28: ("T3",),
+    }
     found = []
     for version in since("QuantizeLinear", 10):
         for dtype in types_of("QuantizeLinear", version, zero_types[version][0]):
@@ -255,7 +264,9 @@ def _dequantizations() -> list[Case]:
         return [(values.astype(np.float32) - zero.astype(np.float32)) * scale]
 
     found += [
-        case("DequantizeLinear", inputs=[x, np.float32(2)], expected=want(x, scales[1], zeros[:0].sum()), label="no-zero"),
+        case(
+            "DequantizeLinear", inputs=[x, np.float32(2)], expected=want(x, scales[1], zeros[:0].sum()), label="no-zero"
+        ),
         case(
             "DequantizeLinear",
             *since("DequantizeLinear", 13),

@@ -274,7 +274,9 @@ def _one_hots() -> list[Case]:
             attributes={"axis": 0},
             label="axis",
         ),
-        case("OneHot", *since("OneHot", 11), inputs=[index - 3, np.array(3), values], expected=[back], label="negative"),
+        case(
+            "OneHot", *since("OneHot", 11), inputs=[index - 3, np.array(3), values], expected=[back], label="negative"
+        ),
         *sweep("OneHot", values_of, "T3", label="values-"),
         *sweep("OneHot", indices_of, "T1", label="indices-"),
         *sweep("OneHot", depths_of, "T2", label="depth-"),

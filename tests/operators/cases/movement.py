@@ -198,9 +198,16 @@ def _splits() -> list[Case]:
             label="uneven",
         ),
         case("Split", *early, inputs=[_X], expected=parts, attributes={"axis": 2, "split": [1, 3]}, label="sizes"),
-        case("Split", 1, inputs=[_X, np.array([1, 3], np.float32)], expected=parts, attributes={"axis": 2}, label="input"),
         case(
-            "Split", *since("Split", 13), inputs=[_X, ints(1, 3)], expected=parts, attributes={"axis": -1}, label="sizes"
+            "Split", 1, inputs=[_X, np.array([1, 3], np.float32)], expected=parts, attributes={"axis": 2}, label="input"
+        ),
+        case(
+            "Split",
+            *since("Split", 13),
+            inputs=[_X, ints(1, 3)],
+            expected=parts,
+            attributes={"axis": -1},
+            label="sizes",
         ),
         case(
             "Split",

@@ -67,7 +67,9 @@ def _of_floats(name: str) -> list[Case]:
     function, arguments = _FLOATING[name]
 
     def make(dtype: np.dtype[Any]) -> tuple[list[Numbers], list[Numbers]]:
-        x = np.array(arguments if is_floating(dtype) else [0, 1, 2, 100], np.float32).astype(dtype)  # Erf takes integers
+        x = np.array(arguments if is_floating(dtype) else [0, 1, 2, 100], np.float32).astype(
+            dtype
+        )  # Erf takes integers
         return [x], [function(x.astype(np.float64)).astype(dtype)]
 
     return sweep(name, make, atol=1e-6)
