@@ -18,9 +18,9 @@ _ELEMENT_TYPES = {
 
 
 def types_of(op_type: str, version: int, variable: str = "T", domain: str = "") -> list[np.dtype[Any]]:
-    """The element types of tensors that the type variable of this version stands for."""
+    """The element types of tensors that the type variable of this version stands for; none where it has no such."""
     schema = defs.get_schema(op_type, version, domain)
-    allowed = next(c.allowed_type_strs for c in schema.type_constraints if c.type_param_str == variable)
+    allowed = next((c.allowed_type_strs for c in schema.type_constraints if c.type_param_str == variable), ())
     names = sorted(text[len("tensor(") : -1] for text in allowed if text.startswith("tensor("))
     # float6 has no type of NumPy's that onnx knows
     return [np.dtype(helper.tensor_dtype_to_np_dtype(_ELEMENT_TYPES[name])) for name in names if "float6e" not in name]
