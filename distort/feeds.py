@@ -28,6 +28,7 @@ from distort.graph.types import (
 from distort.metadata import declared_shape
 from distort.ortvalue import OrtValue
 
+_DOUBLE = 11  # TensorProto.DOUBLE
 _STRING = 8
 _INT64 = 7
 _COMPLEX = frozenset({14, 15})
@@ -294,7 +295,8 @@ def _number(value: Any, wanted: int, name: str) -> Any:
     if wanted == _STRING and isinstance(value, str):
         return value
     if isinstance(value, (int, float, np.number)) and wanted != _STRING:
-        return int(value) if wanted == _INT64 else float(value)
+        # a plain float stands for 32 bits
+        return int(value) if wanted == _INT64 else np.float64(value) if wanted == _DOUBLE else float(value)
     raise RuntimeError(
         f"Unexpected value type  {type(value)}, it cannot be linked to C type string for input '{name}'."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,9 +59,15 @@ def operator(domain: str, op_type: str, opset: int) -> Operator | None:
             name: (str(item.type).rsplit(".", 1)[-1], bool(item.required)) for name, item in found.attributes.items()
         },
         required=tuple(name for name, item in found.attributes.items() if item.required),
-        types={item.type_param_str: frozenset(item.allowed_type_strs) for item in found.type_constraints},
+        types={
+            item.type_param_str: frozenset(_MAP.sub(r"map(\1,tensor(\2))", text) for text in item.allowed_type_strs)
+            for item in found.type_constraints
+        },
         deprecated=bool(found.deprecated),
     )
+
+
+_MAP = re.compile(r"map\((\w+), (\w+)\)")  # schemas name the values' element type, models the tensor type
 
 
 def _parameter(formal: Any) -> Parameter:

@@ -33,7 +33,7 @@ def windows(
     auto_pad: str = "NOTSET",
     ceil_mode: int = 0,
 ) -> tuple[tuple[int, ...], Iterator[tuple[tuple[int, ...], list[tuple[tuple[int, ...], tuple[int, ...]]], int]]]:
-    """The shape of the output, and for each place there: (place in the input, place in the kernel) and the padded size."""
+    """The shape of the output, and for each place there: its taps (in the input, in the kernel) and the padded size."""
     n = len(kernel)
     strides, dilations = list(strides or [1] * n), list(dilations or [1] * n)
     begins, ends = list((pads or [0] * 2 * n)[:n]), list((pads or [0] * 2 * n)[n:])
@@ -73,13 +73,13 @@ def pool(x: Array, reduce: Callable[[Array, int], Any], kernel: Sequence[int], *
 def conv(x: Array, w: Array, bias: Array | None = None, group: int = 1, **settings: Any) -> Array:
     out, walk = windows(x.shape[2:], w.shape[2:], **settings)
     n_out, n_in = w.shape[:2]
-    y = np.zeros((x.shape[0], n_out) + out)
+    y = np.zeros((x.shape[0], n_out, *out))
     for place, inside, _ in walk:
         for image in range(x.shape[0]):
             for channel in range(n_out):
                 first = channel // (n_out // group) * n_in
-                y[(image, channel) + place] = sum(
-                    float(x[(image, first + c) + at]) * float(w[(channel, c) + tap])
+                y[(image, channel, *place)] = sum(
+                    float(x[(image, first + c, *at)]) * float(w[(channel, c, *tap)])
                     for at, tap in inside
                     for c in range(n_in)
                 ) + (0.0 if bias is None else float(bias[channel]))
@@ -111,7 +111,7 @@ def conv_transpose(
         for tap in np.ndindex(*kernel):
             to = tuple(at[2 + i] * strides[i] + tap[i] * dilations[i] for i in range(n))
             for c in range(per_group):
-                y[(at[0], block * per_group + c) + to] += float(x[at]) * float(w[(at[1], c) + tap])
+                y[(at[0], block * per_group + c, *to)] += float(x[at]) * float(w[(at[1], c, *tap)])
     cut = tuple(slice(pads[i], full[i] - pads[n + i]) for i in range(n))
     y = y[(slice(None), slice(None), *cut)]
     return y if bias is None else y + bias.reshape(-1, *[1] * n)

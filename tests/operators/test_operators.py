@@ -90,7 +90,7 @@ def in_suite() -> set[tuple[str, str, int]]:
 
 
 def deprecated() -> list[tuple[str, str, int]]:
-    """Versions that only say that another operator is to be used: models with them are invalid, as onnxruntime has it."""
+    """Versions that only say that another operator is to be used: models with them are invalid, for onnxruntime too."""
     return [
         (domain, name, version)
         for (domain, name), versions in VERSIONS.items()

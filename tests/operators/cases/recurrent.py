@@ -73,9 +73,17 @@ def _run(
             steps = range(lengths[batch])
             for t in reversed(steps) if backwards else steps:
                 h, c = _step(
-                    kind, x[t, batch : batch + 1], h, c, weights["w"][d], weights["r"][d], weights["b"][d],
-                    weights["p"][d], names[d * per : (d + 1) * per], **more,
-                )  # fmt: skip
+                    kind,
+                    x[t, batch : batch + 1],
+                    h,
+                    c,
+                    weights["w"][d],
+                    weights["r"][d],
+                    weights["b"][d],
+                    weights["p"][d],
+                    names[d * per : (d + 1) * per],
+                    **more,
+                )
                 y[t, d, batch] = h[0]
             last[0, d, batch], last[1, d, batch] = h[0], c[0]
     return [y, *last[: 2 if kind == "LSTM" else 1]]

@@ -50,7 +50,7 @@ def _reductions(name: str) -> list[Case]:
         return [np.asarray(function(x.astype(np.float64), axis, keepdims)).astype(np.float32)]
 
     def make(dtype: np.dtype[Any]) -> tuple[list[Any], list[Any]]:
-        if dtype == bool:
+        if dtype.kind == "b":
             value = np.array([[True, False], [False, False]])
             return [value], [function(value, None, True)]
         value = np.array([[1, 2, 3], [4, 1, 2]], np.float32).astype(dtype)

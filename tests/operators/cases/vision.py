@@ -130,7 +130,7 @@ def _resizes() -> list[Case]:
                 [np.array([1, 0, 1], np.float32).astype(t), np.array([2], np.float32)],
                 [np.array([1, 1, 0, 0, 1, 1], np.float32).astype(t)],
             ),
-            only=lambda version, dtype: version == 10 and dtype != object,
+            only=lambda version, dtype: version == 10 and dtype.kind != "O",
         ),
         *sweep(
             "Resize",
@@ -140,7 +140,7 @@ def _resizes() -> list[Case]:
             ),
             "T1",
             attributes={"nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"},
-            only=lambda version, dtype: version >= 13 and dtype != object,
+            only=lambda version, dtype: version >= 13 and dtype.kind != "O",
         ),
         case(
             "Upsample",
@@ -252,7 +252,7 @@ def _regions() -> list[Case]:
 def _pooled(x: Array, rois: Array, size: int, scale: float) -> Array:
     y = np.zeros((len(rois), x.shape[1], size, size), np.float32)
     for r, roi in enumerate(rois):
-        left, top, right, bottom = (int(round(float(v) * scale)) for v in roi[1:])
+        left, top, right, bottom = (round(float(v) * scale) for v in roi[1:])
         height, width = max(bottom - top + 1, 1), max(right - left + 1, 1)
         for i, j in np.ndindex(size, size):
             rows = slice(top + math.floor(i * height / size), top + math.ceil((i + 1) * height / size))
