@@ -68,6 +68,14 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
             "Range",
         ),
     },
+    "contrib_attention": {
+        "com.microsoft": (
+            "Attention",
+            "DecoderMaskedMultiHeadAttention",
+            "MultiHeadAttention",
+            "QAttention",
+        ),
+    },
     "contrib_matmul": {
         "com.microsoft": (
             "BiasGelu",
@@ -111,6 +119,12 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
     "contrib_recurrent": {
         "com.microsoft": (
             "DynamicQuantizeLSTM",
+        ),
+    },
+    "contrib_rotary": {
+        "com.microsoft": (
+            "MRotaryEmbedding",
+            "RotaryEmbedding",
         ),
     },
     "control_flow": {

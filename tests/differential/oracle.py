@@ -27,8 +27,10 @@ def one_node_model(
     opset: int = 1,
     default_opset: int = OPSET,
     constant: Sequence[int] = (),
+    output_types: Mapping[int, int] | None = None,
 ) -> bytes:
-    """A model of one node. ``None`` is an absent input; ``constant`` names positions that become initializers."""
+    """A model of one node. ``None`` is an absent input; ``constant`` names positions that become initializers;
+    ``output_types`` gives the element types of outputs that onnxruntime doesn't infer."""
     names = ["" if value is None else f"x{position}" for position, value in enumerate(inputs)]
     outputs = [f"y{position}" if wanted is None or wanted[position] else "" for position in range(n_outputs)]
     node = helper.make_node(op_type, names, outputs, "node", domain=domain, **dict(attributes or {}))
@@ -41,7 +43,13 @@ def one_node_model(
         else:
             element = helper.np_dtype_to_tensor_dtype(value.dtype)
             feeds.append(helper.make_tensor_value_info(names[position], element, value.shape))
-    results = [onnx.ValueInfoProto(name=name) for name in outputs if name]
+    results = [
+        helper.make_tensor_value_info(name, output_types[position], None)
+        if output_types and position in output_types
+        else onnx.ValueInfoProto(name=name)
+        for position, name in enumerate(outputs)
+        if name
+    ]
     graph = helper.make_graph([node], "graph", feeds, results, initializers)
     opsets = [helper.make_opsetid("", default_opset)]
     if domain:
