@@ -76,6 +76,12 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
             "QAttention",
         ),
     },
+    "contrib_grouped_query": {
+        "com.microsoft": (
+            "GroupQueryAttention",
+            "SparseAttention",
+        ),
+    },
     "contrib_matmul": {
         "com.microsoft": (
             "BiasGelu",
