@@ -76,6 +76,19 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
             "QAttention",
         ),
     },
+    "contrib_embedding": {
+        "com.microsoft": (
+            "EmbedLayerNormalization",
+            "QEmbedLayerNormalization",
+        ),
+    },
+    "contrib_experts": {
+        "com.microsoft": (
+            "MoE",
+            "MoEGroupRouter",
+            "QMoE",
+        ),
+    },
     "contrib_grouped_query": {
         "com.microsoft": (
             "GroupQueryAttention",
