@@ -83,7 +83,7 @@ def attend(
     bias: Array | None = None,
     causal: int = 0,
 ) -> tuple[Array, Array]:
-    """([B, H, S, Dv], the scaled products of queries and keys with the bias [B, H, S, T]), in float32 for narrower types."""
+    """([B, H, S, Dv], the scaled products of queries and keys with the bias [B, H, S, T]). At least 32 bits."""
     (batch, heads, steps, size), keys = q.shape, k.shape[2]
     if k.shape != (batch, heads, keys, size) or v.shape[:3] != k.shape[:3]:
         raise InvalidInput(
@@ -127,7 +127,7 @@ def _plus(x: Array, bias: Array | None) -> Array:
 
 
 def _extended(xp: ModuleType, past: Array | None, new: Array, used: Any) -> tuple[Array, Array]:
-    """(all keys or values, what to keep). With ``used`` the past is a buffer of that many filled places, to be filled on."""
+    """(all keys or values, what to keep). With ``used`` the past is a buffer with so many places filled."""
     if past is None:
         return new, new
     if past.ndim != 4 or past.shape[:2] != new.shape[:2] or past.shape[3] != new.shape[3]:
@@ -137,7 +137,7 @@ def _extended(xp: ModuleType, past: Array | None, new: Array, used: Any) -> tupl
         return joined, joined
     start = int(used.reshape(-1)[0])
     stop = start + new.shape[2]
-    if not 0 <= start or stop > past.shape[2]:
+    if not start >= 0 or stop > past.shape[2]:
         raise InvalidInput(
             f"past_sequence_length {start} with {new.shape[2]} new in a buffer of {past.shape[2]} positions"
         )
@@ -380,7 +380,7 @@ def q_attention(
     scale: float | None = None,
     unidirectional: int = 0,
 ) -> tuple[Array, Array | None]:
-    """Attention whose input [B, S, I] and weights [I, 3 * hidden] are 8-bit integers, with a scale each or one a column."""
+    """Attention whose input [B, S, I] and weights [I, 3 * hidden] are 8-bit integers; scales may be by column."""
     merged = matmul_integer_to_float(
         xp, x, weights, input_scale, weight_scale, input_zero_point, weight_zero_point, bias
     )

@@ -41,7 +41,7 @@ class Activation:
         self._name, self._fusion, self._alpha, self._beta, self._limit = name, fusion, alpha, beta, limit
 
     def __call__(self, xp: ModuleType, h: Array, up: Array | None) -> Array:
-        """h [n, I] or, of a gate and what it lets through, [n, 2 I]; ``up`` where that comes from a layer of its own."""
+        """h [n, I] or, of a gate and what it lets through, [n, 2 I]; ``up`` where that has a layer of its own."""
         if self._name == "relu":
             return xp.maximum(h, 0)
         if self._name == "relu2":
@@ -250,7 +250,7 @@ def quantized_mixture_of_experts(
     use_sparse_mixer: int = 0,
     weights_prepacked: int = -1,
 ) -> Array:
-    """As MoE, with weights [E, rows, columns * bits / 8] in integers; those of an expert are widened when it is used."""
+    """As MoE, with weights [E, rows, columns * bits / 8] in integers; an expert's are widened when it is used."""
     if quant_type != "int":
         raise MissingKernel(f"quant_type {quant_type!r} has no kernel on the CPU")
     if use_sparse_mixer or swiglu_limit_after_activation:

@@ -1,7 +1,7 @@
 """onnxruntime's attention with a cache of keys and values: GroupQueryAttention, SparseAttention.
 
-B: batch, H, G: heads of the query and of keys, S: new positions, D: head size, C: positions of the cache. An entry of the
-batch has T tokens after the step, Q of them new, P before it: T = P + Q. Entries differ, so they are taken one by one.
+B: batch, H, G: heads of the query and of keys, S: new positions, D: head size, C: positions of the cache. An entry of
+the batch has T tokens after the step, Q of them new, P before it: T = P + Q. Entries differ, so each is taken alone.
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ def group_query_attention(
             one = attention_bias[entry if attention_bias.shape[0] > 1 else 0]
             bias = one[:, :fresh, first : first + held + fresh]
         result, logits, weights = _group_attend(
-            xp, q[entry, :, :fresh], *full, seen, scale=scale, softcap=softcap, bias=bias, sink=sink
+            xp, q[entry, :, :fresh], full[0], full[1], seen, scale=scale, softcap=softcap, bias=bias, sink=sink
         )
         y[entry, :, :fresh] = result
         if shown is not None:

@@ -42,7 +42,7 @@ def angles_at(cos_cache: Array, sin_cache: Array, positions: Array) -> tuple[Arr
             raise InvalidInput(f"{name} must be 2 dimensional, both caches of one shape. Actual: {list(cache.shape)}")
     if positions.size and (int(positions.min()) < 0 or int(positions.max()) >= len(cos_cache)):
         raise InvalidInput(
-            f"position_ids from {int(positions.min())} to {int(positions.max())} for a cache of {len(cos_cache)} positions"
+            f"position_ids {int(positions.min())} to {int(positions.max())} for a cache of {len(cos_cache)} positions"
         )
     return cos_cache[positions], sin_cache[positions]
 

@@ -76,6 +76,25 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
             "QAttention",
         ),
     },
+    "contrib_basics": {
+        "com.microsoft": (
+            "BifurcationDetector",
+            "CDist",
+            "DynamicTimeWarping",
+            "ExpandDims",
+            "GatherND",
+            "GridSample",
+            "Inverse",
+            "MurmurHash3",
+            "NGramRepeatBlock",
+            "Pad",
+            "Range",
+            "SampleOp",
+            "Trilu",
+            "UnfoldTensor",
+            "Unique",
+        ),
+    },
     "contrib_embedding": {
         "com.microsoft": (
             "EmbedLayerNormalization",
@@ -93,6 +112,13 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
         "com.microsoft": (
             "GroupQueryAttention",
             "SparseAttention",
+        ),
+    },
+    "contrib_images": {
+        "com.microsoft": (
+            "ConvTransposeWithDynamicPads",
+            "CropAndResize",
+            "FusedConv",
         ),
     },
     "contrib_matmul": {
@@ -144,6 +170,11 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
         "com.microsoft": (
             "MRotaryEmbedding",
             "RotaryEmbedding",
+        ),
+    },
+    "contrib_text": {
+        "com.microsoft": (
+            "Tokenizer",
         ),
     },
     "control_flow": {

@@ -48,7 +48,7 @@ def test_multi_head_attention(mask: str, unidirectional: int) -> None:
         ([_f(_B, _S, _HIDDEN), _f(_B, _H, 5, _D), _f(_B, _H, 5, _D), _f(3 * _HIDDEN)], 1),
         ([_f(_B, _S, _HIDDEN), _f(_B, 5, _HIDDEN), _f(_B, 5, _HIDDEN)], 3),
         ([_f(_B, _S, _HIDDEN), _f(_B, 5, _HIDDEN), _f(_B, 5, _HIDDEN)], 4),
-        ([_f(_B, _S, _HIDDEN), _f(_B, _S, _HIDDEN), _f(_B, _S, _HIDDEN), None, None, None, _f(_B, _H, 3, _D), _f(_B, _H, 3, _D)], 3),
+        ([*(_f(_B, _S, _HIDDEN) for _ in range(3)), None, None, None, _f(_B, _H, 3, _D), _f(_B, _H, 3, _D)], 3),
         ([_f(_B, _S, _HIDDEN), _f(_B, _S, _HIDDEN), _f(_B, _S, _HIDDEN), None, None, _f(1, _H, _S, _S)], 1),
         ([_f(_B, _S, _HIDDEN), _f(_B, _S, _HIDDEN), _f(_B, _S, _HIDDEN), None, None, _f(_B, 1, _S, _S)], 4),
     ],

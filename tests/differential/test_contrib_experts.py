@@ -71,8 +71,8 @@ def test_quantized_mixture(bits: int, block: int, zeros: bool, activation: str) 
         attributes |= {"swiglu_fusion": 1, "activation_alpha": 1.702, "activation_beta": 1.0}
     if block:
         attributes["block_size"] = block
-    # onnxruntime takes its inputs in 8 bits where the weights are 8 bits in blocks; results are around 10
-    loose = {"rtol": 0.05, "atol": 0.5} if block and bits == 8 else {"rtol": 1e-3, "atol": 1e-3}
+    # onnxruntime takes its inputs in 8 bits where the weights are 8 bits in blocks; results are around 20
+    loose = {"rtol": 0.05, "atol": 1.0} if block and bits == 8 else {"rtol": 1e-3, "atol": 1e-3}
     against_onnxruntime("QMoE", inputs, attributes, constant=(2, 3, 5, 6, 11, 12) if zeros else (2, 3, 5, 6), **loose)
 
 
