@@ -18,7 +18,7 @@ import numpy as np
 
 from distort.graph.ir import Graph, Node, SparseInitializer
 from distort.graph.operators import since_version
-from distort.graph.types import DTYPE_OF, TensorType
+from distort.graph.types import DTYPE_OF, TensorType, ValueType
 from distort.kernels import adapters
 from distort.kernels.errors import InvalidGraph, InvalidInput, KernelError, MissingKernel, RunCancelled
 from distort.kernels.registry import Kernel, find
@@ -73,6 +73,11 @@ class Body:
     def n_outputs(self) -> int:
         return len(self._program.outputs)
 
+    @property
+    def inputs(self) -> list[tuple[str, ValueType | None]]:
+        """Names and types of what a call takes."""
+        return list(zip(self._program.inputs, self._program.input_types, strict=False))
+
     def empty_output(self, xp: ModuleType, position: int) -> Any:
         """No values of an output, stacked: what a scan output is after zero rounds."""
         known = self._program.output_types[position]
@@ -108,6 +113,7 @@ class Program:
         self.n_formal_inputs = len(graph.inputs)
         self.inputs: tuple[str, ...] = (*graph.inputs, *captures)
         self.outputs: tuple[str, ...] = tuple(graph.outputs if outputs is None else outputs)
+        self.input_types = tuple(graph.types.get(name) for name in graph.inputs)
         self.output_types = tuple(graph.types.get(name) for name in self.outputs)
         self._slots: dict[str, int] = {"": 0}
         self._template: list[Any] = [None]

@@ -147,7 +147,7 @@ def bifurcation_detector(
     max_ngram_size: int = 3,
     min_ngram_size: int = 1,
 ) -> tuple[Array, Array]:
-    """(tokens with the predicted ones up to the first unlike the source, where their last n-gram lies in the source)."""
+    """(tokens with the predicted ones up to the first unlike the source, where their last n-gram lies in it)."""
     tokens = cur_tokens
     if pred_tokens is not None:
         start = int(prev_suffix_match_idx.reshape(-1)[0])

@@ -108,6 +108,12 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
             "QMoE",
         ),
     },
+    "contrib_generation": {
+        "com.microsoft": (
+            "BeamSearch",
+            "GreedySearch",
+        ),
+    },
     "contrib_grouped_query": {
         "com.microsoft": (
             "GroupQueryAttention",

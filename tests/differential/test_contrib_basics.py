@@ -67,8 +67,15 @@ def test_basics(op_type: str, inputs: list[Any], attributes: dict[str, Any], n_o
 
 @pytest.mark.parametrize(
     ("activation", "parameters"),
-    [("Relu", []), ("Tanh", []), ("Sigmoid", []), ("LeakyRelu", [0.2]), ("Clip", [-0.5, 0.5]), ("HardSigmoid", [0.3, 0.4])],
-)  # fmt: skip
+    [
+        ("Relu", []),
+        ("Tanh", []),
+        ("Sigmoid", []),
+        ("LeakyRelu", [0.2]),
+        ("Clip", [-0.5, 0.5]),
+        ("HardSigmoid", [0.3, 0.4]),
+    ],
+)
 @pytest.mark.parametrize("added", [False, True])
 def test_fused_conv(activation: str, parameters: list[float], added: bool) -> None:
     inputs = [_f(1, 4, 6, 6), _f(8, 2, 3, 3), _f(8), _f(1, 8, 3, 3) if added else None]
