@@ -129,7 +129,10 @@ def array_feature_extractor(xp: ModuleType, x: Array, indices: np.ndarray[Any, A
     wanted = indices.reshape(-1)
     if not wanted.size:
         raise InvalidInput("Invalid Y argument: num_indices = 0")
-    if wanted.min() < 0 or wanted.max() >= x.shape[-1]:
-        raise InvalidInput(f"Invalid Y argument: index is out of range: {wanted.tolist()} of {x.shape[-1]} features")
+    # negative ones count from the end, as onnx's reference has it and skl2onnx's radius neighbours rely on
+    low, high = int(wanted.min()), int(wanted.max())
+    if low < -x.shape[-1] or high >= x.shape[-1]:
+        bad = low if low < -x.shape[-1] else high
+        raise InvalidInput(f"Invalid Y argument: index is out of range: {bad} of {x.shape[-1]} features")
     result = x[..., wanted if x.dtype == object else xp.asarray(wanted)]
     return result[None] if x.ndim == 1 else result

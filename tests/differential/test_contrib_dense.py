@@ -58,7 +58,7 @@ def test_simplified_layer_normalization() -> None:
         ("QuickGelu", [_f(2, 5)], {}),
         ("QuickGelu", [_f(2, 5)], {"alpha": 0.5}),
         ("FusedGemm", [_f(3, 4), _f(4, 5), _f(5)], {"activation": "Relu", "alpha": 0.5}),
-        ("FusedGemm", [_f(4, 3), _f(5, 4)], {"activation": "LeakyRelu", "activation_alpha": 0.2, "transA": 1, "transB": 1}),
+        ("FusedGemm", [_f(4, 3), _f(5, 4)], {"activation": "LeakyRelu", "activation_alpha": 0.2, "transA": 1, "transB": 1}),  # noqa: E501
         ("FusedGemm", [_f(3, 4), _f(4, 5), _f(3, 1)], {"activation": "Tanh", "beta": 2.0}),
         ("FusedMatMul", [_f(2, 3, 4), _f(2, 4, 5)], {"alpha": 0.5}),
         ("FusedMatMul", [_f(2, 4, 3), _f(2, 5, 4)], {"transA": 1, "transB": 1}),
