@@ -8,6 +8,8 @@ from itertools import product
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from distort.kernels.errors import InvalidInput
 from distort.kernels.registry import kernel
 from distort.kernels.windows import explicit_pads, spatial_attribute
@@ -142,7 +144,7 @@ def non_max_suppression(
     overlap = float(iou_threshold.reshape(-1)[0]) if iou_threshold is not None else 0.0
     if not 0 <= overlap <= 1:
         raise InvalidInput(f"iou_threshold {overlap} must be in range [0, 1]")
-    selected: list[Array] = []
+    selected: list[tuple[int, int, int]] = []
     if most > 0:
         corners = _corners(xp, boxes, center_point_box)
         for image, of_class in product(range(scores.shape[0]), range(scores.shape[1])):
@@ -151,8 +153,8 @@ def non_max_suppression(
                 enough = scores[image, of_class] > float(score_threshold.reshape(-1)[0])
                 candidates = candidates[enough[candidates]]
             kept = _kept(xp, corners[:, image], candidates, most, overlap)
-            selected += [xp.asarray([[image, of_class, box]], dtype=xp.int64) for box in kept]
-    return xp.concatenate(selected) if selected else xp.zeros((0, 3), xp.int64)
+            selected += [(image, of_class, box) for box in kept]
+    return xp.asarray(selected, dtype=xp.int64).reshape(-1, 3)
 
 
 def _corners(xp: ModuleType, boxes: Array, center_point_box: int) -> Array:
@@ -164,18 +166,38 @@ def _corners(xp: ModuleType, boxes: Array, center_point_box: int) -> Array:
 
 
 def _kept(xp: ModuleType, corners: Array, candidates: Array, most: int, overlap: float) -> list[int]:
-    """corners [4, N]; candidates by falling score."""
+    """corners [4, N]; candidates by falling score. Those of a block are compared with one another and those kept."""
     kept: list[int] = []
-    low0, high0, low1, high1 = corners[:, candidates]
-    area = (high0 - low0) * (high1 - low1)
-    while len(kept) < most and candidates.size:
-        kept.append(int(candidates[0]))
-        side0 = xp.minimum(high0[0], high0) - xp.maximum(low0[0], low0)
-        side1 = xp.minimum(high1[0], high1) - xp.maximum(low1[0], low1)
-        shared = xp.maximum(side0, 0) * xp.maximum(side1, 0)
-        suppressed = (shared > 0) & (shared / (area[0] + area - shared) > overlap)
-        suppressed[0] = True
-        rest = ~suppressed
-        candidates, area = candidates[rest], area[rest]
-        low0, high0, low1, high1 = low0[rest], high0[rest], low1[rest], high1[rest]
+    for start in range(0, len(candidates), _NMS_BLOCK):
+        block = candidates[start : start + _NMS_BLOCK]
+        here = corners[:, block]
+        alive = xp.ones(len(block), bool)
+        if kept:
+            alive &= ~_overlapping(xp, here, corners[:, xp.asarray(kept)], overlap).any(axis=1)
+        rivals = np.packbits(_on_host(_overlapping(xp, here, here, overlap)), axis=1, bitorder="little")
+        masks = [int.from_bytes(row.tobytes(), "little") for row in rivals]
+        dead = 0
+        for place in np.flatnonzero(_on_host(alive)).tolist():
+            if not dead >> place & 1:
+                kept.append(int(block[place]))
+                if len(kept) == most:
+                    return kept
+                dead |= masks[place]
     return kept
+
+
+_NMS_BLOCK = 128
+
+
+def _on_host(x: Array) -> np.ndarray[Any, Any]:
+    return x if isinstance(x, np.ndarray) else x.get()
+
+
+def _overlapping(xp: ModuleType, a: Array, b: Array, overlap: float) -> Array:
+    """[A, B]: which of the boxes a [4, A] share more than ``overlap`` of their union with which of b [4, B]."""
+    side0 = xp.minimum(a[1][:, None], b[1]) - xp.maximum(a[0][:, None], b[0])
+    side1 = xp.minimum(a[3][:, None], b[3]) - xp.maximum(a[2][:, None], b[2])
+    shared = xp.maximum(side0, 0) * xp.maximum(side1, 0)
+    areas = [(c[1] - c[0]) * (c[3] - c[2]) for c in (a, b)]
+    union = areas[0][:, None] + areas[1] - shared
+    return (shared > 0) & (shared / xp.where(shared > 0, union, 1) > overlap)
