@@ -293,7 +293,7 @@ def _while_running(node: Node, text: str) -> str:
 
 def _initial(value: Any, xp: ModuleType) -> Any:
     if isinstance(value, SparseInitializer):
-        return value
+        value = value.dense()
     return value if xp is np else xp.asarray(value)
 
 

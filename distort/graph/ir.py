@@ -27,6 +27,15 @@ class SparseInitializer:
     indices: np.ndarray[Any, Any]
     dims: tuple[int, ...]
 
+    def dense(self) -> np.ndarray[Any, Any]:
+        """As an array of ``dims``, with zeros where there are no values."""
+        result = np.zeros(self.dims, dtype=self.values.dtype)
+        if self.indices.ndim == 2:
+            result[tuple(self.indices.T)] = self.values
+        else:
+            result.reshape(-1)[self.indices] = self.values
+        return result
+
 
 Initializer = np.ndarray[Any, Any] | SparseInitializer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -209,9 +210,19 @@ def _from_fields(tensor: Any, element: int, shape: tuple[int, ...]) -> Array:
 
 
 def sparse_from_proto(sparse: Any, external: ExternalData | None = None) -> SparseInitializer:
-    return SparseInitializer(
-        array_from_proto(sparse.values, external), array_from_proto(sparse.indices, external), tuple(sparse.dims)
-    )
+    """Its indices are checked: [NNZ] within the product of ``dims``, or [NNZ, rank] within each."""
+    values, indices = array_from_proto(sparse.values, external), array_from_proto(sparse.indices, external)
+    dims = tuple(sparse.dims)
+    limits = np.array(dims if indices.ndim == 2 else [math.prod(dims)])
+    shape = (values.size, len(dims)) if indices.ndim == 2 else (values.size,)
+    fits = min(dims, default=0) >= 0 and indices.dtype == np.int64 and indices.shape == shape and values.ndim == 1
+    if not fits or (indices < 0).any() or (indices >= limits).any():
+        raise ModelError(
+            "INVALID_GRAPH",
+            f"Sparse tensor '{sparse.values.name}': {values.size} values, indices of shape {list(indices.shape)}, "
+            f"dims {list(dims)} contradict each other",
+        )
+    return SparseInitializer(values, indices, dims)
 
 
 def array_to_proto(values: Array, name: str = "") -> Any:

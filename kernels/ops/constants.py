@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from distort.graph.ir import SparseInitializer
 from distort.kernels.errors import InvalidInput
 from distort.kernels.ops.elementwise import dtype_of
 from distort.kernels.ops.shape import vector
@@ -34,7 +33,7 @@ def constant(
     if value is not None:
         return xp.asarray(value) if value.dtype != object else value
     if sparse_value is not None:
-        return dense(sparse_value)
+        return sparse_value.dense()
     if value_float is not None:
         return xp.asarray(value_float, dtype=np.float32)
     if value_floats is not None:
@@ -48,16 +47,6 @@ def constant(
     if value_strings is not None:
         return np.array(value_strings, dtype=object)
     raise InvalidInput("Constant has no value")
-
-
-def dense(sparse: SparseInitializer) -> np.ndarray[Any, Any]:
-    """A sparse tensor (linear or coordinate indices) as an array."""
-    result = np.zeros(sparse.dims, dtype=sparse.values.dtype)
-    if sparse.indices.ndim == 2:
-        result[tuple(sparse.indices.T)] = sparse.values
-    else:
-        result.reshape(-1)[sparse.indices] = sparse.values
-    return result
 
 
 @kernel("ConstantOfShape", 9, host=(0,))
