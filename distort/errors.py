@@ -81,7 +81,7 @@ def translate(error: BaseException) -> Exception | None:
         return make(error.status, error.text)
     kernels = sys.modules.get("distort.kernels.errors")
     if kernels is not None and isinstance(error, kernels.KernelError):
-        if isinstance(error, kernels.InvalidInput):
+        if isinstance(error, kernels.InvalidInput) and not isinstance(error, kernels.Failed):
             return make("INVALID_ARGUMENT", error.text)
         if isinstance(error, kernels.InvalidGraph):
             return make("INVALID_GRAPH", error.text)

@@ -8,7 +8,7 @@ from itertools import product
 from types import ModuleType
 from typing import Any
 
-from distort.kernels.errors import InvalidInput
+from distort.kernels.errors import Failed, InvalidInput
 from distort.kernels.windows import Windows, padded_input, windows_of
 
 Array = Any
@@ -38,7 +38,7 @@ def windows_of_convolution(
     if group < 1 or w_shape[0] % group:
         raise InvalidInput(f"Output channels M is not divisible by group. M: {w_shape[0]} group: {group}")
     if x_shape[1] != w_shape[1] * group:
-        raise InvalidInput(
+        raise Failed(
             f"Input channels C is not equal to kernel channels * group. "
             f"C: {x_shape[1]} kernel channels: {w_shape[1]} group: {group}"
         )

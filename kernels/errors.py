@@ -20,6 +20,10 @@ class InvalidInput(KernelError):
     """A kernel's inputs contradict each other or the operator's definition (shape, range, type)."""
 
 
+class Failed(InvalidInput):
+    """As InvalidInput, where onnxruntime's kernel says FAIL: shapes that don't broadcast, axes beyond the rank, ..."""
+
+
 class MissingKernel(KernelError):
     """No kernel for a node's operator and version."""
 

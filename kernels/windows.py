@@ -12,7 +12,7 @@ from itertools import product
 from types import ModuleType
 from typing import Any
 
-from distort.kernels.errors import InvalidInput
+from distort.kernels.errors import Failed, InvalidInput
 
 Array = Any
 Sizes = tuple[int, ...]
@@ -123,7 +123,7 @@ def _windows_of(
     else:
         raise InvalidInput(f"auto_pad '{auto_pad}' is none of NOTSET, SAME_UPPER, SAME_LOWER, VALID")
     if min(out) < 1:
-        raise InvalidInput(
+        raise Failed(
             f"spatial axes {list(size)} with pads {[*begins, *ends]} are smaller than the kernel {list(kernel)} "
             f"with dilations {list(dilations)}"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from distort.kernels.errors import InvalidInput
+from distort.kernels.errors import Failed, InvalidInput
 from distort.kernels.ops.elementwise import as_array, blockwise, positive_part, rounded, working
 from distort.kernels.ops.mathematics import erf_into
 from distort.kernels.registry import kernel
@@ -209,7 +209,7 @@ def _prelu(xp: Any, x: Any, slope: Any) -> Any:
     wide = working(xp, x)
     scaled = xp.asarray(xp.multiply(wide, working(xp, slope)))
     if scaled.shape != x.shape:
-        raise InvalidInput(f"slope of shape {list(slope.shape)} does not broadcast to {list(x.shape)}")
+        raise Failed(f"slope of shape {list(slope.shape)} does not broadcast to {list(x.shape)}")
     xp.copyto(scaled, wide, where=wide >= 0)
     return rounded(xp, scaled, x)
 
@@ -219,7 +219,7 @@ def prelu(xp: Any, x: Any, slope: Any) -> Any:
     try:
         return _prelu(xp, x, slope)
     except ValueError as error:
-        raise InvalidInput(f"slope of shape {list(slope.shape)} does not broadcast to {list(x.shape)}") from error
+        raise Failed(f"slope of shape {list(slope.shape)} does not broadcast to {list(x.shape)}") from error
 
 
 @kernel("PRelu", (1, 6))
@@ -228,5 +228,5 @@ def prelu_1(xp: Any, x: Any, slope: Any, *, consumed_inputs: Any = None) -> Any:
     if slope.size == 1:
         return _prelu(xp, x, slope.reshape(()))
     if x.ndim < 2 or slope.shape != (x.shape[1],):
-        raise InvalidInput(f"slope of shape {list(slope.shape)} is not one a channel of {list(x.shape)}")
+        raise Failed(f"slope of shape {list(slope.shape)} is not one a channel of {list(x.shape)}")
     return _prelu(xp, x, slope.reshape((-1,) + (1,) * (x.ndim - 2)))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distort.graph.types import DTYPE_OF
-from distort.kernels.errors import InvalidInput
+from distort.kernels.errors import Failed, InvalidInput
 from distort.kernels.registry import kernel
 
 #: elements that a chain of passes handles at once: its buffers stay in the second cache, calls cost little beside them
@@ -126,7 +126,7 @@ def unbroadcastable(error: ValueError, *arrays: Any) -> Exception:
     if "broadcast" not in str(error):
         return error
     shapes = " and ".join(str(list(array.shape)) for array in arrays)
-    return InvalidInput(f"shapes {shapes} do not broadcast")
+    return Failed(f"shapes {shapes} do not broadcast")
 
 
 def unary_ufunc(op_type: str, ufunc: str, since: int = 1) -> None:

@@ -6,18 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from distort.kernels.errors import InvalidInput
+from distort.kernels.errors import Failed, InvalidInput, KernelError
 from distort.kernels.ops.shape import axis_of
 from distort.kernels.registry import kernel
 
 
-def checked(xp: Any, indices: Any, size: int, operator: str) -> Any:
+def checked(xp: Any, indices: Any, size: int, operator: str, error: type[KernelError] = InvalidInput) -> Any:
     """Indices within [-size, size - 1]; numpy and cupy take negative ones as ONNX does."""
     if indices.size:
         low, high = int(indices.min()), int(indices.max())
         if low < -size or high >= size:
             bad = low if low < -size else high
-            raise InvalidInput(
+            raise error(
                 f"indices element out of data bounds, idx={bad} must be within the inclusive range "
                 f"[{-size},{size - 1}] ({operator})"
             )
@@ -37,7 +37,7 @@ def gather(xp: Any, x: Any, indices: Any, *, axis: int = 0) -> Any:
 @kernel("GatherElements", 11)
 def gather_elements(xp: Any, x: Any, indices: Any, *, axis: int = 0) -> Any:
     position = axis_of(axis, x.ndim)
-    checked(xp, indices, x.shape[position], "GatherElements")
+    checked(xp, indices, x.shape[position], "GatherElements", Failed)
     return x[_element_index(xp, indices, position)]
 
 
@@ -164,9 +164,7 @@ def top_k(xp: Any, x: Any, k: Any, *, axis: int = -1, largest: int = 1, sorted: 
     count = int(k.reshape(-1)[0])
     position = axis_of(axis, x.ndim)
     if not 0 <= count <= x.shape[position]:
-        raise InvalidInput(
-            f"k argument [{count}] should not be greater than specified axis dim value [{x.shape[position]}]"
-        )
+        raise Failed(f"k argument [{count}] should not be greater than specified axis dim value [{x.shape[position]}]")
     if 0 < count < x.shape[position] // 8 and x.dtype.kind in "iuf" and x.dtype.isbuiltin == 1 and not _has_nan(xp, x):
         rows = xp.moveaxis(x, position, -1)
         few = _contenders(xp, rows, count, largest)
@@ -231,7 +229,7 @@ def reverse_sequence(xp: Any, x: Any, lengths: Any, *, batch_axis: int = 1, time
     moved = xp.moveaxis(x, (batch, steps), (0, 1))
     size = moved.shape[1]
     if lengths.shape != moved.shape[:1] or (lengths.size and not 0 <= int(lengths.min()) <= int(lengths.max()) <= size):
-        raise InvalidInput(f"sequence_lens {lengths.tolist()} don't fit shape {list(x.shape)}")
+        raise Failed(f"sequence_lens {lengths.tolist()} don't fit shape {list(x.shape)}")
     time = xp.arange(size).reshape(1, -1)
     limit = lengths.reshape(-1, 1)
     order = xp.where(time < limit, limit - 1 - time, time)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from distort.kernels.errors import InvalidInput
+from distort.kernels.errors import Failed, InvalidInput
 from distort.kernels.ops.shape import axes_of, axis_of, vector
 from distort.kernels.registry import kernel
 
@@ -24,7 +24,7 @@ def concat(xp: Any, *inputs: Any, axis: int) -> Any:
         return xp.concatenate(inputs, axis)
     except ValueError:
         shapes = ", ".join(str(list(x.shape)) for x in inputs)
-        raise InvalidInput(f"Concat can't join shapes {shapes} along axis {axis}") from None
+        raise Failed(f"Concat can't join shapes {shapes} along axis {axis}") from None
 
 
 @kernel("Split", (1, 2), host=(1,))
@@ -118,7 +118,7 @@ def pad(xp: Any, x: Any, pads: Any, value: Any = None, axes: Any = None, *, mode
     chosen = tuple(range(x.ndim)) if axes is None else axes_of(axes, x.ndim)
     amounts = vector(pads, "pads")
     if len(amounts) != 2 * len(chosen):
-        raise InvalidInput(f"Pad has {len(amounts)} pads for {len(chosen)} axes")
+        raise Failed(f"Pad has {len(amounts)} pads for {len(chosen)} axes")
     widths = [(0, 0)] * x.ndim
     index = [slice(None)] * x.ndim
     for position, axis in enumerate(chosen):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distort.kernels.errors import InvalidInput
+from distort.kernels.errors import Failed, InvalidInput
 from distort.kernels.registry import kernel
 
 Array = Any
@@ -64,7 +64,7 @@ def matmul(xp: ModuleType, a: Array, b: Array) -> Array:
     if a.dtype != b.dtype:
         raise InvalidInput(f"MatMul of {a.dtype} and {b.dtype}: one type is needed")
     if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
-        raise InvalidInput(f"MatMul dimension mismatch: left {list(a.shape)}, right {list(b.shape)}")
+        raise Failed(f"MatMul dimension mismatch: left {list(a.shape)}, right {list(b.shape)}")
     if a.ndim > 2 and b.ndim > 2:
         try:
             np.broadcast_shapes(a.shape[:-2], b.shape[:-2])

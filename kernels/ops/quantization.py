@@ -11,7 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from distort.kernels.errors import InvalidInput
+from distort.kernels.errors import Failed, InvalidInput
 from distort.kernels.exact_products import centred, exact_pair, to_int32
 from distort.kernels.ops.elementwise import dtype_of
 from distort.kernels.registry import kernel
@@ -35,9 +35,7 @@ def _granular(
     size = x.shape[axis]
     if not block_size:
         if parameter.shape != (size,):
-            raise InvalidInput(
-                f"{name} of shape {list(parameter.shape)} must have {size} entries, one along axis {axis}"
-            )
+            raise Failed(f"{name} of shape {list(parameter.shape)} must have {size} entries, one along axis {axis}")
         return parameter.reshape(-1, *(1,) * (x.ndim - 1 - axis)), x.shape
     if block_size < 0:
         raise InvalidInput(f"block_size {block_size} must not be negative")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from distort.kernels.errors import InvalidInput
+from distort.kernels.errors import Failed, InvalidInput
 from distort.kernels.registry import kernel
 
 Array = Any
@@ -134,7 +134,7 @@ def _plans(
     if bool(factors) == bool(goals) and chosen:
         raise InvalidInput("Either `sizes` or `scales` must be provided, but not both of them")
     if len(factors or goals) != len(chosen):
-        raise InvalidInput(f"{len(factors or goals)} sizes or scales for {len(chosen)} axes of {list(x.shape)}")
+        raise Failed(f"{len(factors or goals)} sizes or scales for {len(chosen)} axes of {list(x.shape)}")
     if roi is not None and roi.size != 2 * len(chosen):
         raise InvalidInput(f"roi of {roi.size} entries must have {2 * len(chosen)}, a begin and an end an axis")
     plans = [_Axis(n, n, 1.0, None) for n in x.shape]

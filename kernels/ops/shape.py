@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from distort.kernels.errors import InvalidInput
+from distort.kernels.errors import Failed, InvalidInput
 from distort.kernels.registry import kernel
 
 
@@ -25,7 +25,7 @@ def axes_of(axes: Any, rank: int) -> tuple[int, ...]:
         axes = vector(axes.reshape(1) if not axes.ndim else axes, "axes")
     for axis in axes:
         if not -rank <= axis < rank:
-            raise InvalidInput(f"axis {axis} is out of range for rank {rank}")
+            raise Failed(f"axis {axis} is out of range for rank {rank}")
         found.append(axis + rank if axis < 0 else axis)
     if len(set(found)) != len(found):
         raise InvalidInput(f"axes {found} repeat one")
@@ -35,7 +35,7 @@ def axes_of(axes: Any, rank: int) -> tuple[int, ...]:
 def axis_of(axis: int, rank: int) -> int:
     """One axis counted from the front."""
     if not -rank <= axis < rank:
-        raise InvalidInput(f"axis {axis} is out of range for rank {rank}")
+        raise Failed(f"axis {axis} is out of range for rank {rank}")
     return axis + rank if axis < 0 else axis
 
 
@@ -66,7 +66,7 @@ def reshape(xp: Any, x: Any, target: Any, *, allowzero: int = 0, consumed_inputs
         return x.reshape(sizes)
     except ValueError:
         given, wanted = (",".join(map(str, shape)) for shape in (x.shape, target.tolist()))
-        raise InvalidInput(
+        raise Failed(
             "The input tensor cannot be reshaped to the requested shape. "
             f"Input shape:{{{given}}}, requested shape:{{{wanted}}}"
         ) from None
@@ -79,7 +79,7 @@ def squeeze(xp: Any, x: Any, axes: Any = None) -> Any:
     chosen = axes_of(axes, x.ndim)
     for axis in chosen:
         if x.shape[axis] != 1:
-            raise InvalidInput(f"Squeeze can't remove axis {axis} of shape {list(x.shape)}: it is not 1")
+            raise Failed(f"Squeeze can't remove axis {axis} of shape {list(x.shape)}: it is not 1")
     return x.reshape([size for axis, size in enumerate(x.shape) if axis not in chosen])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from distort.kernels.errors import InvalidInput
+from distort.kernels.errors import Failed, InvalidInput
 from distort.kernels.registry import kernel
 from distort.kernels.windows import explicit_pads, spatial_attribute
 
@@ -139,7 +139,7 @@ def non_max_suppression(
     if boxes.ndim != 3 or boxes.shape[2] != 4 or scores.ndim != 3:
         raise InvalidInput(f"boxes {list(boxes.shape)} must be [B, N, 4] and scores {list(scores.shape)} [B, C, N]")
     if boxes.shape[:2] != (scores.shape[0], scores.shape[2]):
-        raise InvalidInput(f"boxes {list(boxes.shape)} and scores {list(scores.shape)} differ in images or boxes")
+        raise Failed(f"boxes {list(boxes.shape)} and scores {list(scores.shape)} differ in images or boxes")
     most = int(max_output_boxes_per_class.reshape(-1)[0]) if max_output_boxes_per_class is not None else 0
     overlap = float(iou_threshold.reshape(-1)[0]) if iou_threshold is not None else 0.0
     if not 0 <= overlap <= 1:
