@@ -108,6 +108,20 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
             "QMoE",
         ),
     },
+    "contrib_gated": {
+        "com.microsoft": (
+            "BranchwiseRMSNorm",
+            "CausalConvWithState",
+            "EngramGate",
+            "GatedAdd",
+            "GatedRMSNorm",
+            "HyperConnectionPostMix",
+            "HyperConnectionPreMix",
+            "LinearAttention",
+            "LinearAttentionGate",
+            "ScaledSiLU",
+        ),
+    },
     "contrib_generation": {
         "com.microsoft": (
             "BeamSearch",
