@@ -1,7 +1,7 @@
 """onnxruntime's operators of gated and linear attention: recurrences with a state, their gates and normalizations.
 
-B: batch, T: tokens, Hq, Hk: heads of queries and of keys and values, D, V: sizes of keys and values. All is computed in
-float32.
+B: batch, T: tokens, Hq, Hk: heads of queries and of keys and values, D, V: sizes of keys and values. What is narrower is
+computed in float32. The standard has LinearAttention and CausalConvWithState too, with the same meaning.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MS = "com.microsoft"
 
 
 def _wide(xp: ModuleType, x: Array) -> Array:
-    return x.astype(xp.float32, copy=False)
+    return x if x.dtype == xp.float64 else x.astype(xp.float32, copy=False)
 
 
 def _sigmoid(xp: ModuleType, x: Array) -> Array:
@@ -200,7 +200,7 @@ def _recurrence(
     Returns the outputs [B, T, H, V], the state after the last token, and those after the last ``keep`` tokens.
     """
     tokens = q.shape[1]
-    y = xp.empty((*q.shape[:3], v.shape[3]), xp.float32)
+    y = xp.empty((*q.shape[:3], v.shape[3]), q.dtype)
     kept: list[Array] = []
     for t in range(tokens):
         key, value = k[:, t], v[:, t]
@@ -230,6 +230,7 @@ def _rule(name: str, decay: Array | None, beta: Array | None) -> tuple[bool, boo
     return gated, delta
 
 
+@kernel("LinearAttention", 27)
 @kernel("LinearAttention", domain=_MS)
 def linear_attention(
     xp: ModuleType,
@@ -259,14 +260,14 @@ def linear_attention(
     if not 0 <= state_window <= 8:
         raise InvalidInput(f"state_window must be from 0 to 8, got {state_window}")
     q = _wide(xp, query).reshape(batch, tokens, q_num_heads, size)
-    q = xp.repeat(q, heads // q_num_heads, axis=2) * xp.float32(scale or 1 / math.sqrt(size))
+    q = xp.repeat(q, heads // q_num_heads, axis=2) * q.dtype.type(scale or 1 / math.sqrt(size))
     k = xp.repeat(_wide(xp, key).reshape(batch, tokens, key_heads, size), max(kv_num_heads // key_heads, 1), axis=2)
     v = _wide(xp, value).reshape(batch, tokens, kv_num_heads, width)
     shape = (batch, kv_num_heads, size, width)
     past = past_state[-1] if past_state is not None and state_window else past_state
     if past is not None and past.shape != shape:
         raise InvalidInput(f"past_state of shape {list(past.shape)}, needed {list(shape)}")
-    state = xp.zeros(shape, xp.float32) if past is None else _wide(xp, past)
+    state = xp.zeros(shape, q.dtype) if past is None else _wide(xp, past)
     steps = rates = None
     if gated and decay is not None:
         steps = _wide(xp, decay).reshape(batch, tokens, kv_num_heads, -1)
@@ -302,6 +303,7 @@ def _grouped(
     return xp.stack([y for y, _, _ in outputs], axis=3), *outputs[0][1:]
 
 
+@kernel("CausalConvWithState", 27)
 @kernel("CausalConvWithState", domain=_MS)
 def causal_conv_with_state(
     xp: ModuleType,
@@ -343,7 +345,7 @@ def causal_conv_with_state(
         raise InvalidInput(f"past_state of shape {list(past.shape)}, needed {[batch, channels, before]}")
     line = xp.concatenate([past, x], axis=2)
     wide, kernel_ = _wide(xp, line), _wide(xp, weight)
-    y = xp.zeros((batch, channels, steps), xp.float32)
+    y = xp.zeros((batch, channels, steps), wide.dtype)
     for tap in range(taps):
         y += wide[:, :, tap * dilation : tap * dilation + steps] * kernel_[:, 0, tap, None]
     if bias is not None:

@@ -109,6 +109,10 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "contrib_gated": {
+        "": (
+            "CausalConvWithState",
+            "LinearAttention",
+        ),
         "com.microsoft": (
             "BranchwiseRMSNorm",
             "CausalConvWithState",
