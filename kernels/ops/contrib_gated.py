@@ -1,7 +1,7 @@
 """onnxruntime's operators of gated and linear attention: recurrences with a state, their gates and normalizations.
 
-B: batch, T: tokens, Hq, Hk: heads of queries and of keys and values, D, V: sizes of keys and values. What is narrower is
-computed in float32. The standard has LinearAttention and CausalConvWithState too, with the same meaning.
+B: batch, T: tokens, Hq, Hk: heads of queries and of keys and values, D, V: sizes of keys and values. What is narrower
+is computed in float32. The standard has LinearAttention and CausalConvWithState too, with the same meaning.
 """
 
 from __future__ import annotations
