@@ -4,40 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper, parser
+from onnx import helper, numpy_helper, parser
 
 import distort
 
-_KINDS = [
-    *(np.dtype(code) for code in "efdbhilBHIL?"),
-    *(
-        np.dtype(kind)
-        for kind in (
-            ml_dtypes.bfloat16,
-            ml_dtypes.float8_e4m3fn,
-            ml_dtypes.float8_e4m3fnuz,
-            ml_dtypes.float8_e5m2,
-            ml_dtypes.float8_e5m2fnuz,
-            ml_dtypes.float8_e8m0fnu,
-            ml_dtypes.float4_e2m1fn,
-            ml_dtypes.int4,
-            ml_dtypes.uint4,
-            ml_dtypes.int2,
-            ml_dtypes.uint2,
-        )
-    ),
-    np.dtype(object),
-]
-
-
-def _sample(kind: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    if kind.kind == "O":
-        return np.array([["a", ""], ["é", "xyz"]], object)
-    return np.array([[1, 2], [1, 1]] if "e8m0" in kind.name else [[1, 0], [1, 1]], np.float32).astype(kind)
+from ...element_types import ELEMENT_TYPES, assert_same, sample, tensor_type
 
 
 def _identity(type_: onnx.TypeProto) -> bytes:
@@ -47,35 +21,24 @@ def _identity(type_: onnx.TypeProto) -> bytes:
     return helper.make_model(graph, opset_imports=opsets, ir_version=13).SerializeToString()
 
 
-def _tensor(kind: np.dtype[Any]) -> onnx.TypeProto:
-    element = TensorProto.STRING if kind.kind == "O" else helper.np_dtype_to_tensor_dtype(kind)
-    return helper.make_tensor_type_proto(element, [2, 2])
-
-
-def _same(got: Any, want: np.ndarray[Any, Any]) -> None:
-    assert isinstance(got, np.ndarray)
-    assert (got.dtype, got.shape) == (want.dtype, want.shape)
-    assert got.tolist() == want.tolist()
-
-
-@pytest.mark.parametrize("kind", _KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", ELEMENT_TYPES, ids=lambda kind: kind.name)
 def test_tensors(kind: np.dtype[Any]) -> None:
-    x = _sample(kind)
-    session = distort.InferenceSession(_identity(_tensor(kind)))
-    _same(session.run(None, {"x": x})[0], x)
-    _same(session.run(None, {"x": x.T})[0], x.T)  # not contiguous
+    x = sample(kind)
+    session = distort.InferenceSession(_identity(tensor_type(kind)))
+    assert_same(session.run(None, {"x": x})[0], x)
+    assert_same(session.run(None, {"x": x.T})[0], x.T)  # not contiguous
     if kind.kind == "O":  # strings live in arrays alone, as in onnxruntime
         with pytest.raises(RuntimeError, match="non-string numpy arrays"):
             distort.OrtValue.ortvalue_from_numpy(x)
         return
     value = distort.OrtValue.ortvalue_from_numpy(x)
-    _same(value.numpy(), x)
-    _same(session.run_with_ort_values(None, {"x": value})[0].numpy(), x)
+    assert_same(value.numpy(), x)
+    assert_same(session.run_with_ort_values(None, {"x": value})[0].numpy(), x)
     binding = session.io_binding()
     binding.bind_cpu_input("x", x)
     binding.bind_output("y")
     session.run_with_iobinding(binding)
-    _same(binding.copy_outputs_to_cpu()[0], x)
+    assert_same(binding.copy_outputs_to_cpu()[0], x)
     text = "string" if kind.kind == "O" else _tensor_name(kind)
     assert [item.type for item in (*session.get_inputs(), *session.get_outputs())] == [f"tensor({text})"] * 2
 
@@ -85,20 +48,20 @@ def _tensor_name(kind: np.dtype[Any]) -> str:
     return names.get(kind.name, kind.name.replace("float8_", "float8"))
 
 
-@pytest.mark.parametrize("kind", _KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", ELEMENT_TYPES, ids=lambda kind: kind.name)
 def test_initializers(kind: np.dtype[Any]) -> None:
-    x = _sample(kind)
+    x = sample(kind)
     node = helper.make_node("Identity", ["w"], ["y"])
-    outputs = [helper.make_value_info("y", _tensor(kind))]
+    outputs = [helper.make_value_info("y", tensor_type(kind))]
     graph = helper.make_graph([node], "g", [], outputs, [numpy_helper.from_array(x, "w")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)], ir_version=13)
-    _same(distort.InferenceSession(model.SerializeToString()).run(None, {})[0], x)
+    assert_same(distort.InferenceSession(model.SerializeToString()).run(None, {})[0], x)
 
 
-@pytest.mark.parametrize("kind", _KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", ELEMENT_TYPES, ids=lambda kind: kind.name)
 def test_sequences_and_optionals(kind: np.dtype[Any]) -> None:
-    x = _sample(kind)
-    sequence = helper.make_sequence_type_proto(_tensor(kind))
+    x = sample(kind)
+    sequence = helper.make_sequence_type_proto(tensor_type(kind))
     if kind.isbuiltin == 2:
         with pytest.raises(distort.capi.onnxruntime_pybind11_state.InvalidGraph, match="Type Error"):
             distort.InferenceSession(_identity(sequence))  # the standard has none of them
@@ -106,13 +69,13 @@ def test_sequences_and_optionals(kind: np.dtype[Any]) -> None:
     got = distort.InferenceSession(_identity(sequence)).run(None, {"x": [x, x]})[0]
     assert isinstance(got, list)
     for item in got:
-        _same(item, x)
-    session = distort.InferenceSession(_identity(helper.make_optional_type_proto(_tensor(kind))))
-    _same(session.run(None, {"x": x})[0], x)
+        assert_same(item, x)
+    session = distort.InferenceSession(_identity(helper.make_optional_type_proto(tensor_type(kind))))
+    assert_same(session.run(None, {"x": x})[0], x)
     assert session.run(None, {"x": None}) == [None]
     session = distort.InferenceSession(_identity(helper.make_optional_type_proto(sequence)))
     assert session.run(None, {"x": None}) == [None]
-    _same(session.run(None, {"x": [x]})[0][0], x)
+    assert_same(session.run(None, {"x": [x]})[0][0], x)
 
 
 def test_sparse_initializers() -> None:
@@ -124,7 +87,7 @@ def test_sparse_initializers() -> None:
     graph = helper.make_graph([node], "g", [info("x", 1, [2, 3])], [info("y", 1, [2, 3])], sparse_initializer=[sparse])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     want = np.array([[0, 1.5, 0], [0, 0, -2]], np.float32)
-    _same(distort.InferenceSession(model.SerializeToString()).run(None, {"x": np.zeros((2, 3), "f")})[0], want)
+    assert_same(distort.InferenceSession(model.SerializeToString()).run(None, {"x": np.zeros((2, 3), "f")})[0], want)
 
 
 def test_sparse_constants() -> None:
@@ -134,7 +97,7 @@ def test_sparse_constants() -> None:
     graph = helper.make_graph([node], "g", [], [helper.make_tensor_value_info("y", 1, [2, 2])])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     want = np.array([[0, 0], [3, 0]], np.float32)
-    _same(distort.InferenceSession(model.SerializeToString()).run(None, {})[0], want)
+    assert_same(distort.InferenceSession(model.SerializeToString()).run(None, {})[0], want)
 
 
 def test_maps() -> None:
