@@ -10,7 +10,7 @@ import os
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +47,7 @@ class EngineConfig:
     providers: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     distort_keys: dict[str, str] = field(default_factory=dict)  # without the prefix "distort."
     model_name: str = ""
+    disabled_optimizers: frozenset[str] = frozenset()  # by onnxruntime's names
 
 
 @dataclass(slots=True)
@@ -56,6 +57,7 @@ class RunControl:
     cancellation: Cancellation | None = None
     timeout_s: float | None = None
     observer: StepObserver | None = None
+    only_path_to_fetches: bool = False  # run only the nodes that the fetches depend on
 
 
 def has_kernel(domain: str, op_type: str, opset: int) -> bool:
@@ -97,9 +99,9 @@ def missing_kernels(graph: Graph) -> list[Node]:
     return missing
 
 
-def optimize(model: Model, level: str) -> list[str]:
+def optimize(model: Model, level: str, disabled: frozenset[str] = frozenset()) -> list[str]:
     """Run the graph passes of a level. Returns what they changed, for people."""
-    return passes.optimize(model, level, _evaluate)
+    return passes.optimize(model, level, _evaluate, disabled)
 
 
 def _evaluate(node: Node, inputs: Sequence[Any]) -> tuple[Any, ...] | None:
@@ -165,8 +167,9 @@ class Engine:
     def __init__(self, model: Model, config: EngineConfig) -> None:
         self.model = model
         self.config = config
-        self.changes = optimize(model, config.level) if config.level != "disable" else []
+        self.changes = optimize(model, config.level, config.disabled_optimizers) if config.level != "disable" else []
         self._program: Program | None = None
+        self._paths: dict[frozenset[str], Program] = {}
         self._executor: Executor | None = None
         self._plan: Plan | None = None
         self._closed = False
@@ -245,9 +248,22 @@ class Engine:
         assert self._program is not None
         if self.config.intra_op_threads != _threads_in_use:
             _use_threads(self.config.intra_op_threads)
-        results = self._program.run(local_values(feeds), control.observer, control.cancellation)
-        by_name = dict(zip(self._program.outputs, results, strict=True))
+        program = self._path_to(fetches) if control.only_path_to_fetches else self._program
+        results = program.run(local_values(feeds), control.observer, control.cancellation)
+        by_name = dict(zip(program.outputs, results, strict=True))
         return [by_name[name] for name in fetches]
+
+    def _path_to(self, fetches: Sequence[str]) -> Program:
+        """A program of the nodes that the fetches depend on."""
+        wanted = frozenset(fetches)
+        program = self._paths.get(wanted)
+        if program is None:
+            whole = self.model.graph
+            nodes = [whole.nodes[i] for i in whole.needed(wanted)]
+            outputs = [name for name in whole.outputs if name in wanted]
+            part = replace(whole, nodes=nodes, outputs=outputs)
+            program = self._paths[wanted] = Program(part)
+        return program
 
     def _run_on_actors(
         self,
@@ -303,6 +319,7 @@ class Engine:
         if self._executor is not None:
             self._executor.close()
         self._program = None
+        self._paths.clear()
 
 
 def _require_kernels(graph: Graph) -> None:

@@ -26,6 +26,7 @@ from distort.graph.types import (
     element_of,
 )
 from distort.metadata import declared_shape
+from distort.native import values as native
 from distort.ortvalue import OrtValue
 
 _DOUBLE = 11  # TensorProto.DOUBLE
@@ -182,8 +183,9 @@ def convert(given: Any, name: str, spec: InputSpec | None) -> tuple[Any, ValueTy
     """A feed as a value with its type. Raises RuntimeError for what can't become one."""
     if isinstance(given, np.ndarray):
         return tensor(given, spec)
-    if isinstance(given, OrtValue):
-        return given._value, given._type
+    if isinstance(given, (OrtValue, native.OrtValue)):
+        held = given._get_c_value() if isinstance(given, OrtValue) else given
+        return held._value, held._type
     if isinstance(given, list):
         if spec is None:
             raise RuntimeError(f"Failed to find input with name: {name} in the model input def list")

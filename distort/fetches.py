@@ -10,8 +10,8 @@ import numpy as np
 
 from distort.graph.ir import SparseInitializer
 from distort.graph.types import ValueType
-from distort.ortvalue import OrtValue
-from distort.sparse import SparseTensor
+from distort.native.sparse import SparseTensor
+from distort.native.values import OrtValue
 
 Array = np.ndarray[Any, Any]
 

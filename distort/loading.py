@@ -21,8 +21,8 @@ from distort.graph.ir import Model
 from distort.graph.tensors import ExternalData
 from distort.graph.types import SparseTensorType, TensorType, element_of
 from distort.metadata import ModelMetadata, NodeArg
+from distort.native.values import OrtValue
 from distort.options import SessionOptions
-from distort.ortvalue import OrtValue
 from distort.process import Settings
 from distort.profiling import Profiler
 from distort.seeding import seed_nodes
@@ -86,26 +86,36 @@ class Loaded:
             return self._outputs
 
 
-def load(
-    source: str | bytes, options: SessionOptions, providers: Sequence[tuple[str, dict[str, str]]], profiling: bool
-) -> Loaded:
-    """Raises onnxruntime's exceptions."""
+def check_options(options: SessionOptions) -> None:
+    """What can be told before a model is read. Raises RuntimeError."""
     severity = options.log_severity_level
     if not -1 <= severity <= 4:
         raise RuntimeError(
             f"Invalid session log severity level. Not a valid onnxruntime::logging::Severity value: {severity}"
         )
+
+
+def load(
+    source: str | bytes,
+    options: SessionOptions,
+    providers: Sequence[tuple[str, dict[str, str]]],
+    profiling: bool,
+    *,
+    disabled_optimizers: frozenset[str] = frozenset(),
+    read_config: bool = False,
+) -> Loaded:
+    """Raises onnxruntime's exceptions."""
     profiler = Profiler(options.profile_file_prefix) if profiling else None
     with errors.translated():
         if options._load_canceled:
             start = "" if isinstance(source, bytes) else f"Load model from {source} failed:"
             raise ModelError("MODEL_LOAD_CANCELED", f"{start}Graph loading canceled due to user request.")
         if profiler is None:
-            return _start(_model(source, options), source, options, providers, None)
+            return _start(_model(source, options), source, options, providers, None, disabled_optimizers)
         with profiler.span("model_loading_array" if isinstance(source, bytes) else "model_loading_uri"):
             model = _model(source, options)
         with profiler.span("session_initialization"):
-            loaded = _start(model, source, options, providers, profiler)
+            loaded = _start(model, source, options, providers, profiler, disabled_optimizers)
         profiler.watch(loaded.engine.model.graph)
         return loaded
 
@@ -129,6 +139,7 @@ def _start(
     options: SessionOptions,
     providers: Sequence[tuple[str, dict[str, str]]],
     profiler: Profiler | None,
+    disabled_optimizers: frozenset[str],
 ) -> Loaded:
     target = options.optimized_model_filepath
     if target and not Path(target).resolve().parent.is_dir():
@@ -141,6 +152,7 @@ def _start(
         providers=[(name, dict(chosen)) for name, chosen in providers],
         distort_keys=options._distort_keys(),
         model_name=model.graph.name if isinstance(source, bytes) else Path(source).name,
+        disabled_optimizers=disabled_optimizers,
     )
     loaded = Loaded(model, config, profiler)
     if target:

@@ -130,6 +130,18 @@ class _ConfigEntries(dict[str, str]):
             raise RuntimeError(f"{owner} does not have configuration with key: {key}") from None
 
 
+def _native_value(value: Any) -> Any:
+    """The handle that an OrtValue holds. Raises RuntimeError for what is none."""
+    from distort.native import values
+    from distort.ortvalue import OrtValue
+
+    if isinstance(value, OrtValue):
+        return value._get_c_value()
+    if not isinstance(value, values.OrtValue):
+        raise RuntimeError("The provided Python object must be an OrtValue")
+    return value
+
+
 class SessionOptions:
     """How a session optimizes, plans and runs. A session takes a copy when it is made."""
 
@@ -166,8 +178,14 @@ class SessionOptions:
             raise AttributeError(f"'{errors.MODULE}.SessionOptions' object has no attribute '{name}'")
         object.__setattr__(self, name, value)
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise TypeError(f"cannot pickle '{errors.MODULE}.SessionOptions' object")
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(vars(self))
+        state["_external_files"] = {name: bytes(data) for name, data in self._external_files.items()}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
 
     def _copy(self) -> SessionOptions:
         copied = SessionOptions()
@@ -197,20 +215,17 @@ class SessionOptions:
 
     def add_initializer(self, arg0: str, arg1: Any, /) -> None:
         """Use an OrtValue as the initializer ``arg0``."""
-        from distort.ortvalue import OrtValue
-
-        if not isinstance(arg1, OrtValue):
-            raise RuntimeError("The provided Python object must be an OrtValue")
+        value = _native_value(arg1)
         if arg0 in self._initializers:
             text = f"An OrtValue for this name has already been added: {arg0}"
             raise RuntimeError(errors.prefix("INVALID_ARGUMENT") + text)
-        self._initializers[arg0] = arg1
+        self._initializers[arg0] = value
 
     def add_external_initializers(self, arg0: list[str], arg1: list[Any], /) -> None:
         """Replace initializers of the model by OrtValues of the same shape and type."""
         if len(arg0) != len(arg1):
             raise RuntimeError("Expecting names and ort_values lists to have equal length")
-        self._external_initializers.update(zip(arg0, arg1, strict=True))
+        self._external_initializers.update(zip(arg0, map(_native_value, arg1), strict=True))
 
     def add_external_initializers_from_files_in_memory(
         self, arg0: Sequence[str], arg1: Sequence[Any], arg2: Sequence[int], /
@@ -268,6 +283,7 @@ class RunOptions:
 
     def __init__(self) -> None:
         self._config = _ConfigEntries()
+        self._adapters: list[Any] = []
         self._terminate = False
         self._flag: Cancellation | None = None
 

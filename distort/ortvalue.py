@@ -1,104 +1,42 @@
-"""OrtValue: a handle of a value, which lies in this process or in the memory of an actor.
-
-A tensor made from numpy aliases the array, as onnxruntime's does on the CPU. A value that stayed on an actor answers
-what it is (type, shape, device) without moving; ``numpy()`` fetches it.
-"""
+"""OrtValue as users make and hold it: a native handle, with devices by name."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distort import errors
-from distort.devices import OrtMemoryInfo, require_cpu
-from distort.graph.ir import SparseInitializer
-from distort.graph.types import (
-    DTYPE_OF,
-    SUB_BYTE_BITS,
-    OptionalType,
-    SequenceType,
-    SparseTensorType,
-    TensorType,
-    ValueType,
-    element_of,
-)
-from distort.sparse import SparseTensor
+from distort.native import values
 
 if TYPE_CHECKING:
     from distort.enums import OrtDeviceVendorId
-
-_STRING = 8
-_NO_STRINGS = "Creation of OrtValues is currently only supported from non-string numpy arrays"
+    from distort.native.devices import OrtDevice as NativeDevice
+    from distort.native.devices import OrtMemoryInfo
+    from distort.sparse import SparseTensor
 
 Array = np.ndarray[Any, Any]
 
 
-def tensor_element(array: Array) -> int:
-    """ONNX's number of an array's dtype. Raises RuntimeError for strings and for dtypes onnxruntime lacks."""
-    if array.dtype.kind in "OUST" or array.dtype.num == np.dtype(np.void).num:
-        raise RuntimeError(_NO_STRINGS)
-    try:
-        element = element_of(array.dtype)
-    except KeyError:
-        element = 0
-    if element in (0, 14, 15):
-        raise RuntimeError(f"Numpy_type {array.dtype.num} can't be converted to MLDataType.")
-    return element
-
-
-def _element_of_argument(element_type: Any) -> int:
-    """A numpy dtype, whatever makes one, or ONNX's number."""
-    if isinstance(element_type, (int, np.integer)) and not isinstance(element_type, bool):
-        element = int(element_type)
-        if element not in DTYPE_OF or element in (14, 15):
-            raise RuntimeError(f"tensor type {element} is not supported")
-        if element == _STRING:
-            raise RuntimeError(_NO_STRINGS)
-        return element
-    return tensor_element(np.empty(0, element_type))
-
-
-def type_of(value: Any) -> ValueType | None:
-    """The type of a value that a run handed out; None where the value is absent."""
-    if isinstance(value, np.ndarray):
-        return TensorType(element_of(value.dtype))
-    if isinstance(value, SparseInitializer):
-        return SparseTensorType(element_of(value.values.dtype))
-    if hasattr(value, "fetch"):
-        return TensorType(value.element) if value.element else None
-    return None
-
-
 class OrtValue:
-    """A tensor, a sequence, a map, a sparse tensor, or nothing."""
+    """A tensor, a sequence, a map, a sparse tensor, or nothing; in this process, or where a run left it."""
 
-    _value: Any
-    _type: ValueType | None
-    _sparse: SparseTensor | None = None  # what the value was made from, where that has a format of its own
+    __slots__ = ("__weakref__", "_numpy_obj", "_ortvalue", "_session")
 
-    def __init__(self, ortvalue: Any, numpy_obj: Array | None = None, session: Any = None) -> None:
-        if not isinstance(ortvalue, OrtValue):
+    def __init__(self, ortvalue: values.OrtValue, numpy_obj: Array | None = None, session: Any = None) -> None:
+        if not isinstance(ortvalue, values.OrtValue):
             raise ValueError(f"`Provided ortvalue` needs to be of type `{errors.MODULE}.OrtValue`")
-        self._value = ortvalue._value
-        self._type = ortvalue._type
-
-    @classmethod
-    def _of(cls, value: Any, value_type: ValueType | None = None) -> OrtValue:
-        """A handle of a value of a run: array, Resident, list, dict, SparseInitializer or None."""
-        made = cls.__new__(cls)
-        made._value = value
-        declared = value_type.item if isinstance(value_type, OptionalType) else value_type
-        made._type = type_of(value) or declared
-        return made
+        self._ortvalue = ortvalue
+        self._numpy_obj = numpy_obj
+        self._session = session
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        raise TypeError(f"cannot pickle '{errors.MODULE}.OrtValue' object")
+        return OrtValue, (self._ortvalue,)
 
-    def _get_c_value(self) -> OrtValue:
-        return self
+    def _get_c_value(self) -> values.OrtValue:
+        return self._ortvalue
 
     # -- making
 
@@ -112,33 +50,13 @@ class OrtValue:
         vendor_id: int | OrtDeviceVendorId = -1,
     ) -> OrtValue:
         """A tensor over the array's own memory; an array that is not contiguous is copied."""
-        require_cpu(device_type)
-        if not isinstance(numpy_obj, np.ndarray):
-            raise RuntimeError(_NO_STRINGS)
-        return cls._of(np.asarray(numpy_obj, order="C"), TensorType(tensor_element(numpy_obj)))
+        device = _device(device_type, device_id, vendor_id)
+        return cls(values.OrtValue.ortvalue_from_numpy(numpy_obj, device), numpy_obj)
 
     @classmethod
     def ortvalue_from_numpy_with_onnx_type(cls, data: Array, /, onnx_element_type: int) -> OrtValue:
         """A tensor whose elements are the array's bytes, read as an ONNX type that numpy may lack."""
-        if not isinstance(data, np.ndarray):
-            raise errors.incompatible(
-                "ortvalue_from_numpy_with_onnx_type",
-                "(arg0: numpy.ndarray, arg1: typing.SupportsInt | typing.SupportsIndex) -> C.OrtValue",
-                data,
-                onnx_element_type,
-            )
-        element = _element_of_argument(operator.index(onnx_element_type))
-        dtype = DTYPE_OF[element]
-        if data.dtype.itemsize != dtype.itemsize:
-            raise RuntimeError(
-                f"Items size in the incoming array: {data.dtype.itemsize} specified by onnxtype: {dtype.itemsize}"
-            )
-        whole = np.ascontiguousarray(data).reshape(data.shape)
-        if element in SUB_BYTE_BITS:
-            from distort.graph.tensors import unpack
-
-            return cls._of(unpack(whole.reshape(-1).view(np.uint8), element, whole.size).reshape(whole.shape))
-        return cls._of(whole.view(dtype))
+        return cls(values.OrtValue.ortvalue_from_numpy_with_onnx_type(data, onnx_element_type), data)
 
     @classmethod
     def ortvalue_from_shape_and_type(
@@ -151,218 +69,89 @@ class OrtValue:
         memory_info: OrtMemoryInfo | None = None,
     ) -> OrtValue:
         """A tensor of zeros. ``element_type`` is a numpy dtype or ONNX's number."""
-        element = _element_of_argument(element_type)
-        if memory_info is None:
-            require_cpu(device_type)
-        sizes = tuple(operator.index(dim) for dim in shape)
-        if any(dim < 0 for dim in sizes):
-            raise RuntimeError(errors.prefix("FAIL") + "Tensor shape.Size() must be >= 0")
-        return cls._of(np.zeros(sizes, DTYPE_OF[element]))
+        if memory_info is not None:
+            if (device_type, device_id, vendor_id) != ("cpu", 0, -1):
+                text = "device_type, device_id, and vendor_id are ignored when memory_info is provided."
+                warnings.warn(text, stacklevel=2)
+            return cls(values.OrtValue.ortvalue_from_shape_and_type_for_memory_info(shape, element_type, memory_info))
+        device = _device(device_type, device_id, vendor_id)
+        return cls(values.OrtValue.ortvalue_from_shape_and_type(shape, element_type, device))
 
     @classmethod
     def ort_value_from_sparse_tensor(cls, sparse_tensor: SparseTensor) -> OrtValue:
-        made = cls._of(sparse_tensor._coordinates())
-        made._sparse = sparse_tensor
-        return made
+        return cls(values.OrtValue.ort_value_from_sparse_tensor(sparse_tensor._get_c_tensor()))
 
     @classmethod
     def from_dlpack(cls, data: Any, /) -> OrtValue:
         """A tensor over the memory of a DLPack capsule, or of an object that makes one."""
-        if type(data).__name__ == "PyCapsule":
-            data = _Capsule(data)
-        elif not hasattr(data, "__dlpack__"):
-            raise TypeError("from_dlpack expected a valid DLPack capsule named 'dltensor'")
-        array = np.from_dlpack(data)
-        if not array.flags.c_contiguous:
-            raise RuntimeError("ORT only supports contiguous tensor for now.")
-        return cls.ortvalue_from_numpy(array)
+        return cls(values.OrtValue.from_dlpack(data.__dlpack__() if hasattr(data, "__dlpack__") else data))
 
     # -- asking
 
-    def _tensor(self) -> Array:
-        """The values in this process."""
-        value = self._value
-        if hasattr(value, "fetch"):
-            with errors.translated():
-                value = value.fetch()
-        if not isinstance(value, np.ndarray):
-            raise RuntimeError("Only OrtValues that are Tensors are convertible to Numpy objects")
-        return value
-
     def numpy(self) -> Array:
         """The values: a view of this process's memory, or a copy of what lies on an actor."""
-        value = self._tensor()
-        resident = value is not self._value
-        if value.dtype == object or (resident and not value.flags.writeable):
-            return value.copy()
-        return value.view()
+        return self._ortvalue.numpy()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
+    def as_sparse_tensor(self) -> SparseTensor:
+        from distort.sparse import SparseTensor
+
+        return SparseTensor(self._ortvalue.as_sparse_tensor())
+
     def data_ptr(self) -> int:
         """The address of the first element in this process."""
-        if hasattr(self._value, "fetch"):
-            raise RuntimeError("The value lies in the memory of an actor; numpy() fetches it.")
-        value = self._tensor()
-        if value.dtype == object:
-            raise RuntimeError(_NO_STRINGS)
-        return int(value.ctypes.data)
+        return self._ortvalue.data_ptr()
 
     def device_name(self) -> str:
-        return str(getattr(self._value, "device", "cpu")) if hasattr(self._value, "fetch") else "cpu"
+        return self._ortvalue.device_name()
 
     def shape(self) -> list[int]:
-        if isinstance(self._value, SparseInitializer):
-            return list(self._value.dims)
-        if not self.is_tensor():
-            raise RuntimeError("The value is no tensor and has no shape")
-        return [int(dim) for dim in self._value.shape]
+        return self._ortvalue.shape()
 
     def data_type(self) -> str:
-        return str(self._type)
+        return self._ortvalue.data_type()
 
     def element_type(self) -> int:
-        found = self._type
-        while isinstance(found, SequenceType):
-            found = found.item
-        return found.element if isinstance(found, (TensorType, SparseTensorType)) else 0
+        return self._ortvalue.element_type()
 
     def tensor_size_in_bytes(self) -> int:
-        if not self.is_tensor():
-            raise RuntimeError("Only OrtValues that are Tensors are currently supported")
-        if self.element_type() == _STRING:
-            raise RuntimeError(_NO_STRINGS)
-        bits = SUB_BYTE_BITS.get(self.element_type())
-        count = 1
-        for dim in self._value.shape:
-            count *= dim
-        return (count * bits + 7) // 8 if bits else int(self._value.nbytes)
+        return self._ortvalue.tensor_size_in_bytes()
 
     def has_value(self) -> bool:
-        return self._value is not None
+        return self._ortvalue.has_value()
 
     def is_tensor(self) -> bool:
-        return self._value is not None and isinstance(self._type, TensorType)
+        return self._ortvalue.is_tensor()
 
     def is_sparse_tensor(self) -> bool:
-        return isinstance(self._value, SparseInitializer)
+        return self._ortvalue.is_sparse_tensor()
 
     def is_tensor_sequence(self) -> bool:
-        return isinstance(self._type, SequenceType) and isinstance(self._type.item, TensorType)
-
-    def as_sparse_tensor(self) -> SparseTensor:
-        if not isinstance(self._value, SparseInitializer):
-            raise RuntimeError("This OrtValue does not contain SparseTensor. Check data_type() value.")
-        return self._sparse or SparseTensor._of(self._value)
+        return self._ortvalue.is_tensor_sequence()
 
     def __dlpack__(self, *, stream: Any = None) -> Any:
-        value = self._tensor()
-        if value.dtype == object:
-            raise RuntimeError(_NO_STRINGS)
-        return value.__dlpack__()
+        return self._ortvalue.__dlpack__(stream)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)
+        return self._ortvalue.__dlpack_device__()
 
     # -- changing
 
     def update_inplace(self, data: Array | OrtValue) -> None:
         """Write the elements of ``data``, of the same dtype and count, where this value's are."""
-        if isinstance(data, OrtValue):
-            source = data._tensor()
-            if source.dtype != self._dtype():
-                raise RuntimeError("The source and destination OrtValues must have the same data type")
-            if source.size != int(np.prod(self.shape(), dtype=np.int64)):
-                raise RuntimeError("The source and destination OrtValues must have the same size")
-        elif isinstance(data, np.ndarray):
-            source = data
-            tensor_element(source)
-            if source.size != int(np.prod(self.shape(), dtype=np.int64)):
-                raise RuntimeError("The input size of numpy arrays does not match the size of the OrtValue.")
-            if source.dtype != self._dtype():
-                raise RuntimeError("The input data type of numpy arrays does not match the type of the OrtValue.")
-        else:
+        if not isinstance(data, (OrtValue, np.ndarray)):
             raise TypeError("data must be a numpy.ndarray or an OrtValue.")
-        source = source.reshape(self.shape())
-        if hasattr(self._value, "fetch"):
-            with errors.translated():
-                self._value = self._value.owner.keep_value(np.ascontiguousarray(source), self._value.stage)
-        else:
-            np.copyto(self._value, source)
-
-    def _dtype(self) -> np.dtype[Any]:
-        if not self.is_tensor() or self.element_type() == _STRING:
-            raise RuntimeError(_NO_STRINGS)
-        return DTYPE_OF[self.element_type()]
+        self._ortvalue.update_inplace(data._ortvalue if isinstance(data, OrtValue) else data)
 
 
-class _Capsule:
-    """What numpy wants around a bare DLPack capsule on the CPU."""
+def _device(device_type: str, device_id: int, vendor_id: int | OrtDeviceVendorId) -> NativeDevice:
+    from distort.devices import OrtDevice
 
-    def __init__(self, capsule: Any) -> None:
-        self._capsule = capsule
-
-    def __dlpack__(self, **_: Any) -> Any:
-        return self._capsule
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)
+    return OrtDevice.make(device_type, device_id, vendor_id)._get_c_device()
 
 
-class OrtValueVector:
-    """A list of OrtValues, as ``run_with_ortvaluevector`` takes and fills."""
-
-    def __init__(self) -> None:
-        self._values: list[OrtValue] = []
-
-    def push_back(self, arg0: OrtValue, /) -> None:
-        self._values.append(arg0)
-
-    def push_back_batch(
-        self, arg0: Sequence[Any], arg1: Sequence[int], arg2: Sequence[Any], arg3: Sequence[Any], arg4: Any, /
-    ) -> None:
-        """Tensors over foreign memory: objects that keep it alive, addresses, dtypes, shapes, devices."""
-        for pointer, element_type, shape in zip(arg1, arg2, arg3, strict=True):
-            self._values.append(from_pointer(pointer, element_type, shape))
-
-    def reserve(self, arg0: int, /) -> None:
-        """Nothing to do: Python's lists grow by themselves."""
-
-    def shrink_to_fit(self) -> None:
-        """Nothing to do: Python's lists shrink by themselves."""
-
-    def element_type_at(self, arg0: int, /) -> int:
-        return self[arg0].element_type()
-
-    def dlpack_at(self, arg0: int, /) -> Any:
-        return self[arg0].__dlpack__()
-
-    def to_dlpacks(self, to_tensor: Any) -> list[Any]:
-        """DLPack capsules of all values, or what ``to_tensor`` makes of them."""
-        capsules = [value.__dlpack__() for value in self._values]
-        return capsules if to_tensor is None else [to_tensor(capsule) for capsule in capsules]
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __iter__(self) -> Iterator[OrtValue]:
-        return iter(self._values)
-
-    def __getitem__(self, index: int) -> OrtValue:
-        if not -len(self._values) <= index < len(self._values):
-            raise IndexError(f"index {index} is out of range of a vector of {len(self._values)}")
-        return self._values[index]
-
-
-def from_pointer(pointer: int, element_type: Any, shape: Sequence[int]) -> OrtValue:
-    """A tensor over memory of this process that somebody else owns and keeps alive."""
-    import ctypes
-
-    dtype = DTYPE_OF[_element_of_argument(element_type)]
-    sizes = tuple(operator.index(dim) for dim in shape)
-    count = int(np.prod(sizes, dtype=np.int64))
-    if count == 0:
-        return OrtValue._of(np.zeros(sizes, dtype))
-    memory = (ctypes.c_char * (count * dtype.itemsize)).from_address(pointer)
-    return OrtValue._of(np.frombuffer(memoryview(memory), np.uint8).view(dtype).reshape(sizes))
+def copy_tensors(src: Sequence[OrtValue], dst: Sequence[OrtValue], stream: Any = None) -> None:
+    """Copy tensors into tensors of the same types and shapes, all or none."""
+    values.copy_tensors([value._get_c_value() for value in src], [value._get_c_value() for value in dst], stream)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from distort.devices import OrtDevice, OrtMemoryInfo
 from distort.enums import (
     ArenaExtendStrategy,
     ExecutionMode,
@@ -34,10 +33,13 @@ from distort.errors import (
     NotImplemented,
     RuntimeException,
 )
-from distort.iobinding import IOBinding as SessionIOBinding
 from distort.metadata import ModelMetadata, NodeArg
+from distort.native.binding import SessionIOBinding
+from distort.native.devices import OrtDevice, OrtMemoryInfo
+from distort.native.session import InferenceSession
+from distort.native.sparse import SparseBlockSparseView, SparseCooView, SparseCsrView, SparseTensor
+from distort.native.values import OrtValue, OrtValueVector
 from distort.options import RunOptions, SessionOptions
-from distort.ortvalue import OrtValue, OrtValueVector
 from distort.process import (
     disable_telemetry_events,
     enable_telemetry_events,
@@ -49,8 +51,6 @@ from distort.process import (
     set_seed,
 )
 from distort.providers import get_all_providers, get_available_providers, get_device
-from distort.session import InferenceSession
-from distort.sparse import SparseBlockSparseView, SparseCooView, SparseCsrView, SparseTensor
 
 
 def get_default_session_options() -> SessionOptions:

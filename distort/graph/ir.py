@@ -120,6 +120,18 @@ class Graph:
                 readers.setdefault(name, []).append(i)
         return readers
 
+    def needed(self, values: Iterable[str]) -> list[int]:
+        """Indices of the nodes that values depend on, in order."""
+        producers = self.producers()
+        found: set[int] = set()
+        waiting = [producers[value] for value in values if value in producers]
+        while waiting:
+            index = waiting.pop()
+            if index not in found:
+                found.add(index)
+                waiting += [producers[value] for value in self.nodes[index].reads() if value in producers]
+        return sorted(found)
+
     def extract(self, indices: Iterable[int], name: str = "") -> Graph:
         """The part made of the nodes at ``indices`` (kept in order).
 

@@ -103,7 +103,7 @@ def test_killed_during_a_run(session: onnxruntime.InferenceSession, expected: np
 @pytest.mark.parametrize("which", [0, 1])
 def test_killed_between_runs(session: onnxruntime.InferenceSession, expected: np.ndarray, which: int) -> None:
     session.run(None, feeds(2))
-    host = session._loaded.engine.executor.hosts[which]
+    host = session._sess._loaded.engine.executor.hosts[which]
     os.kill(host.pid, signal.SIGKILL)
     started = time.monotonic()
     # the loss may be found out by this run, which then says so; the one after it is answered
@@ -119,7 +119,7 @@ def test_killed_between_runs(session: onnxruntime.InferenceSession, expected: np
 def test_a_killed_actor_takes_its_values_along(session: onnxruntime.InferenceSession) -> None:
     values = {n: onnxruntime.OrtValue.ortvalue_from_numpy(v) for n, v in feeds(2).items()}
     (kept,) = session.run_with_ort_values(None, values)
-    for host in session._loaded.engine.executor.hosts:
+    for host in session._sess._loaded.engine.executor.hosts:
         os.kill(host.pid, signal.SIGKILL)
     with pytest.raises((EPFail, InvalidArgument), match="actor"):
         kept.numpy()
@@ -191,9 +191,9 @@ def test_replay_answers_in_spite_of_a_kill(which: int) -> None:
     options.add_session_config_entry("distort.recovery", "replay")
     with onnxruntime.InferenceSession(build(), options) as session:
         want = session.run(None, feeds(trips))[0]
-        pid = session._loaded.engine.executor.hosts[which].pid
+        pid = session._sess._loaded.engine.executor.hosts[which].pid
         threading.Timer(0.05, os.kill, (pid, signal.SIGKILL)).start()
         np.testing.assert_array_equal(session.run(None, feeds(trips))[0], want)
         np.testing.assert_array_equal(session.run(None, feeds(trips))[0], want)
         assert not psutil.pid_exists(pid)
-        assert session._loaded.engine.executor.hosts[which].pid != pid
+        assert session._sess._loaded.engine.executor.hosts[which].pid != pid

@@ -145,4 +145,4 @@ def test_actors_free_values_that_nobody_holds() -> None:
 
 
 def resident_count(session: onnxruntime.InferenceSession) -> int:
-    return sum(host.held()[0] for host in session._loaded.engine.executor.hosts)
+    return sum(host.held()[0] for host in session._sess._loaded.engine.executor.hosts)

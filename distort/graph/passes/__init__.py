@@ -19,34 +19,56 @@ from .context import Context, Evaluate
 Pass = Callable[[Graph, Context], int]
 
 LEVELS = ("disable", "basic", "extended", "layout", "all")
-_BASIC: tuple[tuple[str, Pass], ...] = (
-    ("constants lifted", constants.lift),
-    ("nodes that do nothing removed", cleanup.remove_identities),
-    ("shapes folded", shapes.fold_shapes),
-    ("nodes folded", constants.fold),
-    ("branches inlined", branches.inline_branches),
-    ("transposes merged", chains.merge_transposes),
-    ("reshapes merged", chains.merge_reshapes),
-    ("duplicates removed", cleanup.remove_duplicates),
-    ("dead nodes removed", cleanup.remove_dead),
+_FOLDING = frozenset({"ConstantFolding"})
+_NOTHING = frozenset(
+    (
+        "EliminateIdentity",
+        "EliminateSlice",
+        "UnsqueezeElimination",
+        "EliminateDropout",
+        "ExpandElimination",
+        "CastElimination",
+        "CastChainElimination",
+        "NoopElimination",
+    )
+)
+#: what a pass does, the pass, and onnxruntime's names of what does it there: one disabled, and the pass doesn't run
+_BASIC: tuple[tuple[str, Pass, frozenset[str]], ...] = (
+    ("constants lifted", constants.lift, frozenset()),
+    ("nodes that do nothing removed", cleanup.remove_identities, _NOTHING),
+    ("shapes folded", shapes.fold_shapes, _FOLDING | {"PreShapeNodeElimination"}),
+    ("nodes folded", constants.fold, _FOLDING),
+    ("branches inlined", branches.inline_branches, _FOLDING),
+    ("transposes merged", chains.merge_transposes, frozenset({"TransposeOptimizer"})),
+    ("reshapes merged", chains.merge_reshapes, frozenset({"ReshapeFusion"})),
+    ("duplicates removed", cleanup.remove_duplicates, frozenset({"CommonSubexpressionElimination"})),
+    ("dead nodes removed", cleanup.remove_dead, frozenset()),
 )
 #: operators that a pass does something about once types are known
 _NEED_TYPES = frozenset(("Shape", "Size", "Cast", "Reshape", "Expand", "Flatten", "MatMul", "Mul", "Div", "Add", "Sub"))
-_EXTENDED: tuple[tuple[str, Pass], ...] = (
-    ("batch normalizations folded into convolutions", convolution.fold_batch_normalization),
-    ("biases merged into Gemm", gemm.merge_bias),
+_EXTENDED: tuple[tuple[str, Pass, frozenset[str]], ...] = (
+    (
+        "batch normalizations folded into convolutions",
+        convolution.fold_batch_normalization,
+        frozenset({"ConvBNFusion", "ConvMulFusion", "ConvAddFusion"}),
+    ),
+    ("biases merged into Gemm", gemm.merge_bias, frozenset({"GemmSumFusion", "MatMulAddFusion"})),
 )
 #: each round removes at least one node; models settle in two or three
 _MAX_ROUNDS = 10
 
 
-def optimize(model: Model, level: str, evaluate: Evaluate) -> list[str]:
-    """Run the passes of ``level`` on the model in place. Returns what changed, for people."""
+def optimize(model: Model, level: str, evaluate: Evaluate, disabled: frozenset[str] = frozenset()) -> list[str]:
+    """Run the passes of ``level`` on the model in place, without those that do what ``disabled`` names.
+
+    Returns what changed, for people.
+    """
     if level not in LEVELS:
         raise ValueError(f"unknown optimization level {level!r}; there are {', '.join(LEVELS)}")
     if level == "disable":
         return []
-    passes = _BASIC if level == "basic" else _BASIC + _EXTENDED
+    known = _BASIC if level == "basic" else _BASIC + _EXTENDED
+    passes = tuple((what, run) for what, run, names in known if not names & disabled)
     context = Context(evaluate)
     graph = model.graph
     context.count("constants lifted", constants.lift(graph, context))

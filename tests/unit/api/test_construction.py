@@ -120,15 +120,34 @@ def test_set_providers_makes_the_session_anew(mul: bytes) -> None:
         session.run_with_iobinding(binding)
 
 
-def test_sessions_do_not_pickle_but_subclasses_may(mul: bytes) -> None:
-    session = distort.InferenceSession(mul)
-    with pytest.raises(
-        TypeError, match=re.escape("cannot pickle 'distort.capi.onnxruntime_pybind11_state.InferenceSession'")
-    ):
-        pickle.dumps(session)
-    with pytest.raises(TypeError, match="cannot pickle"):
-        copy.deepcopy(session)
-    assert copy.copy(session).run(None, {"X": X})[0][2, 1] == 36
+class _Named(distort.InferenceSession):
+    """As libraries pickle sessions: by their own state."""
+
+    def __init__(self, model: bytes) -> None:
+        super().__init__(model, providers=["CPUExecutionProvider"])
+        self.model = model
+
+    def __getstate__(self) -> dict[str, bytes]:
+        return {"model": self.model}
+
+    def __setstate__(self, state: dict[str, bytes]) -> None:
+        self.__init__(state["model"])  # type: ignore[misc]  # it is how they do it
+
+
+def test_sessions_pickle(mul: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "mul.onnx"
+    path.write_bytes(mul)
+    options = distort.SessionOptions()
+    options.logid = "kept"
+    options.add_initializer("W", distort.OrtValue.ortvalue_from_numpy(np.full((3, 2), 2, np.float32)))
+    for session in (distort.InferenceSession(mul, options), distort.InferenceSession(path, options), _Named(mul)):
+        want = session.run(None, {"X": X})[0]
+        for copied in (pickle.loads(pickle.dumps(session)), copy.deepcopy(session), copy.copy(session)):
+            assert type(copied) is type(session)
+            assert copied.run(None, {"X": X})[0].tolist() == want.tolist()
+            assert copied.get_session_options().logid == session.get_session_options().logid
+    with pytest.raises(TypeError, match=re.escape("cannot pickle 'distort.capi.onnxruntime_pybind11_state.Inference")):
+        pickle.dumps(distort.InferenceSession(mul)._sess)
 
 
 def test_free_dimensions(relu: bytes) -> None:
@@ -208,7 +227,7 @@ def test_metadata(mul: bytes, relu: bytes) -> None:
 def test_a_session_that_nobody_has_is_freed(mul: bytes) -> None:
     session = distort.InferenceSession(mul)
     session.run(None, {"X": X})
-    engine = weakref.ref(session._loaded.engine)
+    engine = weakref.ref(session._sess._loaded.engine)
     result = session.run(None, {"X": X})[0]
     del session
     gc.collect()

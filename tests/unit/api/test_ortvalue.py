@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import re
+import weakref
 
 import ml_dtypes
 import numpy as np
@@ -11,8 +13,9 @@ import pytest
 
 import distort
 from distort import OrtValue
+from distort.capi.onnxruntime_pybind11_state import OrtValue as NativeValue
+from distort.capi.onnxruntime_pybind11_state import OrtValueVector
 from distort.cluster.resident import Resident, ResidentMeta
-from distort.ortvalue import OrtValueVector
 
 NO_STRINGS = "Creation of OrtValues is currently only supported from non-string numpy arrays"
 
@@ -70,7 +73,6 @@ def test_it_aliases_the_array(x: np.ndarray) -> None:
             RuntimeError,
             "ORT only supports contiguous tensor for now.",
         ),
-        (lambda: pickle.dumps(OrtValue.ortvalue_from_numpy(np.zeros(1))), TypeError, "cannot pickle"),
         (lambda: distort.OrtDevice.make("tpu", 0), Exception, "Unsupported device type: tpu"),
         (lambda: distort.OrtDevice("cpu"), ValueError, "`Provided object` needs to be of type"),
     ],
@@ -155,7 +157,7 @@ class _Owner:
 
 def test_a_value_on_an_actor_tells_all_without_moving(x: np.ndarray) -> None:
     owner = _Owner()
-    value = OrtValue._of(owner.keep_value(x, 1))
+    value = OrtValue(NativeValue._of(owner.keep_value(x, 1)))
     assert (value.shape(), value.data_type(), value.element_type()) == ([3, 2], "tensor(float)", 1)
     assert (value.device_name(), value.tensor_size_in_bytes(), value.has_value(), value.is_tensor()) == (
         "cpu",
@@ -199,12 +201,53 @@ def test_sparse_tensors() -> None:
         distort.SparseTensor.sparse_coo_from_numpy([3, 3], values, np.array([0, 4, 5]), cpu)
     csr = distort.SparseTensor.sparse_csr_from_numpy([3, 3], values, np.array([0, 1]), np.array([0, 1, 2, 2]), cpu)
     assert csr.as_csrc_view().outer().tolist() == [0, 1, 2, 2]
-    assert csr._coordinates().indices.tolist() == [0, 4]
+    assert csr._get_c_tensor()._coordinates().indices.tolist() == [0, 4]
     held = OrtValue.ort_value_from_sparse_tensor(csr)
     assert (held.is_sparse_tensor(), held.is_tensor(), held.data_type()) == (True, False, "sparse_tensor(float)")
     assert held.as_sparse_tensor().format() == distort.OrtSparseFormat.ORT_SPARSE_CSRC
     with pytest.raises(RuntimeError, match="does not contain SparseTensor"):
         OrtValue.ortvalue_from_numpy(values).as_sparse_tensor()
+
+
+def test_values_pickle_unless_they_lie_on_an_actor(x: np.ndarray) -> None:
+    sparse = distort.SparseTensor.sparse_coo_from_numpy(
+        [3], x[:2, 0], np.array([0, 2]), distort.OrtDevice.make("cpu", 0)
+    )
+    for value in (OrtValue.ortvalue_from_numpy(x), OrtValue.ort_value_from_sparse_tensor(sparse)):
+        copied = pickle.loads(pickle.dumps(value))
+        assert (copied.data_type(), copied.shape()) == (value.data_type(), value.shape())
+    assert pickle.loads(pickle.dumps(OrtValue.ortvalue_from_numpy(x))).numpy().tolist() == x.tolist()
+    with pytest.raises(TypeError, match="it lies on an actor"):
+        pickle.dumps(OrtValue(NativeValue._of(_Owner().keep_value(x, 1))))
+
+
+def test_dlpack_of_types_that_numpy_lacks() -> None:
+    for name in ("bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"):
+        array = np.array([1, 2, 4]).astype(getattr(ml_dtypes, name))
+        value = OrtValue.ortvalue_from_numpy(array)
+        capsule = value.__dlpack__()
+        del value
+        shared = OrtValue.from_dlpack(capsule)
+        assert shared.data_ptr() == array.ctypes.data
+        assert shared.numpy().dtype == array.dtype
+        with pytest.raises(TypeError, match="valid DLPack capsule"):
+            OrtValue.from_dlpack(capsule)  # it is used up
+    with pytest.raises(RuntimeError, match="DLPack has no packed type for int4"):
+        OrtValue.ortvalue_from_numpy(np.zeros(2, ml_dtypes.int4)).__dlpack__()
+
+
+def test_memory_in_capsules_is_given_back() -> None:
+    array = np.zeros(100)
+    alive = weakref.ref(array)
+    value = OrtValue.ortvalue_from_numpy(array)
+    taken, unused = OrtValue.from_dlpack(value), value.__dlpack__()
+    del array, value
+    assert alive() is not None
+    del taken
+    assert alive() is not None
+    del unused
+    gc.collect()
+    assert alive() is None
 
 
 def test_vectors(x: np.ndarray) -> None:

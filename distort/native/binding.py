@@ -1,0 +1,211 @@
+"""A session's inputs and outputs bound to memory, run after run.
+
+An output bound by name alone stays where it was made: in parallel mode on its actor, and fed back from there it does
+not move. Later runs write into the same memory, as onnxruntime's do. An output bound to a buffer is written into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distort import errors, fetches
+from distort.feeds import InputSpec, check_shape, read_feeds, runtime_text, unexpected_type
+from distort.graph.types import TensorType
+from distort.native import values
+from distort.native.base import native
+from distort.native.devices import OrtDevice
+from distort.native.values import OrtValue, OrtValueVector
+
+if TYPE_CHECKING:
+    from distort.native.session import InferenceSession
+    from distort.options import RunOptions
+
+_INT = "typing.SupportsInt | typing.SupportsIndex"
+
+
+class _Output:
+    """A bound output: the caller's buffer, or whatever the last run made."""
+
+    __slots__ = ("buffer", "value")
+
+    def __init__(self, buffer: OrtValue | None) -> None:
+        self.buffer = buffer
+        self.value = buffer if buffer is not None else OrtValue._of(None)
+
+
+@native
+class SessionIOBinding:
+    """What is bound of one session's inputs and outputs. Not for several threads at once."""
+
+    def __init__(self, arg0: InferenceSession, /) -> None:
+        self._session = arg0
+        self._loaded = arg0._loaded
+        self._inputs: dict[str, OrtValue] = {}
+        self._outputs: dict[str, _Output] = {}
+
+    # -- inputs
+
+    def bind_input(self, *args: Any) -> None:
+        """(name, array): changes made to it later are seen by later runs, unless it had to be made contiguous.
+
+        (name, device, element type, shape, address): memory that must stay as long as it is bound.
+        """
+        if len(args) == 2 and isinstance(args[0], str):
+            self._bind_array(*args)
+            return
+        if len(args) != 5 or not _is_buffer(*args):
+            signature = "(self: C.SessionIOBinding, arg0: str, arg1: C.OrtDevice, arg2: object, arg3: "
+            signature += f"collections.abc.Sequence[{_INT}], arg4: {_INT}) -> None"
+            raise errors.incompatible("bind_input", signature, self, *args)
+        name, _, element_type, shape, pointer = args
+        self._bind_value(name, values.from_pointer(int(pointer), element_type, shape))
+
+    def _bind_array(self, name: str, array: Any) -> None:
+        if name not in self._loaded.specs:
+            raise RuntimeError(f"Failed to find NodeArg with name: {name} in the def list")
+        if not isinstance(array, np.ndarray):
+            raise RuntimeError("Unable to create OrtValue from the given python object")
+        if array.dtype.kind in "OUST":
+            raise RuntimeError("Only binding non-string Tensors is currently supported")
+        self._inputs[name] = OrtValue._of(np.asarray(array, order="C"), TensorType(values.tensor_element(array)))
+
+    def bind_ortvalue_input(self, arg0: str, arg1: OrtValue, /) -> None:
+        """Bind a value, wherever it lies."""
+        self._bind_value(arg0, arg1)
+
+    def _bind_value(self, name: str, value: OrtValue) -> None:
+        if name not in self._loaded.specs:
+            raise RuntimeError(f"Error when binding input: Failed to find input name in the mapping: {name}")
+        self._inputs[name] = value
+
+    def clear_binding_inputs(self) -> None:
+        self._inputs.clear()
+
+    def synchronize_inputs(self) -> None:
+        """Nothing to wait for: what is bound is there."""
+
+    # -- outputs
+
+    def bind_output(self, *args: Any) -> None:
+        """(name, device): the output stays where it is made. (name, device, element type, shape, address): there."""
+        if len(args) == 2 and isinstance(args[0], str) and isinstance(args[1], OrtDevice):
+            self._outputs[args[0]] = _Output(None)
+            return
+        if len(args) != 5 or not _is_buffer(*args):
+            signature = "(self: C.SessionIOBinding, arg0: str, arg1: C.OrtDevice, arg2: object, arg3: "
+            signature += f"collections.abc.Sequence[{_INT}], arg4: {_INT}) -> None"
+            raise errors.incompatible("bind_output", signature, self, *args)
+        name, _, element_type, shape, pointer = args
+        self._outputs[name] = _Output(values.from_pointer(int(pointer), element_type, shape))
+
+    def bind_ortvalue_output(self, arg0: str, arg1: OrtValue, /) -> None:
+        """Ask for an output in a value's memory."""
+        self._outputs[arg0] = _Output(arg1)
+
+    def get_outputs(self) -> OrtValueVector:
+        """What the outputs hold, in the order of binding; nothing before the first run."""
+        vector = OrtValueVector()
+        for output in self._outputs.values():
+            vector.push_back(output.value)
+        return vector
+
+    def copy_outputs_to_cpu(self) -> list[Any]:
+        """The outputs as ``run`` would return them."""
+        return [self._copy(name, output.value) for name, output in self._outputs.items()]
+
+    def _copy(self, name: str, held: OrtValue) -> Any:
+        value = held._value
+        if value is None and not any(output.value.has_value() for output in self._outputs.values()):
+            raise RuntimeError(f"Output {name} holds nothing yet: run first.")
+        if hasattr(value, "fetch"):
+            with errors.translated():
+                value = value.fetch()
+        return fetches.own(value)
+
+    def clear_binding_outputs(self) -> None:
+        self._outputs.clear()
+
+    def synchronize_outputs(self) -> None:
+        """Nothing to wait for: a run returns when its outputs are there."""
+
+    # -- running
+
+    def _run(self, run_options: RunOptions | None) -> None:
+        try:
+            self._run_checked(run_options)
+        except errors.STATUS_CLASSES as error:
+            raise RuntimeError(f"Error in execution: {errors.text_of(error)}") from error
+
+    def _run_checked(self, run_options: RunOptions | None) -> None:
+        loaded = self._loaded
+        feeds = read_feeds(loaded.specs, self._inputs)
+        if not self._outputs:
+            raise errors.make("INVALID_ARGUMENT", "At least one output should be requested.")
+        loaded.check_fetches(list(self._outputs), " ")
+        for name, output in self._outputs.items():
+            if output.buffer is not None:
+                self._check_buffer(name, output.buffer)
+        names = list(self._outputs)
+        keep = frozenset[str]()
+        if loaded.engine.parallel:
+            keep = frozenset(name for name, o in self._outputs.items() if o.buffer is None or _is_remote(o.buffer))
+        results = self._session._execute(loaded, names, feeds, run_options, keep)
+        types = loaded.engine.model.graph.types
+        for i, name in enumerate(names):
+            output = self._outputs[name]
+            if output.buffer is None:
+                output.value = fetches.to_ort_value(results, i, types.get(name))
+                if output.value.is_tensor():
+                    output.buffer = output.value  # the next run writes there
+            elif _is_remote(output.buffer):
+                self._check_computed(name, output.buffer, results[i])
+                output.buffer._value = results[i] if hasattr(results[i], "fetch") else fetches.own(results[i])
+            else:
+                self._check_computed(name, output.buffer, results[i])
+                np.copyto(output.buffer._value, results[i])
+
+    def _check_buffer(self, name: str, buffer: OrtValue) -> None:
+        declared = self._loaded.engine.model.graph.types.get(name)
+        if isinstance(declared, TensorType) and isinstance(buffer._type, TensorType):
+            if declared.element not in (0, buffer._type.element):
+                raise unexpected_type(buffer._type, declared, "output")
+            check_shape(InputSpec.of(name, declared), tuple(buffer.shape()), "output")
+
+    def _check_computed(self, name: str, buffer: OrtValue, value: Any) -> None:
+        """The buffer must have the shape that the run gave."""
+        shape = tuple(getattr(value, "shape", ()))
+        if shape == tuple(buffer.shape()):
+            computed = values.type_of(value)
+            if computed is not None and runtime_text(computed) != runtime_text(buffer._type):
+                raise unexpected_type(buffer._type or computed, computed, "output")
+            return
+        graph = self._loaded.engine.model.graph
+        position = graph.producers().get(name)
+        node_name, op_type = "", ""
+        if position is not None:
+            node_name, op_type = graph.nodes[position].name, graph.nodes[position].op_type
+        raise errors.make(
+            "FAIL",
+            f"Non-zero status code returned while running {op_type} node. Name:'{node_name}' Status Message: "
+            f"{errors.prefix('INVALID_ARGUMENT')}The output OrtValue provided for output '{name}' of node "
+            f"'{node_name}' ({op_type}) has shape {_braces(buffer.shape())} but the computed output shape for this run "
+            f"is {_braces(shape)}. When calling Run() with pre-allocated output OrtValues on a model with dynamic "
+            "output shapes, either supply unallocated output OrtValues or ensure the pre-allocated shapes match the "
+            "expected output shapes for each run.",
+        )
+
+
+def _is_buffer(name: Any, device: Any, element_type: Any, shape: Any, pointer: Any) -> bool:
+    """Whether these are the arguments for memory at an address."""
+    return isinstance(name, str) and isinstance(device, OrtDevice) and isinstance(pointer, (int, np.integer))
+
+
+def _is_remote(buffer: OrtValue) -> bool:
+    return hasattr(buffer._value, "fetch")
+
+
+def _braces(shape: Sequence[int]) -> str:
+    return "{" + ",".join(map(str, shape)) + "}"

@@ -1,0 +1,186 @@
+"""Devices and their memory as numbers: OrtDevice, OrtMemoryInfo."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from distort import errors
+from distort.enums import (
+    OrtAllocatorType,
+    OrtDeviceMemoryType,
+    OrtDeviceVendorId,
+    OrtMemoryInfoDeviceType,
+    OrtMemType,
+)
+from distort.native.base import native
+
+CPU, GPU, FPGA, NPU = 0, 1, 2, 3
+_DML = 4
+_DEFAULT_MEMORY = 0
+_HOST_ACCESSIBLE = 5
+
+_INT = "typing.SupportsInt | typing.SupportsIndex"
+_DEVICE_INIT = (
+    f"1. {errors.MODULE}.OrtDevice(arg0: {_INT}, arg1: {_INT}, arg2: {_INT}, arg3: {_INT})",
+    f"2. {errors.MODULE}.OrtDevice(arg0: {_INT}, arg1: {_INT}, arg2: {_INT})",
+)
+
+#: where each device number's memory is, in words
+_NAMES = {CPU: "cpu", GPU: "gpu", FPGA: "fpga", NPU: "npu"}
+_VENDOR_NAMES = {
+    (GPU, int(OrtDeviceVendorId.NVIDIA)): "cuda",
+    (GPU, int(OrtDeviceVendorId.MICROSOFT)): "dml",
+    (NPU, int(OrtDeviceVendorId.HUAWEI)): "cann",
+}
+
+
+@native
+class OrtDevice:
+    """A device: (type, memory type, vendor, number), or (type, memory type, number) of no vendor."""
+
+    __slots__ = ("_id", "_memory", "_type", "_vendor")
+
+    def __init__(self, *args: Any) -> None:
+        try:
+            numbers = [operator.index(arg) for arg in args]
+        except TypeError:
+            numbers = []
+        if len(numbers) == 4:
+            self._type, self._memory, self._vendor, self._id = numbers
+        elif len(numbers) == 3:
+            self._type, self._memory, self._id = numbers
+            self._vendor = int(OrtDeviceVendorId.NONE)
+        else:
+            lines = "\n    ".join(_DEVICE_INIT)
+            raise TypeError(
+                "__init__(): incompatible constructor arguments. The following argument types are supported:\n    "
+                f"{lines}\n\nInvoked with: {', '.join(map(repr, args))}"
+            )
+
+    def device_type(self) -> int:
+        return self._type
+
+    def mem_type(self) -> int:
+        return self._memory
+
+    def vendor_id(self) -> int:
+        return self._vendor
+
+    def device_id(self) -> int:
+        return self._id
+
+    def _text(self) -> str:
+        """The device's name, as ``OrtValue.device_name`` has it."""
+        return _VENDOR_NAMES.get((self._type, self._vendor)) or _NAMES.get(self._type, "unknown")
+
+    @staticmethod
+    def cpu() -> int:
+        return CPU
+
+    @staticmethod
+    def gpu() -> int:
+        return GPU
+
+    @staticmethod
+    def cuda() -> int:
+        return GPU
+
+    @staticmethod
+    def dml() -> int:
+        return _DML
+
+    @staticmethod
+    def webgpu() -> int:
+        return GPU
+
+    @staticmethod
+    def fpga() -> int:
+        return FPGA
+
+    @staticmethod
+    def npu() -> int:
+        return NPU
+
+    @staticmethod
+    def cann() -> int:
+        return NPU
+
+    @staticmethod
+    def default_memory() -> int:
+        return _DEFAULT_MEMORY
+
+
+def require_host(device: OrtDevice) -> None:
+    """Raise unless this process can allocate there; actors' memory is reached through runs, not by name."""
+    if device.device_type() != CPU and device.mem_type() != _HOST_ACCESSIBLE:
+        raise RuntimeError(
+            "Can't allocate memory on the device using this package of OnnxRuntime. Please use the appropriate package "
+            "of OnnxRuntime for your hardware to use this feature."
+        )
+
+
+@native
+class OrtMemoryInfo:
+    """Where an allocator's memory is: name, kind of allocator, device number, kind of memory."""
+
+    def __init__(self, arg0: str, arg1: OrtAllocatorType, arg2: int, arg3: OrtMemType, /) -> None:
+        if not isinstance(arg0, str) or not isinstance(arg1, OrtAllocatorType) or not isinstance(arg3, OrtMemType):
+            raise errors.incompatible(
+                "__init__",
+                f"C.OrtMemoryInfo(arg0: str, arg1: C.OrtAllocatorType, arg2: {_INT}, arg3: C.OrtMemType)",
+                *(arg0, arg1, arg2, arg3),
+                constructor=True,
+            )
+        self._name = arg0
+        self._allocator_type = arg1
+        self._device_id = operator.index(arg2)
+        self._mem_type = arg3
+        self._device_mem_type = OrtDeviceMemoryType.DEFAULT
+        self._vendor = 0
+
+    @staticmethod
+    def create_v2(
+        arg0: str,
+        arg1: OrtMemoryInfoDeviceType,
+        arg2: int,
+        arg3: int,
+        arg4: OrtDeviceMemoryType,
+        arg5: int,
+        arg6: OrtAllocatorType,
+        /,
+    ) -> OrtMemoryInfo:
+        """Name, kind of device, vendor, device number, kind of memory, alignment, kind of allocator."""
+        made = OrtMemoryInfo(arg0, arg6, arg3, OrtMemType.DEFAULT)
+        made._device_mem_type = OrtDeviceMemoryType(arg4)
+        made._vendor = int(arg2)
+        return made
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def device_id(self) -> int:
+        return self._device_id
+
+    @property
+    def mem_type(self) -> OrtMemType:
+        return self._mem_type
+
+    @property
+    def allocator_type(self) -> OrtAllocatorType:
+        return self._allocator_type
+
+    @property
+    def device_mem_type(self) -> OrtDeviceMemoryType:
+        return self._device_mem_type
+
+    @property
+    def device_vendor_id(self) -> int:
+        return self._vendor
+
+
+def cpu_memory(allocator: OrtAllocatorType = OrtAllocatorType.ORT_ARENA_ALLOCATOR) -> OrtMemoryInfo:
+    """This process's memory."""
+    return OrtMemoryInfo("Cpu", allocator, 0, OrtMemType.DEFAULT)

@@ -1,0 +1,352 @@
+"""The native session: checks as onnxruntime checks, drives an engine, hands out results that are the caller's own."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from distort import errors, fetches, loading, providers
+from distort.engine import RunControl
+from distort.feeds import check, convert, read_feeds
+from distort.metadata import ModelMetadata, NodeArg
+from distort.native import hardware
+from distort.native.base import native
+from distort.native.devices import OrtDevice, OrtMemoryInfo, cpu_memory
+from distort.native.values import OrtValue, OrtValueVector
+from distort.options import RunOptions, SessionOptions
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from distort.native.binding import SessionIOBinding
+
+#: runs of run_async at once; an engine on actors keeps no more in flight unless distort.max_in_flight says so
+_ASYNC_THREADS = 8
+_ASYNC_NAME = "distort-async"
+_RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
+
+_RUN = (
+    "(self: C.InferenceSession, arg0: collections.abc.Sequence[str], arg1: collections.abc.Mapping[str, object], "
+    "arg2: C.RunOptions) -> list"
+)
+_RUN_ASYNC = (
+    "(self: C.InferenceSession, arg0: collections.abc.Sequence[str], arg1: collections.abc.Mapping[str, object], arg2: "
+    "collections.abc.Callable[[collections.abc.Sequence[object], object, str], None], arg3: object, arg4: "
+    "C.RunOptions) -> None"
+)
+
+
+@native
+class InferenceSession:
+    """A model, and after :meth:`initialize_session` an engine that runs it."""
+
+    def __init__(self, arg0: SessionOptions, arg1: str | bytes, arg2: bool, arg3: bool, /) -> None:
+        if not isinstance(arg0, SessionOptions) or not isinstance(arg1, str if arg2 else bytes) or arg1 == "":
+            raise errors.incompatible(
+                "__init__",
+                "C.InferenceSession(arg0: C.SessionOptions, arg1: str, arg2: bool, arg3: bool)",
+                *(arg0, arg1 or None, arg2, arg3),
+                constructor=True,
+            )
+        loading.check_options(arg0)
+        self._options = arg0._copy()
+        self._source = arg1
+        self._read_config = bool(arg3)
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._pool_pid = 0
+        self._providers: list[tuple[str, dict[str, str]]] = []
+
+    _loaded: loading.Loaded
+    _disabled_optimizers: frozenset[str]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(f"cannot pickle '{errors.MODULE}.InferenceSession' object")
+
+    def initialize_session(self, arg0: Sequence[str], arg1: Sequence[Mapping[str, str]], arg2: set[str], /) -> None:
+        """Providers, their options, optimizers that are not to run. Raises onnxruntime's exceptions."""
+        added = self._options._added_providers if not arg0 else []
+        wanted = [*zip(arg0, (dict(o) for o in arg1), strict=False), *added]
+        wanted += [(name, {}) for name in arg0[len(arg1) :]]
+        usable = providers.usable([n for n, _ in wanted], [o for _, o in wanted])
+        options = self._options
+        self._loaded = loading.load(
+            self._source,
+            options,
+            usable,
+            options.enable_profiling,
+            disabled_optimizers=frozenset(arg2),
+            read_config=self._read_config,
+        )
+        self._providers = usable
+        self._disabled_optimizers = frozenset(arg2)
+        if self._loaded.profiler is not None:
+            # a profile that nobody ended is written when the session goes
+            weakref.finalize(self, self._loaded.profiler.end)
+
+    # -- describing
+
+    @property
+    def session_options(self) -> SessionOptions:
+        return self._options._copy()
+
+    @property
+    def inputs_meta(self) -> list[NodeArg]:
+        return self._loaded.inputs
+
+    @property
+    def outputs_meta(self) -> list[NodeArg]:
+        return self._loaded.outputs
+
+    @property
+    def overridable_initializers(self) -> list[NodeArg]:
+        """Inputs with a default: fed or not, as the caller likes."""
+        return self._loaded.overridable
+
+    @property
+    def model_meta(self) -> ModelMetadata:
+        return self._loaded.metadata
+
+    @property
+    def input_meminfos(self) -> list[OrtMemoryInfo]:
+        return [cpu_memory() for _ in self._loaded.inputs]
+
+    @property
+    def output_meminfos(self) -> list[OrtMemoryInfo]:
+        return [cpu_memory() for _ in self._loaded.output_names]
+
+    @property
+    def input_epdevices(self) -> list[hardware.OrtEpDevice]:
+        (device,) = hardware.get_ep_devices()
+        return [device for _ in self._loaded.inputs]
+
+    def get_providers(self) -> list[str]:
+        return [name for name, _ in self._providers]
+
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        return {name: dict(options) for name, options in self._providers}
+
+    def get_provider_graph_assignment_info(self) -> list[hardware.OrtEpAssignedSubgraph]:
+        """The nodes that run, by provider; a parallel session's by stage."""
+        if self._options._config.get(_RECORD_ASSIGNMENT) != "1":
+            text = f"Session configuration entry '{_RECORD_ASSIGNMENT}' must be set to \"1\" to retrieve EP graph "
+            raise errors.make("FAIL", f"{text}assignment information.")
+        nodes = self._loaded.engine.model.graph.nodes
+        engine = self._loaded.engine
+        groups: list[Sequence[int]] = [range(len(nodes))]
+        if engine.parallel:
+            groups = [stage.nodes for stage in engine.plan.stages]
+        made = []
+        for group in groups:
+            assigned = [hardware.OrtEpAssignedNode._of(nodes[i].name, nodes[i].domain, nodes[i].op_type) for i in group]
+            made.append(hardware.OrtEpAssignedSubgraph._of(providers.CPU, assigned))
+        return made
+
+    # -- running
+
+    def run(self, arg0: Sequence[str], arg1: Mapping[str, Any], arg2: RunOptions | None = None, /) -> list[Any]:
+        """Outputs in the order of their names."""
+        loaded = self._loaded
+        self._check_arguments("run", _RUN, arg0, arg1, arg2)
+        values = read_feeds(loaded.specs, arg1)
+        return fetches.to_users(self._execute(loaded, arg0, values, arg2))
+
+    def run_with_ort_values(
+        self, arg0: Mapping[str, OrtValue], arg1: Sequence[str], arg2: RunOptions | None = None, /
+    ) -> list[OrtValue]:
+        """Feeds, names of the fetches. On actors, results stay where they were made."""
+        self._check_arguments("run_with_ort_values", _RUN, arg1, arg0, arg2)
+        return self._run_to_ort_values(arg1, arg0, arg2)
+
+    def run_with_ortvaluevector(
+        self,
+        arg0: RunOptions | None,
+        arg1: Sequence[str],
+        arg2: OrtValueVector,
+        arg3: Sequence[str],
+        arg4: OrtValueVector,
+        arg5: Sequence[OrtDevice],
+        /,
+    ) -> None:
+        """Options, names and values of the feeds, names of the fetches, where they are appended, their devices."""
+        values = dict(zip(arg1, arg2, strict=True))
+        for value in self._run_to_ort_values(list(arg3), values, arg0):
+            arg4.push_back(value)
+
+    def run_async(
+        self,
+        arg0: Sequence[str],
+        arg1: Mapping[str, Any],
+        arg2: Callable[[list[Any], Any, str], None],
+        arg3: Any,
+        arg4: RunOptions | None = None,
+        /,
+    ) -> None:
+        """As :meth:`run`, on another thread, which then calls ``callback(results, user_data, error)``.
+
+        ``error`` is empty where all went well. Feeds that can't be converted raise here.
+        """
+        loaded = self._loaded
+        self._check_arguments("run_async", _RUN_ASYNC, arg0, arg1, arg4)
+        if not callable(arg2):
+            raise errors.incompatible("run_async", _RUN_ASYNC, self, arg0, arg1, arg2, arg3, arg4)
+        if self._options.intra_op_num_threads == 1 and not loaded.engine.parallel:
+            text = "intra op thread pool must have at least one thread for RunAsync"
+            raise errors.make("INVALID_ARGUMENT", text)
+        converted = {k: convert(v, k, loaded.specs.get(k)) for k, v in arg1.items() if v is not None}
+
+        def job() -> None:
+            try:
+                check(loaded.specs, converted)
+                loaded.check_fetches(arg0, " ")
+                values = {name: value for name, (value, _) in converted.items()}
+                results = fetches.to_users(self._execute(loaded, arg0, values, arg4))
+            except Exception as error:  # noqa: BLE001  # the callback is told, whatever it is
+                arg2([], arg3, errors.text_of(error))
+            else:
+                arg2(results, arg3, "")
+
+        with self._lock:
+            if self._pool is None or self._pool_pid != os.getpid():  # threads don't survive a fork
+                from concurrent.futures import ThreadPoolExecutor
+
+                self._pool = ThreadPoolExecutor(_ASYNC_THREADS, thread_name_prefix=_ASYNC_NAME)
+                self._pool_pid = os.getpid()
+            self._pool.submit(job)
+
+    def run_with_iobinding(self, arg0: SessionIOBinding, arg1: RunOptions | None = None, /) -> None:
+        """Run over what is bound. Errors are RuntimeError, as in onnxruntime."""
+        arg0._run(arg1)
+
+    def _check_arguments(
+        self,
+        function: str,
+        signature: str,
+        names: Sequence[str],
+        feeds: Mapping[str, Any],
+        run_options: RunOptions | None,
+    ) -> None:
+        """Raises TypeError."""
+        if (
+            isinstance(names, str)
+            or not isinstance(names, Sequence)
+            or not all(isinstance(name, str) for name in names)
+            or not all(isinstance(name, str) for name in feeds)
+            or not (run_options is None or isinstance(run_options, RunOptions))
+        ):
+            raise errors.incompatible(function, signature, self, names, feeds, run_options)
+
+    def _run_to_ort_values(
+        self, names: Sequence[str], given: Mapping[str, OrtValue], run_options: RunOptions | None
+    ) -> list[OrtValue]:
+        loaded = self._loaded
+        values = read_feeds(loaded.specs, given)
+        keep = frozenset(names) if loaded.engine.parallel else frozenset()
+        results = self._execute(loaded, names, values, run_options, keep)
+        types = loaded.engine.model.graph.types
+        return [fetches.to_ort_value(results, i, types.get(name)) for i, name in enumerate(names)]
+
+    def _execute(
+        self,
+        loaded: loading.Loaded,
+        names: Sequence[str],
+        values: Mapping[str, Any],
+        run_options: RunOptions | None,
+        keep: frozenset[str] = frozenset(),
+    ) -> list[Any]:
+        """Values of a run, as the engine returns them. Raises onnxruntime's exceptions."""
+        loaded.check_fetches(names)
+        if run_options is not None and run_options._adapters:
+            values = loaded.with_adapters(values, run_options._adapters)
+        if len(values) < len(loaded.specs) and (missing := loaded.missing(values)) is not None:
+            raise missing
+        profiler = loaded.profiler
+        control = None
+        if run_options is not None or profiler is not None:
+            control = RunControl(observer=profiler.observe if profiler is not None else None)
+            if run_options is not None:
+                _apply(run_options, control)
+        start_ns = time.time_ns() if profiler is not None else 0
+        try:
+            return loaded.engine.run(names, values, keep=keep, control=control)
+        except Exception as error:
+            ours = errors.translate(error)
+            if ours is None:
+                raise
+            raise ours from error
+        finally:
+            if profiler is not None:
+                end_ns = time.time_ns()
+                profiler.add("Session", "SequentialExecutor::Execute", start_ns, end_ns)
+                profiler.add("Session", "model_run", start_ns, end_ns)
+
+    # -- profiling
+
+    def end_profiling(self) -> str:
+        """Write the profile; its path, or nothing where there is none to write."""
+        profiler = self._loaded.profiler
+        return profiler.end() if profiler is not None else ""
+
+    @property
+    def get_profiling_start_time_ns(self) -> int:
+        """On the clock of ``time.time_ns()``; 0 where profiling is off."""
+        profiler = self._loaded.profiler
+        return profiler.start_ns if profiler is not None else 0
+
+    # -- the rest
+
+    def create_ortvalue_from_shape_and_type(self, arg0: Sequence[int], arg1: Any, arg2: OrtDevice, /) -> OrtValue:
+        return OrtValue.ortvalue_from_shape_and_type(arg0, arg1, arg2)
+
+    def create_ortvalue_from_shape_and_onnx_type(self, arg0: Sequence[int], arg1: int, arg2: OrtDevice, /) -> OrtValue:
+        return OrtValue.ortvalue_from_shape_and_onnx_type(arg0, arg1, arg2)
+
+    def release_captured_graph(self, arg0: int, /) -> None:
+        """Nothing to do: no graph is captured on the CPU."""
+
+    def is_webgpu_graph_capture_enabled(self) -> bool:
+        return False
+
+    def webgpu_context_id(self) -> int:
+        """-1: there is no WebGPU."""
+        return -1
+
+    def set_ep_dynamic_options(self, arg0: dict[str, str], /) -> None:
+        """No provider here has any; onnxruntime's CPU provider ignores them too."""
+        if not arg0:
+            raise RuntimeError("No options were provided")
+
+    def get_tuning_results(self) -> list[Any]:
+        """No provider here tunes."""
+        return []
+
+    def set_tuning_results(self, arg0: Sequence[Any], arg1: bool, /) -> None:
+        """No provider here tunes."""
+
+    def _close(self) -> None:
+        """End the session's actors and free its weights; safe to call twice. A run afterwards raises."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None and self._pool_pid == os.getpid():
+            # a callback may close its session; its own thread can't be waited for
+            pool.shutdown(wait=not threading.current_thread().name.startswith(_ASYNC_NAME))
+        self.end_profiling()
+        self._loaded.engine.close()
+
+
+def _apply(options: RunOptions, control: RunControl) -> None:
+    """Run options into the engine's terms. Raises Fail and InvalidArgument."""
+    severity = options.log_severity_level
+    if not -1 <= severity <= 4:
+        text = f"Invalid run log severity level. Not a valid onnxruntime::logging::Severity value: {severity}"
+        raise errors.make("FAIL", text)
+    for device in options._config.get("memory.enable_memory_arena_shrinkage", "").split(";"):
+        if device not in ("", "cpu:0"):
+            text = "Did not find an arena based allocator registered for device-id combination in the memory arena "
+            raise errors.make("INVALID_ARGUMENT", f"{text}shrink list: {device}")
+    control.cancellation = options._cancellation()
+    control.only_path_to_fetches = options.only_execute_path_to_fetches
