@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,10 @@ from distort.enums import ExecutionMode, GraphOptimizationLevel
 from distort.feeds import InputSpec
 from distort.graph import inference, reader
 from distort.graph.errors import ModelError
-from distort.graph.ir import Model
+from distort.graph.ir import Graph, Model
 from distort.graph.tensors import ExternalData
 from distort.graph.types import SparseTensorType, TensorType, element_of
+from distort.logs import INFO, WARNING, Logger
 from distort.metadata import ModelMetadata, NodeArg
 from distort.native.values import OrtValue
 from distort.options import SessionOptions
@@ -42,7 +44,7 @@ _OVERRIDABLE_SINCE_IR = 4
 class Loaded:
     """A model that runs, and its description."""
 
-    def __init__(self, model: Model, config: EngineConfig, profiler: Profiler | None) -> None:
+    def __init__(self, model: Model, config: EngineConfig, profiler: Profiler | None, logger: Logger) -> None:
         graph = model.graph
         fixed = [name for name in graph.inputs if name not in graph.defaults]
         overridable = list(graph.defaults) if model.ir_version >= _OVERRIDABLE_SINCE_IR else []
@@ -54,7 +56,13 @@ class Loaded:
         self.output_names = list(graph.outputs)
         self.output_set = frozenset(graph.outputs)
         self.profiler = profiler
+        self.logger = logger
+        self.declared_shapes = _declared_shapes(graph)
+        for name in self.overridable:
+            logger.log(WARNING, _NOT_CONSTANT.format(name.name))
         self.engine = Engine(model, config)
+        for change in self.engine.changes:
+            logger.log(INFO, f"Graph optimization: {change}")
         self._outputs: list[NodeArg] | None = None
         self._lock = threading.Lock()
 
@@ -75,6 +83,23 @@ class Loaded:
                 return errors.make("FAIL", f"{text}Status Message: Missing Input: {name}")
         return None
 
+    def verify_shapes(self, names: Sequence[str], values: Sequence[Any]) -> None:
+        """Warn where an output has not the shape that the model declares; it is handed out all the same."""
+        for name, value in zip(names, values, strict=True):
+            declared = self.declared_shapes.get(name)
+            shape = getattr(value, "shape", None)
+            if declared is None or shape is None:
+                continue
+            if len(shape) != len(declared) or any(
+                isinstance(dim, int) and dim != size for dim, size in zip(declared, shape, strict=True)
+            ):
+                text = ",".join(str(dim) if isinstance(dim, int) else "-1" for dim in declared)
+                self.logger.log(
+                    WARNING,
+                    f"Expected shape from model of {{{text}}} does not match actual shape of "
+                    f"{{{','.join(map(str, shape))}}} for output {name}",
+                )
+
     @property
     def outputs(self) -> list[NodeArg]:
         """Declared types, and what inference adds; inferred when first asked for."""
@@ -86,12 +111,39 @@ class Loaded:
             return self._outputs
 
 
+_NOT_CONSTANT = (
+    "Initializer {} appears in graph inputs and will not be treated as constant value/weight. This may prevent some of "
+    "the graph optimizations, like const folding. Move it out of graph inputs if there is no need to override it."
+)
+_HARDWARE_SPECIFIC = (
+    "Serializing optimized model with Graph Optimization level greater than ORT_ENABLE_EXTENDED. The generated model "
+    "may contain optimizations of this version of distort."
+)
+
+
+def _declared_shapes(graph: Graph) -> dict[str, tuple[int | str | None, ...]]:
+    """Shapes of outputs of which something is known."""
+    found = {}
+    for name in graph.outputs:
+        known = graph.types.get(name)
+        if isinstance(known, TensorType) and known.shape is not None:
+            found[name] = known.shape
+    return found
+
+
 def check_options(options: SessionOptions) -> None:
     """What can be told before a model is read. Raises RuntimeError."""
     severity = options.log_severity_level
     if not -1 <= severity <= 4:
         raise RuntimeError(
             f"Invalid session log severity level. Not a valid onnxruntime::logging::Severity value: {severity}"
+        )
+    if options.use_per_session_threads and Settings.global_threads is not None:
+        raise RuntimeError("use_per_session_threads must be false when using a global thread pool")
+    if not options.use_per_session_threads and Settings.global_threads is None:
+        raise RuntimeError(
+            "When the session is not configured to use per session threadpools, the env must be created with the the "
+            "CreateEnvWithGlobalThreadPools API."
         )
 
 
@@ -101,8 +153,9 @@ def load(
     providers: Sequence[tuple[str, dict[str, str]]],
     profiling: bool,
     *,
-    disabled_optimizers: frozenset[str] = frozenset(),
+    logger: Logger,
     read_config: bool = False,
+    disabled_optimizers: frozenset[str] = frozenset(),
 ) -> Loaded:
     """Raises onnxruntime's exceptions."""
     profiler = Profiler(options.profile_file_prefix) if profiling else None
@@ -111,13 +164,49 @@ def load(
             start = "" if isinstance(source, bytes) else f"Load model from {source} failed:"
             raise ModelError("MODEL_LOAD_CANCELED", f"{start}Graph loading canceled due to user request.")
         if profiler is None:
-            return _start(_model(source, options), source, options, providers, None, disabled_optimizers)
-        with profiler.span("model_loading_array" if isinstance(source, bytes) else "model_loading_uri"):
             model = _model(source, options)
+        else:
+            with profiler.span("model_loading_array" if isinstance(source, bytes) else "model_loading_uri"):
+                model = _model(source, options)
+        if read_config:
+            options = _with_model_config(model, options, logger)
+        if profiler is None and options.enable_profiling:
+            profiler = Profiler(options.profile_file_prefix)
+        if profiler is None:
+            return _start(model, source, options, providers, None, logger, disabled_optimizers)
         with profiler.span("session_initialization"):
-            loaded = _start(model, source, options, providers, profiler, disabled_optimizers)
+            loaded = _start(model, source, options, providers, profiler, logger, disabled_optimizers)
         profiler.watch(loaded.engine.model.graph)
         return loaded
+
+
+#: what a model may say of its sessions, in JSON under this key of its metadata
+_MODEL_CONFIG = "ort_config"
+_MODEL_OPTIONS = {
+    "intra_op_num_threads": int,
+    "inter_op_num_threads": int,
+    "execution_mode": ExecutionMode,
+    "graph_optimization_level": GraphOptimizationLevel,
+    "enable_profiling": bool,
+}
+
+
+def _with_model_config(model: Model, options: SessionOptions, logger: Logger) -> SessionOptions:
+    """Options with those that the model's own metadata sets. Raises Fail for JSON that can't be read."""
+    text = model.metadata.get(_MODEL_CONFIG)
+    if text is None:
+        return options
+    try:
+        chosen = json.loads(text)["session_options"]
+        changed = options._copy()
+        for name, value in chosen.items():
+            if name not in _MODEL_OPTIONS:
+                logger.log(WARNING, f"The model's {_MODEL_CONFIG} sets {name}, which is no option that models set.")
+                continue
+            setattr(changed, name, _MODEL_OPTIONS[name](value))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError("FAIL", f"The model's {_MODEL_CONFIG} can't be read: {error}") from error
+    return changed
 
 
 def _model(source: str | bytes, options: SessionOptions) -> Model:
@@ -139,6 +228,7 @@ def _start(
     options: SessionOptions,
     providers: Sequence[tuple[str, dict[str, str]]],
     profiler: Profiler | None,
+    logger: Logger,
     disabled_optimizers: frozenset[str],
 ) -> Loaded:
     target = options.optimized_model_filepath
@@ -147,17 +237,24 @@ def _start(
     config = EngineConfig(
         parallel=options.execution_mode == ExecutionMode.ORT_PARALLEL,
         n_actors=max(0, options.inter_op_num_threads),
-        intra_op_threads=max(0, options.intra_op_num_threads),
+        intra_op_threads=_threads(options),
         level=_LEVELS[options.graph_optimization_level],
         providers=[(name, dict(chosen)) for name, chosen in providers],
         distort_keys=options._distort_keys(),
         model_name=model.graph.name if isinstance(source, bytes) else Path(source).name,
         disabled_optimizers=disabled_optimizers,
     )
-    loaded = Loaded(model, config, profiler)
+    loaded = Loaded(model, config, profiler, logger)
     if target:
         _write(loaded, target)
     return loaded
+
+
+def _threads(options: SessionOptions) -> int:
+    if not options.use_per_session_threads and Settings.global_threads is not None:
+        return max(0, Settings.global_threads[0])
+    wanted: int = options.intra_op_num_threads
+    return max(0, wanted)
 
 
 def _write(loaded: Loaded, target: str) -> None:
@@ -166,6 +263,8 @@ def _write(loaded: Loaded, target: str) -> None:
     if os.path.splitext(target)[1] == ".ort":
         loaded.engine.close()
         raise ModelError("NOT_IMPLEMENTED", f"{target}: models are written as ONNX, not in onnxruntime's own format.")
+    if loaded.engine.config.level in ("layout", "all"):
+        loaded.logger.log(WARNING, _HARDWARE_SPECIFIC)
     writer.save(loaded.engine.model, target)
 
 

@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from distort import errors
+from distort import errors, logs
 from distort.enums import ExecutionMode, ExecutionOrder, GraphOptimizationLevel, OrtExecutionProviderDevicePolicy
 
 if TYPE_CHECKING:
@@ -121,6 +121,9 @@ class _ConfigEntries(dict[str, str]):
     def add(self, key: str, value: str) -> None:
         if not 0 < len(key) <= _MAX_CONFIG_KEY:
             raise RuntimeError(f"Config key is empty or longer than maximum length {_MAX_CONFIG_KEY}")
+        if key in self:
+            text = f"Config with key [{key}] already exists with value [{self[key]}]. It will be overwritten"
+            logs.DEFAULT.log(logs.WARNING, text, depth=3)
         self[key] = value
 
     def find(self, owner: str, key: str) -> str:
@@ -268,6 +271,11 @@ class SessionOptions:
         if os.path.exists(arg0):
             reason = "it needs onnxruntime's C API; write the operator as a model-local function or a kernel instead"
         raise errors.make("FAIL", f"Failed to load library {arg0} with error: {arg0}: {reason}")
+
+    def _text(self) -> str:
+        """What was chosen, for the log."""
+        chosen = {name.removeprefix("_"): value for name, value in vars(self).items() if value not in ({}, [], None)}
+        return ", ".join(f"{name}: {value}" for name, value in chosen.items())
 
     def _distort_keys(self) -> dict[str, str]:
         return {k.removeprefix(_PREFIX): v for k, v in self._config.items() if k.startswith(_PREFIX)}

@@ -5,36 +5,63 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-from distort import __version__, errors
+from distort import __version__, errors, logs
+
+_INT = "typing.SupportsInt | typing.SupportsIndex"
 
 
 class Settings:
     """What this process was told."""
 
-    severity = 2
-    verbosity = 0
     seed: int | None = None
+    global_threads: tuple[int, int] | None = None  # intra and inter operator, once the global pool is set
 
 
 def _int(function: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        signature = "(arg0: typing.SupportsInt | typing.SupportsIndex) -> None"
+        signature = f"(arg0: {_INT}) -> None"
         raise errors.incompatible(function, signature, value) from None
 
 
 def set_default_logger_severity(arg0: int, /) -> None:
     """0 verbose, 1 info, 2 warning, 3 error, 4 fatal."""
-    severity = _int("set_default_logger_severity", arg0)
+    logs.DEFAULT.severity = _severity("set_default_logger_severity", arg0)
+
+
+def _severity(function: str, value: Any) -> int:
+    severity = _int(function, value)
     if not 0 <= severity <= 4:
         raise RuntimeError("Invalid logging severity. 0:Verbose, 1:Info, 2:Warning, 3:Error, 4:Fatal")
-    Settings.severity = severity
+    return severity
+
+
+def set_default_logger_callback(callback: logs.Callback | None, severity: int = 2) -> None:
+    """Send all log lines to ``callback(severity, category, logid, place, message)``; None: to stderr again.
+
+    With a callback, ``severity`` becomes the default logger's.
+    """
+    level = _severity("set_default_logger_callback", severity)
+    if callback is not None and not callable(callback):
+        raise RuntimeError("callback must be a callable")
+    logs.set_callback(callback)
+    if callback is not None:
+        logs.DEFAULT.severity = level
 
 
 def set_default_logger_verbosity(arg0: int, /) -> None:
     """How much severity 0 tells."""
-    Settings.verbosity = _int("set_default_logger_verbosity", arg0)
+    logs.DEFAULT.verbosity = _int("set_default_logger_verbosity", arg0)
+
+
+def set_global_thread_pool_sizes(intra_op_num_threads: int = 0, inter_op_num_threads: int = 0) -> None:
+    """Threads of sessions whose ``use_per_session_threads`` is False; from now on others raise. 0: the machine's."""
+    function = "set_global_thread_pool_sizes"
+    sizes = (_int(function, intra_op_num_threads), _int(function, inter_op_num_threads))
+    if Settings.global_threads is not None:
+        raise errors.make("FAIL", "Global thread pools have already been created, cannot replace them")
+    Settings.global_threads = sizes
 
 
 def set_seed(arg0: int, /) -> None:

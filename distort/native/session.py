@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from distort import errors, fetches, loading, providers
+from distort import errors, fetches, loading, logs, providers
 from distort.engine import RunControl
 from distort.feeds import check, convert, read_feeds
 from distort.metadata import ModelMetadata, NodeArg
@@ -55,7 +55,9 @@ class InferenceSession:
         loading.check_options(arg0)
         self._options = arg0._copy()
         self._source = arg1
-        self._read_config = bool(arg3)
+        self._read_config = arg3
+        severity, verbosity = arg0.log_severity_level, arg0.log_verbosity_level
+        self._logger = logs.DEFAULT.child(severity, verbosity, arg0.logid)
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._pool_pid = 0
@@ -74,14 +76,18 @@ class InferenceSession:
         wanted += [(name, {}) for name in arg0[len(arg1) :]]
         usable = providers.usable([n for n, _ in wanted], [o for _, o in wanted])
         options = self._options
+        self._logger.log(logs.INFO, f"Initializing session. {options._text()}")
         self._loaded = loading.load(
             self._source,
             options,
             usable,
             options.enable_profiling,
+            logger=self._logger,
+            read_config=bool(self._read_config),
             disabled_optimizers=frozenset(arg2),
-            read_config=self._read_config,
         )
+        self._logger.log(logs.INFO, f"Providers: {', '.join(name for name, _ in usable)}")
+        self._logger.log(logs.INFO, "Session successfully initialized.")
         self._providers = usable
         self._disabled_optimizers = frozenset(arg2)
         if self._loaded.profiler is not None:
@@ -261,7 +267,8 @@ class InferenceSession:
         """Values of a run, as the engine returns them. Raises onnxruntime's exceptions."""
         loaded.check_fetches(names)
         if run_options is not None and run_options._adapters:
-            values = loaded.with_adapters(values, run_options._adapters)
+            parameters = {name: value for adapter in run_options._adapters for name, value in adapter.items()}
+            values = {**read_feeds(loaded.specs, parameters), **values}
         if len(values) < len(loaded.specs) and (missing := loaded.missing(values)) is not None:
             raise missing
         profiler = loaded.profiler
@@ -270,19 +277,32 @@ class InferenceSession:
             control = RunControl(observer=profiler.observe if profiler is not None else None)
             if run_options is not None:
                 _apply(run_options, control)
+        logger = self._logger if run_options is None else self._logger_of(run_options)
+        logger.log(logs.VERBOSE, "Begin execution")
         start_ns = time.time_ns() if profiler is not None else 0
         try:
-            return loaded.engine.run(names, values, keep=keep, control=control)
+            results = loaded.engine.run(names, values, keep=keep, control=control)
         except Exception as error:
             ours = errors.translate(error)
             if ours is None:
                 raise
+            logger.log(logs.ERROR, errors.text_of(ours))
             raise ours from error
+        else:
+            if loaded.declared_shapes and logger.severity <= logs.WARNING:
+                loaded.verify_shapes(names, results)
+            logger.log(logs.VERBOSE, "Done execution")
+            return results
         finally:
             if profiler is not None:
                 end_ns = time.time_ns()
                 profiler.add("Session", "SequentialExecutor::Execute", start_ns, end_ns)
                 profiler.add("Session", "model_run", start_ns, end_ns)
+
+    def _logger_of(self, options: RunOptions) -> logs.Logger:
+        own = self._options.logid
+        logid = f"{own}:{options.logid}" if own and options.logid else own or options.logid
+        return self._logger.child(options.log_severity_level, options.log_verbosity_level, logid)
 
     # -- profiling
 
