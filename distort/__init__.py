@@ -13,6 +13,11 @@ if os.path.isfile(os.path.join(_checkout, "kernels", "registry.py")):
 
 __version__ = "0.1.0"
 
+#: what onnxruntime's package says of its build
+package_name = "distort"
+version = __version__
+cuda_version = ""
+
 _MODULES = {
     "session": ("InferenceSession",),
     "iobinding": ("IOBinding",),
@@ -32,6 +37,8 @@ _MODULES = {
         "unregister_execution_provider_library",
     ),
     "native.allocators": ("OrtArenaCfg", "create_and_register_allocator", "create_and_register_allocator_v2"),
+    "native.compiler": ("OrtEpContextData", "OrtEpContextDataBuffer", "OrtExternalInitializerInfo"),
+    "model_compiler": ("ModelCompiler",),
     "native.binding": ("SessionIOBinding",),
     "ortvalue": ("OrtValue", "copy_tensors"),
     "sparse": ("SparseTensor",),

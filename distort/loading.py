@@ -29,7 +29,7 @@ from distort.process import Settings
 from distort.profiling import Profiler
 from distort.seeding import seed_nodes
 
-_LEVELS = {
+LEVELS = {
     GraphOptimizationLevel.ORT_DISABLE_ALL: "disable",
     GraphOptimizationLevel.ORT_ENABLE_BASIC: "basic",
     GraphOptimizationLevel.ORT_ENABLE_EXTENDED: "extended",
@@ -164,10 +164,10 @@ def load(
             start = "" if isinstance(source, bytes) else f"Load model from {source} failed:"
             raise ModelError("MODEL_LOAD_CANCELED", f"{start}Graph loading canceled due to user request.")
         if profiler is None:
-            model = _model(source, options)
+            model = read(source, options)
         else:
             with profiler.span("model_loading_array" if isinstance(source, bytes) else "model_loading_uri"):
-                model = _model(source, options)
+                model = read(source, options)
         if read_config:
             options = _with_model_config(model, options, logger)
         if profiler is None and options.enable_profiling:
@@ -209,7 +209,8 @@ def _with_model_config(model: Model, options: SessionOptions, logger: Logger) ->
     return changed
 
 
-def _model(source: str | bytes, options: SessionOptions) -> Model:
+def read(source: str | bytes, options: SessionOptions) -> Model:
+    """The model that options ask for: their dimensions and initializers in it, not optimized yet."""
     folder = options._config.get(_EXTERNAL_FOLDER)
     if folder is None and not isinstance(source, bytes):
         folder = str(Path(source).resolve().parent)
@@ -238,7 +239,7 @@ def _start(
         parallel=options.execution_mode == ExecutionMode.ORT_PARALLEL,
         n_actors=max(0, options.inter_op_num_threads),
         intra_op_threads=_threads(options),
-        level=_LEVELS[options.graph_optimization_level],
+        level=LEVELS[options.graph_optimization_level],
         providers=[(name, dict(chosen)) for name, chosen in providers],
         distort_keys=options._distort_keys(),
         model_name=model.graph.name if isinstance(source, bytes) else Path(source).name,

@@ -174,6 +174,7 @@ class SessionOptions:
         self._external_files: dict[str, Any] = {}  # file name -> its bytes
         self._added_providers: list[tuple[str, dict[str, str]]] = []
         self._policy: OrtExecutionProviderDevicePolicy | None = None
+        self._selection: Callable[..., Sequence[Any]] | None = None
         self._load_canceled = False
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -251,11 +252,46 @@ class SessionOptions:
             )
         self._added_providers.append((arg0, dict(arg1)))
 
+    def add_provider_for_devices(self, arg0: Sequence[Any], arg1: dict[str, str], /) -> None:
+        """Use the provider of devices that :func:`get_ep_devices` lists, with options."""
+        from distort.native.hardware import OrtEpDevice
+
+        devices = list(arg0)
+        if not all(isinstance(device, OrtEpDevice) for device in devices):
+            signature = "(self: C.SessionOptions, arg0: collections.abc.Sequence[C.OrtEpDevice], "
+            signature += "arg1: collections.abc.Mapping[str, str]) -> None"
+            raise errors.incompatible("add_provider_for_devices", signature, self, arg0, arg1)
+        names = {device.ep_name for device in devices}
+        if len(names) != 1:
+            text = "All OrtEpDevice values in ep_devices must have the same execution provider."
+            raise errors.make("INVALID_ARGUMENT", text if names else "Empty list of OrtEpDevice values.")
+        self._added_providers.append((names.pop(), dict(arg1)))
+
     def has_providers(self) -> bool:
         return bool(self._added_providers)
 
     def set_provider_selection_policy(self, arg0: OrtExecutionProviderDevicePolicy, /) -> None:
-        self._policy = OrtExecutionProviderDevicePolicy(arg0)
+        if not isinstance(arg0, OrtExecutionProviderDevicePolicy):
+            signature = "(self: C.SessionOptions, arg0: C.OrtExecutionProviderDevicePolicy) -> None"
+            raise errors.incompatible("set_provider_selection_policy", signature, self, arg0)
+        self._policy = arg0
+
+    def set_provider_selection_policy_delegate(self, arg0: Callable[..., Sequence[Any]], /) -> None:
+        """Let ``arg0(devices, model_metadata, runtime_metadata, max_selections)`` choose among the devices."""
+        if not callable(arg0):
+            signature = "(self: C.SessionOptions, arg0: collections.abc.Callable) -> None"
+            raise errors.incompatible("set_provider_selection_policy_delegate", signature, self, arg0)
+        self._selection = arg0
+
+    def set_ep_context_data_read_func(self, read_func: Callable[..., None], max_data_size: int) -> None:
+        """Where compiled nodes find data outside the model. It is never called: no provider here runs such nodes."""
+        if not callable(read_func) or not _is_int(max_data_size) or max_data_size < 0:
+            signature = "(self: C.SessionOptions, read_func: collections.abc.Callable, max_data_size: "
+            signature += f"{_KINDS[int][0]}) -> None"
+            raise errors.incompatible("set_ep_context_data_read_func", signature, self, read_func, max_data_size)
+
+    def clear_ep_context_data_read_func(self) -> None:
+        """Nothing to forget."""
 
     def set_load_cancellation_flag(self, arg0: bool, /) -> None:
         """True: a session that is being made stops and raises ModelLoadCanceled."""
@@ -322,6 +358,15 @@ class RunOptions:
         # read after the flag is in place, so that a thread setting it just now is not missed
         self._flag.requested = self._terminate
         return self._flag
+
+    def add_active_adapter(self, arg0: Any, /) -> None:
+        """Feed a LoRA adapter's parameters to the runs that have these options."""
+        from distort.adapters import LoraAdapter
+
+        if not isinstance(arg0, LoraAdapter):
+            signature = "(self: C.RunOptions, arg0: C.LoraAdapter) -> None"
+            raise errors.incompatible("add_active_adapter", signature, self, arg0)
+        self._adapters.append({name: value._get_c_value() for name, value in arg0._parameters.items()})
 
     def add_run_config_entry(self, arg0: str, arg1: str, /) -> None:
         _take(self, "add_run_config_entry", (str, str), (arg0, arg1))

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-_SUBMODULES = frozenset({"_pybind_state", "onnxruntime_inference_collection", "onnxruntime_pybind11_state"})
+_SUBMODULES = frozenset(
+    {
+        "_pybind_state",
+        "build_and_package_info",
+        "onnxruntime_inference_collection",
+        "onnxruntime_pybind11_state",
+        "onnxruntime_validation",
+    }
+)
 
 
 def __getattr__(name: str) -> object:

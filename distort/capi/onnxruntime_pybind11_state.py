@@ -9,6 +9,8 @@ from distort.enums import (
     GraphOptimizationLevel,
     OrtAllocatorType,
     OrtCompileApiFlags,
+    OrtCompiledModelCompatibility,
+    OrtDeviceEpIncompatibilityReason,
     OrtDeviceMemoryType,
     OrtExecutionProviderDevicePolicy,
     OrtHardwareDeviceType,
@@ -34,11 +36,33 @@ from distort.errors import (
     RuntimeException,
 )
 from distort.metadata import ModelMetadata, NodeArg
+from distort.native import opkernel as opkernel
+from distort.native import schemadef as schemadef
+from distort.native.allocators import OrtArenaCfg, create_and_register_allocator, create_and_register_allocator_v2
+from distort.native.base import Made, native
 from distort.native.binding import SessionIOBinding
+from distort.native.compiler import ModelCompiler, OrtEpContextData, OrtEpContextDataBuffer, OrtExternalInitializerInfo
 from distort.native.devices import OrtDevice, OrtMemoryInfo
+from distort.native.hardware import (
+    OrtEpAssignedNode,
+    OrtEpAssignedSubgraph,
+    OrtEpDevice,
+    OrtHardwareDevice,
+    OrtSyncStream,
+    get_compatibility_info_from_model,
+    get_compatibility_info_from_model_bytes,
+    get_ep_devices,
+    get_hardware_device_ep_incompatibility_details,
+    get_hardware_devices,
+    get_model_compatibility_for_ep_devices,
+    register_execution_provider_library,
+    unregister_execution_provider_library,
+)
+from distort.native.opkernel import get_all_opkernel_def, get_registered_ep_kernel_defs
+from distort.native.schemadef import get_all_operator_schema
 from distort.native.session import InferenceSession
 from distort.native.sparse import SparseBlockSparseView, SparseCooView, SparseCsrView, SparseTensor
-from distort.native.values import OrtValue, OrtValueVector
+from distort.native.values import OrtValue, OrtValueVector, copy_tensors
 from distort.options import RunOptions, SessionOptions
 from distort.process import (
     disable_telemetry_events,
@@ -46,15 +70,30 @@ from distort.process import (
     get_build_info,
     get_version_string,
     has_collective_ops,
+    set_default_logger_callback,
     set_default_logger_severity,
     set_default_logger_verbosity,
+    set_global_thread_pool_sizes,
     set_seed,
 )
 from distort.providers import get_all_providers, get_available_providers, get_device
 
+kNextPowerOfTwo = ArenaExtendStrategy.kNextPowerOfTwo
+kSameAsRequested = ArenaExtendStrategy.kSameAsRequested
+
 
 def get_default_session_options() -> SessionOptions:
     return SessionOptions()
+
+
+@native
+class SessionObjectInitializer(Made):
+    """What onnxruntime's sessions are made with besides their options: nothing that shows."""
+
+
+def get_session_initializer() -> SessionObjectInitializer:
+    made: SessionObjectInitializer = SessionObjectInitializer.__new__(SessionObjectInitializer)
+    return made
 
 
 __all__ = [
@@ -70,6 +109,7 @@ __all__ = [
     "InvalidArgument",
     "InvalidGraph",
     "InvalidProtobuf",
+    "ModelCompiler",
     "ModelLoadCanceled",
     "ModelLoaded",
     "ModelMetadata",
@@ -80,35 +120,68 @@ __all__ = [
     "NotFound",
     "NotImplemented",
     "OrtAllocatorType",
+    "OrtArenaCfg",
     "OrtCompileApiFlags",
+    "OrtCompiledModelCompatibility",
     "OrtDevice",
+    "OrtDeviceEpIncompatibilityReason",
     "OrtDeviceMemoryType",
+    "OrtEpAssignedNode",
+    "OrtEpAssignedSubgraph",
+    "OrtEpContextData",
+    "OrtEpContextDataBuffer",
+    "OrtEpDevice",
     "OrtExecutionProviderDevicePolicy",
+    "OrtExternalInitializerInfo",
+    "OrtHardwareDevice",
     "OrtHardwareDeviceType",
     "OrtMemType",
     "OrtMemoryInfo",
     "OrtMemoryInfoDeviceType",
     "OrtSparseFormat",
+    "OrtSyncStream",
     "OrtValue",
     "OrtValueVector",
     "RunOptions",
     "RuntimeException",
     "SessionIOBinding",
+    "SessionObjectInitializer",
     "SessionOptions",
     "SparseBlockSparseView",
     "SparseCooView",
     "SparseCsrView",
     "SparseTensor",
+    "copy_tensors",
+    "create_and_register_allocator",
+    "create_and_register_allocator_v2",
     "disable_telemetry_events",
     "enable_telemetry_events",
+    "get_all_operator_schema",
+    "get_all_opkernel_def",
     "get_all_providers",
     "get_available_providers",
     "get_build_info",
+    "get_compatibility_info_from_model",
+    "get_compatibility_info_from_model_bytes",
     "get_default_session_options",
     "get_device",
+    "get_ep_devices",
+    "get_hardware_device_ep_incompatibility_details",
+    "get_hardware_devices",
+    "get_model_compatibility_for_ep_devices",
+    "get_registered_ep_kernel_defs",
+    "get_session_initializer",
     "get_version_string",
     "has_collective_ops",
+    "kNextPowerOfTwo",
+    "kSameAsRequested",
+    "opkernel",
+    "register_execution_provider_library",
+    "schemadef",
+    "set_default_logger_callback",
     "set_default_logger_severity",
     "set_default_logger_verbosity",
+    "set_global_thread_pool_sizes",
     "set_seed",
+    "unregister_execution_provider_library",
 ]

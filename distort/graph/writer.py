@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,23 +55,34 @@ class _External:
     def write(self, proto: Any, values: np.ndarray[Any, Any], name: str) -> bool:
         if values.nbytes < EXTERNAL_FROM_NBYTES or values.dtype == object:
             return False
-        element = element_of(values.dtype)
-        if element in SUB_BYTE_BITS:
-            content = np.frombuffer(pack(values, element), np.uint8)
-        else:
-            little = values.astype(values.dtype.newbyteorder("<"), copy=False)
-            content = np.ascontiguousarray(little).reshape(-1).view(np.uint8)
-        position = self._file.tell()
-        padding = -position % _ALIGNMENT
-        self._file.write(bytes(padding))
-        self._file.write(content)
-        proto.name = name
-        proto.data_type = element
-        proto.dims.extend(values.shape)
-        proto.data_location = 1
-        for key, value in (("location", self._location), ("offset", position + padding), ("length", content.nbytes)):
-            proto.external_data.add(key=key, value=str(value))
+        offset, nbytes = append_weight(self._file, values)
+        refer(proto, values, name, self._location, offset, nbytes)
         return True
+
+
+def append_weight(file: Any, values: np.ndarray[Any, Any]) -> tuple[int, int]:
+    """Append an array's bytes, aligned so that the file can be mapped. Offset and size in bytes."""
+    element = element_of(values.dtype)
+    if element in SUB_BYTE_BITS:
+        content = np.frombuffer(pack(values, element), np.uint8)
+    else:
+        little = values.astype(values.dtype.newbyteorder("<"), copy=False)
+        content = np.ascontiguousarray(little).reshape(-1).view(np.uint8)
+    position = file.tell()
+    padding = -position % _ALIGNMENT
+    file.write(bytes(padding))
+    file.write(content)
+    return position + padding, content.nbytes
+
+
+def refer(proto: Any, values: np.ndarray[Any, Any], name: str, location: str, offset: int, nbytes: int) -> None:
+    """Fill a TensorProto that refers to bytes in a file."""
+    proto.name = name
+    proto.data_type = element_of(values.dtype)
+    proto.dims.extend(values.shape)
+    proto.data_location = 1
+    for key, value in (("location", location), ("offset", offset), ("length", nbytes)):
+        proto.external_data.add(key=key, value=str(value))
 
 
 def node_to_proto(node: Node, external: WeightSink | None = None) -> Any:
@@ -139,6 +151,20 @@ def save(model: Model, path: str | os.PathLike[str], *, external: bool = False) 
         for source, _ in written:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(source)
+        raise
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Any]:
+    """A file to write, which takes the target's place when the block ends well, and else vanishes."""
+    temporary, file = _temporary(target)
+    try:
+        with file:
+            yield file
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
 
 

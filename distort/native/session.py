@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 #: runs of run_async at once; an engine on actors keeps no more in flight unless distort.max_in_flight says so
 _ASYNC_THREADS = 8
 _ASYNC_NAME = "distort-async"
+_MAX_SELECTIONS = 8  # devices that a selection delegate may choose
 _RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
 
 _RUN = (
@@ -86,6 +87,8 @@ class InferenceSession:
             read_config=bool(self._read_config),
             disabled_optimizers=frozenset(arg2),
         )
+        if not wanted and options._selection is not None:
+            self._select(options._selection)
         self._logger.log(logs.INFO, f"Providers: {', '.join(name for name, _ in usable)}")
         self._logger.log(logs.INFO, "Session successfully initialized.")
         self._providers = usable
@@ -93,6 +96,26 @@ class InferenceSession:
         if self._loaded.profiler is not None:
             # a profile that nobody ended is written when the session goes
             weakref.finalize(self, self._loaded.profiler.end)
+
+    def _select(self, choose: Callable[..., Sequence[Any]]) -> None:
+        """Ask the caller's own function which devices to use. Raises Fail where it chooses none that there is."""
+        meta = self._loaded.metadata
+        told = {
+            "producer_name": meta.producer_name,
+            "producer_version": self._loaded.engine.model.producer_version,
+            "domain": meta.domain,
+            "model_version": str(meta.version),
+            "doc_string": meta.description,
+            "graph_name": meta.graph_name,
+            "graph_description": meta.graph_description,
+            **meta.custom_metadata_map,
+        }
+        devices = hardware.get_ep_devices()
+        chosen = choose(devices, told, {}, _MAX_SELECTIONS)
+        if not chosen:
+            raise errors.make("FAIL", "EP selection delegate did not select anything.")
+        if any(device not in devices for device in chosen):
+            raise errors.make("FAIL", "EP selection delegate selected a device that it was not offered.")
 
     # -- describing
 
@@ -154,7 +177,7 @@ class InferenceSession:
 
     # -- running
 
-    def run(self, arg0: Sequence[str], arg1: Mapping[str, Any], arg2: RunOptions | None = None, /) -> list[Any]:
+    def run(self, arg0: Sequence[str], arg1: Mapping[str, Any], arg2: RunOptions | None, /) -> list[Any]:
         """Outputs in the order of their names."""
         loaded = self._loaded
         self._check_arguments("run", _RUN, arg0, arg1, arg2)
@@ -162,7 +185,7 @@ class InferenceSession:
         return fetches.to_users(self._execute(loaded, arg0, values, arg2))
 
     def run_with_ort_values(
-        self, arg0: Mapping[str, OrtValue], arg1: Sequence[str], arg2: RunOptions | None = None, /
+        self, arg0: Mapping[str, OrtValue], arg1: Sequence[str], arg2: RunOptions | None, /
     ) -> list[OrtValue]:
         """Feeds, names of the fetches. On actors, results stay where they were made."""
         self._check_arguments("run_with_ort_values", _RUN, arg1, arg0, arg2)
@@ -189,7 +212,7 @@ class InferenceSession:
         arg1: Mapping[str, Any],
         arg2: Callable[[list[Any], Any, str], None],
         arg3: Any,
-        arg4: RunOptions | None = None,
+        arg4: RunOptions | None,
         /,
     ) -> None:
         """As :meth:`run`, on another thread, which then calls ``callback(results, user_data, error)``.
@@ -224,7 +247,7 @@ class InferenceSession:
                 self._pool_pid = os.getpid()
             self._pool.submit(job)
 
-    def run_with_iobinding(self, arg0: SessionIOBinding, arg1: RunOptions | None = None, /) -> None:
+    def run_with_iobinding(self, arg0: SessionIOBinding, arg1: RunOptions | None, /) -> None:
         """Run over what is bound. Errors are RuntimeError, as in onnxruntime."""
         arg0._run(arg1)
 
