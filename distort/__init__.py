@@ -73,7 +73,7 @@ _MODULES = {
     ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
-_SUBMODULES = frozenset({"backend", "capi", "datasets"})
+_SUBMODULES = frozenset({"backend", "capi", "compat", "datasets"})
 
 __all__ = [*_HOME, "__version__"]  # noqa: PLE0604  # the names of the table above
 
