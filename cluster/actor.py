@@ -17,8 +17,9 @@ import numpy as np
 
 from distort.cluster.errors import StaleResident
 from distort.cluster.resident import ResidentMeta
-from distort.graph.ir import Graph
+from distort.graph.ir import Graph, Node
 from distort.graph.types import element_of
+from distort.kernels.events import describe
 from distort.kernels.program import Cancellation, Program, StepObserver
 
 
@@ -52,6 +53,18 @@ class ExecuteOrder:
     profile: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class NodeEvent:
+    """A node's step in a profile."""
+
+    node: str
+    op_type: str
+    output: str  # its first output, which is known by the whole graph
+    start_ns: int  # time.time_ns() of the actor's host
+    end_ns: int
+    args: dict[str, Any]
+
+
 @dataclass(slots=True)
 class StageReport:
     """What an execution tells beside its values."""
@@ -62,7 +75,10 @@ class StageReport:
     end_ns: int
     received: dict[str, int]  # value -> bytes that crossed into this actor
     kept: dict[str, ResidentMeta]
-    events: list[tuple[str, str, int, int]] = field(default_factory=list)  # node name, operator, start_ns, end_ns
+    events: list[NodeEvent] = field(default_factory=list)
+    pid: int = 0
+    thread: int = 0
+    edges: list[tuple[str, int, int]] = field(default_factory=list)  # value, producing stage (-1: driver), bytes
 
 
 class StageActor:
@@ -111,12 +127,15 @@ class StageActor:
             else:
                 feeds[name] = value
                 received[name] = nbytes_of(value)
-        events: list[tuple[str, str, int, int]] = []
+        events: list[NodeEvent] = []
         observer: StepObserver | None = None
         if order.profile:
+            weights = self._payload.graph.initializers
 
-            def observer(node: Any, begin: int, end: int, ins: Any, outs: Any) -> None:
-                events.append((node.name, node.op_type, begin, end))
+            def observer(node: Node, begin: int, end: int, ins: Sequence[Any], outs: Sequence[Any]) -> None:
+                args = describe(node, ins, outs, weights, "CPUExecutionProvider")
+                output = next(filter(None, node.outputs), "")
+                events.append(NodeEvent(node.name, node.op_type, output, begin, end, args))
 
         try:
             outputs = dict(zip(self._program.outputs, self._program.run(feeds, observer, cancellation), strict=True))
@@ -125,6 +144,7 @@ class StageActor:
             self._cancelled.discard(order.run)
         kept = {name: self._keep(outputs[name]) for name in order.keep}
         report = StageReport(order.run, self._payload.stage, start_ns, time.time_ns(), received, kept, events)
+        report.pid, report.thread = os.getpid(), threading.get_native_id()
         return (report, *(outputs[name] for name in order.returns))
 
     def _held(self, key: str, name: str) -> Any:

@@ -278,6 +278,7 @@ class Executor:
             fed = run.values.get(name)
             producer = fed.stage if isinstance(fed, Resident) and fed.stage != stage else self._producer.get(name, -1)
             self._count(name, producer, stage, nbytes)
+            report.edges.append((name, producer, nbytes))
         for name, meta in report.kept.items():
             run.kept[name] = self._resident(stage, epoch, meta)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from distort.kernels.errors import KernelError
 from distort.kernels.program import Cancellation, Program, StepObserver, evaluate_node
 
 if TYPE_CHECKING:
+    from distort.cluster.actor import StageReport
     from distort.cluster.executor import Executor
     from distort.graph.tensors import ExternalData
     from distort.scheduler.device import Device
@@ -57,6 +58,7 @@ class RunControl:
     cancellation: Cancellation | None = None
     timeout_s: float | None = None
     observer: StepObserver | None = None
+    on_report: Callable[[StageReport], None] | None = None  # what each stage's execution tells; asks for its events
     only_path_to_fetches: bool = False  # run only the nodes that the fetches depend on
 
 
@@ -287,14 +289,11 @@ class Engine:
             keep=keep.intersection(remote),
             should_stop=None if cancellation is None else lambda: cancellation.requested,
             timeout_s=timeout_s,
-            profile=control.observer is not None,
+            profile=control.on_report is not None,
         )
-        if control.observer is not None:
-            nodes = {(node.name, node.op_type): node for node in graph.nodes}
+        if control.on_report is not None:
             for report in reports:
-                for name, op_type, start_ns, end_ns in report.events:
-                    node = nodes.get((name, op_type)) or Node(op_type, "", [], [], name=name)
-                    control.observer(node, start_ns, end_ns, (), ())
+                control.on_report(report)
         by_name = dict(zip(remote, values, strict=True))
         # an output that is a feed or an initializer belongs to no stage
         return [by_name[n] if n in by_name else given.get(n, graph.initializers.get(n)) for n in fetches]

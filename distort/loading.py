@@ -66,6 +66,11 @@ class Loaded:
         self._outputs: list[NodeArg] | None = None
         self._lock = threading.Lock()
 
+    @property
+    def executor_name(self) -> str:
+        """What runs the model, by the name of its event in a profile."""
+        return "ParallelExecutor::Execute" if self.engine.parallel else "SequentialExecutor::Execute"
+
     def check_fetches(self, names: Sequence[str], space: str = "") -> None:
         """Raise for a fetch that is no output. onnxruntime has a space before its name in some places."""
         for name in names:
@@ -177,6 +182,8 @@ def load(
         with profiler.span("session_initialization"):
             loaded = _start(model, source, options, providers, profiler, logger, disabled_optimizers)
         profiler.watch(loaded.engine.model.graph)
+        if loaded.engine.parallel:
+            profiler.name_stages([f"{stage.id} on {stage.device.id}" for stage in loaded.engine.plan.stages])
         return loaded
 
 
@@ -247,7 +254,11 @@ def _start(
     )
     loaded = Loaded(model, config, profiler, logger)
     if target:
-        _write(loaded, target)
+        try:
+            _write(loaded, target)
+        except BaseException:
+            loaded.engine.close()
+            raise
     return loaded
 
 
@@ -262,7 +273,6 @@ def _write(loaded: Loaded, target: str) -> None:
     from distort.graph import writer
 
     if os.path.splitext(target)[1] == ".ort":
-        loaded.engine.close()
         raise ModelError("NOT_IMPLEMENTED", f"{target}: models are written as ONNX, not in onnxruntime's own format.")
     if loaded.engine.config.level in ("layout", "all"):
         loaded.logger.log(WARNING, _HARDWARE_SPECIFIC)

@@ -88,7 +88,11 @@ class InferenceSession:
             disabled_optimizers=frozenset(arg2),
         )
         if not wanted and options._selection is not None:
-            self._select(options._selection)
+            try:
+                self._select(options._selection)
+            except BaseException:
+                self._loaded.engine.close()
+                raise
         self._logger.log(logs.INFO, f"Providers: {', '.join(name for name, _ in usable)}")
         self._logger.log(logs.INFO, "Session successfully initialized.")
         self._providers = usable
@@ -297,7 +301,9 @@ class InferenceSession:
         profiler = loaded.profiler
         control = None
         if run_options is not None or profiler is not None:
-            control = RunControl(observer=profiler.observe if profiler is not None else None)
+            control = RunControl()
+            if profiler is not None:
+                control.observer, control.on_report = profiler.observe, profiler.report
             if run_options is not None:
                 _apply(run_options, control)
         logger = self._logger if run_options is None else self._logger_of(run_options)
@@ -319,7 +325,7 @@ class InferenceSession:
         finally:
             if profiler is not None:
                 end_ns = time.time_ns()
-                profiler.add("Session", "SequentialExecutor::Execute", start_ns, end_ns)
+                profiler.add("Session", loaded.executor_name, start_ns, end_ns)
                 profiler.add("Session", "model_run", start_ns, end_ns)
 
     def _logger_of(self, options: RunOptions) -> logs.Logger:

@@ -1,0 +1,62 @@
+"""The profile of a parallel session: all actors in one file, on one clock."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+import distort
+
+MODEL = """
+<ir_version: 9, opset_import: ["" : 17]>
+chain (float[N,8] x) => (float[N,8] y) <float[8] w = {1, 2, 3, 4, 5, 6, 7, 8}> {
+    a = Add (x, w)
+    b = Sqrt (a)
+    y = Mul (b, b)
+}
+"""
+
+
+def test_one_file_for_all_actors(tmp_path: Path) -> None:
+    options = distort.SessionOptions()
+    options.execution_mode = distort.ExecutionMode.ORT_PARALLEL
+    options.inter_op_num_threads = 2
+    options.enable_profiling = True
+    options.profile_file_prefix = str(tmp_path / "profile")
+    model = onnx.parser.parse_model(MODEL).SerializeToString()
+    with distort.InferenceSession(model, options) as session:
+        for _ in range(3):
+            session.run(None, {"x": np.ones((3, 8), np.float32)})
+        began_ns, ended_ns = session.get_profiling_start_time_ns(), time.time_ns()
+        stats = {(e["value"], e["producer"], e["consumer"]): e["nbytes"] for e in session.get_transfer_stats()}
+        path = session.end_profiling()
+    events = json.loads(Path(path).read_text())
+    names = {event["args"]["name"] for event in events if event["ph"] == "M"}
+    assert len(names) == 3
+    assert "driver" in names
+    timed = [event for event in events if event["ph"] == "X"]
+    assert all(0 <= event["ts"] <= event["ts"] + event["dur"] <= (ended_ns - began_ns) // 1000 for event in timed)
+    stages = [event for event in timed if event["cat"] == "Stage"]
+    nodes = [event for event in timed if event["cat"] == "Node"]
+    runs = [event for event in timed if event["name"] == "model_run"]
+    assert (len(stages), len(nodes), len(runs)) == (6, 9, 3)
+    assert {event["name"] for event in timed if event["cat"] == "Session"} >= {"ParallelExecutor::Execute"}
+    for node in nodes:  # each within its stage's execution, in its process
+        (stage,) = [s for s in stages if s["pid"] == node["pid"] and str(s["args"]["run"]) == node["args"]["run"]]
+        assert stage["ts"] <= node["ts"]
+        assert node["ts"] + node["dur"] <= stage["ts"] + stage["dur"] + 1
+    assert {node["args"]["op_name"] for node in nodes} == {"Add", "Sqrt", "Mul"}
+    assert nodes[0]["args"]["output_type_shape"] == [{"float": [3, 8]}]
+    bubbles = [event for event in timed if event["cat"] == "Bubble"]
+    assert len(bubbles) == 4  # between three runs, on two actors
+    moved: dict[tuple[str, int, int], int] = {}
+    for stage in stages:
+        for edge in stage["args"]["edges"]:
+            producer = -1 if edge["from"] == "driver" else int(edge["from"].removeprefix("stage"))
+            key = (edge["value"], producer, stage["args"]["stage"])
+            moved[key] = moved.get(key, 0) + edge["nbytes"]
+    assert moved == {key: nbytes for key, nbytes in stats.items() if key[2] >= 0}
