@@ -38,6 +38,7 @@ _MODULES = {
     ),
     "native.allocators": ("OrtArenaCfg", "create_and_register_allocator", "create_and_register_allocator_v2"),
     "native.compiler": ("OrtEpContextData", "OrtEpContextDataBuffer", "OrtExternalInitializerInfo"),
+    "adapters": ("AdapterFormat", "LoraAdapter"),
     "model_compiler": ("ModelCompiler",),
     "native.binding": ("SessionIOBinding",),
     "ortvalue": ("OrtValue", "copy_tensors"),

@@ -360,13 +360,15 @@ class RunOptions:
         return self._flag
 
     def add_active_adapter(self, arg0: Any, /) -> None:
-        """Feed a LoRA adapter's parameters to the runs that have these options."""
+        """Feed a LoRA adapter's parameters to the runs that have these options; of several, the first that has one."""
         from distort.adapters import LoraAdapter
 
+        if arg0 is None:
+            return
         if not isinstance(arg0, LoraAdapter):
-            signature = "(self: C.RunOptions, arg0: C.LoraAdapter) -> None"
+            signature = "(self: C.RunOptions, arg0: onnxruntime::lora::LoraAdapter) -> None"
             raise errors.incompatible("add_active_adapter", signature, self, arg0)
-        self._adapters.append({name: value._get_c_value() for name, value in arg0._parameters.items()})
+        self._adapters.append(arg0)
 
     def add_run_config_entry(self, arg0: str, arg1: str, /) -> None:
         _take(self, "add_run_config_entry", (str, str), (arg0, arg1))

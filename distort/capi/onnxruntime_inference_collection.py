@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from distort.adapters import AdapterFormat
 from distort.devices import OrtDevice, get_ort_device_type, get_vendor_id_for_device_type
 from distort.enums import OrtDeviceVendorId
 from distort.iobinding import IOBinding
@@ -17,6 +18,7 @@ from distort.session import InferenceSession, Session
 from distort.sparse import SparseTensor
 
 __all__ = [
+    "AdapterFormat",
     "GetInitializerLocationFunc",
     "GetInitializerLocationWrapperFunc",
     "IOBinding",

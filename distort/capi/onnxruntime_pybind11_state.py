@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from distort.adapters.native import AdapterFormat, LoraAdapter
 from distort.enums import (
     ArenaExtendStrategy,
     ExecutionMode,
@@ -97,6 +98,7 @@ def get_session_initializer() -> SessionObjectInitializer:
 
 
 __all__ = [
+    "AdapterFormat",
     "ArenaExtendStrategy",
     "DeviceReset",
     "EPFail",
@@ -109,6 +111,7 @@ __all__ = [
     "InvalidArgument",
     "InvalidGraph",
     "InvalidProtobuf",
+    "LoraAdapter",
     "ModelCompiler",
     "ModelLoadCanceled",
     "ModelLoaded",

@@ -9,8 +9,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distort.cli import atomic, console
+from distort.cli import console
 from distort.cli.errors import OK, TaskFailed, UsageError
+from distort.graph import atomic
 
 if TYPE_CHECKING:
     from distort.graph.ir import Graph

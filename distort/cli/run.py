@@ -44,7 +44,8 @@ def count(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from distort.cli import arrays, atomic
+    from distort.cli import arrays
+    from distort.graph import atomic
 
     if arguments.address is not None and arguments.parallel is None:
         raise UsageError("--address goes with --parallel")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from .atomic import writing
 from .ir import AttributeValue, Function, Graph, Initializer, Model, Node, SparseInitializer
 from .onnx_parts import protobuf, schema
 from .opsets import opset_imports
@@ -130,52 +129,14 @@ def save(model: Model, path: str | os.PathLike[str], *, external: bool = False) 
     """Write a model file whole or not at all; with weights beside it where they don't fit a message (or on request)."""
     target = Path(path)
     large = sum(value.nbytes for value in model.graph.initializers.values() if isinstance(value, np.ndarray))
-    external = external or large > MAX_MESSAGE_NBYTES - 2**24
-    weights = target.with_name(target.name + ".data")
-    written: list[tuple[str, Path]] = []
-    try:
-        if external:
-            temporary, file = _temporary(weights)
-            written.append((temporary, weights))
-            with file:
-                content = to_proto(model, _External(file, weights.name)).SerializeToString()
-        else:
-            content = to_proto(model).SerializeToString()
-        temporary, file = _temporary(target)
-        written.append((temporary, target))
-        with file:
+    if not external and large <= MAX_MESSAGE_NBYTES - 2**24:
+        content = to_proto(model).SerializeToString()
+        with writing(target) as file:
             file.write(content)
-        for source, destination in written:
-            os.replace(source, destination)
-    except BaseException:
-        for source, _ in written:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(source)
-        raise
-
-
-@contextlib.contextmanager
-def replacing(target: Path) -> Iterator[Any]:
-    """A file to write, which takes the target's place when the block ends well, and else vanishes."""
-    temporary, file = _temporary(target)
-    try:
-        with file:
-            yield file
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
-def _temporary(target: Path) -> tuple[str, Any]:
-    import tempfile
-
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    umask = os.umask(0)
-    os.umask(umask)
-    os.fchmod(descriptor, 0o666 & ~umask)
-    return name, os.fdopen(descriptor, "wb")
+        return
+    weights = target.with_name(target.name + ".data")
+    with writing(target) as file, writing(weights) as beside:
+        file.write(to_proto(model, _External(beside, weights.name)).SerializeToString())
 
 
 def _write_function(function: Function, proto: Any) -> None:

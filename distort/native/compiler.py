@@ -18,6 +18,7 @@ from distort import errors, loading, logs
 from distort.engine import optimize
 from distort.enums import GraphOptimizationLevel, OrtCompileApiFlags
 from distort.graph import reader, writer
+from distort.graph.atomic import writing
 from distort.native.base import Made, native
 from distort.native.values import OrtValue
 from distort.options import SessionOptions
@@ -198,7 +199,7 @@ class ModelCompiler:
             )
         if not target.resolve().parent.is_dir():
             raise errors.make("INVALID_ARGUMENT", f'open file "{arg0}" failed: No such file or directory')
-        with writer.replacing(target) as file:
+        with writing(target) as file:
             if not self._weights_path:
                 file.write(self._content(None))
             else:
@@ -232,7 +233,7 @@ class ModelCompiler:
         if os.path.isabs(self._weights_path):
             text = f"external_file_path.is_relative() was false. {self._weights_path}: name it beside the model"
             raise errors.make("FAIL", text)
-        return writer.replacing(folder / self._weights_path)
+        return writing(folder / self._weights_path)
 
     def _content(self, weights: Any) -> bytes:
         """The model's bytes; large initializers are written to the file ``weights`` where there is one."""

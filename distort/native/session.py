@@ -294,8 +294,9 @@ class InferenceSession:
         """Values of a run, as the engine returns them. Raises onnxruntime's exceptions."""
         loaded.check_fetches(names)
         if run_options is not None and run_options._adapters:
-            parameters = {name: value for adapter in run_options._adapters for name, value in adapter.items()}
-            values = {**read_feeds(loaded.specs, parameters), **values}
+            adapters = reversed(run_options._adapters)  # the first one wins
+            parameters = {name: value for adapter in adapters for name, value in adapter._parameters.items()}
+            values = {**values, **read_feeds(loaded.specs, parameters)}
         if len(values) < len(loaded.specs) and (missing := loaded.missing(values)) is not None:
             raise missing
         profiler = loaded.profiler

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import distort as package
-from distort.cli import COMMANDS, atomic, console, inspect
+from distort.cli import COMMANDS, console, inspect
+from distort.graph import atomic
 
 from .conftest import Ran
 
