@@ -18,7 +18,7 @@ import numpy as np
 from distort.graph import passes, reader
 from distort.graph.errors import ModelError
 from distort.graph.functions import expand
-from distort.graph.inference import infer
+from distort.graph.inference import check_strictly, infer
 from distort.graph.ir import Graph, Model, Node
 from distort.graph.operators import since_version
 from distort.graph.validate import check_model
@@ -49,6 +49,7 @@ class EngineConfig:
     distort_keys: dict[str, str] = field(default_factory=dict)  # without the prefix "distort."
     model_name: str = ""
     disabled_optimizers: frozenset[str] = frozenset()  # by onnxruntime's names
+    fold_nbytes: int | None = None  # the largest constant that folding may leave; None: what is reasonable
 
 
 @dataclass(slots=True)
@@ -70,15 +71,21 @@ def load_model(
     path_or_bytes: str | os.PathLike[str] | bytes,
     external_folder: str | None = None,
     external: ExternalData | None = None,
+    *,
+    released_only: bool = True,
+    strict_types: bool = False,
 ) -> Model:
     """Read, check and make runnable: functions without a kernel are replaced by their bodies.
 
-    Raises :class:`distort.graph.errors.ModelError`.
+    ``released_only`` refuses opset versions that onnx has not released, ``strict_types`` declared shapes that
+    contradict inference. Raises :class:`distort.graph.errors.ModelError`.
     """
     proto, path = reader.parse(path_or_bytes)
     try:
         model = reader.read_model(proto, path, external_folder, external)
-        check_model(model, proto, has_kernel)
+        check_model(model, proto, has_kernel, released_only=released_only)
+        if strict_types:
+            check_strictly(proto)
         expand(model, has_kernel)
         if any(node.op_type == "Gradient" for node in missing_kernels(model.graph)):
             from distort.graph.gradient import expand_gradients
@@ -101,9 +108,11 @@ def missing_kernels(graph: Graph) -> list[Node]:
     return missing
 
 
-def optimize(model: Model, level: str, disabled: frozenset[str] = frozenset()) -> list[str]:
+def optimize(
+    model: Model, level: str, disabled: frozenset[str] = frozenset(), fold_nbytes: int | None = None
+) -> list[str]:
     """Run the graph passes of a level. Returns what they changed, for people."""
-    return passes.optimize(model, level, _evaluate, disabled)
+    return passes.optimize(model, level, _evaluate, disabled, fold_nbytes)
 
 
 def _evaluate(node: Node, inputs: Sequence[Any]) -> tuple[Any, ...] | None:
@@ -169,7 +178,11 @@ class Engine:
     def __init__(self, model: Model, config: EngineConfig) -> None:
         self.model = model
         self.config = config
-        self.changes = optimize(model, config.level, config.disabled_optimizers) if config.level != "disable" else []
+        self.changes = (
+            optimize(model, config.level, config.disabled_optimizers, config.fold_nbytes)
+            if config.level != "disable"
+            else []
+        )
         self._program: Program | None = None
         self._paths: dict[frozenset[str], Program] = {}
         self._executor: Executor | None = None

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from distort import errors
+from distort import config_keys, errors
 from distort.engine import Engine, EngineConfig, load_model
 from distort.enums import ExecutionMode, GraphOptimizationLevel
 from distort.feeds import InputSpec
@@ -165,6 +165,9 @@ def load(
     """Raises onnxruntime's exceptions."""
     profiler = Profiler(options.profile_file_prefix) if profiling else None
     with errors.translated():
+        config_keys.tell(options._config, config_keys.SESSION_KEYS, logger)
+        config_keys.check_formats(options._config, bool(options.optimized_model_filepath))
+        disabled_optimizers |= config_keys.disabled_optimizers(options._config)
         if options._load_canceled:
             start = "" if isinstance(source, bytes) else f"Load model from {source} failed:"
             raise ModelError("MODEL_LOAD_CANCELED", f"{start}Graph loading canceled due to user request.")
@@ -222,7 +225,12 @@ def read(source: str | bytes, options: SessionOptions) -> Model:
     if folder is None and not isinstance(source, bytes):
         folder = str(Path(source).resolve().parent)
     replaced = {*options._initializers, *options._external_initializers}
-    model = load_model(source, external=ExternalData(folder, options._external_files, replaced))
+    model = load_model(
+        source,
+        external=ExternalData(folder, options._external_files, replaced),
+        released_only=options._config.get("session.allow_released_opsets_only") != "0",
+        strict_types=options._config.get("session.strict_shape_type_inference") == "1",
+    )
     _fix_dims(model, source, options)
     _replace_initializers(model, options)
     if Settings.seed is not None:
@@ -251,11 +259,12 @@ def _start(
         distort_keys=options._distort_keys(),
         model_name=model.graph.name if isinstance(source, bytes) else Path(source).name,
         disabled_optimizers=disabled_optimizers,
+        fold_nbytes=config_keys.number(options._config, "optimization.constant_folding_max_output_size_in_bytes"),
     )
     loaded = Loaded(model, config, profiler, logger)
     if target:
         try:
-            _write(loaded, target)
+            _write(loaded, target, options)
         except BaseException:
             loaded.engine.close()
             raise
@@ -269,14 +278,18 @@ def _threads(options: SessionOptions) -> int:
     return max(0, wanted)
 
 
-def _write(loaded: Loaded, target: str) -> None:
+def _write(loaded: Loaded, target: str, options: SessionOptions) -> None:
     from distort.graph import writer
 
     if os.path.splitext(target)[1] == ".ort":
         raise ModelError("NOT_IMPLEMENTED", f"{target}: models are written as ONNX, not in onnxruntime's own format.")
     if loaded.engine.config.level in ("layout", "all"):
         loaded.logger.log(WARNING, _HARDWARE_SPECIFIC)
-    writer.save(loaded.engine.model, target)
+    start = "session.optimized_model_external_initializers_"
+    least = config_keys.number(options._config, f"{start}min_size_in_bytes")
+    writer.save(
+        loaded.engine.model, target, external=options._config.get(f"{start}file_name") or False, least_nbytes=least
+    )
 
 
 def _fix_dims(model: Model, source: str | bytes, options: SessionOptions) -> None:

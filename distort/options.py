@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from distort import errors, logs
+from distort import config_keys, errors, logs
 from distort.enums import ExecutionMode, ExecutionOrder, GraphOptimizationLevel, OrtExecutionProviderDevicePolicy
 
 if TYPE_CHECKING:
@@ -372,6 +372,7 @@ class RunOptions:
 
     def add_run_config_entry(self, arg0: str, arg1: str, /) -> None:
         _take(self, "add_run_config_entry", (str, str), (arg0, arg1))
+        config_keys.tell({arg0: arg1}, config_keys.RUN_KEYS, logs.DEFAULT, "Run")
         self._config.add(arg0, arg1)
 
     def get_run_config_entry(self, arg0: str, /) -> str:

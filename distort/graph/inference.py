@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import type_hooks
+from .errors import ModelError
 from .ir import Graph, Model, Node, SparseInitializer
 from .onnx_parts import native, protobuf
 from .operators import operator
@@ -40,6 +41,15 @@ def infer(model: Model, dims: Mapping[str, int] | None = None) -> list[str]:
     except InferenceFailed as error:
         return [f"shapes were not inferred: {error}"]
     return []
+
+
+def check_strictly(proto: Any) -> None:
+    """Raise ModelError where a declared type or shape contradicts what onnx infers."""
+    onnx = native()
+    try:
+        onnx.shape_inference.infer_shapes(proto.SerializeToString(), True, True, False)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        raise ModelError("FAIL", f"Node: {error}") from error
 
 
 def _take(graph: Graph, found: Mapping[str, ValueType]) -> None:

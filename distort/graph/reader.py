@@ -26,10 +26,16 @@ class AttributeReference:
         self.kind = kind
 
 
+_ORT_FORMAT = b"ORTM"  # where a flatbuffer has its identifier
+_NOT_ORT_FORMAT = "The model is in onnxruntime's own format. Use the ONNX model that it was made from."
+
+
 def parse(path_or_bytes: str | os.PathLike[str] | bytes) -> tuple[Any, str | None]:
     """The ModelProto and the path it came from. Raises ModelError with onnxruntime's words."""
     proto = protobuf().ModelProto()
     if isinstance(path_or_bytes, bytes):
+        if path_or_bytes[4:8] == _ORT_FORMAT:
+            raise ModelError("NOT_IMPLEMENTED", _NOT_ORT_FORMAT)
         try:
             proto.ParseFromString(path_or_bytes)
         except Exception as error:  # protobuf's DecodeError class differs by implementation
@@ -47,6 +53,8 @@ def parse(path_or_bytes: str | os.PathLike[str] | bytes) -> tuple[Any, str | Non
         raise ModelError("INVALID_PROTOBUF", f"{start}Protobuf parsing failed.") from None
     except OSError as error:
         raise ModelError("FAIL", f"{start}system error number {error.errno}") from error
+    if content[4:8] == _ORT_FORMAT:
+        raise ModelError("NOT_IMPLEMENTED", f"{start}{_NOT_ORT_FORMAT}")
     try:
         proto.ParseFromString(content)
     except Exception as error:  # protobuf's DecodeError class differs by implementation

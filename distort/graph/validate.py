@@ -23,9 +23,12 @@ MAX_IR_VERSION = 14
 _PRE = "This is an invalid model."
 
 
-def check_model(model: Model, proto: Any, has_kernel: HasKernel) -> None:
-    """Raise ModelError for a model that can't run; sort nodes that are listed out of order, in place."""
-    _check_versions(model)
+def check_model(model: Model, proto: Any, has_kernel: HasKernel, *, released_only: bool = True) -> None:
+    """Raise ModelError for a model that can't run; sort nodes that are listed out of order, in place.
+
+    ``released_only`` refuses opset versions that onnx has not released.
+    """
+    _check_versions(model, released_only)
     for info in proto.graph.input:
         if info.name in model.graph.initializers:
             _check_default(model.graph, info)
@@ -39,7 +42,7 @@ def check_model(model: Model, proto: Any, has_kernel: HasKernel) -> None:
     _Checker(model, has_kernel).top(model.graph)
 
 
-def _check_versions(model: Model) -> None:
+def _check_versions(model: Model, released_only: bool) -> None:
     if model.ir_version > MAX_IR_VERSION:
         raise ModelError(
             "FAIL", f"Unsupported model IR version: {model.ir_version}, max supported IR version: {MAX_IR_VERSION}"
@@ -52,7 +55,7 @@ def _check_versions(model: Model) -> None:
         )
     if not model.ir_version:
         raise ModelError("FAIL", "Missing model IR version.")
-    if os.environ.get("ALLOW_RELEASED_ONNX_OPSET_ONLY", "1") == "0":
+    if not released_only or os.environ.get("ALLOW_RELEASED_ONNX_OPSET_ONLY", "1") == "0":
         return
     latest = latest_opsets()
     for domain, version in model.opsets.items():

@@ -44,15 +44,16 @@ class WeightSink(Protocol):
         """Fill a TensorProto that refers to the values; False where they belong inside the message."""
 
 
-class _External:
-    """The file beside the model that holds its large weights."""
+class ExternalFile:
+    """The file beside the model that holds its large weights: those of at least ``least_nbytes``."""
 
-    def __init__(self, file: Any, location: str) -> None:
+    def __init__(self, file: Any, location: str, least_nbytes: int = EXTERNAL_FROM_NBYTES) -> None:
         self._file = file
         self._location = location
+        self._least_nbytes = least_nbytes
 
     def write(self, proto: Any, values: np.ndarray[Any, Any], name: str) -> bool:
-        if values.nbytes < EXTERNAL_FROM_NBYTES or values.dtype == object:
+        if values.nbytes < self._least_nbytes or values.dtype == object:
             return False
         offset, nbytes = append_weight(self._file, values)
         refer(proto, values, name, self._location, offset, nbytes)
@@ -125,8 +126,17 @@ def to_proto(model: Model, external: WeightSink | None = None) -> Any:
     return proto
 
 
-def save(model: Model, path: str | os.PathLike[str], *, external: bool = False) -> None:
-    """Write a model file whole or not at all; with weights beside it where they don't fit a message (or on request)."""
+def save(
+    model: Model,
+    path: str | os.PathLike[str],
+    *,
+    external: bool | str = False,
+    least_nbytes: int | None = None,
+) -> None:
+    """Write a model file whole or not at all; with weights beside it where they don't fit a message (or on request).
+
+    ``external`` may name the file of the weights; those of at least ``least_nbytes`` go there.
+    """
     target = Path(path)
     large = sum(value.nbytes for value in model.graph.initializers.values() if isinstance(value, np.ndarray))
     if not external and large <= MAX_MESSAGE_NBYTES - 2**24:
@@ -134,9 +144,10 @@ def save(model: Model, path: str | os.PathLike[str], *, external: bool = False) 
         with writing(target) as file:
             file.write(content)
         return
-    weights = target.with_name(target.name + ".data")
+    weights = target.with_name(external if isinstance(external, str) else target.name + ".data")
+    least = EXTERNAL_FROM_NBYTES if least_nbytes is None else least_nbytes
     with writing(target) as file, writing(weights) as beside:
-        file.write(to_proto(model, _External(beside, weights.name)).SerializeToString())
+        file.write(to_proto(model, ExternalFile(beside, weights.name, least)).SerializeToString())
 
 
 def _write_function(function: Function, proto: Any) -> None:

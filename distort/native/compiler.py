@@ -104,22 +104,6 @@ class OrtEpContextDataBuffer(Made):
         self._data[offset : offset + len(content)] = content
 
 
-class _ToFile:
-    """Weights from a size on go into one file beside the model."""
-
-    def __init__(self, file: Any, location: str, threshold_nbytes: int) -> None:
-        self._file = file
-        self._location = location
-        self._threshold_nbytes = threshold_nbytes
-
-    def write(self, proto: Any, values: np.ndarray[Any, Any], name: str) -> bool:
-        if values.dtype == object or values.nbytes <= self._threshold_nbytes:
-            return False
-        offset, nbytes = writer.append_weight(self._file, values)
-        writer.refer(proto, values, name, self._location, offset, nbytes)
-        return True
-
-
 class _ToCallers:
     """Weights go where a function says, which puts them there itself."""
 
@@ -247,7 +231,7 @@ class ModelCompiler:
             if self._locate is not None:
                 sink = _ToCallers(self._locate, _places(self._source))
             elif weights is not None:
-                sink = _ToFile(weights, self._weights_path, self._threshold_nbytes)
+                sink = writer.ExternalFile(weights, self._weights_path, self._threshold_nbytes + 1)
             content: bytes = writer.to_proto(model, sink).SerializeToString()
             return content
 

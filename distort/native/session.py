@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from distort import errors, fetches, loading, logs, providers
+from distort import config_keys, errors, fetches, loading, logs, providers
 from distort.engine import RunControl
 from distort.feeds import check, convert, read_feeds
 from distort.metadata import ModelMetadata, NodeArg
@@ -95,6 +95,14 @@ class InferenceSession:
                 raise
         self._logger.log(logs.INFO, f"Providers: {', '.join(name for name, _ in usable)}")
         self._logger.log(logs.INFO, "Session successfully initialized.")
+        with errors.translated():
+            explicit = providers.CPU in [name for name, _ in wanted]
+            nodes = self._loaded.engine.model.graph.nodes
+            try:
+                config_keys.check_providers(options._config, explicit, len(nodes))
+            except BaseException:
+                self._loaded.engine.close()
+                raise
         self._providers = usable
         self._disabled_optimizers = frozenset(arg2)
         if self._loaded.profiler is not None:
@@ -398,5 +406,8 @@ def _apply(options: RunOptions, control: RunControl) -> None:
         if device not in ("", "cpu:0"):
             text = "Did not find an arena based allocator registered for device-id combination in the memory arena "
             raise errors.make("INVALID_ARGUMENT", f"{text}shrink list: {device}")
+    graph_id = options._config.get("gpu_graph_id", "0")
+    if not graph_id.lstrip("-").isdecimal():
+        raise errors.make("INVALID_ARGUMENT", f"Failed to parse the cuda graph annotation id: {graph_id}")
     control.cancellation = options._cancellation()
     control.only_path_to_fetches = options.only_execute_path_to_fetches

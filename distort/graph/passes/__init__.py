@@ -58,7 +58,13 @@ _EXTENDED: tuple[tuple[str, Pass, frozenset[str]], ...] = (
 _MAX_ROUNDS = 10
 
 
-def optimize(model: Model, level: str, evaluate: Evaluate, disabled: frozenset[str] = frozenset()) -> list[str]:
+def optimize(
+    model: Model,
+    level: str,
+    evaluate: Evaluate,
+    disabled: frozenset[str] = frozenset(),
+    fold_nbytes: int | None = None,
+) -> list[str]:
     """Run the passes of ``level`` on the model in place, without those that do what ``disabled`` names.
 
     Returns what changed, for people.
@@ -69,7 +75,7 @@ def optimize(model: Model, level: str, evaluate: Evaluate, disabled: frozenset[s
         return []
     known = _BASIC if level == "basic" else _BASIC + _EXTENDED
     passes = tuple((what, run) for what, run, names in known if not names & disabled)
-    context = Context(evaluate)
+    context = Context(evaluate, fold_nbytes=fold_nbytes)
     graph = model.graph
     context.count("constants lifted", constants.lift(graph, context))
     if any(node.op_type in _NEED_TYPES for node in graph.nodes):
@@ -90,7 +96,9 @@ def _run(graph: Graph, passes: tuple[tuple[str, Pass], ...], context: Context) -
             break
     for node in graph.nodes:
         for body in node.subgraphs():
-            inner = Context(context.evaluate, context.constants(graph), {}, context.changes)
+            inner = Context(
+                context.evaluate, context.constants(graph), {}, context.changes, fold_nbytes=context.fold_nbytes
+            )
             _run(body, passes, inner)
     cleanup.remove_dead(graph, context)  # what only the bodies read before
 

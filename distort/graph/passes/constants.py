@@ -79,7 +79,7 @@ def _evaluated(node: Node, constants: dict[str, Any], context: Context) -> tuple
     if any(isinstance(value, SparseInitializer) for value in values) or any(True for _ in node.subgraphs()):
         return None
     given = sum(value.nbytes for value in values if value is not None)
-    limit = max(4 * given, _GROWTH_NBYTES)
+    limit = max(4 * given, _GROWTH_NBYTES) if context.fold_nbytes is None else context.fold_nbytes
     results = context.evaluate(node, values) if _least_nbytes(node, values) <= limit else None
     if (
         results is None

@@ -23,6 +23,8 @@ class Context:
     changes: dict[str, int] = field(default_factory=dict)
     #: nodes of constants that can't be evaluated, or whose result is too large to keep, by id
     refused: dict[int, Node] = field(default_factory=dict)
+    #: the largest result of folding; None: in proportion to what it is made of
+    fold_nbytes: int | None = None
 
     def count(self, what: str, n: int) -> int:
         if n:
