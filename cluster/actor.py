@@ -20,7 +20,7 @@ from distort.cluster.resident import ResidentMeta
 from distort.graph.ir import Graph, Node
 from distort.graph.types import element_of
 from distort.kernels.events import describe
-from distort.kernels.program import Cancellation, Program, StepObserver
+from distort.kernels.program import Cancellation, Paths, Program, StepObserver
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class ExecuteOrder:
     returns: tuple[str, ...]  # outputs handed back
     keep: tuple[str, ...]  # outputs that stay here
     profile: bool = False
+    path_only: bool = False  # run only the nodes that returns and keep depend on
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,7 @@ class StageActor:
         for group in weights:
             graph.initializers.update({name: group[name] for name in group if name not in graph.initializers})
         self._program = Program(graph, outputs=payload.outputs)
+        self._paths = Paths(graph)
         self._payload = payload
         return {"pid": os.getpid(), "node_ip": _node_ip(), "threads": payload.threads}
 
@@ -137,8 +139,11 @@ class StageActor:
                 output = next(filter(None, node.outputs), "")
                 events.append(NodeEvent(node.name, node.op_type, output, begin, end, args))
 
+        program = self._program
+        if order.path_only:
+            program = self._paths.to((*order.returns, *order.keep))
         try:
-            outputs = dict(zip(self._program.outputs, self._program.run(feeds, observer, cancellation), strict=True))
+            outputs = dict(zip(program.outputs, program.run(feeds, observer, cancellation), strict=True))
         finally:
             del self._cancellations[order.run]
             self._cancelled.discard(order.run)

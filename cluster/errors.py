@@ -29,3 +29,14 @@ class DeadlineExceeded(ClusterError):
 
 class SessionClosed(ClusterError):
     """The session was closed."""
+
+
+class Forked(ClusterError):
+    """A connection to Ray doesn't survive a fork."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(
+            f"The connection to the actors belongs to process {pid}, which this one was forked from. Make parallel "
+            "sessions after the fork, in a process that made none before, or start processes by 'spawn': sessions "
+            "can be pickled."
+        )

@@ -8,6 +8,7 @@ blocks on an actor while it holds the lock.
 from __future__ import annotations
 
 import itertools
+import os
 import queue
 import threading
 import time
@@ -19,11 +20,12 @@ from functools import partial
 from typing import Any
 
 from distort.cluster.actor import ExecuteOrder, ResidentKey, StagePayload, StageReport, nbytes_of
-from distort.cluster.errors import ClusterError, DeadlineExceeded, SessionClosed, StageLost
+from distort.cluster.errors import ClusterError, DeadlineExceeded, Forked, SessionClosed, StageLost
 from distort.cluster.resident import Resident, ResidentMeta
 from distort.cluster.transport.base import Handle, StageHost, Transport
 from distort.kernels.errors import RunCancelled
 from distort.scheduler import state as machine
+from distort.scheduler.needs import NeedsOfPlan
 from distort.scheduler.plan import Plan
 
 #: how often a waiting run looks whether it was told to stop
@@ -46,6 +48,8 @@ class _Run:
     #: stage -> how often it was executed; answers of earlier times say nothing
     attempts: dict[int, int] = field(default_factory=dict)
     reports: list[StageReport] = field(default_factory=list)
+    #: values that the fetches depend on and stages pass on; None: every node runs
+    path: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +89,15 @@ class Executor:
         recovery: str = "raise",
     ) -> None:
         self.plan = plan
+        self._pid = os.getpid()
         self._transport = transport
         self._inputs = [tuple(stage.inputs) for stage in plan.stages]
         self._outputs = [tuple(payload.outputs) for payload in payloads]
         self._producer = {name: i for i, outputs in enumerate(self._outputs) for name in outputs}
+        self._needs = NeedsOfPlan(plan)
+        #: values that no stage reads: the model's results
+        read = {name for inputs in self._inputs for name in inputs}
+        self._results = frozenset(name for name in self._producer if name not in read)
         self._crossing = {
             name for i, inputs in enumerate(self._inputs) for name in inputs if self._producer.get(name, i) != i
         }
@@ -102,7 +111,7 @@ class Executor:
         self._state = machine.RunState(plan, max_in_flight=max_in_flight, eager=transport.chains, recovery=recovery)
         self._hosts: list[StageHost] = transport.open(payloads, weights)
         self._inbox: queue.SimpleQueue[_Answer | Callable[[Executor], None] | None] = queue.SimpleQueue()
-        self._finalizer = weakref.finalize(self, _shut_down, transport, self._inbox)
+        self._finalizer = weakref.finalize(self, _shut_down, transport, self._inbox, self._pid)
         threading.Thread(
             target=_dispatch, args=(weakref.ref(self), self._inbox), name="distort-dispatch", daemon=True
         ).start()
@@ -118,9 +127,15 @@ class Executor:
         should_stop: Callable[[], bool] | None = None,
         timeout_s: float | None = None,
         profile: bool = False,
+        everything: bool = False,
     ) -> tuple[list[Any], list[StageReport]]:
-        """Values in the order of ``fetches`` (those in ``keep`` as Resident), and the stages' reports."""
-        number, run = self._submit(fetches, feeds, keep, profile)
+        """Values in the order of ``fetches`` (those in ``keep`` as Resident), and the stages' reports.
+
+        ``everything`` runs every node, and not only those that the fetches depend on.
+        """
+        wanted = frozenset(self._results if everything else fetches)
+        self._require_process()
+        number, run = self._submit(fetches, feeds, keep, profile, wanted)
         try:
             self._wait(number, run, should_stop, timeout_s)
         except BaseException:  # Ctrl-C: nobody waits for the run any more
@@ -131,7 +146,12 @@ class Executor:
         return [self._result(run, name) for name in run.fetches], run.reports
 
     def _submit(
-        self, fetches: Sequence[str], feeds: Mapping[str, Any], keep: frozenset[str], profile: bool
+        self,
+        fetches: Sequence[str],
+        feeds: Mapping[str, Any],
+        keep: frozenset[str],
+        profile: bool,
+        wanted: frozenset[str],
     ) -> tuple[int, _Run]:
         resident: dict[str, int] = {}
         values: dict[str, Any] = {}
@@ -145,13 +165,16 @@ class Executor:
                     values[name] = self._transport.put(value.fetch())
             else:
                 values[name] = self._transport.put(value)
-        run = _Run(tuple(fetches), keep, profile, values)
+        run = _Run(tuple(fetches), keep, profile, values, path=None)
+        if not wanted >= self._results:
+            needs = self._needs.of(wanted)
+            run.path = wanted.union(*(needs.reads[stage] for stage in needs.stages))
         with self._lock:
             if self._closed:
                 raise SessionClosed("The session is closed.")
             number = next(self._numbers)
             self._runs[number] = run
-        self._post(machine.Submit(number, frozenset(fetches), resident))
+        self._post(machine.Submit(number, wanted, resident))
         return number, run
 
     def _wait(self, number: int, run: _Run, should_stop: Callable[[], bool] | None, timeout_s: float | None) -> None:
@@ -221,10 +244,13 @@ class Executor:
             return
         outputs = self._outputs[stage]
         returns = tuple(
-            name for name in outputs if name in self._crossing or (name in run.fetches and name not in run.keep)
+            name
+            for name in outputs
+            if (name in self._crossing and (run.path is None or name in run.path))
+            or (name in run.fetches and name not in run.keep)
         )
         keep = tuple(name for name in outputs if name in run.keep)
-        order = ExecuteOrder(number, names, returns, keep, run.profile)
+        order = ExecuteOrder(number, names, returns, keep, run.profile, run.path is not None)
         call = _Call(number, stage, attempt, tuple(other.epoch for other in self._hosts))
         inbox = self._inbox
         finished: list[_Answer] = []
@@ -294,7 +320,12 @@ class Executor:
             release=lambda at, since, key: inbox.put(partial(_release, stage=at, epoch=since, key=key)),
         )
 
+    def _require_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise Forked(self._pid)
+
     def _fetch_resident(self, value: Resident) -> Any:
+        self._require_process()
         host = self._hosts[value.stage]
         try:
             result = self._transport.get(host.export(value.meta.key))
@@ -373,6 +404,7 @@ class Executor:
 
     def keep_value(self, value: Any, stage: int) -> Resident:
         """Put a value into an actor's memory."""
+        self._require_process()
         host = self._hosts[stage]
         meta = host.keep_value(self._transport.put(value))
         self._count("(resident)", -1, stage, nbytes_of(value))
@@ -387,7 +419,10 @@ class Executor:
             ]
 
     def close(self) -> None:
-        """End every actor; runs in flight fail. Safe to call twice."""
+        """End every actor; runs in flight fail. Safe to call twice. In a forked process nothing happens."""
+        if os.getpid() != self._pid:
+            self._finalizer.detach()
+            return
         with self._lock:
             if self._closed:
                 return
@@ -421,9 +456,12 @@ def _dispatch(
         del executor, item
 
 
-def _shut_down(transport: Transport, inbox: queue.SimpleQueue[_Answer | Callable[[Executor], None] | None]) -> None:
-    inbox.put(None)
-    transport.close()
+def _shut_down(
+    transport: Transport, inbox: queue.SimpleQueue[_Answer | Callable[[Executor], None] | None], pid: int
+) -> None:
+    if os.getpid() == pid:  # a forked process has the object, and not the actors
+        inbox.put(None)
+        transport.close()
 
 
 def _first_line(error: BaseException) -> str:

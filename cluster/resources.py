@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distort.cluster.errors import AddressError, ClusterError
+from distort.cluster.errors import AddressError, ClusterError, Forked
 
 #: how long a cluster at an address may take to answer
 CONNECT_TIMEOUT_S = 10.0
@@ -30,6 +30,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 
 _lock = threading.Lock()
 _connection: Connection | None = None
+_pid = 0  # of the process that has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,15 @@ def attach(address: str = "", *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -
     ``address`` is "" (an embedded cluster, or the program's own connection), "auto" (the cluster running on this
     machine) or "host:port". Raises :class:`AddressError` where nobody answers within ``connect_timeout_s``.
     """
-    global _connection  # noqa: PLW0603  # a process has one connection to Ray, and this is it
+    global _connection, _pid  # noqa: PLW0603  # a process has one connection to Ray, and this is it
+    if _pid not in (0, os.getpid()):
+        raise Forked(_pid)
     if address:
         _offer_token()
     import ray
 
     with _lock:
+        _pid = os.getpid()
         if _connection is not None and ray.is_initialized():
             if address and not _same_cluster(address, _connection, ray):
                 if address != "auto":

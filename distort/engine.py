@@ -10,7 +10,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from distort.graph.operators import since_version
 from distort.graph.validate import check_model
 from distort.kernels import registry
 from distort.kernels.errors import KernelError
-from distort.kernels.program import Cancellation, Program, StepObserver, evaluate_node
+from distort.kernels.program import Cancellation, Paths, Program, StepObserver, evaluate_node
 
 if TYPE_CHECKING:
     from distort.cluster.actor import StageReport
@@ -184,7 +184,7 @@ class Engine:
             else []
         )
         self._program: Program | None = None
-        self._paths: dict[frozenset[str], Program] = {}
+        self._paths = Paths(model.graph)
         self._executor: Executor | None = None
         self._plan: Plan | None = None
         self._closed = False
@@ -263,22 +263,10 @@ class Engine:
         assert self._program is not None
         if self.config.intra_op_threads != _threads_in_use:
             _use_threads(self.config.intra_op_threads)
-        program = self._path_to(fetches) if control.only_path_to_fetches else self._program
+        program = self._paths.to(fetches) if control.only_path_to_fetches else self._program
         results = program.run(local_values(feeds), control.observer, control.cancellation)
         by_name = dict(zip(program.outputs, results, strict=True))
         return [by_name[name] for name in fetches]
-
-    def _path_to(self, fetches: Sequence[str]) -> Program:
-        """A program of the nodes that the fetches depend on."""
-        wanted = frozenset(fetches)
-        program = self._paths.get(wanted)
-        if program is None:
-            whole = self.model.graph
-            nodes = [whole.nodes[i] for i in whole.needed(wanted)]
-            outputs = [name for name in whole.outputs if name in wanted]
-            part = replace(whole, nodes=nodes, outputs=outputs)
-            program = self._paths[wanted] = Program(part)
-        return program
 
     def _run_on_actors(
         self,
@@ -303,6 +291,7 @@ class Engine:
             should_stop=None if cancellation is None else lambda: cancellation.requested,
             timeout_s=timeout_s,
             profile=control.on_report is not None,
+            everything=not control.only_path_to_fetches,
         )
         if control.on_report is not None:
             for report in reports:
@@ -331,7 +320,7 @@ class Engine:
         if self._executor is not None:
             self._executor.close()
         self._program = None
-        self._paths.clear()
+        self._paths = Paths(Graph("", [], [], [], {}, {}))
 
 
 def _require_kernels(graph: Graph) -> None:

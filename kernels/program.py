@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
@@ -255,6 +255,25 @@ class Program:
         slots[0] = None
         for slot in step.frees:
             slots[slot] = None
+
+
+class Paths:
+    """Programs of parts of a graph: of the nodes that some of its outputs depend on."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._programs: dict[frozenset[str], Program] = {}
+
+    def to(self, outputs: Iterable[str]) -> Program:
+        """The program that makes these outputs, in the graph's order, and runs nothing else."""
+        wanted = frozenset(outputs)
+        program = self._programs.get(wanted)
+        if program is None:
+            whole = self._graph
+            nodes = [whole.nodes[i] for i in whole.needed(wanted)]
+            part = replace(whole, nodes=nodes, outputs=[name for name in whole.outputs if name in wanted])
+            program = self._programs[wanted] = Program(part)
+        return program
 
 
 def evaluate_node(node: Node, inputs: Sequence[Any]) -> tuple[Any, ...]:
