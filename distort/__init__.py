@@ -18,6 +18,72 @@ package_name = "distort"
 version = __version__
 cuda_version = ""
 
+TYPE_CHECKING = False  # type checkers take it for true; typing is not imported for it
+if TYPE_CHECKING:  # what the table below brings when it is first used
+    from . import backend as backend
+    from . import capi as capi
+    from . import compat as compat
+    from . import datasets as datasets
+    from .adapters import AdapterFormat as AdapterFormat
+    from .adapters import LoraAdapter as LoraAdapter
+    from .custom_operators import TensorSpec as TensorSpec
+    from .custom_operators import register_kernel as register_kernel
+    from .custom_operators import unregister_kernel as unregister_kernel
+    from .devices import OrtDevice as OrtDevice
+    from .enums import ExecutionMode as ExecutionMode
+    from .enums import ExecutionOrder as ExecutionOrder
+    from .enums import GraphOptimizationLevel as GraphOptimizationLevel
+    from .enums import OrtAllocatorType as OrtAllocatorType
+    from .enums import OrtCompileApiFlags as OrtCompileApiFlags
+    from .enums import OrtDeviceMemoryType as OrtDeviceMemoryType
+    from .enums import OrtDeviceVendorId as OrtDeviceVendorId
+    from .enums import OrtExecutionProviderDevicePolicy as OrtExecutionProviderDevicePolicy
+    from .enums import OrtHardwareDeviceType as OrtHardwareDeviceType
+    from .enums import OrtMemoryInfoDeviceType as OrtMemoryInfoDeviceType
+    from .enums import OrtMemType as OrtMemType
+    from .enums import OrtSparseFormat as OrtSparseFormat
+    from .iobinding import IOBinding as IOBinding
+    from .metadata import ModelMetadata as ModelMetadata
+    from .metadata import NodeArg as NodeArg
+    from .model_compiler import ModelCompiler as ModelCompiler
+    from .native.allocators import OrtArenaCfg as OrtArenaCfg
+    from .native.allocators import create_and_register_allocator as create_and_register_allocator
+    from .native.allocators import create_and_register_allocator_v2 as create_and_register_allocator_v2
+    from .native.binding import SessionIOBinding as SessionIOBinding
+    from .native.compiler import OrtEpContextData as OrtEpContextData
+    from .native.compiler import OrtEpContextDataBuffer as OrtEpContextDataBuffer
+    from .native.compiler import OrtExternalInitializerInfo as OrtExternalInitializerInfo
+    from .native.devices import OrtMemoryInfo as OrtMemoryInfo
+    from .native.hardware import OrtEpAssignedNode as OrtEpAssignedNode
+    from .native.hardware import OrtEpAssignedSubgraph as OrtEpAssignedSubgraph
+    from .native.hardware import OrtEpDevice as OrtEpDevice
+    from .native.hardware import OrtHardwareDevice as OrtHardwareDevice
+    from .native.hardware import OrtSyncStream as OrtSyncStream
+    from .native.hardware import get_ep_devices as get_ep_devices
+    from .native.hardware import register_execution_provider_library as register_execution_provider_library
+    from .native.hardware import unregister_execution_provider_library as unregister_execution_provider_library
+    from .options import RunOptions as RunOptions
+    from .options import SessionOptions as SessionOptions
+    from .ortvalue import OrtValue as OrtValue
+    from .ortvalue import copy_tensors as copy_tensors
+    from .process import disable_telemetry_events as disable_telemetry_events
+    from .process import enable_telemetry_events as enable_telemetry_events
+    from .process import get_build_info as get_build_info
+    from .process import get_version_string as get_version_string
+    from .process import has_collective_ops as has_collective_ops
+    from .process import preload_dlls as preload_dlls
+    from .process import print_debug_info as print_debug_info
+    from .process import set_default_logger_callback as set_default_logger_callback
+    from .process import set_default_logger_severity as set_default_logger_severity
+    from .process import set_default_logger_verbosity as set_default_logger_verbosity
+    from .process import set_global_thread_pool_sizes as set_global_thread_pool_sizes
+    from .process import set_seed as set_seed
+    from .providers import get_all_providers as get_all_providers
+    from .providers import get_available_providers as get_available_providers
+    from .providers import get_device as get_device
+    from .session import InferenceSession as InferenceSession
+    from .sparse import SparseTensor as SparseTensor
+
 _MODULES = {
     "session": ("InferenceSession",),
     "iobinding": ("IOBinding",),
