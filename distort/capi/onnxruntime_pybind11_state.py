@@ -60,6 +60,15 @@ from distort.native.hardware import (
     unregister_execution_provider_library,
 )
 from distort.native.opkernel import get_all_opkernel_def, get_registered_ep_kernel_defs
+from distort.native.quantize import (
+    pack_fp4_weights_for_cuda_moe_gemm,
+    quantize_matmul_2bits,
+    quantize_matmul_4bits,
+    quantize_matmul_8bits,
+    quantize_matmul_bnb4,
+    quantize_qdq_matmul_2bits,
+    quantize_qdq_matmul_4bits,
+)
 from distort.native.schemadef import get_all_operator_schema
 from distort.native.session import InferenceSession
 from distort.native.sparse import SparseBlockSparseView, SparseCooView, SparseCsrView, SparseTensor
@@ -179,6 +188,13 @@ __all__ = [
     "kNextPowerOfTwo",
     "kSameAsRequested",
     "opkernel",
+    "pack_fp4_weights_for_cuda_moe_gemm",
+    "quantize_matmul_2bits",
+    "quantize_matmul_4bits",
+    "quantize_matmul_8bits",
+    "quantize_matmul_bnb4",
+    "quantize_qdq_matmul_2bits",
+    "quantize_qdq_matmul_4bits",
     "register_execution_provider_library",
     "schemadef",
     "set_default_logger_callback",

@@ -218,7 +218,7 @@ _NF4 = (
     *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
     *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
 )
-_BNB4_CODES = {0: (*_FP4, *(-value for value in _FP4)), 1: _NF4}
+BNB4_CODES = {0: (*_FP4, *(-value for value in _FP4)), 1: _NF4}
 
 
 @kernel("MatMulBnb4", domain=_MS)
@@ -236,7 +236,7 @@ def matmul_bnb4(
     transB: int = 1,
 ) -> Array:
     """b: uint8 [ceil(N * K / 2)], codes of the weights [N, K], the first in the high bits; absmax: one a block."""
-    if quant_type not in _BNB4_CODES or block_size < 16 or block_size & (block_size - 1):
+    if quant_type not in BNB4_CODES or block_size < 16 or block_size & (block_size - 1):
         raise InvalidInput(f"MatMulBnb4 of quant_type {quant_type} in blocks of {block_size}")
     n_weights = N * K
     if b.size != (n_weights + 1) // 2 or absmax.size != -(-n_weights // block_size):
@@ -244,7 +244,7 @@ def matmul_bnb4(
     if a.shape[-1] != (K if transB else N):
         raise InvalidInput(f"MatMulBnb4 of {list(a.shape)} with weights [{N}, {K}]")
     codes = xp.stack([b >> 4, b & 15], axis=-1).reshape(-1)[:n_weights]
-    table = xp.asarray(_BNB4_CODES[quant_type], dtype=xp.float32)
+    table = xp.asarray(BNB4_CODES[quant_type], dtype=xp.float32)
     scales = xp.repeat(absmax.reshape(-1).astype(xp.float32), block_size)[:n_weights]
     weights = (table[codes] * scales).reshape(N, K)
     wide = a.astype(xp.float32) if is_narrow(a.dtype) else a
