@@ -31,7 +31,7 @@ def _files(folder: str) -> list[str]:
         raise OSError(f"ComputeDirectoryAssetUri: cannot iterate '{folder}': {error.strerror}") from error
     for entry in entries:
         if entry.is_symlink():
-            raise ValueError(f"ComputeDirectoryAssetUri: symlink not allowed: '{entry.path}'")
+            raise ValueError(f"ComputeDirectoryAssetUri: symlink not allowed: '{entry.path}'.")
         if entry.is_dir(follow_symlinks=False):
             found += _files(entry.path)
         elif entry.is_file(follow_symlinks=False):
@@ -46,6 +46,9 @@ def _files(folder: str) -> list[str]:
 
 def directory_uri(folder: str) -> str:
     """``sha256:<hex>`` over the names and bytes of a folder's files; empty folders count for nothing."""
+    if not folder:
+        raise OSError("ComputeDirectoryAssetUri: cannot make path '' absolute: Invalid argument")
+    folder = os.path.abspath(folder)
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"ComputeDirectoryAssetUri: '{folder}' is not a directory.")
     names = {os.path.relpath(path, folder).replace(os.sep, "/"): path for path in _files(folder)}
@@ -57,7 +60,7 @@ def directory_uri(folder: str) -> str:
 def copy(source: str, target: str) -> None:
     """Copy a folder that has only files and folders in it to a new place."""
     if os.path.islink(source):
-        raise ValueError(f"shared asset source: source directory cannot be a link: '{source}'")
+        raise ValueError(f"shared asset source: source directory cannot be a link: '{source}'.")
     if not os.path.isdir(source):
         raise FileNotFoundError(f"shared asset source: '{source}' is not a directory.")
     os.makedirs(target)
@@ -67,10 +70,10 @@ def copy(source: str, target: str) -> None:
         mode = entry.stat(follow_symlinks=False).st_mode
         place = os.path.join(target, entry.name)
         if stat.S_ISLNK(mode):
-            raise ValueError(f"shared asset source contains a symlink: '{entry.path}'")
+            raise ValueError(f"shared asset source contains a symlink: '{entry.path}'.")
         if stat.S_ISDIR(mode):
             copy(entry.path, place)
         elif stat.S_ISREG(mode):
             shutil.copyfile(entry.path, place)
         else:
-            raise ValueError(f"unsupported file kind in shared asset source: '{entry.path}'")
+            raise ValueError(f"unsupported file kind in shared asset source: '{entry.path}'.")

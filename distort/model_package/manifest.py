@@ -11,12 +11,10 @@ from distort.model_package.paths import is_asset_uri
 MANIFEST, COMPONENT, SHARED_ASSETS = "manifest.json", "component.json", "shared_assets"
 PORTABLE, INSTALLED = LAYOUTS = ("portable", "installed")
 SUPPORTED_MAJOR, KNOWN_MINOR = 1, 0
-#: of a manifest, and the names of the arguments and of get_info's entries that stand for them
+#: of a manifest, and as entries of get_info
 TEXTS = ("package_name", "package_version", "description")
 
-_MANIFEST_FIELDS = {
-    *("schema_version", *TEXTS, "layout", "components", "shared_assets", "additional_metadata"),
-}
+_MANIFEST_FIELDS = {"schema_version", *TEXTS, "layout", "components", "shared_assets", "additional_metadata"}
 _COMPONENT_FIELDS = {"component_name", "variants", "additional_metadata"}
 _VARIANT_TEXTS = ("ep", "device", "compatibility_string")
 _VARIANT_FIELDS = {*_VARIANT_TEXTS, "variant_directory", "executor_info", "additional_metadata"}
@@ -32,15 +30,17 @@ def parse(text: str, what: str) -> Any:
         raise ValueError(f"{what}: JSON parse error.") from error
 
 
-def read(path: str, failure: str = "Failed to parse JSON at '{}'.", missing: str = "Cannot open file: '{}'") -> Any:
-    """JSON of a file. Raises ValueError, and OSError where it can't be read."""
+def read(
+    path: str, failure: str = "Failed to parse JSON at '{}'.", missing: str = "Cannot open file: '{}'"
+) -> tuple[Any, str]:
+    """A file's JSON, and its text. Raises ValueError, and OSError where it can't be read."""
     try:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
         raise OSError(f"{missing.format(path)}: {error.strerror}") from error
     try:
-        return jsontext.parse(data)
+        return jsontext.parse(data), data.decode("utf-8")
     except jsontext.InvalidJson as error:
         raise ValueError(failure.format(path)) from error
 
@@ -84,22 +84,26 @@ def schema_version(manifest: dict[str, Any]) -> tuple[int, int]:
 
 
 def check_manifest(value: Any, strict: bool) -> tuple[dict[str, Any], tuple[int, int], bool]:
-    """The manifest, its version, and whether unknown fields are errors in the rest of it. Raises ValueError."""
+    """The manifest, its version, and whether unknown fields are errors in the rest of it. Raises ValueError.
+
+    What is said of the package is checked after its components, by ``check_description``.
+    """
     manifest = as_object(value, "manifest")
     version = schema_version(manifest)
     strict = strict and version[1] <= KNOWN_MINOR  # a newer minor may add fields
     if strict:
         _only(_MANIFEST_FIELDS, manifest, "manifest")
-    _texts(TEXTS, manifest, "manifest")
-    if not isinstance(manifest.get("layout", PORTABLE), str):
-        raise ValueError("manifest: 'layout' must be a string.")
-    if manifest.get("layout", PORTABLE) not in LAYOUTS:
-        raise ValueError("manifest: 'layout' must be 'portable' or 'installed'.")
     if "components" not in manifest:
         raise ValueError("manifest: missing required 'components' object.")
     if not isinstance(manifest["components"], dict):
         raise ValueError("manifest: 'components' must be an object.")
     return manifest, version, strict
+
+
+def check_description(manifest: dict[str, Any]) -> None:
+    _texts((*TEXTS, "layout"), manifest, "manifest")
+    if manifest.get("layout", PORTABLE) not in LAYOUTS:
+        raise ValueError("manifest: 'layout' must be 'portable' or 'installed'.")
 
 
 def check_shared_assets(manifest: dict[str, Any]) -> dict[str, str]:
