@@ -48,9 +48,9 @@ def directory_uri(folder: str) -> str:
     """``sha256:<hex>`` over the names and bytes of a folder's files; empty folders count for nothing."""
     if not folder:
         raise OSError("ComputeDirectoryAssetUri: cannot make path '' absolute: Invalid argument")
-    folder = os.path.abspath(folder)
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"ComputeDirectoryAssetUri: '{folder}' is not a directory.")
+    folder = os.path.abspath(folder)
     names = {os.path.relpath(path, folder).replace(os.sep, "/"): path for path in _files(folder)}
     lines = [(os.fsencode(name), _sha256_of_file(path).encode()) for name, path in names.items()]
     text = b"".join(digest + b"  " + name + b"\n" for name, digest in sorted(lines))

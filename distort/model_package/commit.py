@@ -92,8 +92,13 @@ def to(store: Store, dest: str, dense: bool) -> Store:
             raise OSError(f"Cannot create dest_root '{dest}': {error.strerror}") from error
         if dense:
             _check_dense(store)
-        for uri, source in store.assets().items():
-            _stage_asset(staging, store, uri, source, root)
+        found = store.assets()
+        if store.layout == PORTABLE and store.root:
+            for uri, source in found.items():
+                if uri not in store.pending:
+                    check_portable(source, store.root, must_exist=True)
+        for uri, source in found.items():
+            _stage_asset(staging, uri, source, root)
         for name, component in store.components.items():
             if component.path is not None and not dense:
                 file = _component_file(store, name, component.path, root)
@@ -107,9 +112,7 @@ def to(store: Store, dest: str, dense: bool) -> Store:
     return written
 
 
-def _stage_asset(staging: Staging, store: Store, uri: str, source: str, root: str) -> None:
-    if store.layout == PORTABLE and store.root and uri not in store.pending:
-        check_portable(source, store.root, must_exist=True)
+def _stage_asset(staging: Staging, uri: str, source: str, root: str) -> None:
     if not os.path.isdir(source):
         raise FileNotFoundError(f"Commit dest_root: shared asset source '{source}' for {uri} is not a directory.")
     staged = staging.place(os.path.join(root, SHARED_ASSETS, asset_folder_name(uri)))

@@ -117,6 +117,11 @@ class ModelPackage:
     def set_component_external(self, name: str, path: str) -> None:
         """Add or replace a component that has a file of its own: read where it is there, else empty."""
         store = self._store
+        if not store.root:
+            raise RuntimeError(
+                "SetComponentExternal requires a package_root (use _Open or _Commit with a dest_root first; or rely on "
+                "_Commit(dest_root) to materialize)."
+            )
         self._set_component(name, store.external(name, path, must_exist=False))
 
     def _set_component(self, name: str, component: Component) -> None:
@@ -155,7 +160,7 @@ class ModelPackage:
         self, component_name: str, variant_name: str, namespace_key: str, info_json: str
     ) -> None:
         """What a program, ``ort`` for onnxruntime, is to know of a variant: a JSON object."""
-        self._store.component(component_name)
+        self._store  # noqa: B018  # a closed package says so first
         value = manifest.parse(info_json, "executor_info")
         info = manifest.as_object(value, "executor_info inline value")
         self._set_executor_info(component_name, variant_name, namespace_key, info)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -46,22 +47,21 @@ class Staging:
 
     def make_folder(self, path: str) -> None:
         missing = []
-        while not os.path.isdir(path):
+        while not os.path.lexists(path):
             missing.append(path)
-            parent = os.path.dirname(path)
-            if parent == path:
-                break
-            path = parent
+            path = os.path.dirname(path)
+        if not os.path.isdir(path):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         for folder in reversed(missing):
             os.mkdir(folder)
             self._made.append(folder)
 
     def place(self, path: str) -> str:
         """Where to write what goes to ``path``."""
-        if os.path.isdir(path):
-            raise OSError(f"Cannot open '{path}' for writing: Is a directory")
-        self.make_folder(os.path.dirname(path))
         staged = f"{path}.tmp.{secrets.token_hex(8)}"
+        if os.path.isdir(path):
+            raise OSError(f"Rename '{staged}' -> '{path}' failed: {os.strerror(errno.EISDIR)}")
+        self.make_folder(os.path.dirname(path))
         self._moves.append((staged, path))
         return staged
 
