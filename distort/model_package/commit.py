@@ -32,7 +32,10 @@ def _check_dense(store: Store) -> None:
 
 
 def in_place(store: Store, dense: bool) -> None:
-    """Write to the package's own folder. Components that become inline keep their variants' folders."""
+    """Write to the package's own folder.
+
+    Variants of components that become inline are then looked for in the package's folder: what the format says.
+    """
     root = store.root
     if not root:
         raise RuntimeError("Commit: package has no package_root. Use dest_root variant.")
@@ -59,17 +62,12 @@ def in_place(store: Store, dense: bool) -> None:
                 raise RuntimeError(f"Shared asset source mutated during commit: expected {uri}, staged {found}.")
         for component in external.values():
             staging.write(component.file, jsontext.pretty(component.body))
-        document = store.document(dense)
-        if store.pending:
-            document.setdefault("shared_assets", {})
-        staging.write(os.path.join(root, MANIFEST), jsontext.pretty(document))
+        staging.write(os.path.join(root, MANIFEST), jsontext.pretty(store.document(dense)))
         staging.publish()
         staging.keep()
-    if store.pending:
-        store.manifest.setdefault("shared_assets", {})
     if dense:
         for component in store.components.values():
-            component.path = None
+            component.path, component.file, component.directory = None, "", root
     store.pending.clear()
     store.overrides = overrides
     store.discover()

@@ -154,7 +154,7 @@ class ModelPackageContext:
     def resolve_string_ref(self, string_ref: str, base_dir: str | None = None, must_exist: bool = False) -> str:
         """The file or folder that a path means, in ``base_dir`` or the package; or ``sha256:<hex>[/path]``."""
         with _as_runtime_error(f"Failed to resolve '{string_ref}' in model package: "):
-            return self._store.resolve(string_ref, base_dir, must_exist)
+            return self._store.resolve(string_ref, base_dir or None, must_exist)
 
     @checked
     def select_component(self, component_name: str, options: ModelPackageOptions) -> ModelPackageComponentContext:

@@ -37,6 +37,8 @@ def read(
     try:
         with open(path, "rb") as file:
             data = file.read()
+    except IsADirectoryError as error:
+        raise ValueError(failure.format(path)) from error
     except OSError as error:
         raise OSError(f"{missing.format(path)}: {error.strerror}") from error
     try:

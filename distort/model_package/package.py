@@ -178,6 +178,8 @@ class ModelPackage:
 
     def _set_executor_info(self, component_name: str, variant_name: str, key: str, info: Any) -> None:
         body = dict(self._variant(component_name, variant_name).body)
+        if info is None and "executor_info" not in body:
+            return
         infos = {**body.get("executor_info", {}), key: info}
         if info is None:
             del infos[key]
@@ -225,11 +227,12 @@ class ModelPackage:
         uri = assets.directory_uri(source_dir)
         if expected_uri is not None and expected_uri != uri:
             raise RuntimeError(f"{what}: hash mismatch — computed {uri}, expected {expected_uri}.")
+        folder = store.resolver.resolve(source_dir, store.root, False) if not copy_in else ""
+        declared = store.manifest.setdefault("shared_assets", {})  # stays empty where the asset is copied
         if copy_in:
             store.pending[uri] = source_dir
         else:
-            store.overrides[uri] = store.resolver.resolve(source_dir, store.root, False)
-            store.manifest.setdefault("shared_assets", {})[uri] = source_dir
+            store.overrides[uri], declared[uri] = folder, source_dir
         return uri
 
     @checked
@@ -239,8 +242,10 @@ class ModelPackage:
         store.pending.pop(uri, None)
         store.overrides.pop(uri, None)
         declared = store.manifest.get("shared_assets")
-        if declared is not None and declared.pop(uri, None) is not None and not declared:
-            del store.manifest["shared_assets"]
+        if declared is not None:
+            declared.pop(uri, None)
+            if not declared:
+                del store.manifest["shared_assets"]
         if store.root and is_asset_uri(uri):
             folder = os.path.join(store.root, SHARED_ASSETS, asset_folder_name(uri))
             if inside(os.path.realpath(os.path.dirname(folder)), store.root):

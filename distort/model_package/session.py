@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -21,6 +22,7 @@ _FLAGS = {
 _LEVELS = {level.name.removeprefix("ORT_").lower(): level for level in GraphOptimizationLevel}
 _MODES = {mode.name.removeprefix("ORT_").lower(): mode for mode in ExecutionMode}
 _TRUTHS = {"0": False, "false": False, "1": True, "true": True}
+_INTEGER = re.compile(r"[ \t-\r]*[+-]?0*[0-9]{1,10}", re.ASCII)
 _MAX_CONFIG_KEY = 1024
 
 
@@ -32,8 +34,7 @@ def _integer(key: str, value: str) -> int:
     if not value:
         text = f"AddSessionConfigEntry: value for '{key}' must be an integer; got empty string"
         raise errors.make("INVALID_ARGUMENT", text)
-    digits = value.removeprefix("-")
-    if not (digits.isascii() and digits.isdecimal() and len(digits) < 12 and -(2**31) <= int(value) < 2**31):
+    if _INTEGER.fullmatch(value) is None or not -(2**31) <= int(value) < 2**31:
         raise _wrong(f"'{key}' must be a base-10 int32; got '{value}")
     return int(value)
 

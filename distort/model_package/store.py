@@ -165,8 +165,6 @@ class Store:
             if must_exist:
                 raise
             return ""
-        if not must_exist and not os.path.isfile(found):
-            return ""
         return manifest.read(
             found, "Failed to parse executor_info JSON at '{}'.", "Cannot open executor_info file: '{}'"
         )[1]
