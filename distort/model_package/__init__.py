@@ -2,6 +2,9 @@
 
 ``ModelPackage`` writes them, ``ModelPackageContext`` reads them and picks the variant for a session. Names,
 files and JSON are those of onnxruntime 1.32: a package that one writes is read by the other.
+
+On purpose it is otherwise than onnxruntime where that loses something: a call or a commit that raises leaves what was
+there before, ``additional_metadata`` of a variant is written, and ``prune`` never removes the package's own folder.
 """
 
 from __future__ import annotations

@@ -25,18 +25,20 @@ def _convert(value: Any, kind: str) -> Any:
     elif kind.startswith("str"):
         if value is None and kind == "str | None":
             return None
-        if isinstance(value, (bytes, bytearray)):
-            value = value.decode("utf-8", "surrogateescape")
-        if isinstance(value, str):
-            return value.partition("\0")[0]  # there it goes on as a C string
+        try:
+            if isinstance(value, (bytes, bytearray)):
+                value = value.decode()
+            if isinstance(value, str):
+                return value.encode().decode().partition("\0")[0]  # there it goes on as a C string
+        except UnicodeError:
+            raise TypeError(kind) from None
     elif any(cls.__name__ == kind for cls in type(value).__mro__):
         return value
     raise TypeError(kind)
 
 
-def _written(kind: Any, class_name: str) -> str:
-    if kind in ("dict[str, Any]", "Self"):
-        return "dict" if kind != "Self" else f"C.{class_name}"
+def _written(kind: str) -> str:
+    kind = kind.replace("dict[str, Any]", "dict")
     return kind if kind in _PLAIN else f"C.{kind}"
 
 
@@ -53,8 +55,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
                 words.append(f"self: C.{class_name}")
             continue
         default = "" if parameter.default is _MISSING else f" = {parameter.default!r}"
-        words.append(f"{parameter.name}: {_written(parameter.annotation, class_name)}{default}")
-    returned = "" if constructor else f" -> {_written(signature.return_annotation, class_name)}"
+        words.append(f"{parameter.name}: {_written(parameter.annotation)}{default}")
+    returned = "" if constructor else f" -> {_written(signature.return_annotation)}"
     text = (f"C.{class_name}" if constructor else "") + f"({', '.join(words)}){returned}"
 
     @wraps(function)

@@ -202,6 +202,9 @@ class TestAuthoring:
             ModelPackage.open(package_root=3)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="incompatible constructor arguments"):
             ModelPackage(1)  # type: ignore[call-arg]
+        for text in ("\ud800", b"\xff"):
+            with pytest.raises(TypeError, match="incompatible function arguments"):
+                ModelPackage().set_metadata(text)  # type: ignore[arg-type]
 
 
 class TestAssets:
