@@ -119,3 +119,10 @@ class OrtCompileApiFlags(IntFlag):
 
     def __str__(self) -> str:
         return f"{type(self).__name__}.{self.name}"
+
+
+class ModelPackageWriteMode(_Named):
+    """What a commit does with components that are in files of their own."""
+
+    PRESERVE = 0
+    DENSE = 1
