@@ -46,6 +46,11 @@ if TYPE_CHECKING:  # what the table below brings when it is first used
     from .metadata import ModelMetadata as ModelMetadata
     from .metadata import NodeArg as NodeArg
     from .model_compiler import ModelCompiler as ModelCompiler
+    from .model_package import ModelPackage as ModelPackage
+    from .model_package import ModelPackageComponentContext as ModelPackageComponentContext
+    from .model_package import ModelPackageContext as ModelPackageContext
+    from .model_package import ModelPackageOptions as ModelPackageOptions
+    from .model_package import ModelPackageWriteMode as ModelPackageWriteMode
     from .native.allocators import OrtArenaCfg as OrtArenaCfg
     from .native.allocators import create_and_register_allocator as create_and_register_allocator
     from .native.allocators import create_and_register_allocator_v2 as create_and_register_allocator_v2
@@ -106,6 +111,13 @@ _MODULES = {
     "native.compiler": ("OrtEpContextData", "OrtEpContextDataBuffer", "OrtExternalInitializerInfo"),
     "adapters": ("AdapterFormat", "LoraAdapter"),
     "model_compiler": ("ModelCompiler",),
+    "model_package": (
+        "ModelPackage",
+        "ModelPackageComponentContext",
+        "ModelPackageContext",
+        "ModelPackageOptions",
+        "ModelPackageWriteMode",
+    ),
     "native.binding": ("SessionIOBinding",),
     "ortvalue": ("OrtValue", "copy_tensors"),
     "sparse": ("SparseTensor",),

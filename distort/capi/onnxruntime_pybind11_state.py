@@ -37,6 +37,13 @@ from distort.errors import (
     RuntimeException,
 )
 from distort.metadata import ModelMetadata, NodeArg
+from distort.model_package import (
+    ModelPackage,
+    ModelPackageComponentContext,
+    ModelPackageContext,
+    ModelPackageOptions,
+    ModelPackageWriteMode,
+)
 from distort.native import opkernel as opkernel
 from distort.native import schemadef as schemadef
 from distort.native.allocators import OrtArenaCfg, create_and_register_allocator, create_and_register_allocator_v2
@@ -125,6 +132,11 @@ __all__ = [
     "ModelLoadCanceled",
     "ModelLoaded",
     "ModelMetadata",
+    "ModelPackage",
+    "ModelPackageComponentContext",
+    "ModelPackageContext",
+    "ModelPackageOptions",
+    "ModelPackageWriteMode",
     "ModelRequiresCompilation",
     "NoModel",
     "NoSuchFile",
