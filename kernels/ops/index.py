@@ -196,6 +196,11 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
             "RotaryEmbedding",
         ),
     },
+    "contrib_sparse": {
+        "com.microsoft": (
+            "SparseToDenseMatMul",
+        ),
+    },
     "contrib_text": {
         "com.microsoft": (
             "Tokenizer",
