@@ -17,8 +17,8 @@ def _model(trans_a: int, trans_b: int, alpha: float) -> bytes:
     node = helper.make_node("SparseToDenseMatMul", ["A", "B"], ["Y"], domain="com.microsoft", name="product")
     for name, value in (("transA", trans_a), ("transB", trans_b), ("alpha", alpha)):
         node.attribute.append(helper.make_attribute(name, value))
-    a = helper.make_sparse_tensor_type_proto(1, [K, M] if trans_a else [M, K])
-    b = helper.make_tensor_type_proto(1, [N, K] if trans_b else [K, N])
+    # without sizes: onnxruntime's shape inference takes no note of the transpositions
+    a, b = helper.make_sparse_tensor_type_proto(1, ["a", "b"]), helper.make_tensor_type_proto(1, ["c", "d"])
     inputs = [helper.make_value_info("A", a), helper.make_value_info("B", b)]
     graph = helper.make_graph([node], "g", inputs, [helper.make_tensor_value_info("Y", 1, [M, N])])
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
