@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,8 +25,10 @@ from distort.metadata import ModelMetadata, NodeArg
 from distort.native.values import OrtValue
 from distort.options import SessionOptions
 from distort.process import Settings
-from distort.profiling import Profiler
 from distort.seeding import seed_nodes
+
+if TYPE_CHECKING:
+    from distort.profiling import Profiler
 
 LEVELS = {
     GraphOptimizationLevel.ORT_DISABLE_ALL: "disable",
@@ -163,7 +164,7 @@ def load(
     disabled_optimizers: frozenset[str] = frozenset(),
 ) -> Loaded:
     """Raises onnxruntime's exceptions."""
-    profiler = Profiler(options.profile_file_prefix) if profiling else None
+    profiler = _profiler(options) if profiling else None
     with errors.translated():
         config_keys.tell(options._config, config_keys.SESSION_KEYS, logger)
         config_keys.check_formats(options._config, bool(options.optimized_model_filepath))
@@ -179,7 +180,7 @@ def load(
         if read_config:
             options = _with_model_config(model, options, logger)
         if profiler is None and options.enable_profiling:
-            profiler = Profiler(options.profile_file_prefix)
+            profiler = _profiler(options)
         if profiler is None:
             return _start(model, source, options, providers, None, logger, disabled_optimizers)
         with profiler.span("session_initialization"):
@@ -188,6 +189,12 @@ def load(
         if loaded.engine.parallel:
             profiler.name_stages([f"{stage.id} on {stage.device.id}" for stage in loaded.engine.plan.stages])
         return loaded
+
+
+def _profiler(options: SessionOptions) -> Profiler:
+    from distort.profiling import Profiler
+
+    return Profiler(options.profile_file_prefix)
 
 
 #: what a model may say of its sessions, in JSON under this key of its metadata
@@ -206,6 +213,8 @@ def _with_model_config(model: Model, options: SessionOptions, logger: Logger) ->
     text = model.metadata.get(_MODEL_CONFIG)
     if text is None:
         return options
+    import json
+
     try:
         chosen = json.loads(text)["session_options"]
         changed = options._copy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +29,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             yield file
         return
     # in the same folder, for a rename must stay within a file system; mode as any new file's
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
+    beside = target.with_name(f".{target.name}.{os.urandom(6).hex()}")
     try:
         with beside.open("xb") as file:
             yield file

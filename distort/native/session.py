@@ -13,7 +13,6 @@ from distort import config_keys, errors, fetches, loading, logs, providers
 from distort.engine import RunControl
 from distort.feeds import check, convert, read_feeds
 from distort.metadata import ModelMetadata, NodeArg
-from distort.native import hardware
 from distort.native.base import native
 from distort.native.devices import OrtDevice, OrtMemoryInfo, cpu_memory
 from distort.native.values import OrtValue, OrtValueVector
@@ -22,6 +21,7 @@ from distort.options import RunOptions, SessionOptions
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+    from distort.native import hardware
     from distort.native.binding import SessionIOBinding
 
 #: runs of run_async at once; an engine on actors keeps no more in flight unless distort.max_in_flight says so
@@ -122,6 +122,8 @@ class InferenceSession:
             "graph_description": meta.graph_description,
             **meta.custom_metadata_map,
         }
+        from distort.native import hardware
+
         devices = hardware.get_ep_devices()
         chosen = choose(devices, told, {}, _MAX_SELECTIONS)
         if not chosen:
@@ -162,6 +164,8 @@ class InferenceSession:
 
     @property
     def input_epdevices(self) -> list[hardware.OrtEpDevice]:
+        from distort.native import hardware
+
         (device,) = hardware.get_ep_devices()
         return [device for _ in self._loaded.inputs]
 
@@ -173,6 +177,8 @@ class InferenceSession:
 
     def get_provider_graph_assignment_info(self) -> list[hardware.OrtEpAssignedSubgraph]:
         """The nodes that run, by provider; a parallel session's by stage."""
+        from distort.native import hardware
+
         if self._options._config.get(_RECORD_ASSIGNMENT) != "1":
             text = f"Session configuration entry '{_RECORD_ASSIGNMENT}' must be set to \"1\" to retrieve EP graph "
             raise errors.make("FAIL", f"{text}assignment information.")

@@ -24,7 +24,6 @@ from distort.graph.types import (
     ValueType,
     element_of,
 )
-from distort.native import dlpack
 from distort.native.base import native
 from distort.native.devices import OrtDevice, OrtMemoryInfo, require_host
 from distort.native.sparse import SparseTensor
@@ -169,6 +168,8 @@ class OrtValue:
     @staticmethod
     def from_dlpack(data: Any) -> OrtValue:
         """A tensor over the memory of a DLPack capsule of this process's memory."""
+        from distort.native import dlpack
+
         return OrtValue._of(dlpack.take(data))
 
     # -- asking
@@ -251,6 +252,8 @@ class OrtValue:
         value = self._tensor()
         if value.dtype == object:
             raise RuntimeError(_NO_STRINGS)
+        from distort.native import dlpack
+
         return dlpack.export(value)
 
     def to_dlpack(self) -> Any:
