@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import operator
 import os
 import pickle
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -95,14 +97,11 @@ def test_a_sequential_session_survives_a_fork() -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
-def _in_a_new_process(content: bytes) -> list[Any]:
-    return _answers(pickle.loads(content))
-
-
-def test_a_pickle_in_a_spawned_process() -> None:
-    content = pickle.dumps(distort.InferenceSession(MODEL))
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(_in_a_new_process, (content,)) == WANTED
+def test_a_session_goes_to_a_spawned_process() -> None:
+    session = distort.InferenceSession(MODEL)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        results = pool.submit(operator.methodcaller("run", None, FEEDS), session).result(timeout=60)
+    assert [result.tolist() for result in results] == WANTED
 
 
 def test_a_parallel_session_pickles() -> None:
