@@ -5,6 +5,7 @@ from __future__ import annotations
 from distort import errors
 from distort.enums import OrtDeviceVendorId
 from distort.native import devices
+from distort.native.base import public
 
 #: name -> (device type, vendor)
 _DEVICES: dict[str, tuple[int, OrtDeviceVendorId]] = {
@@ -31,6 +32,7 @@ def get_vendor_id_for_device_type(device_type: str) -> OrtDeviceVendorId:
     return _DEVICES[device_type][1]
 
 
+@public
 class OrtDevice:
     """A device: its type, number, vendor and kind of memory."""
 

@@ -146,12 +146,17 @@ def plan_model(
     objective: str = "latency",
     strict: bool = False,
     model_name: str = "",
+    typed: bool = False,
 ) -> tuple[Plan, Graph]:
-    """The cut of a model for ``n_actors`` (0: as many as pay). Starts nothing."""
+    """The cut of a model for ``n_actors`` (0: as many as pay). Starts nothing.
+
+    ``typed``: the types of its values were inferred before.
+    """
     from distort.scheduler.device import parse_devices
     from distort.scheduler.planner import make_plan
 
-    infer(model)
+    if not typed:
+        infer(model)
     devices: Sequence[Device]
     here: Device | None
     if devices_text:
@@ -187,6 +192,7 @@ class Engine:
         self._paths = Paths(model.graph)
         self._executor: Executor | None = None
         self._plan: Plan | None = None
+        self._typed = False
         self._closed = False
         graph = model.graph
         self._produced = graph.producers()
@@ -200,17 +206,25 @@ class Engine:
 
     # -- planning
 
+    def infer_types(self) -> None:
+        """Types of all values in ``model.graph.types``, inferred once: what contradicts itself is then unknown."""
+        if not self._typed:
+            self._typed = True
+            infer(self.model)
+
     @property
     def plan(self) -> Plan:
         """The plan; a sequential session's is one stage in this process, and is made when it is asked for."""
         if self._plan is None:
+            self.infer_types()
             self._plan = plan_model(
-                self.model, 1, threads=self.config.intra_op_threads, model_name=self.config.model_name
+                self.model, 1, threads=self.config.intra_op_threads, model_name=self.config.model_name, typed=True
             )[0]
         return self._plan
 
     def _make_plan(self) -> Plan:
         keys = self.config.distort_keys
+        self.infer_types()
         n_stages = int(keys["stages"]) if "stages" in keys else self.config.n_actors
         plan, _ = plan_model(
             self.model,
@@ -219,6 +233,7 @@ class Engine:
             objective=keys.get("objective", "latency"),
             strict=keys.get("strict_placement", "0") == "1",
             model_name=self.config.model_name,
+            typed=True,
         )
         return plan
 

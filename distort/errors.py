@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from distort.graph.errors import ModelError
 
 MODULE = "distort.capi.onnxruntime_pybind11_state"
+COLLECTION = "distort.capi.onnxruntime_inference_collection"
 
 
 def _status_class(name: str, doc: str) -> type[Exception]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from distort.devices import OrtDevice
+from distort.native.base import public
 from distort.native.binding import SessionIOBinding
 from distort.ortvalue import OrtValue
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from distort.session import Session
 
 
+@public
 class IOBinding:
     """A session's inputs and outputs bound to memory. Not for several threads at once."""
 

@@ -111,9 +111,9 @@ class Loaded:
         """Declared types, and what inference adds; inferred when first asked for."""
         with self._lock:
             if self._outputs is None:
-                model = self.engine.model
-                inference.infer(model)
-                self._outputs = [NodeArg._of(name, model.graph.types.get(name)) for name in self.output_names]
+                self.engine.infer_types()
+                types = self.engine.model.graph.types
+                self._outputs = [NodeArg._of(name, types.get(name)) for name in self.output_names]
             return self._outputs
 
 
@@ -335,8 +335,10 @@ def _replacement(name: str, given: OrtValue, model: Model) -> np.ndarray[Any, An
     value = given.numpy()
     known = model.graph.types.get(name)
     if isinstance(known, (TensorType, SparseTensorType)):
+        told = f"Initializer {name} is {known} {list(known.shape or ())}, and was given {given.data_type()} "
+        told += f"{list(value.shape)}."
         if known.shape is not None and value.shape != known.shape:
-            raise ModelError("FAIL", f"Replacement tensor's dimensions do not match. Initializer: {name}")
+            raise ModelError("FAIL", f"{told} Replacement tensor's dimensions do not match.")
         if known.element != element_of(value.dtype):
-            raise ModelError("FAIL", f"Replacement tensor's data type does not match. Initializer: {name}")
+            raise ModelError("FAIL", f"{told} Replacement tensor's data type does not match.")
     return value

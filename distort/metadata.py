@@ -7,6 +7,7 @@ from typing import Any
 from distort import errors
 from distort.graph.ir import Model
 from distort.graph.types import OptionalType, SparseTensorType, TensorType, ValueType
+from distort.native.base import native
 
 #: what onnxruntime says where a model has no version
 _NO_VERSION = 2**63 - 1
@@ -19,6 +20,7 @@ def declared_shape(value_type: ValueType | None) -> tuple[Any, ...] | None:
     return value_type.shape if isinstance(value_type, (TensorType, SparseTensorType)) else None
 
 
+@native
 class NodeArg:
     """Name, type and shape of an input, an output or an overridable initializer.
 
@@ -59,6 +61,7 @@ class NodeArg:
     __repr__ = __str__
 
 
+@native
 class ModelMetadata:
     """The model's own description of itself."""
 

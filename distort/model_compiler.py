@@ -8,6 +8,7 @@ from typing import Any
 
 from distort.enums import GraphOptimizationLevel, OrtCompileApiFlags
 from distort.native import compiler
+from distort.native.base import public
 from distort.native.compiler import OrtExternalInitializerInfo
 from distort.ortvalue import OrtValue
 
@@ -28,6 +29,7 @@ def make_get_initializer_location_func_wrapper(
     return place
 
 
+@public
 class ModelCompiler:
     """Compiles a model's subgraphs for providers that do; see :mod:`distort.native.compiler` for the CPU."""
 

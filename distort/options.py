@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from distort import config_keys, errors, logs
 from distort.enums import ExecutionMode, ExecutionOrder, GraphOptimizationLevel, OrtExecutionProviderDevicePolicy
+from distort.native.base import native
 
 if TYPE_CHECKING:
     from distort.kernels.program import Cancellation
@@ -145,6 +146,7 @@ def _native_value(value: Any) -> Any:
     return value
 
 
+@native
 class SessionOptions:
     """How a session optimizes, plans and runs. A session takes a copy when it is made."""
 
@@ -317,6 +319,7 @@ class SessionOptions:
         return {k.removeprefix(_PREFIX): v for k, v in self._config.items() if k.startswith(_PREFIX)}
 
 
+@native
 class RunOptions:
     """How one run goes; ``terminate`` may be set while it does."""
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from distort import errors
 from distort.native import values
+from distort.native.base import public
 
 if TYPE_CHECKING:
     from distort.enums import OrtDeviceVendorId
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 
+@public
 class OrtValue:
     """A tensor, a sequence, a map, a sparse tensor, or nothing; in this process, or where a run left it."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from distort import errors, providers
 from distort.native import session as native
+from distort.native.base import public
 from distort.ortvalue import OrtValue
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from distort.scheduler.plan import Plan
 
 
+@public
 class Session:
     """What a session can do once it is there. :class:`InferenceSession` makes one."""
 
@@ -257,6 +259,7 @@ class Session:
         raise TypeError("A Session is made by InferenceSession")
 
 
+@public
 class InferenceSession(Session):
     """A model ready to run.
 
@@ -293,7 +296,10 @@ class InferenceSession(Session):
             print(f"EP Error {error} when using {providers}")
             print(f"Falling back to {self._fallback_providers} and retrying.")
             print("****************************************")
-            self._create(self._fallback_providers, None)
+            try:
+                self._create(self._fallback_providers, None)
+            except Exception as again:
+                raise again from error
             self.disable_fallback()
 
     def _create(

@@ -9,6 +9,7 @@ import numpy as np
 
 from distort import errors
 from distort.native import sparse
+from distort.native.base import public
 
 if TYPE_CHECKING:
     from distort.devices import OrtDevice
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 
+@public
 class SparseTensor:
     """A sparse matrix or tensor on the CPU, in onnxruntime's formats."""
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from distort.graph.ir import Graph, Node, SparseInitializer
 from distort.graph.operators import since_version
-from distort.graph.types import DTYPE_OF, TensorType, ValueType
+from distort.graph.types import DTYPE_OF, SparseTensorType, TensorType, ValueType
 from distort.kernels import adapters
 from distort.kernels.errors import InvalidGraph, InvalidInput, KernelError, MissingKernel, RunCancelled
 from distort.kernels.registry import Kernel, find
@@ -118,7 +118,9 @@ class Program:
         self._slots: dict[str, int] = {"": 0}
         self._template: list[Any] = [None]
         for name, value in graph.initializers.items():
-            self._template[self._slot(name)] = _initial(value, xp)
+            # kernels take dense weights; one that the model hands out as a sparse tensor stays one
+            handed_out = name in self.outputs and isinstance(graph.types.get(name), SparseTensorType)
+            self._template[self._slot(name)] = value if handed_out else _initial(value, xp)
         self._input_slots = tuple(self._slot(name) for name in self.inputs)
         self._steps = [self._lower(node) for node in graph.nodes]
         self._output_slots = tuple(self._slot(name) for name in self.outputs)

@@ -6,11 +6,13 @@ import os
 
 from distort.adapters import native
 from distort.adapters.native import LoraAdapter
+from distort.native.base import public
 from distort.ortvalue import OrtValue
 
 __all__ = ["AdapterFormat", "LoraAdapter"]
 
 
+@public
 class AdapterFormat:
     """Makes adapter files from OrtValues, and reads them."""
 

@@ -114,11 +114,14 @@ def _merged(declared: ValueType, found: ValueType) -> ValueType:
         return declared if isinstance(found, TensorType) and found.shape is None else found
     if declared.shape is None or len(declared.shape) != len(found.shape):
         return found
-    shape = tuple(
-        theirs if isinstance(theirs, int) or ours is None else ours
-        for ours, theirs in zip(declared.shape, found.shape, strict=True)
-    )
-    return TensorType(declared.element or found.element, shape)
+    dims = zip(declared.shape, found.shape, strict=True)
+    return TensorType(declared.element or found.element, tuple(_merged_dim(ours, theirs) for ours, theirs in dims))
+
+
+def _merged_dim(declared: int | str | None, found: int | str | None) -> int | str | None:
+    if isinstance(declared, int) and isinstance(found, int) and declared != found:
+        return None  # they contradict each other
+    return found if isinstance(found, int) or declared is None else declared
 
 
 def _type_of(value: Any) -> ValueType:

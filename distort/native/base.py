@@ -15,6 +15,12 @@ def native(cls: _Class) -> _Class:
     return cls
 
 
+def public(cls: _Class) -> _Class:
+    """A class is written with the name of the module that has onnxruntime's Python classes."""
+    cls.__module__ = errors.COLLECTION
+    return cls
+
+
 class Made:
     """Objects that functions hand out and nobody constructs."""
 

@@ -241,9 +241,6 @@ class InferenceSession:
         self._check_arguments("run_async", _RUN_ASYNC, arg0, arg1, arg4)
         if not callable(arg2):
             raise errors.incompatible("run_async", _RUN_ASYNC, self, arg0, arg1, arg2, arg3, arg4)
-        if self._options.intra_op_num_threads == 1 and not loaded.engine.parallel:
-            text = "intra op thread pool must have at least one thread for RunAsync"
-            raise errors.make("INVALID_ARGUMENT", text)
         converted = {k: convert(v, k, loaded.specs.get(k)) for k, v in arg1.items() if v is not None}
 
         def job() -> None:
@@ -312,6 +309,7 @@ class InferenceSession:
             parameters = {name: value for adapter in adapters for name, value in adapter._parameters.items()}
             values = {**values, **read_feeds(loaded.specs, parameters)}
         if len(values) < len(loaded.specs) and (missing := loaded.missing(values)) is not None:
+            self._logger.log(logs.ERROR, errors.text_of(missing))
             raise missing
         profiler = loaded.profiler
         control = None

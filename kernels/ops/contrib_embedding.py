@@ -17,7 +17,7 @@ _MS = "com.microsoft"
 def _rows(xp: ModuleType, table: Array, ids: Array, name: str) -> Array:
     if table.ndim != 2:
         raise InvalidInput(f"{name} is expected to have 2 dimensions, got {table.ndim}")
-    return table[checked(xp, ids, table.shape[0], f"EmbedLayerNormalization of {name}")]
+    return table[checked(xp, ids, table.shape[0])]
 
 
 @kernel("EmbedLayerNormalization", domain=_MS)

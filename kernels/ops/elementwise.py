@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -126,7 +127,17 @@ def unbroadcastable(error: ValueError, *arrays: Any) -> Exception:
     if "broadcast" not in str(error):
         return error
     shapes = " and ".join(str(list(array.shape)) for array in arrays)
-    return Failed(f"shapes {shapes} do not broadcast")
+    return Failed(f"shapes {shapes} do not broadcast. {_unlike(arrays)}")
+
+
+def _unlike(arrays: tuple[Any, ...]) -> str:
+    """The first sizes from the end that are neither equal nor 1."""
+    for sizes in zip_longest(*(reversed(array.shape) for array in arrays), fillvalue=1):
+        unlike = [size for size in dict.fromkeys(sizes) if size != 1]
+        if len(unlike) > 1:
+            text = "Attempting to broadcast an axis by a dimension other than 1."
+            return f"{text} {unlike[0]} by {unlike[1]}"
+    return ""
 
 
 def unary_ufunc(op_type: str, ufunc: str, since: int = 1) -> None:

@@ -11,15 +11,14 @@ from distort.kernels.ops.shape import axis_of
 from distort.kernels.registry import kernel
 
 
-def checked(xp: Any, indices: Any, size: int, operator: str, error: type[KernelError] = InvalidInput) -> Any:
+def checked(xp: Any, indices: Any, size: int, error: type[KernelError] = InvalidInput) -> Any:
     """Indices within [-size, size - 1]; numpy and cupy take negative ones as ONNX does."""
     if indices.size:
         low, high = int(indices.min()), int(indices.max())
         if low < -size or high >= size:
             bad = low if low < -size else high
             raise error(
-                f"indices element out of data bounds, idx={bad} must be within the inclusive range "
-                f"[{-size},{size - 1}] ({operator})"
+                f"indices element out of data bounds, idx={bad} must be within the inclusive range [{-size},{size - 1}]"
             )
     return indices
 
@@ -27,7 +26,7 @@ def checked(xp: Any, indices: Any, size: int, operator: str, error: type[KernelE
 @kernel("Gather")
 def gather(xp: Any, x: Any, indices: Any, *, axis: int = 0) -> Any:
     position = axis_of(axis, x.ndim)
-    checked(xp, indices, x.shape[position], "Gather")
+    checked(xp, indices, x.shape[position])
     if indices.ndim == 0 and xp is np:
         # a view where one item is taken; the ellipsis keeps a 0-d array an array
         return x[(*(slice(None),) * position, int(indices), ...)]
@@ -37,7 +36,7 @@ def gather(xp: Any, x: Any, indices: Any, *, axis: int = 0) -> Any:
 @kernel("GatherElements", 11)
 def gather_elements(xp: Any, x: Any, indices: Any, *, axis: int = 0) -> Any:
     position = axis_of(axis, x.ndim)
-    checked(xp, indices, x.shape[position], "GatherElements", Failed)
+    checked(xp, indices, x.shape[position], Failed)
     return x[_element_index(xp, indices, position)]
 
 
@@ -68,7 +67,7 @@ def _nd_index(xp: Any, x: Any, indices: Any, batch_dims: int = 0) -> list[Any]:
         for position, size in enumerate(indices.shape[:batch_dims])
     ]
     for position in range(depth):
-        index.append(checked(xp, indices[..., position], x.shape[batch_dims + position], "GatherND"))
+        index.append(checked(xp, indices[..., position], x.shape[batch_dims + position]))
     return index
 
 
@@ -92,7 +91,7 @@ def scatter_elements(xp: Any, x: Any, indices: Any, updates: Any, *, axis: int =
     if indices.shape != updates.shape:
         raise InvalidInput(f"indices {list(indices.shape)} and updates {list(updates.shape)} differ in shape")
     position = axis_of(axis, x.ndim)
-    checked(xp, indices, x.shape[position], "ScatterElements")
+    checked(xp, indices, x.shape[position])
     result = x.copy()
     _reduce_at(xp, result, _element_index(xp, indices, position), updates, reduction)
     return result

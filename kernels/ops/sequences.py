@@ -33,7 +33,8 @@ def _position(position: Any, least: int, most: int) -> int:
         raise InvalidInput(f"the position in a sequence must be a scalar, not shape {list(position.shape)}")
     value = int(position.reshape(()).item())
     if not least <= value <= most:
-        raise InvalidInput(f"Invalid sequence index ({value}) specified for a sequence: expected in [{least}, {most}]")
+        size = -least
+        raise InvalidInput(f"Invalid sequence index ({value}) specified for sequence of size ({size})")
     return value
 
 

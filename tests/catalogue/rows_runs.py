@@ -182,6 +182,8 @@ V.row(
     "run(None,{'X': C.OrtValue})",
     lambda ort, env: env.run(env.mul, {"X": env.value(env.x)._get_c_value()}),
     unhandled("C.OrtValue"),
+    ours=[SQUARES],
+    why="a native value is as good as one that holds it",
 )
 V.row(
     "run with OrtValue wrong dtype",

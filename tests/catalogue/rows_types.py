@@ -53,6 +53,13 @@ for _call, _feed, _fails in (
     T.row(_call, lambda ort, env, feed=_feed: env.run(env.identity(TensorProto.STRING), {"x": feed}), _fails)
 
 E = Section("element types through run() (Identity, opset 21)", parallel=True)
+
+
+def identical(env: Env, x: np.ndarray[Any, Any]) -> list[Any]:
+    """What a session makes of an array that it hands through."""
+    return env.run(env.identity(helper.np_dtype_to_tensor_dtype(x.astype(x.dtype.name).dtype)), {"x": x})
+
+
 for _call, _dtype, _value in (
     ("bool", np.bool_, [True, False]),
     ("int8", np.int8, [-1]),
@@ -71,9 +78,7 @@ for _call, _dtype, _value in (
 ):
     E.row(
         _call,
-        lambda ort, env, x=np.array(_value, _dtype): env.run(
-            env.identity(helper.np_dtype_to_tensor_dtype(x.astype(x.dtype.name).dtype)), {"x": x}
-        ),
+        lambda ort, env, value=_value, dtype=_dtype: identical(env, np.array(value, dtype)),
         [np.array(_value, np.dtype(_dtype).name)],
     )
 for _call, _element, _feed, _fails, _ours in (

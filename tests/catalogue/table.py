@@ -68,6 +68,8 @@ class Row:
     stderr: str
     #: each of them is the start of a warning: "UserWarning: Specified provider"
     warns: tuple[str, ...]
+    #: why distort's log says other things than onnxruntime's
+    quiet: str
     #: whether the row is worth a run with actors
     parallel: bool
     #: what distort doesn't do yet: "result" (True says so too), "parallel" (only there), "output" (what it prints)
@@ -112,6 +114,7 @@ class Section:
             "stdout": "",
             "stderr": "",
             "warns": (),
+            "quiet": "",
             "parallel": self.parallel,
             "todo": False,
         }

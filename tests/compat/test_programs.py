@@ -46,7 +46,10 @@ def test_magika_names_file_types() -> None:
 
 
 def test_an_example_of_sklearn_onnx() -> None:
-    assert _run("sklearn_example.py", "skl2onnx") == {"agree": True, "module": "distort.session"}
+    assert _run("sklearn_example.py", "skl2onnx") == {
+        "agree": True,
+        "module": "distort.capi.onnxruntime_inference_collection",
+    }
 
 
 def test_torch_shares_memory() -> None:

@@ -65,7 +65,10 @@ def test_a_script_and_a_module(tmp_path: Path) -> None:
     )
     for arguments in (("script.py", "a", "-b"), ("-m", "script", "a", "-b")):
         done = _run("-m", "distort.compat", *arguments, cwd=tmp_path)
-        assert (done.returncode, done.stdout) == (3, "distort.session ['a', '-b'] beside\n"), done.stderr
+        assert (done.returncode, done.stdout) == (
+            3,
+            "distort.capi.onnxruntime_inference_collection ['a', '-b'] beside\n",
+        ), done.stderr
 
 
 @pytest.mark.parametrize("arguments", [(), ("-m",), ("nowhere.py",)])
