@@ -19,7 +19,7 @@ from distort.graph import inference, reader
 from distort.graph.errors import ModelError
 from distort.graph.ir import Graph, Model
 from distort.graph.tensors import ExternalData
-from distort.graph.types import SparseTensorType, TensorType, element_of
+from distort.graph.types import SparseTensorType, TensorType, ValueType, element_of
 from distort.logs import INFO, WARNING, Logger
 from distort.metadata import ModelMetadata, NodeArg
 from distort.native.values import OrtValue
@@ -59,6 +59,7 @@ class Loaded:
         self.profiler = profiler
         self.logger = logger
         self.declared_shapes = _declared_shapes(graph)
+        self._symbols = _symbols(graph)
         for name in self.overridable:
             logger.log(WARNING, _NOT_CONSTANT.format(name.name))
         self.engine = Engine(model, config)
@@ -106,6 +107,13 @@ class Loaded:
                     f"{{{','.join(map(str, shape))}}} for output {name}",
                 )
 
+    def _told(self, value_type: ValueType | None) -> ValueType | None:
+        """A type without the symbols that inference made up."""
+        if not isinstance(value_type, TensorType) or value_type.shape is None:
+            return value_type
+        known = (dim if isinstance(dim, int) or dim in self._symbols else None for dim in value_type.shape)
+        return replace(value_type, shape=tuple(known))
+
     @property
     def outputs(self) -> list[NodeArg]:
         """Declared types, and what inference adds; inferred when first asked for."""
@@ -113,7 +121,7 @@ class Loaded:
             if self._outputs is None:
                 self.engine.infer_types()
                 types = self.engine.model.graph.types
-                self._outputs = [NodeArg._of(name, types.get(name)) for name in self.output_names]
+                self._outputs = [NodeArg._of(name, self._told(types.get(name))) for name in self.output_names]
             return self._outputs
 
 
@@ -125,6 +133,16 @@ _HARDWARE_SPECIFIC = (
     "Serializing optimized model with Graph Optimization level greater than ORT_ENABLE_EXTENDED. The generated model "
     "may contain optimizations of this version of distort."
 )
+
+
+def _symbols(graph: Graph) -> frozenset[str]:
+    """Names of dimensions of inputs and outputs."""
+    found: set[str] = set()
+    for name in (*graph.inputs, *graph.outputs):
+        known = graph.types.get(name)
+        if isinstance(known, (TensorType, SparseTensorType)):
+            found.update(dim for dim in known.shape or () if isinstance(dim, str))
+    return frozenset(found)
 
 
 def _declared_shapes(graph: Graph) -> dict[str, tuple[int | str | None, ...]]:

@@ -55,7 +55,7 @@ def check_strictly(proto: Any) -> None:
 def _take(graph: Graph, found: Mapping[str, ValueType]) -> None:
     for name, value_type in found.items():
         known = graph.types.get(name)
-        graph.types[name] = value_type if known is None else _merged(known, value_type)
+        graph.types[name] = value_type if known is None else _merged(known, value_type, name in graph.outputs)
 
 
 def _ask_hooks(graph: Graph) -> bool:
@@ -65,7 +65,7 @@ def _ask_hooks(graph: Graph) -> bool:
         if any(name and not _is_shaped(graph.types.get(name)) for name in node.outputs):
             for name, found in (type_hooks.outputs_of(node, graph.types) or {}).items():
                 known = graph.types.get(name)
-                merged = found if known is None else _merged(known, found)
+                merged = found if known is None else _merged(known, found, name in graph.outputs)
                 news |= merged != known
                 graph.types[name] = merged
     return news
@@ -108,19 +108,24 @@ def with_dims(value_type: ValueType, dims: Mapping[str, int]) -> ValueType:
     return value_type
 
 
-def _merged(declared: ValueType, found: ValueType) -> ValueType:
-    """What the model declares of a dimension wins over a symbol that inference made up."""
+def _merged(declared: ValueType, found: ValueType, is_output: bool) -> ValueType:
+    """What the model declares of a dimension wins over a symbol that inference made up.
+
+    Where both are sizes and differ, the declaration is stale, and of an output nothing is sure.
+    """
     if not isinstance(declared, TensorType) or not isinstance(found, TensorType) or found.shape is None:
         return declared if isinstance(found, TensorType) and found.shape is None else found
     if declared.shape is None or len(declared.shape) != len(found.shape):
         return found
     dims = zip(declared.shape, found.shape, strict=True)
-    return TensorType(declared.element or found.element, tuple(_merged_dim(ours, theirs) for ours, theirs in dims))
+    return TensorType(
+        declared.element or found.element, tuple(_merged_dim(ours, theirs, is_output) for ours, theirs in dims)
+    )
 
 
-def _merged_dim(declared: int | str | None, found: int | str | None) -> int | str | None:
-    if isinstance(declared, int) and isinstance(found, int) and declared != found:
-        return None  # they contradict each other
+def _merged_dim(declared: int | str | None, found: int | str | None, is_output: bool) -> int | str | None:
+    if is_output and isinstance(declared, int) and isinstance(found, int) and declared != found:
+        return None
     return found if isinstance(found, int) or declared is None else declared
 
 

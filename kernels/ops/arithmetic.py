@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from distort.kernels.errors import InvalidInput
+from distort.kernels.errors import Failed, InvalidInput
 from distort.kernels.ops.elementwise import (
     as_array,
     before_7,
@@ -25,7 +25,7 @@ binary_ufunc("Mul", "multiply", old=(1, 6))
 
 def _refuse_zero(xp: Any, divisor: Any) -> None:
     if xp is np and not divisor.all():
-        raise InvalidInput("integer division by zero")
+        raise Failed("Integer division by zero")
 
 
 @kernel("Div", 7)

@@ -7,11 +7,13 @@ from . import (  # noqa: F401  # imported for their rows
     rows_binding,
     rows_construction,
     rows_feeds,
+    rows_globals,
     rows_metadata,
     rows_options,
     rows_providers,
     rows_runs,
     rows_types,
+    rows_values,
 )
 from .table import LEFT_OUT, ROWS
 

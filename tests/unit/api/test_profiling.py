@@ -49,7 +49,7 @@ def test_the_events_of_a_run(tmp_path: Path, mul: bytes) -> None:
         "parameter_size": "24",
         "output_size": "24",
     }
-    assert Path(path).read_text().startswith('[\n{"cat" :"Session",')
+    assert Path(path).read_text().startswith('[\n{"cat" : "Session","pid" :')
     assert session.end_profiling() == ""
     session.run(None, {"X": X})
 
