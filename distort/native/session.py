@@ -77,7 +77,8 @@ class InferenceSession:
         wanted += [(name, {}) for name in arg0[len(arg1) :]]
         usable = providers.usable([n for n, _ in wanted], [o for _, o in wanted])
         options = self._options
-        self._logger.log(logs.INFO, f"Initializing session. {options._text()}")
+        if self._logger.severity <= logs.INFO:
+            self._logger.log(logs.INFO, f"Initializing session. {options._text()}")
         self._loaded = loading.load(
             self._source,
             options,
@@ -87,27 +88,21 @@ class InferenceSession:
             read_config=bool(self._read_config),
             disabled_optimizers=frozenset(arg2),
         )
-        if not wanted and options._selection is not None:
-            try:
+        try:
+            if not wanted and options._selection is not None:
                 self._select(options._selection)
-            except BaseException:
-                self._loaded.engine.close()
-                raise
-        self._logger.log(logs.INFO, f"Providers: {', '.join(name for name, _ in usable)}")
-        self._logger.log(logs.INFO, "Session successfully initialized.")
-        with errors.translated():
-            explicit = providers.CPU in [name for name, _ in wanted]
-            nodes = self._loaded.engine.model.graph.nodes
-            try:
-                config_keys.check_providers(options._config, explicit, len(nodes))
-            except BaseException:
-                self._loaded.engine.close()
-                raise
+            with errors.translated():
+                explicit = any(name == providers.CPU for name, _ in wanted)
+                config_keys.check_providers(options._config, explicit, len(self._loaded.engine.model.graph.nodes))
+        except BaseException:
+            self._loaded.engine.close()
+            raise
         self._providers = usable
         self._disabled_optimizers = frozenset(arg2)
         if self._loaded.profiler is not None:
             # a profile that nobody ended is written when the session goes
             weakref.finalize(self, self._loaded.profiler.end)
+        self._logger.log(logs.INFO, f"Session successfully initialized on {', '.join(name for name, _ in usable)}.")
 
     def _select(self, choose: Callable[..., Sequence[Any]]) -> None:
         """Ask the caller's own function which devices to use. Raises Fail where it chooses none that there is."""

@@ -72,20 +72,10 @@ class Row:
     quiet: str
     #: whether the row is worth a run with actors
     parallel: bool
-    #: what distort doesn't do yet: "result" (True says so too), "parallel" (only there), "output" (what it prints)
-    todo: bool | str
 
     def __post_init__(self) -> None:
         if (self.ours is SAME) != (not self.why):
             raise ValueError(f"{self.call}: a row has ours= and why=, or neither")
-        if unknown := self.aspects_to_do - {"result", "parallel", "output"}:
-            raise ValueError(f"{self.call}: unknown todo {unknown}")
-
-    @property
-    def aspects_to_do(self) -> set[str]:
-        if isinstance(self.todo, bool):
-            return {"result", "parallel"} if self.todo else set()
-        return set(self.todo.split())
 
     def wanted(self, ort_name: str) -> object:
         return self.expected if ort_name == "onnxruntime" or self.ours is SAME else self.ours
@@ -116,7 +106,6 @@ class Section:
             "warns": (),
             "quiet": "",
             "parallel": self.parallel,
-            "todo": False,
         }
         ROWS.append(Row(self.name, call, probe, expected, **(defaults | details)))
 

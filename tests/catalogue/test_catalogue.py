@@ -18,17 +18,9 @@ from .table import UNSTABLE, Env, Row, agrees, assert_outcome, outcome, text_of
 MakeEnv = Callable[..., Env]
 
 
-def rows(aspect: str = "", chosen: Callable[[Row], bool] = lambda row: True) -> pytest.MarkDecorator:
-    """The rows as parameters; those that distort lacks an aspect of must fail."""
-    mark = pytest.mark.xfail(reason="distort doesn't do this yet", raises=AssertionError)
-    return pytest.mark.parametrize(
-        "row",
-        [
-            pytest.param(row, id=row.call, marks=[mark] if aspect in row.aspects_to_do else [])
-            for row in all_rows.ROWS
-            if chosen(row)
-        ],
-    )
+def rows(chosen: Callable[[Row], bool] = lambda row: True) -> pytest.MarkDecorator:
+    """The rows as parameters."""
+    return pytest.mark.parametrize("row", [pytest.param(row, id=row.call) for row in all_rows.ROWS if chosen(row)])
 
 
 def check_result(row: Row, env: Env) -> None:
@@ -58,19 +50,19 @@ def prints(row: Row) -> bool:
     return bool(row.stdout or row.stderr or row.warns)
 
 
-@rows("result")
+@rows()
 def test_result(row: Row, make_env: MakeEnv) -> None:
     check_result(row, make_env(distort))
 
 
-@rows("output", prints)
+@rows(prints)
 def test_output(row: Row, make_env: MakeEnv, capfd: pytest.CaptureFixture[str]) -> None:
     check_output(row, make_env(distort), capfd)
 
 
 @pytest.mark.parallel
 @pytest.mark.usefixtures("no_actor_outlives")
-@rows("parallel", lambda row: row.parallel)
+@rows(lambda row: row.parallel)
 def test_result_with_actors(row: Row, make_env: MakeEnv) -> None:
     check_result(row, make_env(distort, parallel=True))
 
@@ -83,13 +75,13 @@ def onnxruntime() -> ModuleType:
     return module
 
 
-@rows(chosen=lambda row: row.expected is not UNSTABLE)
+@rows(lambda row: row.expected is not UNSTABLE)
 def test_onnxruntime_itself(row: Row, onnxruntime: ModuleType, make_env: MakeEnv) -> None:
     """The table holds for what it was made from."""
     check_result(row, make_env(onnxruntime))
 
 
-@rows(chosen=lambda row: prints(row) and row.expected is not UNSTABLE)
+@rows(lambda row: prints(row) and row.expected is not UNSTABLE)
 def test_output_of_onnxruntime_itself(
     row: Row, onnxruntime: ModuleType, make_env: MakeEnv, capfd: pytest.CaptureFixture[str]
 ) -> None:
