@@ -95,7 +95,7 @@ class Loaded:
         for name, value in zip(names, values, strict=True):
             declared = self.declared_shapes.get(name)
             shape = getattr(value, "shape", None)
-            if declared is None or shape is None:
+            if declared is None or shape is None or declared == shape:
                 continue
             if len(shape) != len(declared) or any(
                 isinstance(dim, int) and dim != size for dim, size in zip(declared, shape, strict=True)
