@@ -34,6 +34,12 @@ class Stage:
     cost_us: float  # its nodes, without what it waits for
     weights_nbytes: int
     activations_nbytes: int | None  # at their peak; None: the size of some value isn't known
+    replicas: tuple[Device, ...] = ()  # further devices that run the same stage
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """Where the stage can run: its device, then its replicas."""
+        return (self.device, *self.replicas)
 
     @property
     def n_nodes(self) -> int:
@@ -184,8 +190,9 @@ class Plan:
             "predicted": {name: getattr(self.predicted, name) for name in Prediction.__slots__},
             "stages": [
                 {
-                    **{name: _plain(getattr(stage, name)) for name in Stage.__slots__ if name != "device"},
-                    "device": {name: getattr(stage.device, name) for name in Device.__slots__},
+                    **{name: _plain(getattr(stage, name)) for name in Stage.__slots__ if name not in _DEVICES},
+                    "device": _device_dict(stage.device),
+                    "replicas": [_device_dict(device) for device in stage.replicas],
                 }
                 for stage in self.stages
             ],
@@ -227,6 +234,14 @@ class Plan:
     def _crossing_text(self) -> str:
         unknown = any(edge.nbytes is None for edge in self.edges if edge.between_stages)
         return f"{'at least ' if unknown else ''}{format_nbytes(self.crossing_nbytes)}"
+
+
+#: fields of a stage that are no plain data
+_DEVICES = ("device", "replicas")
+
+
+def _device_dict(device: Device) -> dict[str, Any]:
+    return {name: getattr(device, name) for name in Device.__slots__}
 
 
 def _plain(value: Any) -> Any:
