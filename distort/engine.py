@@ -10,7 +10,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +27,8 @@ from distort.kernels.errors import KernelError
 from distort.kernels.program import Cancellation, Paths, Program, StepObserver, evaluate_node
 
 if TYPE_CHECKING:
-    from distort.cluster.actor import StageReport
     from distort.cluster.executor import Executor
+    from distort.cluster.orders import StageReport
     from distort.graph.tensors import ExternalData
     from distort.scheduler.device import Device
     from distort.scheduler.plan import Plan
@@ -240,7 +240,7 @@ class Engine:
     def _open_executor(self, plan: Plan) -> Executor:
         from distort.cluster.executor import Executor
         from distort.cluster.resources import attach
-        from distort.cluster.transport.object_store import ObjectStoreTransport
+        from distort.cluster.transport.actors import ActorTransport
 
         keys = self.config.distort_keys
         payloads, weights = stage_payloads(self.model.graph, plan)
@@ -249,9 +249,9 @@ class Engine:
             plan,
             payloads,
             weights,
-            ObjectStoreTransport(connection),
+            ActorTransport(connection, keys.get("transport", "auto")),
             max_in_flight=int(keys.get("max_in_flight", 8)),
-            recovery=keys.get("recovery", "raise"),
+            recovery=keys.get("recovery", "replay"),
         )
 
     # -- running
@@ -347,12 +347,14 @@ def _require_kernels(graph: Graph) -> None:
 
 
 def stage_payloads(graph: Graph, plan: Plan) -> tuple[list[Any], dict[str, Any]]:
-    """What each stage's actor is sent, and the weights that travel by themselves."""
-    from distort.cluster.actor import StagePayload
+    """What each unit's actor is sent, and the weights that travel by themselves."""
     from distort.cluster.custom_kernels import pack
+    from distort.cluster.orders import StagePayload
+    from distort.scheduler.units import Units
 
     session = uuid.uuid4().hex[:12]
-    payloads = []
+    names = tuple(sorted({name for stage in plan.stages for name in (*stage.inputs, *stage.outputs)}))
+    by_stage = []
     weights: dict[str, Any] = {}
     for stage in plan.stages:
         part = graph.extract(stage.nodes, name=f"{graph.name or 'graph'}.{stage.id}")
@@ -362,7 +364,14 @@ def stage_payloads(graph: Graph, plan: Plan) -> tuple[list[Any], dict[str, Any]]
                 del part.initializers[name]
         part.types = {}
         custom = pack(part)
-        payloads.append(StagePayload(session, stage.index, part, tuple(part.outputs), stage.device.threads, custom))
+        by_stage.append(
+            StagePayload(session, stage.index, part, tuple(part.outputs), stage.device.threads, custom, 0, names)
+        )
+    units = Units(plan.stages)
+    payloads = [
+        replace(by_stage[stage], unit=unit, threads=units.device_of[unit].threads)
+        for unit, stage in enumerate(units.stage_of)
+    ]
     return payloads, weights
 
 

@@ -46,7 +46,7 @@ DISTORT_KEYS: dict[str, tuple[Callable[[str], bool], str]] = {
     "replicas": (_one_of("1"), "1: each stage has one actor"),
     "max_in_flight": (_at_least_one, "a number of runs, at least 1"),
     "micro_batch": (_one_of("0"), "0: a run is not split"),
-    "transport": (_one_of("object_store"), "object_store"),
+    "transport": (_one_of("auto", "shm", "object_store"), "auto, shm or object_store"),
     "partition": (_one_of("auto"), "auto: the planner cuts the graph"),
     "strict_placement": (_one_of("0", "1"), "0 or 1"),
     "recovery": (_one_of("raise", "replay"), "raise or replay"),
