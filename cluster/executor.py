@@ -107,6 +107,7 @@ class Executor:
         self._runs: dict[int, Run] = {}
         self._numbers = itertools.count()
         self._oldest = 0
+        self._orders = itertools.count(1)
         self._routes: dict[RunKind, dict[int, Leg]] = {}
         self._traffic = Traffic()
         self._closed = False
@@ -326,10 +327,12 @@ class Executor:
             self._begin_attempt(run, command.attempt)
         stage, host = command.stage, self._hosts[command.unit]
         leg = run.legs[stage]
+        if leg.forwarded:
+            return
         try:
             if leg.direct:
                 values = [self._value_for(run, name, stage) for name in leg.order.inputs]
-                host.order(leg.order, run.on_wire, self._oldest, values)
+                host.order(leg.number, leg.order.inputs, values, run.on_wire, self._oldest)
                 return
             values = [self._handle_for(run, name, command.unit) for name in leg.order.inputs]
             epochs = tuple(other.epoch for other in self._hosts)
@@ -358,8 +361,11 @@ class Executor:
             if len(self._routes) >= _REMEMBERED:
                 self._routes.clear()
             needs = self._needs.of(run.wanted)
-            legs = make_route(kind, needs, self._inputs, self._outputs, self._transport.linked)
+            legs = make_route(kind, needs, self._inputs, self._outputs, self._transport.linked, self._orders)
             self._routes[kind] = legs
+            for stage, leg in legs.items():
+                if leg.direct:
+                    self._hosts[run.units[stage]].prepare(leg.number, leg.order)
         run.legs = legs
         if attempt:
             for name in self._producer:

@@ -43,6 +43,7 @@ class ExecuteOrder:
     keep: tuple[str, ...] = ()  # outputs that stay here
     mail: tuple[str, ...] = ()  # inputs that other actors of this host send
     sends: tuple[tuple[int, tuple[str, ...]], ...] = ()  # outputs that go to them, by unit
+    forwards: tuple[tuple[int, int], ...] = ()  # units whose orders, by number, go along with what they are sent
     results: tuple[str, ...] = ()  # outputs that go to the caller with the report
     profile: bool = False
     path_only: bool = False  # run only the nodes that these outputs depend on

@@ -6,8 +6,8 @@ kind share it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from distort.cluster.orders import ExecuteOrder
 from distort.scheduler.needs import Needs
@@ -19,8 +19,12 @@ class Leg:
     """One stage's part of a route."""
 
     order: ExecuteOrder
+    #: the order's number among all that a session gives
+    number: int
     #: the order goes over the socket; else it is a call
     direct: bool
+    #: a stage before it passes the order on, with its values
+    forwarded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ def make_route(
     inputs: Sequence[Sequence[str]],
     outputs: Sequence[Sequence[str]],
     linked: Callable[[int, int], bool],
+    numbers: Iterator[int],
 ) -> dict[int, Leg]:
     """The legs of the stages that a run needs. ``linked`` tells whether two units (-1: the caller) share memory."""
     unit_of = dict(kind.units)
@@ -95,6 +100,20 @@ def make_route(
                 path_only=kind.path_only,
                 silent=direct and bool(outgoing) and not (results or keep or kind.profile),
             ),
+            next(numbers),
             direct,
         )
+    _forward(legs, needs, unit_of)
     return legs
+
+
+def _forward(legs: dict[int, Leg], needs: Needs, unit_of: Mapping[int, int]) -> None:
+    """An order that brings no values of the caller's goes with those of a stage before: one message less, each run."""
+    passed_on: dict[int, list[tuple[int, int]]] = {}
+    for stage, leg in legs.items():
+        before = [other for other in needs.producers[stage] if legs[other].direct]
+        if leg.direct and before and not leg.order.inputs:
+            legs[stage] = replace(leg, forwarded=True)
+            passed_on.setdefault(before[0], []).append((unit_of[stage], leg.number))
+    for stage, orders in passed_on.items():
+        legs[stage] = replace(legs[stage], order=replace(legs[stage].order, forwards=tuple(orders)))

@@ -32,23 +32,22 @@ class Line:
         self.names = names
         self._number = {name: number for number, name in enumerate(names)}
         self._pool = pool
-        self._templates: dict[ExecuteOrder, int] = {}
         self._to_release: list[int] = []
         self._release_lock = threading.Lock()
 
-    def order(self, order: ExecuteOrder, run: int, oldest: int, values: Sequence[Any]) -> None:
+    def prepare(self, number: int, order: ExecuteOrder) -> None:
+        """Raises PeerGone."""
+        head = loop.TEMPLATE_HEAD.pack(loop.TEMPLATE, number)
+        self.channel.send(Message(head + pickle.dumps(order, pickle.HIGHEST_PROTOCOL)))
+
+    def order(self, number: int, names: Sequence[str], values: Sequence[Any], run: int, oldest: int) -> None:
         """Raises PeerGone, and OSError where there is no memory."""
         channel = self.channel
-        template = self._templates.get(order)
-        if template is None:
-            template = self._templates[order] = len(self._templates)
-            head = loop.TEMPLATE_HEAD.pack(loop.TEMPLATE, template)
-            channel.send(Message(head + pickle.dumps(order, pickle.HIGHEST_PROTOCOL)))
         if self._to_release:
             self.flush_releases()
-        message = Message(loop.RUN_HEAD.pack(loop.RUN, template, run, oldest, len(values)))
+        message = Message(loop.RUN_HEAD.pack(loop.RUN, number, run, oldest, len(values)))
         limit = inline_limit(len(values))
-        for name, value in zip(order.inputs, values, strict=True):
+        for name, value in zip(names, values, strict=True):
             if isinstance(value, Held):
                 message.add_held(self._number[name], value)
                 continue

@@ -27,6 +27,10 @@ SOCKET_NBYTES = 1 << 20
 _BUFFER_NBYTES = 1 << 18
 _ANCILLARY_NBYTES = socket.CMSG_SPACE(array("i").itemsize)
 
+# plain numbers: the flags of the module are enumerations, and slow
+_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
+_CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
+
 # first bytes of the messages that a channel keeps to itself; others begin with what their senders choose
 _ANNOUNCE, _FORGET = b"\0"[0], b"\1"[0]
 _SLOT = struct.Struct("<BIQ")  # number and capacity of a slot whose descriptor comes along
@@ -118,15 +122,13 @@ class Channel:
         """The next message, valid until the next call; None where there is none yet. Raises PeerGone at the end."""
         while True:
             try:
-                nbytes, ancillary, flags, _ = self._socket.recvmsg_into(
-                    [self._buffer], _ANCILLARY_NBYTES, socket.MSG_CMSG_CLOEXEC
-                )
+                nbytes, ancillary, flags, _ = self._socket.recvmsg_into([self._buffer], _ANCILLARY_NBYTES, _CLOEXEC)
             except (BlockingIOError, InterruptedError):
                 return None
             except OSError as error:
                 self.gone = True
                 raise PeerGone from error
-            if nbytes == 0 or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            if nbytes == 0 or flags & _CUT:
                 self.gone = True
                 raise PeerGone
             kind = self._buffer[0]

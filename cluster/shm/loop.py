@@ -26,7 +26,7 @@ from distort.cluster.shm.wire import Message, Staged, inline_limit, read_values,
 HELLO, TEMPLATE, RUN, CANCEL, RELEASE, MAIL, DONE, FAILED, BYE = range(FIRST_KIND, FIRST_KIND + 9)
 
 RUN_HEAD = struct.Struct("<BIQQH")  # kind, template, run, oldest run under way, values
-MAIL_HEAD = struct.Struct("<BQH")  # kind, run, values
+MAIL_HEAD = struct.Struct("<BQHIQ")  # kind, run, values; number of an order that goes along (0: none), oldest run
 DONE_HEAD = struct.Struct("<BQHI")  # kind, run, values; bytes of the report that follows them
 KEYS_HEAD = struct.Struct("<BI")  # kind, number of keys
 NUMBER_HEAD = struct.Struct("<BQ")  # kind, run
@@ -77,7 +77,8 @@ class StageLoop:
         self._compute, self._release, self._cancel = compute, release, cancel
         self._on_caller_gone = on_caller_gone
         self.pool = SlotPool()
-        self._templates: dict[int, ExecuteOrder] = {}
+        self._templates: dict[int, ExecuteOrder] = {}  # by number
+        self._early: dict[int, list[tuple[int, int]]] = {}  # runs whose order's number is not known yet, oldest then
         self._orders: OrderedDict[int, tuple[ExecuteOrder, _Mail]] = OrderedDict()  # by run
         self._mail: dict[int, _Mail] = {}
         self._oldest = 0
@@ -173,6 +174,8 @@ class StageLoop:
         elif kind == TEMPLATE:
             _, number = TEMPLATE_HEAD.unpack_from(data)
             self._templates[number] = pickle.loads(data[TEMPLATE_HEAD.size :])
+            for run, oldest in self._early.pop(number, ()):
+                self._enter(run, number, oldest)
         elif kind == CANCEL:
             self.cancel(NUMBER_HEAD.unpack_from(data)[1])
         elif kind == RELEASE:
@@ -184,20 +187,27 @@ class StageLoop:
     # -- orders and mail
 
     def _take_order(self, channel: Channel, data: memoryview) -> None:
-        _, template, run, oldest, count = RUN_HEAD.unpack_from(data)
-        order = self._templates[template]
-        self.forget_before(oldest)
-        mail = self._mail.pop(run, None) or _Mail()
+        _, number, run, oldest, count = RUN_HEAD.unpack_from(data)
+        mail = self._enter(run, number, oldest)
         values, _ = read_values(data, RUN_HEAD.size, count, channel.find_slot, mail.readings)
-        for name, value, _nbytes in values:
-            mail.values[self._names[name]] = value
         if run in self._cancelled:
             mail.release()
-        else:
-            self._orders[run] = (order, mail)
+        for name, value, _nbytes in values:
+            mail.values[self._names[name]] = value
+
+    def _enter(self, run: int, number: int, oldest: int) -> _Mail:
+        """An order joins those that wait."""
+        self.forget_before(oldest)
+        with self._complete:
+            mail = self._mail.pop(run, None) or _Mail()
+            if run in self._cancelled:
+                mail.release()
+            else:
+                self._orders[run] = (self._templates[number], mail)
+        return mail
 
     def _take_mail(self, channel: Channel, data: memoryview) -> None:
-        _, run, count = MAIL_HEAD.unpack_from(data)
+        _, run, count, number, oldest = MAIL_HEAD.unpack_from(data)
         entry = self._orders.get(run)
         readings: list[Reading] = []
         values, _ = read_values(data, MAIL_HEAD.size, count, channel.find_slot, readings)
@@ -215,6 +225,10 @@ class StageLoop:
                 mail.values[self._names[name]] = value
                 mail.nbytes[self._names[name]] = nbytes
             self._complete.notify_all()
+        if number in self._templates:
+            self._enter(run, number, oldest)
+        elif number:  # the caller's word on what it means is on its way
+            self._early.setdefault(number, []).append((run, oldest))
 
     def forget_before(self, oldest: int) -> None:
         """Runs with a lower number are over."""
@@ -309,8 +323,9 @@ class StageLoop:
         if not order.sends:
             return {}
         readers: dict[str, list[Any]] = {}
-        channels = [(self._peer(unit), names) for unit, names in order.sends]
-        for channel, names in channels:
+        forwards = dict(order.forwards)
+        channels = [(unit, self._peer(unit), names) for unit, names in order.sends]
+        for _, channel, names in channels:
             if channel is not None:
                 for name in names:
                     readers.setdefault(name, []).append(channel)
@@ -320,10 +335,10 @@ class StageLoop:
                 readers[name].append(caller)
         limit = inline_limit(max(len(order.results), *(len(names) for _, names in order.sends)))
         staged = {name: stage(outputs[name], self.pool, tuple(of), limit) for name, of in readers.items()}
-        for channel, names in channels:
+        for unit, channel, names in channels:
             if channel is None:
                 continue
-            message = Message(MAIL_HEAD.pack(MAIL, run, len(names)))
+            message = Message(MAIL_HEAD.pack(MAIL, run, len(names), forwards.get(unit, 0), self._oldest))
             for name in names:
                 self._announce(channel, staged[name])
                 message.add(self._number[name], staged[name], readers[name].index(channel))
@@ -335,7 +350,7 @@ class StageLoop:
         if caller is None:
             return
         value = stage(_picklable(error), self.pool, (caller,))
-        message = Message(MAIL_HEAD.pack(kind, run, 1))
+        message = Message(MAIL_HEAD.pack(kind, run, 1, 0, 0))
         self._announce(caller, value)
         message.add(0, value, 0)
         self._send(caller, message)
@@ -456,7 +471,7 @@ def read_done(
 
 
 def read_failed(data: memoryview, find: Callable[[int], Any]) -> tuple[int, BaseException]:
-    _, run, _ = MAIL_HEAD.unpack_from(data)
+    run = MAIL_HEAD.unpack_from(data)[1]
     ((_, error, _),), _ = read_values(data, MAIL_HEAD.size, 1, find, [])
     return run, error
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from typing import Any, cast
@@ -66,10 +67,16 @@ class RayHost:
         report.future().add_done_callback(finished)
         return outputs
 
-    def order(self, order: ExecuteOrder, run: int, oldest: int, values: Sequence[Any]) -> None:
+    def prepare(self, number: int, order: ExecuteOrder) -> None:
+        self._say(lambda line: line.prepare(number, order))
+
+    def order(self, number: int, names: Sequence[str], values: Sequence[Any], run: int, oldest: int) -> None:
+        self._say(lambda line: line.order(number, names, values, run, oldest))
+
+    def _say(self, what: Callable[[Line], None]) -> None:
         assert self.line is not None, "a host without a line gets calls"
         try:
-            self.line.order(order, run, oldest, values)
+            what(self.line)
         except PeerGone:
             self._listener(Loss(self.unit, self.epoch, "its process has ended"))
 
@@ -343,6 +350,13 @@ def _ray_actor_class() -> Any:
     def on_caller_gone(self: Any) -> None:
         os._exit(0)  # Ray would notice as well, later
 
+    def load(self: Any, *arguments: Any) -> ActorFacts:
+        facts = StageActor.load(self, *arguments)
+        # what is here now stays: it needs no looking through, each time that garbage is collected
+        gc.collect()
+        gc.freeze()
+        return facts
+
     names = ("cancel", "release", "export", "held", "stats", "set_peers", "ping", "keep_value")
     methods = {name: control(name) for name in names}
-    return type("RayStageActor", (StageActor,), {**methods, "on_caller_gone": on_caller_gone})
+    return type("RayStageActor", (StageActor,), {**methods, "load": load, "on_caller_gone": on_caller_gone})

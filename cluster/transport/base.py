@@ -55,8 +55,11 @@ class StageHost(Protocol):
         ``epochs`` of all units go back with an error, so that a loss is put down to the host that it was.
         """
 
-    def order(self, order: ExecuteOrder, run: int, oldest: int, values: Sequence[Any]) -> None:
-        """The same over shared memory, where the host is linked to this process: values themselves, no handles."""
+    def prepare(self, number: int, order: ExecuteOrder) -> None:
+        """Tell a host that is linked to this process what an order's number means."""
+
+    def order(self, number: int, names: Sequence[str], values: Sequence[Any], run: int, oldest: int) -> None:
+        """Start a run of the stage by the number of its order, with values themselves instead of handles."""
 
     def export(self, key: int) -> Handle: ...
 

@@ -36,7 +36,10 @@ class InprocHost:
         self._listener(Answer(self.unit, epochs, run, report))
         return outputs
 
-    def order(self, order: ExecuteOrder, run: int, oldest: int, values: Sequence[Any]) -> None:
+    def prepare(self, number: int, order: ExecuteOrder) -> None:
+        return None
+
+    def order(self, number: int, names: Sequence[str], values: Sequence[Any], run: int, oldest: int) -> None:
         raise AssertionError("nothing is linked to this process, which is the host itself")
 
     def export(self, key: int) -> Handle:
