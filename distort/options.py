@@ -50,6 +50,7 @@ DISTORT_KEYS: dict[str, tuple[Callable[[str], bool], str]] = {
     "partition": (_one_of("auto"), "auto: the planner cuts the graph"),
     "strict_placement": (_one_of("0", "1"), "0 or 1"),
     "recovery": (_one_of("raise", "replay"), "raise or replay"),
+    "start": (_one_of("overlap", "wait"), "overlap or wait"),
     "timeout_s": (_seconds, "seconds, more than 0"),
     "objective": (_one_of("latency", "throughput"), "latency or throughput"),
 }
