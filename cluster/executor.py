@@ -30,6 +30,7 @@ from distort.scheduler.plan import Plan
 
 #: how often a waiting run looks whether it was told to stop
 _POLL_S = 0.02
+_TERMINATED = "Exiting due to terminate flag being set to true."
 
 
 @dataclass(slots=True, eq=False)
@@ -41,8 +42,8 @@ class _Run:
     values: dict[str, Any]
     ended: threading.Event = field(default_factory=threading.Event)
     error: BaseException | None = None
-    #: fetches that stayed on the actors that made them
-    kept: dict[str, Resident] = field(default_factory=dict)
+    #: fetches that stayed on the actors that made them; None: an optional value that is empty
+    kept: dict[str, Resident | None] = field(default_factory=dict)
     #: stage -> why it failed, as the exception that it raised
     errors: dict[int, BaseException] = field(default_factory=dict)
     #: stage -> how often it was executed; answers of earlier times say nothing
@@ -135,6 +136,8 @@ class Executor:
         """
         wanted = frozenset(self._results if everything else fetches)
         self._require_process()
+        if should_stop is not None and should_stop():
+            raise RunCancelled(_TERMINATED)
         number, run = self._submit(fetches, feeds, keep, profile, wanted)
         try:
             self._wait(number, run, should_stop, timeout_s)
@@ -306,7 +309,7 @@ class Executor:
             self._count(name, producer, stage, nbytes)
             report.edges.append((name, producer, nbytes))
         for name, meta in report.kept.items():
-            run.kept[name] = self._resident(stage, epoch, meta)
+            run.kept[name] = None if meta.empty else self._resident(stage, epoch, meta)
 
     def _resident(self, stage: int, epoch: int, meta: ResidentMeta) -> Resident:
         inbox = self._inbox
@@ -361,7 +364,7 @@ class Executor:
         if cause is None and run.errors:
             cause = next(iter(run.errors.values()))
         if command.kind == "cancelled":
-            return RunCancelled("Exiting due to terminate flag being set to true.")
+            return RunCancelled(_TERMINATED)
         if command.kind == "deadline":
             return DeadlineExceeded(f"The run did not end within its deadline (distort.timeout_s): {command.error}")
         if command.kind == "lost":
