@@ -40,6 +40,7 @@ _POLL_S = 0.02
 _REMEMBERED = 256
 #: how long actors may take to say what they have done
 _STATS_TIMEOUT_S = 2.0
+_TERMINATED = "Exiting due to terminate flag being set to true."
 
 
 @dataclass(slots=True, eq=False)
@@ -66,8 +67,8 @@ class Run:
     handles: dict[str, Handle] = field(default_factory=dict)
     #: fetches that came with answers
     results: dict[str, Any] = field(default_factory=dict)
-    #: fetches that stayed on the actors that made them
-    kept: dict[str, Resident] = field(default_factory=dict)
+    #: fetches that stayed on the actors that made them; None: an optional value that is empty
+    kept: dict[str, Resident | None] = field(default_factory=dict)
     #: stage -> why it failed, as the exception that it raised
     errors: dict[int, BaseException] = field(default_factory=dict)
     reports: list[StageReport] = field(default_factory=list)
@@ -141,6 +142,8 @@ class Executor:
 
         ``everything`` runs every node, and not only those that the fetches depend on.
         """
+        if should_stop is not None and should_stop():
+            raise RunCancelled(_TERMINATED)
         run = self.start(fetches, feeds, keep=keep, profile=profile, everything=everything)
         return self.finish(run, should_stop=should_stop, timeout_s=timeout_s)
 
@@ -444,7 +447,7 @@ class Executor:
             report.edges.append((name, producer, nbytes))
         report.edges += [(name, CALLER, nbytes) for name, nbytes in run.sent.get(stage, ())]
         for name, meta in report.kept.items():
-            run.kept[name] = self._resident(news.unit, meta)
+            run.kept[name] = None if meta.empty else self._resident(news.unit, meta)
 
     def _resident(self, unit: int, meta: ResidentMeta) -> Resident:
         inbox = self._inbox
@@ -495,7 +498,7 @@ class Executor:
         if cause is None and run.errors:
             cause = next(iter(run.errors.values()))
         if command.kind == "cancelled":
-            return RunCancelled("Exiting due to terminate flag being set to true.")
+            return RunCancelled(_TERMINATED)
         if command.kind == "deadline":
             return DeadlineExceeded(f"The run did not end within its deadline (distort.timeout_s): {command.error}")
         if command.kind == "lost":

@@ -211,14 +211,14 @@ class SessionOptions:
         return self._config.find("SessionOptions", arg0)
 
     def add_free_dimension_override_by_name(self, arg0: str, arg1: int, /) -> None:
-        """Give a symbolic dimension its size."""
+        """Give a symbolic dimension its size; the first one stays."""
         _take(self, "add_free_dimension_override_by_name", (str, int), (arg0, arg1))
-        self._free_dims_by_name[arg0] = operator.index(arg1)
+        self._free_dims_by_name.setdefault(arg0, operator.index(arg1))
 
     def add_free_dimension_override_by_denotation(self, arg0: str, arg1: int, /) -> None:
-        """Give dimensions of a denotation (``DATA_BATCH``) their size."""
+        """Give dimensions of a denotation (``DATA_BATCH``) their size; the first one stays."""
         _take(self, "add_free_dimension_override_by_denotation", (str, int), (arg0, arg1))
-        self._free_dims_by_denotation[arg0] = operator.index(arg1)
+        self._free_dims_by_denotation.setdefault(arg0, operator.index(arg1))
 
     def add_initializer(self, arg0: str, arg1: Any, /) -> None:
         """Use an OrtValue as the initializer ``arg0``."""
@@ -327,7 +327,7 @@ class RunOptions:
     log_severity_level = _Option(-1, "As in SessionOptions; -1: the session's.")
     log_verbosity_level = _Option(0, "Verbosity of severity 0.")
     logid = _Option("", "Named in log lines.")
-    only_execute_path_to_fetches = _Option(False, "Kept for compatibility: every node runs, as in onnxruntime.")
+    only_execute_path_to_fetches = _Option(False, "Run only the nodes that the fetches depend on.")
 
     def __init__(self) -> None:
         self._config = _ConfigEntries()

@@ -6,8 +6,10 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence, Set, ValuesView
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from distort import config_keys, errors, fetches, loading, logs, providers
 from distort.engine import RunControl
@@ -193,6 +195,7 @@ class InferenceSession:
     def run(self, arg0: Sequence[str], arg1: Mapping[str, Any], arg2: RunOptions | None, /) -> list[Any]:
         """Outputs in the order of their names."""
         loaded = self._loaded
+        arg0 = _listed(arg0)
         self._check_arguments("run", _RUN, arg0, arg1, arg2)
         values = read_feeds(loaded.specs, arg1)
         return fetches.to_users(self._execute(loaded, arg0, values, arg2))
@@ -201,6 +204,7 @@ class InferenceSession:
         self, arg0: Mapping[str, OrtValue], arg1: Sequence[str], arg2: RunOptions | None, /
     ) -> list[OrtValue]:
         """Feeds, names of the fetches. On actors, results stay where they were made."""
+        arg1 = _listed(arg1)
         self._check_arguments("run_with_ort_values", _RUN, arg1, arg0, arg2)
         return self._run_to_ort_values(arg1, arg0, arg2)
 
@@ -233,6 +237,7 @@ class InferenceSession:
         ``error`` is empty where all went well. Feeds that can't be converted raise here.
         """
         loaded = self._loaded
+        arg0 = _listed(arg0)
         self._check_arguments("run_async", _RUN_ASYNC, arg0, arg1, arg4)
         if not callable(arg2):
             raise errors.incompatible("run_async", _RUN_ASYNC, self, arg0, arg1, arg2, arg3, arg4)
@@ -393,6 +398,13 @@ class InferenceSession:
             pool.shutdown(wait=not threading.current_thread().name.startswith(_ASYNC_NAME))
         self.end_profiling()
         self._loaded.engine.close()
+
+
+def _listed(names: Any) -> Any:
+    """Names as a list, of what onnxruntime takes for one: sets, keys, generators and arrays too."""
+    if isinstance(names, (list, tuple)):
+        return names
+    return list(names) if isinstance(names, (Set, ValuesView, Generator, map, np.ndarray)) else names
 
 
 def _apply(options: RunOptions, control: RunControl) -> None:

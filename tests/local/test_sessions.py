@@ -177,3 +177,14 @@ def test_unknown_key_lists_the_known_ones() -> None:
     with pytest.raises(InvalidArgument, match=r"distort\.adress.*address"):
         parallel(2, adress="auto")
         onnxruntime.InferenceSession(build(), parallel(2, adress="auto"))
+
+
+def test_a_run_that_was_told_to_stop_before_it_began() -> None:
+    feeds = {"x": np.ones((2, 8), np.float32), "rows": np.array([1])}
+    options = onnxruntime.RunOptions()
+    with onnxruntime.InferenceSession(build(), parallel()) as session:
+        options.terminate = True
+        with pytest.raises(Fail, match="Exiting due to terminate flag being set to true"):
+            session.run(None, feeds, options)
+        options.terminate = False
+        assert session.run(["y"], feeds, options)[0].shape == (1, 8)
