@@ -29,6 +29,7 @@ from distort.kernels.program import Cancellation, Paths, Program, StepObserver, 
 if TYPE_CHECKING:
     from distort.cluster.executor import Executor
     from distort.cluster.orders import StageReport
+    from distort.graph.pipeline import Pipeline
     from distort.graph.tensors import ExternalData
     from distort.scheduler.device import Device
     from distort.scheduler.plan import Plan
@@ -147,16 +148,34 @@ def plan_model(
     strict: bool = False,
     model_name: str = "",
     typed: bool = False,
+    pipeline: Pipeline | None = None,
 ) -> tuple[Plan, Graph]:
     """The cut of a model for ``n_actors`` (0: as many as pay). Starts nothing.
 
-    ``typed``: the types of its values were inferred before.
+    ``typed``: the types of its values were inferred before. ``pipeline``: what :func:`pin_annotations` found before the
+    model was optimized; its stages are the plan's.
     """
     from distort.scheduler.device import parse_devices
     from distort.scheduler.planner import make_plan
 
     if not typed:
         infer(model)
+    if pipeline is not None:
+        from distort.graph.pipeline import after_optimization
+        from distort.scheduler.annotated import n_cpus, plan_annotated
+
+        plan = plan_annotated(
+            model.graph,
+            after_optimization(model.graph, pipeline, strict=strict),
+            parse_devices(devices_text) if devices_text else cpu_devices(n_cpus(pipeline), threads),
+            n_stages=n_actors or None,
+            objective=objective,
+            dims=dict(dims or {}),
+            strict=strict,
+            model_name=model_name,
+            here=None if devices_text else cpu_devices(1, threads)[0],
+        )
+        return plan, model.graph
     devices: Sequence[Device]
     here: Device | None
     if devices_text:
@@ -177,12 +196,29 @@ def plan_model(
     return plan, model.graph
 
 
+def pin_annotations(model: Model, partition: str, *, strict: bool = False) -> Pipeline | None:
+    """The pipeline that ``distort.partition`` asks the model's annotations for; None where the planner is to cut.
+
+    To be called before the model is optimized, so that passes keep its stages apart. Raises ModelError.
+    """
+    from distort.graph import pipeline
+
+    if partition.partition(":")[0] != pipeline.ANNOTATIONS:
+        return None
+    return pipeline.pin(model, partition, strict=strict)
+
+
 class Engine:
     """A model ready to run. ``model`` is what results from optimization."""
 
     def __init__(self, model: Model, config: EngineConfig) -> None:
         self.model = model
         self.config = config
+        self._pipeline: Pipeline | None = None
+        if config.parallel and model.graph.nodes:
+            keys = config.distort_keys
+            strict = keys.get("strict_placement", "0") == "1"
+            self._pipeline = pin_annotations(model, keys.get("partition", "auto"), strict=strict)
         self.changes = (
             optimize(model, config.level, config.disabled_optimizers, config.fold_nbytes)
             if config.level != "disable"
@@ -234,6 +270,7 @@ class Engine:
             strict=keys.get("strict_placement", "0") == "1",
             model_name=self.config.model_name,
             typed=True,
+            pipeline=self._pipeline,
         )
         return plan
 

@@ -35,6 +35,10 @@ def _any_text(text: str) -> bool:
     return True
 
 
+def _partition(text: str) -> bool:
+    return text in ("auto", "annotations") or (text.startswith("annotations:") and text != "annotations:")
+
+
 def _one_of(*names: str) -> Callable[[str], bool]:
     return lambda text: text in names
 
@@ -47,7 +51,10 @@ DISTORT_KEYS: dict[str, tuple[Callable[[str], bool], str]] = {
     "max_in_flight": (_at_least_one, "a number of runs, at least 1"),
     "micro_batch": (_one_of("0"), "0: a run is not split"),
     "transport": (_one_of("auto", "shm", "object_store"), "auto, shm or object_store"),
-    "partition": (_one_of("auto"), "auto: the planner cuts the graph"),
+    "partition": (
+        _partition,
+        "auto (the planner cuts the graph), annotations or annotations:NAME (the model's own device configuration)",
+    ),
     "strict_placement": (_one_of("0", "1"), "0 or 1"),
     "recovery": (_one_of("raise", "replay"), "raise or replay"),
     "timeout_s": (_seconds, "seconds, more than 0"),

@@ -73,6 +73,33 @@ def make_plan(
     return planner.plan(chosen, strict, model_name)
 
 
+def plan_of_stages(
+    graph: Graph,
+    stage_of: Sequence[int],
+    placed: Sequence[Device],
+    *,
+    why: str,
+    notes: Sequence[str] = (),
+    objective: str = "latency",
+    dims: Mapping[str, int] | None = None,
+    strict: bool = False,
+    model_name: str = "",
+    measured: Mapping[int, float] | None = None,
+    link: Link = RAY_CALLS,
+    here: Device | None = None,
+) -> Plan:
+    """The plan of stages that somebody else chose: ``stage_of`` by node, the device of each stage in ``placed``.
+
+    ``why`` says who, after "2 stages". Raises PlanError where a stage doesn't fit its device.
+    """
+    devices = tuple(dict.fromkeys(placed))
+    planner = _Planner(graph, devices, objective, CostModel(graph, dims, measured), link, here)
+    planner.notes += notes
+    chosen = planner.given(stage_of, placed, why)
+    check_memory(chosen.partition.loads, chosen.placed)
+    return planner.plan(chosen, strict, model_name)
+
+
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     partition: Partition
@@ -186,6 +213,13 @@ class _Planner:
         self._compare(chosen, f"are best for {self.objective} of 1 to {most}")
         return chosen
 
+    def given(self, stage_of: Sequence[int], placed: Sequence[Device], why: str) -> _Candidate:
+        """The stages that somebody else chose."""
+        partitioner = self._partitioner(placed)
+        chosen = self._candidate(partitioner, partitioner.partition(stage_of, len(placed), order_name=""))
+        self._compare(chosen, why)
+        return chosen
+
     def _suggest_throughput(self) -> None:
         if self.objective == "latency":
             self.notes.append("stages may still pay for many runs in flight: ask for them, or for throughput")
@@ -194,7 +228,7 @@ class _Planner:
         ratio = self.single.score(self.objective) / (chosen.score(self.objective) or 1.0)
         verdict = "a gain" if ratio >= 1 else "a loss"
         self.notes.append(
-            f"{chosen.n_stages} stages {why}: predicted {self._figures(chosen)}; one stage in this process "
+            f"{_count(chosen.n_stages, 'stage')} {why}: predicted {self._figures(chosen)}; one stage in this process "
             f"{self._figures(self.single)} ({verdict}: {ratio:.2f} times as good for {self.objective})"
         )
 
