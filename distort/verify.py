@@ -230,10 +230,11 @@ def _of_tensors(got: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> _Dif
         return _Difference(f"its element type is {got.dtype}, and {wanted.dtype} there")
     if got.shape != wanted.shape:
         return _Difference(f"its shape is {list(got.shape)}, and {list(wanted.shape)} there")
+    if np.array_equal(got, wanted):  # nearly always, and quick
+        return None
     tolerance = _TOLERANCES.get(wanted.dtype.name)
     if tolerance is None:
-        unequal = np.asarray(got != wanted)
-        return _of_elements(got, wanted, unequal, _gaps(got, wanted)) if unequal.any() else None
+        return _of_elements(got, wanted, np.asarray(got != wanted), _gaps(got, wanted))
     # the small types have no arithmetic of their own worth using
     wide = np.complex128 if wanted.dtype.kind == "c" else np.float64
     ours, theirs = got.astype(wide), wanted.astype(wide)
