@@ -81,7 +81,8 @@ def plan_annotated(
     return plan_of_stages(
         graph,
         [position[number] for number in pipeline.stage_of],
-        placed,
+        [copies[0] for copies in placed],
+        replicas=[copies[1:] for copies in placed],
         why=f"{'is' if len(numbers) == 1 else 'are'} what the model is annotated with (device configuration '{name}')",
         notes=notes,
         objective=objective,
@@ -95,7 +96,7 @@ def plan_annotated(
 
 
 class _Placement:
-    """The device of each stage: the one that its nodes name, else that of the stage's position."""
+    """The devices of each stage: those that its nodes name, else the one at the stage's position."""
 
     def __init__(self, pipeline: Pipeline, devices: Sequence[Device], strict: bool, notes: list[str]) -> None:
         self._pipeline = pipeline
@@ -105,33 +106,33 @@ class _Placement:
         self._notes = notes
         self._ids = device_ids(pipeline.configuration)
 
-    def placed(self) -> list[Device]:
-        placed = [self._device(position, number) for position, number in enumerate(self._pipeline.stages)]
+    def placed(self) -> list[tuple[Device, ...]]:
+        placed = []
+        for position, number in enumerate(self._pipeline.stages):
+            found = [self._device(position, number, index) for index in self._indices(position, number)]
+            placed.append(tuple({device.id: device for device in found}.values()))
         stages: dict[str, list[str]] = {}
-        for position, device in enumerate(placed):
-            stages.setdefault(device.id, []).append(f"stage{position}")
+        for position, copies in enumerate(placed):
+            if len(copies) > 1:
+                every = ", ".join(device.id for device in copies)
+                self._notes.append(f"stage{position} is annotated for copies on {every}: runs take turns")
+            for device in copies:
+                stages.setdefault(device.id, []).append(f"stage{position}")
         for device_id, sharing in stages.items():
             if len(sharing) > 1:
                 self._degraded(f"{', '.join(sharing)} share {device_id}, and wait for each other")
         return placed
 
-    def _index(self, position: int, number: int) -> int:
+    def _indices(self, position: int, number: int) -> tuple[int, ...]:
         """Which of the configuration's devices."""
         named = self._pipeline.devices.get(number)
-        if named is None:
-            # more stages than devices share them, neighbours together
-            n_stages, n_devices = len(self._pipeline.stages), self._configuration.n_devices
-            return position if n_stages <= n_devices else position * n_devices // n_stages
-        if len(named) > 1:
-            every = ", ".join(map(self._configuration.device_name, named))
-            self._degraded(
-                f"stage{position} is annotated for copies on {every}, and runs on "
-                f"{self._configuration.device_name(named[0])} alone"
-            )
-        return named[0]
+        if named is not None:
+            return named
+        # more stages than devices share them, neighbours together
+        n_stages, n_devices = len(self._pipeline.stages), self._configuration.n_devices
+        return (position if n_stages <= n_devices else position * n_devices // n_stages,)
 
-    def _device(self, position: int, number: int) -> Device:
-        index = self._index(position, number)
+    def _device(self, position: int, number: int, index: int) -> Device:
         wanted = self._ids[index]
         if wanted:
             found = next((device for device in self._devices if device.id == wanted), None)
@@ -168,9 +169,10 @@ def annotated_model(plan: Plan, model: Model, configuration: str = DEFAULT_NAME)
             f"the plan of {plan.model_name or 'a model'} cuts another graph than {graph.name or 'the one given'}: give "
             "the optimized model that the plan was made of"
         )
-    devices = list(dict.fromkeys(stage.device.id for stage in plan.stages)) or ["cpu:0"]
-    places = [(0, (0,))] * len(graph.nodes)
+    devices = list(dict.fromkeys(device.id for stage in plan.stages for device in stage.devices)) or ["cpu:0"]
+    places: list[tuple[int, tuple[int, ...]]] = [(0, (0,))] * len(graph.nodes)
     for stage in plan.stages:
+        copies = tuple(devices.index(device.id) for device in stage.devices)
         for index in stage.nodes:
-            places[index] = (stage.index, (devices.index(stage.device.id),))
+            places[index] = (stage.index, copies)
     return annotated(model, Configuration(configuration, len(devices), tuple(devices)), places)

@@ -79,6 +79,7 @@ def plan_of_stages(
     placed: Sequence[Device],
     *,
     why: str,
+    replicas: Sequence[Sequence[Device]] = (),
     notes: Sequence[str] = (),
     objective: str = "latency",
     dims: Mapping[str, int] | None = None,
@@ -90,14 +91,19 @@ def plan_of_stages(
 ) -> Plan:
     """The plan of stages that somebody else chose: ``stage_of`` by node, the device of each stage in ``placed``.
 
-    ``why`` says who, after "2 stages". Raises PlanError where a stage doesn't fit its device.
+    ``replicas`` are further devices of each stage. ``why`` says who, after "2 stages". Raises PlanError where a stage
+    doesn't fit its device.
     """
     devices = tuple(dict.fromkeys(placed))
     planner = _Planner(graph, devices, objective, CostModel(graph, dims, measured), link, here)
     planner.notes += notes
     chosen = planner.given(stage_of, placed, why)
     check_memory(chosen.partition.loads, chosen.placed)
-    return planner.plan(chosen, strict, model_name)
+    plan = planner.plan(chosen, strict, model_name)
+    if not any(replicas):
+        return plan
+    stages = [replace(stage, replicas=tuple(more)) for stage, more in zip(plan.stages, replicas, strict=True)]
+    return replace(plan, stages=tuple(stages))
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ class Sharding:
     """Where one tensor of a node lies."""
 
     tensor: str
-    devices: tuple[int, ...]  # groups replaced by what is in them; ascending, each once
+    devices: tuple[int, ...]  # groups replaced by what is in them; each once
     splits: tuple[tuple[int, int], ...] = ()  # (axis, number of shards) where there are several
 
 
@@ -54,9 +54,9 @@ class Annotation:
     def devices(self, outputs: Iterable[str]) -> tuple[int, ...]:
         """The devices that all of the node's outputs lie on; of its inputs, where nothing is said of outputs."""
         made = set(outputs)
-        told = [s for s in self.shardings if s.devices]
-        sets = [set(s.devices) for s in told if s.tensor in made] or [set(s.devices) for s in told]
-        return tuple(sorted(set.intersection(*sets))) if sets else ()
+        told = [sharding for sharding in self.shardings if sharding.devices]
+        first, *others = [s.devices for s in told if s.tensor in made] or [s.devices for s in told] or [()]
+        return tuple(device for device in first if all(device in devices for devices in others))
 
 
 # -- reading
@@ -102,7 +102,7 @@ def _annotation(proto: Any) -> Annotation:
 
 def _sharding(spec: Any) -> Sharding:
     groups = {entry.key: list(entry.value) for entry in spec.index_to_device_group_map}
-    devices = {int(device) for index in spec.device for device in groups.get(index, [index])}
+    devices = dict.fromkeys(int(device) for index in spec.device for device in groups.get(index, [index]))
     splits = []
     for dim in spec.sharded_dim:
         n_shards = 1
@@ -110,7 +110,7 @@ def _sharding(spec: Any) -> Sharding:
             n_shards *= max(1, part.num_shards)
         if n_shards > 1:
             splits.append((int(dim.axis), int(n_shards)))
-    return Sharding(spec.tensor_name, tuple(sorted(devices)), tuple(splits))
+    return Sharding(spec.tensor_name, tuple(devices), tuple(splits))
 
 
 def _invalid(text: str) -> ModelError:
@@ -134,7 +134,7 @@ def place(node: Node) -> dict[str, tuple[Any, ...]]:
     for content in node.device_configurations:
         told = _annotation(protobuf().NodeDeviceConfigurationProto.FromString(content))
         splits = tuple(sorted(split for sharding in told.shardings for split in sharding.splits))
-        found[told.configuration] = (told.stage, told.devices(node.outputs), splits)
+        found[told.configuration] = (told.stage, tuple(sorted(told.devices(node.outputs))), splits)
     return found
 
 

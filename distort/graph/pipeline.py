@@ -6,7 +6,8 @@ The rules, as IR 11 leaves them open:
 - A node without a stage goes to the earliest one that has all it reads; one that reads nothing of any other node, to
   the earliest one that reads it. Constants have no stage: what a model says of Constant nodes is not looked at.
 - Values may go to a later stage, never back to an earlier one.
-- A stage runs on one device. A tensor that is split over several is tensor parallelism, which is refused.
+- A stage runs on one device, or is copied whole to each of several. A tensor that is split over several is tensor
+  parallelism, which is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Pipeline:
 
     configuration: Configuration
     stage_of: tuple[int, ...]  # by node of the graph
-    #: stage -> the devices that all of its nodes agree on; a stage of which nothing is said is missing
+    #: stage -> the devices that all of its nodes agree on (several are copies); missing where nothing is said
     devices: dict[int, tuple[int, ...]]
     notes: tuple[str, ...] = ()
 
@@ -255,28 +256,25 @@ def _devices(
     graph: Graph, told: Sequence[Annotation | None], stage_of: Sequence[int], configuration: Configuration
 ) -> dict[int, tuple[int, ...]]:
     """By stage, the devices that all its nodes name. Raises ModelError where two nodes name different ones."""
-    found: dict[int, tuple[set[int], Node]] = {}
+    found: dict[int, tuple[tuple[int, ...], Node]] = {}
     for (item, node), stage in zip(_pairs(told, graph), stage_of, strict=True):
-        devices = set() if item is None or node.op_type == "Constant" else set(item.devices(node.outputs))
+        devices = () if item is None or node.op_type == "Constant" else item.devices(node.outputs)
         if not devices:
             continue
-        if stage not in found:
-            found[stage] = (devices, node)
-            continue
-        common = found[stage][0] & devices
+        known, first = found.setdefault(stage, (devices, node))
+        common = tuple(device for device in known if device in devices)
         if not common:
-            first = found[stage][1]
             raise _invalid(
                 f"Pipeline stage {stage} of device configuration '{configuration.name}' has node '{first.label()}' on "
-                f"{_named(found[stage][0], configuration)} and node '{node.label()}' on "
-                f"{_named(devices, configuration)}. A stage runs on one device."
+                f"{_named(known, configuration)} and node '{node.label()}' on {_named(devices, configuration)}. "
+                "A stage runs as a whole on each of its devices."
             )
-        found[stage] = (common, node if devices < found[stage][0] else found[stage][1])
-    return {stage: tuple(sorted(devices)) for stage, (devices, _) in sorted(found.items())}
+        found[stage] = (common, node if len(common) < len(known) else first)
+    return {stage: devices for stage, (devices, _) in sorted(found.items())}
 
 
-def _named(devices: set[int], configuration: Configuration) -> str:
-    return " or ".join(configuration.device_name(index) for index in sorted(devices))
+def _named(devices: Sequence[int], configuration: Configuration) -> str:
+    return " or ".join(configuration.device_name(index) for index in devices)
 
 
 __all__ = ["ANNOTATIONS", "Pipeline", "after_optimization", "choose", "pin", "resolve"]

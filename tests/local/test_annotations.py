@@ -12,6 +12,7 @@ import pytest
 import distort as onnxruntime
 
 from ..annotated_models import annotate
+from .conftest import actor_pids
 
 MODEL = """<ir_version: 9, opset_import: ["" : 17]>
 g (float[N,4] x) => (float[N,3] y)
@@ -77,7 +78,18 @@ def test_the_optimized_model_carries_the_plan_that_ran(tmp_path: Path) -> None:
         np.testing.assert_array_equal(session.run(None, {"x": X})[0], wanted())
 
 
-def test_stages_that_share_a_device(tmp_path: Path) -> None:
+def test_a_stage_with_copies() -> None:
+    stages = {"first": 0, "second": 0, "third": 1, "fourth": 1}
+    devices = ("cpu:0", "cpu:1", "cpu:2")
+    proto = annotate(MODEL, stages, devices=devices, on={"first": [0], "third": [1, 2]})
+    with onnxruntime.InferenceSession(proto.SerializeToString(), options_of(partition="annotations")) as session:
+        assert [len(stage.devices) for stage in session.plan.stages] == [1, 2]
+        assert len(actor_pids()) == 3
+        for _ in range(4):
+            np.testing.assert_array_equal(session.run(None, {"x": X})[0], wanted())
+
+
+def test_stages_that_share_a_device() -> None:
     proto = annotate(MODEL, {"first": 0, "second": 1, "third": 1, "fourth": 2}, devices=("cpu:0",))
     with onnxruntime.InferenceSession(proto.SerializeToString(), options_of(partition="annotations")) as session:
         assert groups(session) == [["first"], ["second", "third"], ["fourth"]]

@@ -109,13 +109,14 @@ def test_fewer_devices_than_stages_are_shared_and_told() -> None:
         planned(read(annotate(CHAIN, stages)), strict=True)
 
 
-def test_copies_on_several_devices_are_told() -> None:
-    model = read(annotate(CHAIN, {"a": 0, "c": 0, "e": 1, "h": 1}, on={"e": [0, 1]}))
-    plan = planned(model)
-    assert plan.stages[1].device.id == "cpu:0"
-    assert any(note == "stage1 is annotated for copies on cpu:0, cpu:1, and runs on cpu:0 alone" for note in plan.notes)
-    with pytest.raises(PlanError, match="copies on cpu:0, cpu:1"):
-        planned(model, strict=True)
+def test_copies_on_several_devices_are_replicas() -> None:
+    stages, on = {"a": 0, "c": 0, "e": 1, "h": 1}, {"a": [2], "e": [1, 0, 2], "h": [0, 1]}
+    model = read(annotate(CHAIN, stages, on=on, devices=("cpu:0", "cpu:1", "cuda:0")))
+    plan = planned(model, strict=True)
+    assert [[device.id for device in stage.devices] for stage in plan.stages] == [["cuda:0"], ["cpu:1", "cpu:0"]]
+    assert "stage1 is annotated for copies on cpu:1, cpu:0: runs take turns" in plan.notes
+    again = planned(read(plan.to_onnx(model)), "annotations:distort")
+    assert [stage.devices for stage in again.stages] == [stage.devices for stage in plan.stages]
 
 
 def test_another_number_of_stages_is_refused() -> None:
