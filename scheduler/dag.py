@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from distort.graph.ir import Graph
 from distort.scheduler.cost import CostModel, weight_nbytes
@@ -69,6 +70,11 @@ class Dag:
         for neighbours in (self.predecessors, self.successors):
             for i, nodes in enumerate(neighbours):
                 neighbours[i] = sorted(set(nodes))
+
+    @cached_property
+    def orders(self) -> dict[str, Order]:
+        """Topological orders in which cuts may be cheap, by name."""
+        return orders(self)
 
     def check_order(self) -> None:
         """Raises ValueError where a node reads what a later one makes."""
