@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from distort.graph.ir import Graph
 from distort.scheduler.cost import CostModel
-from distort.scheduler.dag import Dag
+from distort.scheduler.dag import Dag, Order
 from distort.scheduler.device import INPROC, Device, Link, Network
 from distort.scheduler.partition import Partition, Partitioner
 from distort.scheduler.placement import device_peak_nbytes, overflow_nbytes, shares
@@ -65,9 +65,14 @@ class Evaluator:
         """Times of all nodes, by device."""
         return [self.costs.node_costs_us(device) for device in devices]
 
-    def partitioner(self, devices: Sequence[Device], replicas: Sequence[Sequence[Device]] = ()) -> Partitioner:
+    def partitioner(
+        self,
+        devices: Sequence[Device],
+        replicas: Sequence[Sequence[Device]] = (),
+        orders: Collection[Order] = (),
+    ) -> Partitioner:
         """Of the devices in the order of stages, each with its replicas."""
-        return Partitioner(self.dag, devices, self.node_us(devices), self.links, replicas)
+        return Partitioner(self.dag, devices, self.node_us(devices), self.links, replicas, orders)
 
     def single(self, device: Device) -> Candidate:
         """Everything as one stage: in this process where the device is on the caller's host."""
@@ -103,7 +108,7 @@ class Evaluator:
 
     def _caller_us(self, partitioner: Partitioner, partition: Partition) -> float:
         """What the caller's process does for one run: a message for each stage that it feeds or fetches from."""
-        ends = set()
+        ends: set[tuple[int, int]] = set()
         for value in self.dag.values:
             if value.producer < 0 and not value.weight:
                 ends.update((-1, partition.stage_of[node]) for node in value.consumers)

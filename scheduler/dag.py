@@ -6,9 +6,13 @@ import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from distort.graph.ir import Graph
 from distort.scheduler.cost import CostModel, weight_nbytes
+
+if TYPE_CHECKING:
+    from distort.scheduler.intervals import Line
 
 Order = tuple[int, ...]
 
@@ -67,6 +71,8 @@ class Dag:
                 for consumer in value.consumers:
                     self.successors[value.producer].append(consumer)
                     self.predecessors[consumer].append(value.producer)
+        #: orders of the nodes that were laid out (intervals.py)
+        self.lines: dict[Order, Line] = {}
         for neighbours in (self.predecessors, self.successors):
             for i, nodes in enumerate(neighbours):
                 neighbours[i] = sorted(set(nodes))

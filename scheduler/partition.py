@@ -7,15 +7,16 @@ the best results are improved by moving nodes; a small graph is searched to the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from distort.scheduler.dag import Dag, Order
 from distort.scheduler.device import Device, Link, Network
+from distort.scheduler.intervals import Floats, line_of
 from distort.scheduler.refine import refined
-from distort.scheduler.sweep import Floats, Seat, Sweep
+from distort.scheduler.sweep import Seat, Sweep
 
 #: graphs with more nodes than this get fewer alternatives
 LARGE = 1000
@@ -51,6 +52,7 @@ class StageLoad:
 class Partition:
     stage_of: tuple[int, ...]  # by node
     order: Order  # nodes; each stage is a run of it
+    source: Order  # the order that was cut
     order_name: str
     n_stages: int
     loads: tuple[StageLoad, ...]  # by stage
@@ -84,7 +86,8 @@ def is_valid(dag: Dag, stage_of: Sequence[int]) -> bool:
 class Partitioner:
     """Partitions of one graph for devices in the order of stages. ``node_us[d][n]`` is node n's time on device d.
 
-    ``replicas[d]`` are further devices like device d that run the same stage.
+    ``replicas[d]`` are further devices like device d that run the same stage. ``orders`` are those to cut; none: all
+    that are known to be good at times.
     """
 
     def __init__(
@@ -94,12 +97,14 @@ class Partitioner:
         node_us: Sequence[Sequence[float]],
         links: Network,
         replicas: Sequence[Sequence[Device]] = (),
+        orders: Collection[Order] = (),
     ) -> None:
         self.dag = dag
         self.devices = tuple(devices)
         self.links = links
         self.replicas = tuple(map(tuple, replicas)) or ((),) * len(self.devices)
         self._node_us: Floats = np.asarray(node_us, dtype=np.float64).reshape(len(self.devices), dag.n_nodes)
+        self._orders = {name: order for name, order in dag.orders.items() if not orders or order in orders}
         self._links: dict[tuple[int, int, int], Link] = {}
 
     def device_of(self, stage: int, n_stages: int) -> int:
@@ -130,12 +135,13 @@ class Partitioner:
 
     def best(self, n_stages: int) -> list[Partition]:
         """Partitions into exactly ``n_stages`` (no more than there are nodes), from several orders, the best first."""
-        return self._ranked(n_stages, self._sweeps(n_stages))
+        return self._ranked(n_stages, self._sweeps(n_stages), 3)
 
     def best_up_to(self, n_stages: int) -> dict[int, list[Partition]]:
         """The same for 1 … ``n_stages`` stages, which must not be more than the devices."""
         sweeps = self._sweeps(n_stages)
-        return {count: self._ranked(count, sweeps) for count in range(1, n_stages + 1)}
+        n_orders = 3 if n_stages <= 3 else 1
+        return {count: self._ranked(count, sweeps, n_orders) for count in range(1, n_stages + 1)}
 
     def partition(
         self, stage_of: Sequence[int], n_stages: int, order_name: str = "given", order: Order | None = None
@@ -149,7 +155,7 @@ class Partitioner:
         loads = tuple(self._load(inside[stage], stage_of, stage, n_stages) for stage in range(n_stages))
         limits = [self.memory_nbytes(stage, n_stages) for stage in range(n_stages)]
         fits = all(limit is None or load.peak_nbytes <= limit for load, limit in zip(loads, limits, strict=True))
-        return Partition(tuple(stage_of), settled, order_name, n_stages, loads, fits)
+        return Partition(tuple(stage_of), settled, sequence, order_name, n_stages, loads, fits)
 
     def _load(self, inside: Sequence[int], stage_of: Sequence[int], stage: int, n_stages: int) -> StageLoad:
         """Of one stage, exactly. ``inside`` are its nodes in the order that they run."""
@@ -214,15 +220,17 @@ class Partitioner:
             )
             for stage in range(n_stages)
         ]
-        return Sweep(self.dag, order, seats)
+        return Sweep(line_of(self.dag, order), order, seats)
 
     def _sweeps(self, n_stages: int) -> list[tuple[str, Order, Sweep]]:
-        return [(name, order, self.sweep(order, n_stages)) for name, order in self.dag.orders.items()]
+        return [(name, order, self.sweep(order, n_stages)) for name, order in self._orders.items()]
 
-    def _ranked(self, n_stages: int, sweeps: list[tuple[str, Order, Sweep]]) -> list[Partition]:
+    def _ranked(self, n_stages: int, sweeps: list[tuple[str, Order, Sweep]], n_orders: int) -> list[Partition]:
+        """From all orders, or the ``n_orders`` most promising ones of a large graph."""
         promising = sorted(sweeps, key=lambda item: item[2].slowest(n_stages))
+        n_improved = 2
         if self.dag.n_nodes > LARGE:
-            promising = promising[:3]
+            promising, n_improved = promising[:n_orders], 1
         found: dict[tuple[int, ...], Partition] = {}
         for name, order, sweep in promising:
             for bound in sweep.bounds(n_stages):
@@ -231,7 +239,7 @@ class Partitioner:
                     found[stage_of] = self.partition(stage_of, n_stages, name, order)
                 if found[stage_of].fits:
                     break
-        for start in sorted(found.values(), key=rank)[:2]:
+        for start in sorted(found.values(), key=rank)[:n_improved]:
             moved = self.improved(start)
             found.setdefault(moved.stage_of, moved)
         return sorted(found.values(), key=rank)
@@ -241,7 +249,7 @@ class Partitioner:
         stage_of, how = refined(self, start)
         if stage_of == start.stage_of:
             return start
-        result = self.partition(stage_of, start.n_stages, f"{start.order_name}, {how}", start.order)
+        result = self.partition(stage_of, start.n_stages, f"{start.order_name}, {how}", start.source)
         return result if rank(result) < rank(start) else start
 
 

@@ -12,6 +12,7 @@ from distort.scheduler.candidate import Candidate, Evaluator
 from distort.scheduler.cost import CostModel
 from distort.scheduler.device import INPROC, LINKS, Device, Network, format_nbytes, format_us
 from distort.scheduler.errors import PlanError
+from distort.scheduler.partition import LARGE
 from distort.scheduler.placement import check_memory, device_orders, distinct
 from distort.scheduler.plan import Plan, Prediction
 from distort.scheduler.stages import cut_notes, gap_notes, make_edges, make_stages
@@ -282,17 +283,19 @@ class _Planner:
         found = [self.evaluator.candidate(partitioner, partition) for partition in partitioner.best(n_stages)]
         yield from found
         if self.objective == "memory":
-            yield from self._smaller(order, n_stages, min(c.peak_nbytes for c in found))
+            yield from self._smaller(order, n_stages, min(found, key=lambda c: c.peak_nbytes))
 
-    def _smaller(self, order: Sequence[Device], n_stages: int, peak_nbytes: int) -> Iterator[Candidate]:
-        """The fastest plans under ever smaller bounds of memory, by bisection below ``peak_nbytes``."""
+    def _smaller(self, order: Sequence[Device], n_stages: int, start: Candidate) -> Iterator[Candidate]:
+        """The fastest plans under ever smaller bounds of memory, by bisection below what ``start`` holds."""
+        peak_nbytes = start.peak_nbytes
+        orders = (start.partition.source,) if self.dag.n_nodes > LARGE else ()
         low, high = 0, peak_nbytes
         for _ in range(MEMORY_STEPS):
             middle = (low + high) // 2
             if middle in (low, high):
                 return
             bounded = [replace(d, memory_nbytes=min(middle, d.memory_nbytes or middle)) for d in order]
-            partitioner = self.evaluator.partitioner(bounded)
+            partitioner = self.evaluator.partitioner(bounded, orders=orders)
             real = {device.id: device for device in order}
             found = [self.evaluator.candidate(partitioner, p, real) for p in partitioner.best(n_stages)]
             yield from found

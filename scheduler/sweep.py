@@ -1,27 +1,23 @@
-"""The intervals of one topological order: their times and memory as rows, and dynamic programming over them.
+"""Dynamic programming over the intervals of one topological order: which of them make the slowest stage fastest.
 
 The time of an interval is its nodes' time and the transfer of the values that cross into it; what it holds are the
-weights that it reads and its activations. All of that is kept up to date while the left end sweeps over the order,
-O(nodes + edges) in all; the minimum over left ends is one numpy row for each.
+weights that it reads and its activations. The minimum over left ends is one numpy row for each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from distort.scheduler.dag import Dag, Order
+from distort.scheduler.dag import Order
 from distort.scheduler.device import Link
+from distort.scheduler.intervals import Floats, Line
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
-#: cuts considered in one order; a longer order offers its cheapest ones, spread evenly over its time
-MAX_CUTS = 640
 #: How much of the activations counts against memory, then (None) nothing does. A row's activations are an upper bound,
 #: so a partition that seems too large may fit; whoever evaluates it exactly finds out, and which stage is too large.
 BOUNDS: tuple[float | None, ...] = (1.0, 0.6, 0.3, 0.0, None)
@@ -37,108 +33,22 @@ class Seat:
     memory_nbytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """Intervals with the same left end, by right end."""
-
-    received_nbytes: Floats
-    crossed: Floats  # 1 where anything is received
-    weights_nbytes: Floats
-    activations_nbytes: Floats  # an upper bound: all that is alive then, read in the interval or not
-
-
 class Sweep:
-    """Stages as intervals of ``order``, stage k on seat k."""
+    """Stages as intervals of an order, stage k on seat k."""
 
-    def __init__(self, dag: Dag, order: Order, seats: Sequence[Seat]) -> None:
-        self._dag = dag
+    def __init__(self, line: Line, order: Order, seats: Sequence[Seat]) -> None:
         self._order = order
         self._seats = tuple(seats)
-        self._position = [0] * len(order)
-        for position, node in enumerate(order):
-            self._position[node] = position
         node_us = np.stack([seat.node_us for seat in seats])[:, list(order)]
-        self._live = self._live_nbytes()
-        self._cuts = self._choose_cuts(node_us[0], max(MAX_CUTS, 4 * len(seats)))
+        intervals = line.intervals(node_us[0], len(seats))
+        self._cuts, self._rows = intervals.cuts, intervals.rows
         elapsed: Floats = np.concatenate([np.zeros((len(seats), 1)), np.cumsum(node_us, axis=1)], axis=1)
         self._elapsed = elapsed[:, self._cuts]  # [stages, cuts]: time of everything before a cut
         self._limits: Floats = np.array([np.inf if s.memory_nbytes is None else s.memory_nbytes for s in seats])
         self._latency_us: Floats = np.array([[seat.link.latency_us] for seat in seats])
         self._us_per_byte: Floats = np.array([[1e-3 / seat.link.gbytes_per_s] for seat in seats])
         self._shares: Floats = np.array([[float(seat.replicas)] for seat in seats])
-        self._rows = self._sweep()
         self._tables: dict[float | None, Floats] = {}
-
-    def _live_nbytes(self) -> Floats:
-        """[nodes + 1]: bytes of the results and feeds alive while the node at a position runs."""
-        n = len(self._order)
-        change = np.zeros(n + 1)
-        for value in self._dag.values:
-            if value.weight or not (value.consumers or value.producer >= 0):
-                continue
-            begin = self._position[value.producer] if value.producer >= 0 else 0
-            end = max((self._position[user] for user in value.consumers), default=begin)
-            change[begin] += value.size
-            if value.fetched and value.producer >= 0:
-                continue
-            change[end + 1] -= value.size
-        return np.cumsum(change)
-
-    def _choose_cuts(self, node_us: Floats, n_most: int) -> list[int]:
-        n = len(self._order)
-        if n + 1 <= n_most:
-            return list(range(n + 1))
-        # one cut for each slice of time, and some for slices of nodes: the one that fewest bytes cross
-        elapsed = np.concatenate([[0.0], np.cumsum(node_us)])
-        total = float(elapsed[-1]) or 1.0
-        by_time = np.minimum((elapsed / total * (n_most // 2)).astype(np.int64), n_most // 2 - 1)
-        by_count = np.arange(n + 1) * (n_most // 2 - 2) // (n + 1)
-        chosen = {0, n}
-        for slices in (by_time, by_count):
-            # sorted by slice, then bytes: the first of each slice
-            ranked = np.lexsort((self._live, slices))
-            first = np.concatenate([[True], np.diff(slices[ranked]) > 0])
-            chosen.update(int(cut) for cut in ranked[first])
-        return sorted(chosen)
-
-    def _sweep(self) -> list[_Row]:
-        """For each cut as the left end, the intervals to every later cut."""
-        cuts = self._cuts
-        n_cuts = len(cuts)
-        segment = np.searchsorted(np.asarray(cuts), np.arange(len(self._order)), side="right") - 1
-        segments: list[int] = segment.tolist()
-        uses = [sorted({segments[self._position[user]] for user in value.consumers}) for value in self._dag.values]
-        # bytes, number and weights that an interval receives, at the cut after the first segment that reads them
-        nbytes, counts, weights = np.zeros(n_cuts + 1), np.zeros(n_cuts + 1), np.zeros(n_cuts + 1)
-
-        def expect(v: int, after: int) -> None:
-            value = self._dag.values[v]
-            following = next((s for s in uses[v] if s >= after), None)
-            if following is None:
-                return
-            if value.weight:
-                weights[following + 1] += value.size
-            else:
-                nbytes[following + 1] += value.size
-                counts[following + 1] += 1
-
-        for v, value in enumerate(self._dag.values):
-            if value.producer < 0:
-                expect(v, 0)
-        live = np.array([self._live[begin:end].max() for begin, end in pairwise(cuts)] or [0.0])
-        rows = []
-        for left in range(n_cuts - 1):
-            received = np.cumsum(nbytes[left + 1 : n_cuts])
-            crossed = (np.cumsum(counts[left + 1 : n_cuts]) > 0).astype(np.float64)
-            held = np.cumsum(weights[left + 1 : n_cuts])
-            rows.append(_Row(received, crossed, held, np.maximum.accumulate(live[left:])))
-            touched: set[int] = set()
-            for position in range(cuts[left], cuts[left + 1]):
-                node = self._order[position]
-                touched.update(self._dag.reads[node], self._dag.makes[node])
-            for v in touched:
-                expect(v, left + 1)
-        return rows
 
     def slowest(self, n_stages: int) -> tuple[int, float]:
         """How many of the bounds of memory had to be given up, and the slowest stage in µs, of the best partition."""
