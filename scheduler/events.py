@@ -1,4 +1,8 @@
-"""What the run state machine hears (events) and says (commands). Plain data; stages are indices of the plan."""
+"""What the run state machine hears (events) and says (commands). Plain data; stages are indices of the plan.
+
+A unit is a stage or one of its replicas (``units.py``): what dies and comes back is a unit. ``attempt`` counts the
+times that a run began anew; answers of earlier attempts mean nothing.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +19,17 @@ class Submit:
 
     run: int
     wanted: frozenset[str]
-    #: feeds that lie on a stage's actor already, by name -> stage
+    #: feeds that lie on an actor already, by name -> unit
     resident: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class StageDone:
+    """A stage has made its values. Of chained stages it says that those before it are done too."""
+
     run: int
     stage: int
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +39,14 @@ class StageFailed:
     run: int
     stage: int
     error: str
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class StageLost:
-    """The stage's host is gone, with all that it was doing. Repetitions until it is restored say nothing new."""
+    """The unit's host is gone, with all that it was doing. Repetitions until it is restored say nothing new."""
 
-    stage: int
+    unit: int
     reason: str
 
 
@@ -46,14 +54,14 @@ class StageLost:
 class StageRestored:
     """The host that Restart asked for is there."""
 
-    stage: int
+    unit: int
 
 
 @dataclass(frozen=True, slots=True)
 class StageBroken:
     """The host that Restart asked for can't be had: every run that needs it fails, later ones too."""
 
-    stage: int
+    unit: int
     reason: str
 
 
@@ -83,6 +91,8 @@ class Put:
 class Execute:
     run: int
     stage: int
+    unit: int
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +117,8 @@ class Release:
 class CancelStage:
     run: int
     stage: int
+    unit: int
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +140,9 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Start a new host for the stage; StageRestored or StageBroken answers."""
+    """Start a new host for the unit; StageRestored or StageBroken answers."""
 
-    stage: int
+    unit: int
 
 
 Command = Put | Execute | Fetch | Release | CancelStage | Finish | Fail | Restart

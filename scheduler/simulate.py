@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from distort.scheduler.device import INPROC, RAY_CALLS, SHARED_MEMORY, Link, format_nbytes, format_us
 from distort.scheduler.plan import CALLER, Plan
 from distort.scheduler.state import Command, Execute, Fetch, Finish, Release, RunState, StageDone, Submit
+from distort.scheduler.units import Units
 
 #: by the transport that an edge names
 LINKS: Mapping[str, Link] = {link.transport: link for link in (RAY_CALLS, SHARED_MEMORY, INPROC)}
@@ -70,7 +71,7 @@ def simulate(
     """``n_runs`` that want every output, submitted ``interval_us`` apart (0: all at once).
 
     A device executes one stage at a time, first come first served; what a stage reads it receives before it starts. A
-    stage with replicas gives each run to the device that has the least to do.
+    stage with replicas gives each run to the device with the fewest of them.
     """
     if n_runs < 0 or interval_us < 0:
         raise ValueError("n_runs and interval_us must not be negative")
@@ -87,6 +88,7 @@ def simulate(
 class _World:
     def __init__(self, plan: Plan, max_in_flight: int, links: Mapping[str, Link]) -> None:
         self._stages = plan.stages
+        self._units = Units(plan.stages)
         self._state = RunState(plan, max_in_flight=max_in_flight)
         self._agenda: list[tuple[float, int, Submit | StageDone]] = []
         self._n_planned = 0
@@ -129,7 +131,7 @@ class _World:
 
     def _carry_out(self, command: Command) -> None:
         if isinstance(command, Execute):
-            device = min((d.id for d in self._stages[command.stage].devices), key=self._work_us)
+            device = self._units.device_of[command.unit].id
             self._where[command.run, command.stage] = device
             self._waiting[device].append((command.run, command.stage))
         elif isinstance(command, Fetch):
@@ -141,14 +143,6 @@ class _World:
             self._let_go(command.run, set(self._kept.pop(command.run, ())))
             for stage in range(len(self._stages)):
                 self._where.pop((command.run, stage), None)
-
-    def _work_us(self, device: str) -> float:
-        """How long a device has to work until it is free."""
-        work_us = sum(self._duration_us[stage] for _, stage in self._waiting[device])
-        if device in self._begun:
-            _, stage, since = self._begun[device]
-            work_us += since + self._duration_us[stage] - self._now
-        return work_us
 
     def _begin(self, device: str) -> None:
         if device in self._begun or not self._waiting[device]:

@@ -1,8 +1,9 @@
 """The run state machine: ``step(event) -> commands``. No clock, no IO, no threads; the same events, the same commands.
 
 A run is queued, then admitted (in flight), and ends with exactly one Finish or Fail. Of an admitted run each needed
-stage is waiting, executing or done. Events of runs that have ended, and of stages that don't execute, are late
-answers, and mean nothing.
+stage is waiting, executing or done, on a unit that was chosen for it. Events of runs that have ended, of earlier attempts
+and of stages that don't execute, are late answers, and mean nothing. A run that is replayed begins anew from its feeds:
+values go straight from producer to consumer, and nobody else has them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from distort.scheduler.events import (
 )
 from distort.scheduler.needs import Needs, NeedsOfPlan
 from distort.scheduler.plan import Plan
+from distort.scheduler.units import Units
 
 __all__ = [
     "RECOVERIES",
@@ -73,11 +75,12 @@ class _Phase(Enum):
 class _Run:
     number: int
     needs: Needs
-    resident: dict[str, int]  # feed -> stage that holds it
+    resident: dict[str, int]  # feed -> unit that holds it
     phases: dict[int, _Phase]  # of the needed stages, in topological order
-    n_replays: int = 0
-    #: lost stages from whose ancestors to execute again
-    replay: set[int] = field(default_factory=set)
+    #: stage -> the unit that runs it; empty until the run is admitted, and while it waits to be replayed
+    units: dict[int, int] = field(default_factory=dict)
+    #: how often it began anew
+    attempt: int = 0
     #: resident feeds whose holder was lost
     gone: set[str] = field(default_factory=set)
 
@@ -93,10 +96,11 @@ class RunState:
 
     ``eager``: all needed stages of a run are executed at once, in topological order, because the transport makes
     consumers wait for producers; else a stage is executed when its producers are done. ``recovery``: "raise" fails
-    the runs that still need a lost stage, "replay" executes them again from its ancestors once it is restored.
+    the runs that still need a lost unit, "replay" begins them anew from their feeds, on a replica or once the unit is
+    restored. Of a stage with replicas, a run takes the unit with the fewest executions.
     """
 
-    def __init__(self, plan: Plan, *, max_in_flight: int = 8, eager: bool = False, recovery: str = "raise") -> None:
+    def __init__(self, plan: Plan, *, max_in_flight: int = 8, eager: bool = False, recovery: str = "replay") -> None:
         if max_in_flight < 1:
             raise ValueError(f"max_in_flight must be at least 1, and is {max_in_flight}")
         if recovery not in RECOVERIES:
@@ -104,55 +108,59 @@ class RunState:
         self.max_in_flight = max_in_flight
         self.eager = eager
         self.recovery = recovery
-        self._n_stages = len(plan.stages)
+        self._units = Units(plan.stages)
         self._needs = NeedsOfPlan(plan)
         self._queue: dict[int, _Run] = {}  # in the order of submission
         self._active: dict[int, _Run] = {}
-        self._restarting: set[int] = set()
-        self._broken: dict[int, str] = {}
+        self._restarting: set[int] = set()  # units
+        self._broken: dict[int, str] = {}  # unit -> why it can't be had any more
+        self._load = [0] * len(self._units)  # executions under way, by unit
 
     @property
     def in_flight(self) -> tuple[int, ...]:
-        """Runs that are admitted and have not ended."""
+        """Runs admitted and not ended, in the order of their admission."""
         return tuple(self._active)
 
     @property
     def queued(self) -> tuple[int, ...]:
+        """Runs that wait for admission, in the order of their submission."""
         return tuple(self._queue)
 
-    @property
-    def restarting(self) -> frozenset[int]:
-        return frozenset(self._restarting)
-
     def step(self, event: Event) -> list[Command]:
-        """What to do now, in this order. Raises ValueError for a stage or a number that can't be."""
+        """What an event leads to, in the order in which it is to be done. Raises ValueError for a number that can't be."""
         commands = self._react(event)
-        commands += self._admit()
+        if self._queue:
+            commands += self._admit()
         return commands
 
     def _react(self, event: Event) -> list[Command]:
         match event:
             case Submit(number, wanted, resident):
                 return self._submit(number, wanted, resident)
-            case StageDone(number, stage):
-                return self._stage_done(number, self._checked(stage))
-            case StageFailed(number, stage, error):
-                return self._end(number, error, self._checked(stage), "failed")
-            case StageLost(stage, reason):
-                return self._lost(self._checked(stage), reason)
-            case StageRestored(stage):
-                return self._restored(self._checked(stage))
-            case StageBroken(stage, reason):
-                return self._gave_up(self._checked(stage), reason)
+            case StageDone(number, stage, attempt):
+                return self._stage_done(number, self._checked(stage), attempt)
+            case StageFailed(number, stage, error, attempt):
+                return self._stage_failed(number, error, self._checked(stage), attempt)
+            case StageLost(unit, reason):
+                return self._lost(self._checked_unit(unit), reason)
+            case StageRestored(unit):
+                return self._restored(self._checked_unit(unit))
+            case StageBroken(unit, reason):
+                return self._gave_up(self._checked_unit(unit), reason)
             case Cancel(number):
                 return self._end(number, "the run was cancelled", None, "cancelled")
             case DeadlinePassed(number):
                 return self._end(number, self._progress(number), None, "deadline")
 
     def _checked(self, stage: int) -> int:
-        if not 0 <= stage < self._n_stages:
-            raise ValueError(f"there is no stage {stage} in a plan of {self._n_stages}")
+        if not 0 <= stage < len(self._units.of_stage):
+            raise ValueError(f"there is no stage {stage} in a plan of {len(self._units.of_stage)}")
         return stage
+
+    def _checked_unit(self, unit: int) -> int:
+        if not 0 <= unit < len(self._units):
+            raise ValueError(f"there is no unit {unit} in a plan of {len(self._units)}")
+        return unit
 
     # -- the life of a run
 
@@ -160,24 +168,31 @@ class RunState:
         if number in self._queue or number in self._active:
             raise ValueError(f"run {number} is under way already")
         needs = self._needs.of(wanted)
-        held = {name: self._checked(stage) for name, stage in resident.items() if name in needs.feeds}
+        held = {name: self._checked_unit(unit) for name, unit in resident.items() if name in needs.feeds}
         if not needs.stages:
             return [Finish(number)]
         for stage in needs.stages:
-            if stage in self._broken:
-                return [Fail(number, self._broken[stage], stage, "failed")]
-        for name, stage in held.items():
-            if stage in self._restarting or stage in self._broken:
-                return [Fail(number, f"the value fed as {name!r} was lost with stage {stage}", stage, "lost")]
+            broken = self._broken_stage(stage)
+            if broken is not None:
+                return [Fail(number, broken, stage, "failed")]
+        for name, unit in held.items():
+            if unit in self._restarting or unit in self._broken:
+                stage = self._units.stage_of[unit]
+                return [Fail(number, f"the value fed as {name!r} was lost with {self._units.name(unit)}", stage, "lost")]
         self._queue[number] = _Run(number, needs, held, dict.fromkeys(needs.stages, _Phase.WAITING))
         return []
+
+    def _broken_stage(self, stage: int) -> str | None:
+        """Why a stage can't be had: all of its units are broken."""
+        reasons = [self._broken.get(unit) for unit in self._units.of_stage[stage]]
+        return None if None in reasons else reasons[0]
 
     def _admit(self) -> list[Command]:
         """First come, first served: a run that waits for a restart holds up those behind it."""
         commands: list[Command] = []
         while self._queue and len(self._active) < self.max_in_flight:
             number, run = next(iter(self._queue.items()))
-            if not self._restarting.isdisjoint(run.needs.stages):
+            if not self._take_units(run):
                 break
             del self._queue[number]
             self._active[number] = run
@@ -187,27 +202,54 @@ class RunState:
             commands += self._execute(run)
         return commands
 
+    def _take_units(self, run: _Run) -> bool:
+        """Choose a unit for each stage of a run. False where a stage has none at the moment: then none is taken."""
+        chosen: dict[int, int] = {}
+        for stage in run.needs.stages:
+            every = self._units.of_stage[stage]
+            units = [unit for unit in every if unit not in self._restarting and unit not in self._broken]
+            if not units:
+                return False
+            chosen[stage] = units[0] if len(every) == 1 else self._least_busy(run, stage, units)
+        run.units = chosen
+        for unit in chosen.values():
+            self._load[unit] += 1
+        return True
+
+    def _least_busy(self, run: _Run, stage: int, units: list[int]) -> int:
+        """The unit that holds what the run was fed, else the one with the fewest executions, in turns."""
+        held = [run.resident[name] for name in run.needs.reads[stage] if run.resident.get(name) in units]
+        if held:
+            return max(units, key=held.count)
+        turn = run.number % len(units)
+        return min(units[turn:] + units[:turn], key=self._load.__getitem__)
+
     def _execute(self, run: _Run) -> list[Command]:
-        """The stages whose turn it is; none while a stage that the run still needs restarts."""
-        if any(run.still_needs(stage) for stage in self._restarting):
-            return []
+        """The stages whose turn it is."""
         commands: list[Command] = []
         for stage, phase in run.phases.items():
             if phase is _Phase.WAITING and (self.eager or all(run.is_done(p) for p in run.needs.producers[stage])):
                 run.phases[stage] = _Phase.EXECUTING
-                commands.append(Execute(run.number, stage))
+                commands.append(Execute(run.number, stage, run.units[stage], run.attempt))
         return commands
 
-    def _stage_done(self, number: int, stage: int) -> list[Command]:
+    def _stage_done(self, number: int, stage: int, attempt: int) -> list[Command]:
         run = self._active.get(number)
-        if run is None or run.phases.get(stage) is not _Phase.EXECUTING:
+        if run is None or attempt != run.attempt or run.phases.get(stage) is not _Phase.EXECUTING:
             return []
-        run.phases[stage] = _Phase.DONE
-        commands: list[Command] = [Fetch(number, name, stage) for name in run.needs.fetched[stage]]
+        commands: list[Command] = []
+        done = (*run.needs.ancestors[stage], stage) if self.eager else (stage,)
+        for one in done:
+            if run.phases[one] is _Phase.EXECUTING:
+                run.phases[one] = _Phase.DONE
+                self._load[run.units[one]] -= 1
+                commands += [Fetch(number, name, one) for name in run.needs.fetched[one]]
         if all(map(run.is_done, run.phases)):
             del self._active[number]
             return [*commands, Finish(number)]
-        return [*commands, *self._releases(run, stage), *self._execute(run)]
+        for one in done:
+            commands += self._releases(run, one)
+        return commands if self.eager else [*commands, *self._execute(run)]
 
     def _releases(self, run: _Run, stage: int) -> list[Command]:
         """Values that nobody reads after ``stage``. A run that may be replayed keeps its feeds."""
@@ -217,6 +259,12 @@ class RunState:
             if all(map(run.is_done, readers)) and not (producer < 0 and self.recovery == "replay")
         ]
 
+    def _stage_failed(self, number: int, error: str, stage: int, attempt: int) -> list[Command]:
+        run = self._active.get(number)
+        if run is not None and attempt != run.attempt:
+            return []
+        return self._end(number, error, stage, "failed")
+
     def _end(self, number: int, error: str, stage: int | None, kind: FailKind) -> list[Command]:
         """Fail a run that is under way; its stages on hosts that are there are cancelled."""
         run = self._queue.pop(number, None)
@@ -225,12 +273,20 @@ class RunState:
         run = self._active.pop(number, None)
         if run is None:
             return []
-        commands: list[Command] = [
-            CancelStage(number, other)
-            for other, phase in run.phases.items()
-            if phase is _Phase.EXECUTING and other not in self._restarting and (other, kind) != (stage, "failed")
-        ]
-        return [*commands, Fail(number, error, stage, kind)]
+        failed = stage if kind == "failed" else None
+        return [*self._call_off(run, failed), Fail(number, error, stage, kind)]
+
+    def _call_off(self, run: _Run, failed: int | None = None) -> list[Command]:
+        """Cancel what a run executes, but on the stage that failed by itself."""
+        commands: list[Command] = []
+        for stage, unit in run.units.items():
+            if run.is_done(stage):
+                continue
+            self._load[unit] -= 1
+            if run.phases[stage] is _Phase.EXECUTING and unit not in self._restarting and stage != failed:
+                commands.append(CancelStage(run.number, stage, unit, run.attempt))
+        run.units = {}
+        return commands
 
     def _progress(self, number: int) -> str:
         run = self._active.get(number)
@@ -240,55 +296,54 @@ class RunState:
         at = ", ".join(str(stage) for stage, phase in run.phases.items() if phase is _Phase.EXECUTING)
         return f"{done} of {len(run.phases)} stages were done" + (f"; executing: stage {at}" if at else "")
 
-    # -- stages that go and come
+    # -- units that go and come
 
-    def _lost(self, stage: int, reason: str) -> list[Command]:
-        if stage in self._restarting or stage in self._broken:
+    def _lost(self, unit: int, reason: str) -> list[Command]:
+        if unit in self._restarting or unit in self._broken:
             return []
-        self._restarting.add(stage)
+        self._restarting.add(unit)
+        stage = self._units.stage_of[unit]
         commands: list[Command] = []
         for run in [*self._active.values(), *self._queue.values()]:
-            lost = {name for name, holder in run.resident.items() if holder == stage}
+            lost = {name for name, holder in run.resident.items() if holder == unit}
             run.gone |= lost
             unread = any(not run.is_done(reader) for name in lost for reader in run.needs.feeds[name])
-            # a queued run has begun nothing: it just waits for the restart
-            hit = run.number in self._active and run.still_needs(stage)
-            if unread or (hit and not self._may_replay(run)):
+            # a queued run has begun nothing: it just waits for a unit
+            hit = run.units.get(stage) == unit and run.still_needs(stage)
+            if unread or (hit and (self.recovery != "replay" or run.attempt == MOST_REPLAYS)):
                 commands += self._end(run.number, reason, stage, "lost")
+            elif hit and run.gone:
+                error = f"{reason}; the run was fed a resident value that is lost too, so it can't be replayed"
+                commands += self._end(run.number, error, stage, "lost")
             elif hit:
-                run.n_replays += 1
-                run.replay.add(stage)
-                for other in (stage, *run.needs.descendants[stage]):
-                    if run.still_needs(other):
-                        run.phases[other] = _Phase.WAITING
-        return [*commands, Restart(stage)]
+                commands += self._call_off(run)
+                run.attempt += 1
+                run.phases = dict.fromkeys(run.phases, _Phase.WAITING)
+        return [*commands, Restart(unit), *self._resume()]
 
-    def _may_replay(self, run: _Run) -> bool:
-        return self.recovery == "replay" and run.n_replays < MOST_REPLAYS
-
-    def _restored(self, stage: int) -> list[Command]:
-        if stage not in self._restarting:
-            return []
-        self._restarting.remove(stage)
+    def _resume(self) -> list[Command]:
+        """Begin anew the runs that wait for it and whose stages all have a unit again."""
         commands: list[Command] = []
-        for run in list(self._active.values()):
-            if stage in run.replay:
-                run.replay.remove(stage)
-                again = [other for other in run.needs.ancestors[stage] if run.is_done(other)]
-                if any(not run.gone.isdisjoint(run.needs.reads[other]) for other in again):
-                    error = "a resident value that the run was fed is lost, so it can't be replayed"
-                    commands += self._end(run.number, error, stage, "lost")
-                    continue
-                run.phases.update(dict.fromkeys(again, _Phase.WAITING))
-            commands += self._execute(run)
+        for run in self._active.values():
+            if not run.units and self._take_units(run):
+                commands += self._execute(run)
         return commands
 
-    def _gave_up(self, stage: int, reason: str) -> list[Command]:
-        if stage in self._broken:
+    def _restored(self, unit: int) -> list[Command]:
+        if unit not in self._restarting:
             return []
-        self._restarting.discard(stage)
-        self._broken[stage] = reason
+        self._restarting.remove(unit)
+        return self._resume()
+
+    def _gave_up(self, unit: int, reason: str) -> list[Command]:
+        if unit in self._broken:
+            return []
+        self._restarting.discard(unit)
+        self._broken[unit] = reason
+        stage = self._units.stage_of[unit]
         commands: list[Command] = []
+        if self._broken_stage(stage) is None:
+            return self._resume()
         for run in [*self._active.values(), *self._queue.values()]:
             if run.still_needs(stage):
                 commands += self._end(run.number, reason, stage, "failed")
