@@ -131,7 +131,9 @@ class _Planner:
                 )
             self.notes.append(f"{text}: neighbours share one, and wait for each other")
         candidates = [c for order in device_orders(self.devices) for c in self._of(order, n_stages)]
-        candidates += [c for c in self._branches(n_stages) if c.n_stages == n_stages]
+        # stages share a device only where there are too few
+        apart = min(n_stages, n_devices)
+        candidates += [c for c in self._branches(n_stages) if c.n_stages == n_stages and c.n_devices >= apart]
         chosen = self._best(candidates)
         if self.replicas == 0:
             more = replication.bottleneck(self.evaluator, chosen, self.devices)

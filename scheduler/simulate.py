@@ -6,6 +6,7 @@ import heapq
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from distort.scheduler.device import INPROC, RAY_CALLS, SHARED_MEMORY, Link, format_nbytes, format_us
 from distort.scheduler.plan import CALLER, Plan
@@ -14,6 +15,10 @@ from distort.scheduler.units import Units
 
 #: by the transport that an edge names
 LINKS: Mapping[str, Link] = {link.transport: link for link in (RAY_CALLS, SHARED_MEMORY, INPROC)}
+
+
+#: moments that a grid shows
+MOST_ROWS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,11 @@ class Execution:
     device: str
     begin_us: float
     end_us: float
+
+    @property
+    def action(self) -> str:
+        """In the notation of pipelines: 2F0 is stage 2, forward, run 0."""
+        return f"{self.stage}F{self.run}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,45 @@ class Simulation:
             for device, part in self.busy.items()
         ]
         return "\n".join(lines)
+
+    def grid(self) -> str:
+        """When each device begins what: a row for each moment, a column for each device; ``|`` goes on, ``.`` waits."""
+        devices = list(self.peak_nbytes)
+        moments = sorted({_rounded(execution.begin_us) for execution in self.executions})
+        shown = moments[:MOST_ROWS]
+        rows = [["time", *devices]]
+        for moment in shown:
+            cells = dict.fromkeys(devices, ".")
+            for execution in self.executions:
+                if _rounded(execution.begin_us) == moment:
+                    cells[execution.device] = execution.action
+                elif execution.begin_us < moment < _rounded(execution.end_us):
+                    cells[execution.device] = "|"
+            rows.append([format_us(moment), *cells.values()])
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+        if len(moments) > len(shown):
+            lines.append(f"and {len(moments) - len(shown)} more moments")
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data of strings, numbers, lists and dicts."""
+        return {
+            "makespan_us": self.makespan_us,
+            "throughput_per_s": self.throughput_per_s,
+            "latencies_us": list(self.latencies_us),
+            "peak_nbytes": dict(self.peak_nbytes),
+            "busy": self.busy,
+            "actions": [
+                {"action": e.action, "device": e.device, "begin_us": e.begin_us, "end_us": e.end_us}
+                for e in self.executions
+            ],
+        }
+
+
+def _rounded(time_us: float) -> float:
+    """Moments that are the same but for rounding count as one."""
+    return round(time_us, 3)
 
 
 def simulate(
