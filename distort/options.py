@@ -31,6 +31,15 @@ def _seconds(text: str) -> bool:
         return False
 
 
+def _nbytes(text: str) -> bool:
+    from distort.scheduler.device import parse_nbytes
+
+    try:
+        return parse_nbytes(text) > 0
+    except ValueError:
+        return False
+
+
 def _any_text(text: str) -> bool:
     return True
 
@@ -47,7 +56,9 @@ def _one_of(*names: str) -> Callable[[str], bool]:
 DISTORT_KEYS: dict[str, tuple[Callable[[str], bool], str]] = {
     "address": (_any_text, "the address of a Ray cluster, or nothing for one of its own"),
     "stages": (_at_least_one, "a number of stages, at least 1"),
-    "replicas": (_one_of("1"), "1: each stage has one actor"),
+    "replicas": (lambda text: text == "auto" or _at_least_one(text), "a number of actors for each stage, or auto"),
+    "costs": (_one_of("auto", "measured", "estimated"), "auto, measured or estimated"),
+    "device_memory": (_nbytes, "bytes with a unit, as 512MB or 2GiB"),
     "max_in_flight": (_at_least_one, "a number of runs, at least 1"),
     "micro_batch": (_one_of("0"), "0: a run is not split"),
     "transport": (_one_of("auto", "shm", "object_store"), "auto, shm or object_store"),
@@ -58,7 +69,7 @@ DISTORT_KEYS: dict[str, tuple[Callable[[str], bool], str]] = {
     "strict_placement": (_one_of("0", "1"), "0 or 1"),
     "recovery": (_one_of("raise", "replay"), "raise or replay"),
     "timeout_s": (_seconds, "seconds, more than 0"),
-    "objective": (_one_of("latency", "throughput"), "latency or throughput"),
+    "objective": (_one_of("latency", "throughput", "memory"), "latency, throughput or memory"),
 }
 
 

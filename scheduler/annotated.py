@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from distort.graph.annotations import DEFAULT_NAME, Configuration, annotated
 from distort.graph.ir import Graph, Model
 from distort.graph.pipeline import Pipeline
-from distort.scheduler.device import RAY_CALLS, Device, Link
+from distort.scheduler.device import LINKS, Device, Network
 from distort.scheduler.errors import PlanError
 from distort.scheduler.plan import Plan
 from distort.scheduler.planner import plan_of_stages
@@ -56,14 +56,16 @@ def plan_annotated(
     dims: Mapping[str, int] | None = None,
     strict: bool = False,
     model_name: str = "",
-    measured: Mapping[int, float] | None = None,
-    link: Link = RAY_CALLS,
+    measured: Mapping[int, Mapping[int, float]] | None = None,
+    link: Network = LINKS,
     here: Device | None = None,
+    replicas: int | None = None,
 ) -> Plan:
     """The plan that a pipeline describes, on those of ``devices`` that it names.
 
-    Its stages are numbered anew without gaps. ``n_stages`` is what somebody asked for besides; None or 0: nothing.
-    Raises PlanError where that differs, where a device is not among ``devices``, or where a stage doesn't fit.
+    Its stages are numbered anew without gaps; a single one, on a CPU here, needs no actor. ``n_stages`` and
+    ``replicas`` are what somebody asked for besides; None or 0: nothing. Raises PlanError where that differs, where a
+    device is not among ``devices``, or where a stage doesn't fit.
     """
     numbers = pipeline.stages
     name = pipeline.configuration.name
@@ -77,6 +79,13 @@ def plan_annotated(
     if numbers != tuple(range(len(numbers))):
         notes.append(f"pipeline stages {', '.join(map(str, numbers))} are numbered from 0 here, without gaps")
     placed = _Placement(pipeline, devices, strict, notes).placed()
+    if replicas and any(len(copies) != replicas for copies in placed):
+        counts = ", ".join(str(len(copies)) for copies in placed)
+        raise PlanError(
+            f"{replicas} replicas are asked for, and device configuration '{name}' of the model has {counts} by stage. "
+            "Leave distort.replicas unset, or let the planner cut: distort.partition=auto."
+        )
+    alone = placed[0][0] if len(placed) == 1 and len(placed[0]) == 1 and not n_stages else None
     position = {number: i for i, number in enumerate(numbers)}
     return plan_of_stages(
         graph,
@@ -92,6 +101,7 @@ def plan_annotated(
         measured=measured,
         link=link,
         here=here,
+        in_process=alone is not None and alone.kind == "cpu" and alone.host == "",
     )
 
 
@@ -105,6 +115,7 @@ class _Placement:
         self._strict = strict
         self._notes = notes
         self._ids = device_ids(pipeline.configuration)
+        self._by_id = {device.id: device for device in devices}
 
     def placed(self) -> list[tuple[Device, ...]]:
         placed = []
@@ -134,10 +145,9 @@ class _Placement:
 
     def _device(self, position: int, number: int, index: int) -> Device:
         wanted = self._ids[index]
-        if wanted:
-            found = next((device for device in self._devices if device.id == wanted), None)
-        else:
-            found = self._devices[index] if index < len(self._devices) else None
+        found = self._by_id.get(wanted)
+        if not wanted and index < len(self._devices):
+            found = self._devices[index]
         if found is None:
             there = ", ".join(device.id for device in self._devices)
             what = wanted or f"the device at position {index}"

@@ -124,6 +124,9 @@ def test_another_number_of_stages_is_refused() -> None:
     with pytest.raises(PlanError, match=r"3 stages are asked for.*'two' of the model has 2 \(pipeline stages 0, 1\)"):
         planned(model, n_stages=3)
     assert len(planned(model, n_stages=2).stages) == 2
+    with pytest.raises(PlanError, match=r"2 replicas are asked for.*'two' of the model has 1, 1 by stage"):
+        planned(model, replicas=2)
+    assert len(planned(model, replicas=1).stages) == 2
 
 
 def test_a_stage_that_does_not_fit_its_device() -> None:
@@ -158,3 +161,13 @@ def test_a_plan_of_another_graph_is_refused() -> None:
     other = read(annotate("other (float[2] x) => (float[2] y) { [a] b = Sqrt(x) [c] y = Exp(b) }", {}))
     with pytest.raises(ValueError, match="the plan of chain cuts another graph than other"):
         plan.to_onnx(other)
+
+
+def test_one_stage_needs_no_actor_unless_it_is_asked_for() -> None:
+    stages, on = {"a": 0, "h": 0}, {"a": [0]}
+    model = read(annotate(CHAIN, stages, on=on, devices=("cpu:0",)))
+    assert planned(model).in_process
+    assert not planned(model, n_stages=1).in_process
+    elsewhere = (cpu(0, host="there"), cpu(1, host="there"))
+    assert not planned(model, devices=elsewhere).in_process
+    assert not planned(read(annotate(CHAIN, stages, devices=("cuda:0",)))).in_process
