@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from distort.graph import passes, reader
 from distort.graph.errors import ModelError
@@ -26,6 +28,7 @@ from distort.kernels.program import Cancellation, Paths, Program, StepObserver, 
 if TYPE_CHECKING:
     from distort.cluster.executor import Executor
     from distort.cluster.orders import StageReport
+    from distort.graph.pipeline import Pipeline
     from distort.graph.tensors import ExternalData
     from distort.parallel import Actors
     from distort.scheduler.device import Device
@@ -118,15 +121,16 @@ def _evaluate(node: Node, inputs: Sequence[Any]) -> tuple[Any, ...] | None:
         return None
 
 
-def cpu_devices(n_devices: int, threads: int) -> list[Device]:
+def cpu_devices(n_devices: int, threads: int, memory_nbytes: int | None = None) -> list[Device]:
     """This machine's CPU as ``n_devices`` devices of ``threads`` threads (0: its cores shared out).
 
-    They share the machine's memory, so each may use all of it; weights that several hold are mapped once.
+    They share the machine's memory, so without ``memory_nbytes`` each may use all of it; weights that several hold are
+    mapped once.
     """
     from distort.scheduler.device import cpu
 
     cores = len(os.sched_getaffinity(0))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = memory_nbytes or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     share = threads or max(1, cores // max(1, n_devices))
     return [cpu(i, threads=share, memory_nbytes=memory) for i in range(n_devices)]
 
@@ -142,34 +146,98 @@ def plan_model(
     strict: bool = False,
     model_name: str = "",
     typed: bool = False,
+    replicas: int | None = None,
+    device_nbytes: int | None = None,
+    costs: str = "auto",
+    feeds: Mapping[str, Any] | None = None,
+    in_process: bool = False,
+    pipeline: Pipeline | None = None,
 ) -> tuple[Plan, Graph]:
     """The cut of a model for ``n_actors`` (0: as many as pay). Starts nothing.
 
-    ``typed``: the types of its values were inferred before.
+    ``typed``: the types of its values were inferred before. ``replicas`` is what ``make_plan`` says, ``device_nbytes``
+    the memory of each actor, ``costs`` one of ``measured.MODES``, ``feeds`` what a measurement runs with.
+    ``in_process``: one stage, and no actor. ``pipeline``: what :func:`pin_annotations` found before the model was
+    optimized; its stages are the plan's. Raises PlanError where nothing fits, ValueError for ``devices_text``.
     """
+    from distort import measured
+    from distort.graph.pipeline import after_optimization
+    from distort.scheduler.annotated import n_cpus, plan_annotated
     from distort.scheduler.device import parse_devices
+    from distort.scheduler.errors import PlanError
     from distort.scheduler.planner import make_plan
 
     if not typed:
         infer(model)
+    if pipeline is not None:
+        pipeline = after_optimization(model.graph, pipeline, strict=strict)
     devices: Sequence[Device]
     here: Device | None
     if devices_text:
         devices, here = parse_devices(devices_text), None
+        choices: list[Sequence[Device]] = [devices]
     else:
-        devices = cpu_devices(n_actors or len(os.sched_getaffinity(0)), threads)
-        here = cpu_devices(1, threads)[0]
-    plan = make_plan(
-        model.graph,
-        devices,
-        n_stages=n_actors or None,
-        objective=objective,
-        dims=dict(dims or {}),
-        strict=strict,
-        model_name=model_name,
-        here=here,
-    )
-    return plan, model.graph
+        here = cpu_devices(1, threads, device_nbytes)[0]
+        counts = _device_counts(model.graph, n_actors, replicas, device_nbytes)
+        choices = [cpu_devices(count, threads, device_nbytes) for count in ([n_cpus(pipeline)] if pipeline else counts)]
+    cores = len(os.sched_getaffinity(0))
+    n_threads = {min(d.threads, cores) for d in (*choices[0], *([here] if here else [])) if d.kind == "cpu"}
+    known = measured.costs(model.graph, sorted(n_threads), _use_threads, mode=costs, dims=dims, feeds=feeds)
+    if strict and costs == "measured" and not known.node_us:
+        raise PlanError("; ".join(known.notes))
+    for position, devices in enumerate(choices):
+        try:
+            asked: dict[str, Any] = {
+                "n_stages": n_actors or None,
+                "objective": objective,
+                "dims": {**known.dims, **(dims or {})},
+                "strict": strict,
+                "model_name": model_name,
+                "here": here,
+                "measured": known.node_us,
+                "replicas": replicas,
+            }
+            if pipeline is not None:
+                plan = plan_annotated(model.graph, pipeline, devices, **asked)
+            else:
+                plan = make_plan(model.graph, devices, in_process=in_process, **asked)
+            break
+        except PlanError:
+            if position == len(choices) - 1:
+                raise
+    return replace(plan, notes=(*plan.notes, *known.notes)), model.graph
+
+
+#: actors that a budget of memory may call for
+_MOST_ACTORS = 64
+
+
+def _device_counts(graph: Graph, n_actors: int, replicas: int | None, device_nbytes: int | None) -> list[int]:
+    """How many actors to plan for: those asked for; else one a core, and more where memory calls for them."""
+    cores = len(os.sched_getaffinity(0))
+    if n_actors:
+        return [max(n_actors, cores) if replicas == 0 else n_actors * (replicas or 1)]
+    least = max(cores, replicas or 1)
+    if device_nbytes is None:
+        return [least]
+    weights = sum(value.nbytes for value in graph.initializers.values() if isinstance(value, np.ndarray))
+    first = min(_MOST_ACTORS, max(least, -(-weights // device_nbytes)))
+    return [
+        first,
+        *(count for count in (first + 2, 2 * first, 4 * first, _MOST_ACTORS) if first < count <= _MOST_ACTORS),
+    ]
+
+
+def pin_annotations(model: Model, partition: str, *, strict: bool = False) -> Pipeline | None:
+    """The pipeline that ``distort.partition`` asks the model's annotations for; None where the planner is to cut.
+
+    To be called before the model is optimized, so that passes keep its stages apart. Raises ModelError.
+    """
+    from distort.graph import pipeline
+
+    if partition.partition(":")[0] != pipeline.ANNOTATIONS:
+        return None
+    return pipeline.pin(model, partition, strict=strict)
 
 
 class Engine:
@@ -178,6 +246,11 @@ class Engine:
     def __init__(self, model: Model, config: EngineConfig) -> None:
         self.model = model
         self.config = config
+        self._pipeline: Pipeline | None = None
+        if config.parallel and model.graph.nodes:
+            keys = config.distort_keys
+            strict = keys.get("strict_placement", "0") == "1"
+            self._pipeline = pin_annotations(model, keys.get("partition", "auto"), strict=strict)
         self.changes = (
             optimize(model, config.level, config.disabled_optimizers, config.fold_nbytes)
             if config.level != "disable"
@@ -194,7 +267,7 @@ class Engine:
         _require_kernels(graph)
         if config.parallel and graph.nodes:
             self._plan = self._make_plan()
-            if len(self._plan.stages) > 1 or config.n_actors == 1:
+            if not self._plan.in_process:
                 from distort.parallel import Actors
 
                 self._actors = Actors(graph, self._plan, config.distort_keys, self._leave)
@@ -215,14 +288,23 @@ class Engine:
         if self._plan is None:
             self.infer_types()
             self._plan = plan_model(
-                self.model, 1, threads=self.config.intra_op_threads, model_name=self.config.model_name, typed=True
+                self.model,
+                1,
+                threads=self.config.intra_op_threads,
+                model_name=self.config.model_name,
+                typed=True,
+                in_process=True,
             )[0]
         return self._plan
 
     def _make_plan(self) -> Plan:
+        from distort.scheduler.device import parse_nbytes
+
         keys = self.config.distort_keys
         self.infer_types()
         n_stages = int(keys["stages"]) if "stages" in keys else self.config.n_actors
+        replicas = keys.get("replicas")
+        memory = keys.get("device_memory")
         plan, _ = plan_model(
             self.model,
             n_stages,
@@ -231,6 +313,10 @@ class Engine:
             strict=keys.get("strict_placement", "0") == "1",
             model_name=self.config.model_name,
             typed=True,
+            replicas=None if replicas is None else 0 if replicas == "auto" else int(replicas),
+            device_nbytes=None if memory is None else parse_nbytes(memory),
+            costs=keys.get("costs", "auto"),
+            pipeline=self._pipeline,
         )
         return plan
 

@@ -31,8 +31,21 @@ def _seconds(text: str) -> bool:
         return False
 
 
+def _nbytes(text: str) -> bool:
+    from distort.scheduler.device import parse_nbytes
+
+    try:
+        return parse_nbytes(text) > 0
+    except ValueError:
+        return False
+
+
 def _any_text(text: str) -> bool:
     return True
+
+
+def _partition(text: str) -> bool:
+    return text in ("auto", "annotations") or (text.startswith("annotations:") and text != "annotations:")
 
 
 def _one_of(*names: str) -> Callable[[str], bool]:
@@ -43,16 +56,21 @@ def _one_of(*names: str) -> Callable[[str], bool]:
 DISTORT_KEYS: dict[str, tuple[Callable[[str], bool], str]] = {
     "address": (_any_text, "the address of a Ray cluster, or nothing for one of its own"),
     "stages": (_at_least_one, "a number of stages, at least 1"),
-    "replicas": (_one_of("1"), "1: each stage has one actor"),
+    "replicas": (lambda text: text == "auto" or _at_least_one(text), "a number of actors for each stage, or auto"),
+    "costs": (_one_of("auto", "measured", "estimated"), "auto, measured or estimated"),
+    "device_memory": (_nbytes, "bytes with a unit, as 512MB or 2GiB"),
     "max_in_flight": (_at_least_one, "a number of runs, at least 1"),
     "micro_batch": (_one_of("0"), "0: a run is not split"),
     "transport": (_one_of("auto", "shm", "object_store"), "auto, shm or object_store"),
-    "partition": (_one_of("auto"), "auto: the planner cuts the graph"),
+    "partition": (
+        _partition,
+        "auto (the planner cuts the graph), annotations or annotations:NAME (the model's own device configuration)",
+    ),
     "strict_placement": (_one_of("0", "1"), "0 or 1"),
     "recovery": (_one_of("raise", "replay"), "raise or replay"),
     "start": (_one_of("overlap", "wait"), "overlap or wait"),
     "timeout_s": (_seconds, "seconds, more than 0"),
-    "objective": (_one_of("latency", "throughput"), "latency or throughput"),
+    "objective": (_one_of("latency", "throughput", "memory"), "latency, throughput or memory"),
 }
 
 

@@ -14,7 +14,7 @@ from itertools import combinations
 from math import inf
 
 from distort.scheduler.dag import Dag
-from distort.scheduler.device import Link
+from distort.scheduler.device import Device, Link, Network
 
 #: clusters from which on every pair is tried
 FEW = 20
@@ -44,12 +44,14 @@ class _Cluster:
 
 
 class BranchClusters:
-    """Clusterings of one graph; ``node_us[d][n]`` is node n's time on device d."""
+    """Clusterings of one graph; ``node_us[d][n]`` is node n's time on device d. ``links`` are between ``devices``."""
 
-    def __init__(self, dag: Dag, node_us: Sequence[Sequence[float]], link: Link) -> None:
+    def __init__(self, dag: Dag, node_us: Sequence[Sequence[float]], devices: Sequence[Device], links: Network) -> None:
         self._dag = dag
-        self._link = link
         self._n_devices = len(node_us)
+        #: by producer + 1 (0: the caller) and consumer
+        self._links = [[links.between(one, other) for other in devices] for one in (None, *devices)]
+        self._latency_us = max(link.latency_us for row in self._links for link in row)
         self._clusters: dict[int, _Cluster] = {}
         self._owner = [value.producer for value in dag.values]  # cluster that makes a value; -1: none
         for node in range(dag.n_nodes):
@@ -102,7 +104,7 @@ class BranchClusters:
 
     def _merge_obvious(self) -> None:
         """What is no branch, and branches that take less time than a transfer: into their only neighbour."""
-        small_us = self._link.latency_us
+        small_us = self._latency_us
         changed = True
         while changed:
             changed = False
@@ -172,13 +174,14 @@ class BranchClusters:
         order = _topological(before, after)
         if len(order) < len(names):
             return []
-        receive_us = {c: self._receive_us(clusters[c]) if len(names) > 1 else 0.0 for c in names}
+        # before devices are chosen, a transfer takes what the slowest link does
         height: dict[int, float] = {}
         for c in reversed(order):
             longest = max((height[other] for other in after[c]), default=0.0)
-            height[c] = min(clusters[c].cost_us) + receive_us[c] + longest
+            height[c] = min(clusters[c].cost_us) + (self._latency_us if before[c] else 0.0) + longest
         free = [0.0] * self._n_devices
         ended: dict[int, float] = {}
+        placed: dict[int, int] = {}
         waiting = {c: len(before[c]) for c in names}
         ready = [c for c in order if not waiting[c]]
         schedule = []
@@ -186,17 +189,37 @@ class BranchClusters:
             c = max(ready, key=lambda c: (height[c], -c))
             ready.remove(c)
             arrived = max((ended[producer] for producer in before[c]), default=0.0)
+            received = self._received(clusters[c], number, placed)
             options = (
-                (max(arrived, free[d]) + receive_us[c] + clusters[c].cost_us[d], d) for d in range(self._n_devices)
+                (max(arrived, free[d]) + self._receive_us(received, d) + clusters[c].cost_us[d], d)
+                for d in range(self._n_devices)
             )
             end, device = min(options)
             schedule.append((max(arrived, free[device]), c, device, end))
             ended[c] = free[device] = end
+            placed[c] = device
             for reader in after[c]:
                 waiting[reader] -= 1
                 if not waiting[reader]:
                     ready.append(reader)
         return schedule
+
+    def _received(self, cluster: _Cluster, number: dict[int, int], placed: dict[int, int]) -> list[tuple[int, int]]:
+        """Bytes that come to a cluster, by the device that they come from (-1: the caller's process)."""
+        nbytes: dict[int, int] = {}
+        for v in cluster.received:
+            owner = self._owner[v]
+            device = placed[number[owner]] if owner >= 0 else -1
+            nbytes[device] = nbytes.get(device, 0) + self._dag.values[v].size
+        return list(nbytes.items())
+
+    def _receive_us(self, received: Sequence[tuple[int, int]], device: int) -> float:
+        """One message a link, with all that comes by it."""
+        nbytes: dict[Link, int] = {}
+        for source, size in received:
+            link = self._links[source + 1][device]
+            nbytes[link] = nbytes.get(link, 0) + size
+        return sum(link.transfer_us(size) for link, size in nbytes.items())
 
     def _scheduled(self) -> Clustering:
         # by start; the sort is stable, and what is scheduled later depends on nothing scheduled after it
@@ -206,11 +229,6 @@ class BranchClusters:
             for node in self._clusters[c].nodes:
                 stage_of[node] = stage
         return Clustering(tuple(stage_of), tuple(device for _, _, device, _ in schedule))
-
-    def _receive_us(self, cluster: _Cluster) -> float:
-        if not cluster.received:
-            return 0.0
-        return self._link.transfer_us(sum(self._dag.values[v].size for v in cluster.received))
 
 
 def _another_way(after: dict[int, set[int]], start: int, goal: int) -> bool:

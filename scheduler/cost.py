@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -49,16 +49,21 @@ def weight_nbytes(value: Initializer) -> int:
 class CostModel:
     """Costs of a graph's nodes and bytes of its values, with symbolic dimensions set by ``dims``.
 
-    A dimension that is unknown counts as 1, and its value is listed in ``unknown_values``. ``measured`` (µs by node
-    index) wins over any estimate.
+    A dimension that is unknown counts as 1, and its value is listed in ``unknown_values``. ``measured`` is µs by node
+    index, by the number of threads of a CPU that it was measured with; it wins over any estimate. Other numbers of
+    threads are scaled from it as the estimates of both are.
     """
 
     def __init__(
-        self, graph: Graph, dims: Mapping[str, int] | None = None, measured: Mapping[int, float] | None = None
+        self,
+        graph: Graph,
+        dims: Mapping[str, int] | None = None,
+        measured: Mapping[int, Mapping[int, float]] | None = None,
     ) -> None:
         self.graph = graph
         self.dims = dict(dims or {})
-        self.measured = dict(measured or {})
+        self.measured = {threads: dict(times) for threads, times in (measured or {}).items() if times}
+        self._costs: dict[tuple[object, ...], list[float]] = {}
         self._unknown: dict[str, None] = {}
         self._shapes: dict[str, Shape | None] = {}
 
@@ -74,12 +79,41 @@ class CostModel:
 
     def node_cost_us(self, node: int, device: Device) -> float:
         """Of the node at index ``node``: the slower of arithmetic and memory, and the overhead of starting it."""
-        known = self.measured.get(node)
-        if known is not None:
-            return known
+        if device.kind == "cpu" and self.measured:
+            at_most = [threads for threads in self.measured if threads <= device.threads]
+            threads = max(at_most) if at_most else min(self.measured)
+            known = self.measured[threads].get(node)
+            if known is not None and threads == device.threads:
+                return known
+            if known is not None:
+                like = replace(device, threads=threads, gflops=device.gflops * threads / device.threads)
+                return known * self._estimate_us(node, device) / self._estimate_us(node, like)
+        return self._estimate_us(node, device)
+
+    def _estimate_us(self, node: int, device: Device) -> float:
         work = self.work[node]
         busy_us = max(work.flops / (device.gflops * 1e3), work.nbytes / (device.gbytes_per_s * 1e3))
         return busy_us + work.kernels * NODE_OVERHEAD_US[device.kind]
+
+    def node_costs_us(self, device: Device) -> list[float]:
+        """Of all nodes, in the graph's order."""
+        key = (device.kind, device.threads, device.gflops, device.gbytes_per_s)
+        if key not in self._costs:
+            self._costs[key] = [self.node_cost_us(node, device) for node in range(len(self.graph.nodes))]
+        return self._costs[key]
+
+    def basis(self, device: Device) -> str:
+        """What the costs of a device rest on, for people."""
+        if device.kind != "cpu" or not self.measured:
+            return "estimated from operators and shapes"
+        threads = ", ".join(map(str, sorted(self.measured)))
+        known = max(len(times) for times in self.measured.values())
+        text = f"measured on this machine with {threads} thread{'' if threads == '1' else 's'}"
+        if device.threads not in self.measured:
+            text += f", and scaled to {device.threads}"
+        if known < len(self.graph.nodes):
+            text += f" ({len(self.graph.nodes) - known} nodes estimated)"
+        return text
 
     def value_nbytes(self, name: str) -> int | None:
         """Bytes of a value; None where its type or rank isn't known. Symbols nobody set count as 1."""

@@ -5,9 +5,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from distort.graph.ir import Graph
 from distort.scheduler.cost import CostModel, weight_nbytes
+
+if TYPE_CHECKING:
+    from distort.scheduler.intervals import Line
 
 Order = tuple[int, ...]
 
@@ -66,9 +71,16 @@ class Dag:
                 for consumer in value.consumers:
                     self.successors[value.producer].append(consumer)
                     self.predecessors[consumer].append(value.producer)
+        #: orders of the nodes that were laid out (intervals.py)
+        self.lines: dict[Order, Line] = {}
         for neighbours in (self.predecessors, self.successors):
             for i, nodes in enumerate(neighbours):
                 neighbours[i] = sorted(set(nodes))
+
+    @cached_property
+    def orders(self) -> dict[str, Order]:
+        """Topological orders in which cuts may be cheap, by name."""
+        return orders(self)
 
     def check_order(self) -> None:
         """Raises ValueError where a node reads what a later one makes."""

@@ -14,7 +14,9 @@ CUDA_GFLOPS = 10_000.0
 CUDA_GBYTES_PER_S = 750.0
 
 _NBYTES_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_ENTRY = re.compile(r"(?:(\d+)\s*[x×])?\s*([a-z]+)((?:\s*:\s*[0-9.]+\s*[A-Za-z]*)*)", re.IGNORECASE)
+_ENTRY = re.compile(
+    r"(?:(\d+)\s*[x×])?\s*([a-z]+)((?:\s*:\s*[0-9.]+\s*[A-Za-z]*)*)\s*(?:@\s*([\w.-]+))?", re.IGNORECASE
+)
 _FIELD = re.compile(r"([0-9.]+)\s*([A-Za-z]*)")
 
 
@@ -29,6 +31,7 @@ class Device:
     memory_nbytes: int | None  # None: not limited
     gflops: float  # of the whole device, all threads
     gbytes_per_s: float  # to and from its memory
+    host: str = ""  # "": the caller's
 
     def __post_init__(self) -> None:
         if self.kind not in ("cpu", "cuda"):
@@ -39,7 +42,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What it costs to bring values to a stage: a delay for each call, then bytes at a rate."""
+    """What it costs to bring values to a stage: a delay for each message, then bytes at a rate."""
 
     latency_us: float
     gbytes_per_s: float
@@ -48,29 +51,61 @@ class Link:
     def transfer_us(self, nbytes: float) -> float:
         return self.latency_us + nbytes / (self.gbytes_per_s * 1e3)
 
+    def between(self, producer: Device | None, consumer: Device | None) -> Link:
+        """Itself: a link that is the only one there is."""
+        return self
 
-#: Estimates from runs on one shared host: a call of a Ray actor with references as arguments; slots in shared memory.
-RAY_CALLS = Link(latency_us=1000.0, gbytes_per_s=1.0, transport="object_store")
-SHARED_MEMORY = Link(latency_us=50.0, gbytes_per_s=4.0, transport="shm")
+
+#: a pointer: within one device, and within the caller's process
+INPROC = Link(latency_us=0.0, gbytes_per_s=float("inf"), transport="inproc")
+#: Measured on one shared host with Ray 2.60 and a prototype of the slots (docs/design): 1.1 to 1.5 ms for one actor and
+#: back, 2.3 ms for two in a row, 2 ms for a megabyte at each hop; 17 to 35 µs and 90 µs for the same in shared memory.
+RAY_CALLS = Link(latency_us=800.0, gbytes_per_s=0.6, transport="object_store")
+SHARED_MEMORY = Link(latency_us=40.0, gbytes_per_s=6.0, transport="shm")
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Which link a value takes, by the devices (None: the caller) at its ends."""
+
+    same_host: Link = SHARED_MEMORY
+    across_hosts: Link = RAY_CALLS
+
+    def between(self, producer: Device | None, consumer: Device | None) -> Link:
+        """Of a value's producer and its consumer. One device passes pointers to itself."""
+        if producer is not None and consumer is not None and producer.id == consumer.id:
+            return INPROC
+        hosts = ["" if device is None else device.host for device in (producer, consumer)]
+        return self.same_host if hosts[0] == hosts[1] else self.across_hosts
+
+
+#: anything with ``between``: a plan's links, or one link for all
+Network = Link | Links
+LINKS = Links()
 
 
 def cpu(
-    index: int = 0, threads: int = 1, memory_nbytes: int | None = None, gflops_per_thread: float = CPU_GFLOPS_PER_THREAD
+    index: int = 0,
+    threads: int = 1,
+    memory_nbytes: int | None = None,
+    gflops_per_thread: float = CPU_GFLOPS_PER_THREAD,
+    host: str = "",
 ) -> Device:
     """A CPU share of ``threads`` threads."""
-    return Device(f"cpu:{index}", "cpu", index, threads, memory_nbytes, gflops_per_thread * threads, CPU_GBYTES_PER_S)
+    gflops = gflops_per_thread * threads
+    return Device(f"cpu:{index}", "cpu", index, threads, memory_nbytes, gflops, CPU_GBYTES_PER_S, host)
 
 
-def cuda(index: int = 0, memory_nbytes: int | None = None) -> Device:
+def cuda(index: int = 0, memory_nbytes: int | None = None, host: str = "") -> Device:
     """A GPU."""
-    return Device(f"cuda:{index}", "cuda", index, 1, memory_nbytes, CUDA_GFLOPS, CUDA_GBYTES_PER_S)
+    return Device(f"cuda:{index}", "cuda", index, 1, memory_nbytes, CUDA_GFLOPS, CUDA_GBYTES_PER_S, host)
 
 
 def parse_devices(text: str) -> tuple[Device, ...]:
-    """Devices from ``COUNTxKIND:FIELDS,…``: ``2xcpu:4,1xcuda:80GB`` is two CPU shares of four threads and one GPU.
+    """Devices from ``COUNTxKIND:FIELDS@HOST,…``: ``2xcpu:4,1xcuda:80GB`` is two CPU shares of four threads and one GPU.
 
-    A bare number is threads, a number with a unit is memory; both may be given (``cpu:4:16GB``). Raises ValueError
-    with the part that can't be read.
+    A bare number is threads, a number with a unit is memory; both may be given (``cpu:4:16GB``). Without ``@HOST`` a
+    device is on the caller's host. Raises ValueError with the part that can't be read.
     """
     devices: list[Device] = []
     counts = {"cpu": 0, "cuda": 0}
@@ -78,7 +113,9 @@ def parse_devices(text: str) -> tuple[Device, ...]:
         match = _ENTRY.fullmatch(part)
         kind = match.group(2).lower() if match else ""
         if match is None or kind not in counts:
-            raise ValueError(f"devices {text!r}: can't read {part!r}; write for example 2xcpu:4 or 1xcuda:80GB")
+            raise ValueError(
+                f"devices {text!r}: can't read {part!r}; write for example 2xcpu:4, 1xcuda:80GB or cpu:4@host"
+            )
         threads, memory_nbytes = _fields(match.group(3), part, text)
         if kind == "cuda" and threads is not None:
             raise ValueError(f"devices {text!r}: {part!r} gives a GPU threads; memory needs a unit, as 80GB")
@@ -87,25 +124,34 @@ def parse_devices(text: str) -> tuple[Device, ...]:
         for _ in range(int(match.group(1) or 1)):
             index = counts[kind]
             counts[kind] += 1
-            devices.append(cpu(index, threads or 1, memory_nbytes) if kind == "cpu" else cuda(index, memory_nbytes))
+            host = match.group(4) or ""
+            if kind == "cpu":
+                devices.append(cpu(index, threads or 1, memory_nbytes, host=host))
+            else:
+                devices.append(cuda(index, memory_nbytes, host))
     if not devices:
         raise ValueError(f"devices {text!r}: no device is named")
     return tuple(devices)
+
+
+def parse_nbytes(text: str) -> int:
+    """Bytes from a number with a unit (B, KB, MB, GB: powers of ten; KiB, MiB, GiB: of two). Raises ValueError."""
+    match = _FIELD.fullmatch(text.strip())
+    unit = match.group(2).upper() if match else "?"
+    if match is None or unit not in _NBYTES_UNITS:
+        raise ValueError(f"can't read {text!r} as bytes; write for example 512MB or 2GiB")
+    return int(float(match.group(1)) * _NBYTES_UNITS[unit])
 
 
 def _fields(text: str, part: str, whole: str) -> tuple[int | None, int | None]:
     threads: int | None = None
     memory_nbytes: int | None = None
     for field in (item.strip() for item in text.split(":")[1:]):
-        match = _FIELD.fullmatch(field)
-        unit = match.group(2).upper() if match else "?"
         try:
-            if match is None or unit not in _NBYTES_UNITS:
-                raise ValueError(field)
-            if unit:
-                memory_nbytes = int(float(match.group(1)) * _NBYTES_UNITS[unit])
+            if field.isdecimal():
+                threads = int(field)
             else:
-                threads = int(match.group(1))
+                memory_nbytes = parse_nbytes(field)
         except ValueError:
             raise ValueError(f"devices {whole!r}: can't read {field!r} of {part!r} (threads, or memory)") from None
     return threads, memory_nbytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from distort.scheduler.dag import Dag
 from distort.scheduler.device import Device, format_nbytes
 from distort.scheduler.errors import PlanError
 from distort.scheduler.partition import StageLoad
@@ -31,7 +32,17 @@ def distinct(devices: Sequence[Device]) -> list[Device]:
 
 
 def _likeness(device: Device) -> tuple[object, ...]:
-    return (device.kind, device.threads, device.memory_nbytes, device.gflops, device.gbytes_per_s)
+    return (device.kind, device.threads, device.memory_nbytes, device.gflops, device.gbytes_per_s, device.host)
+
+
+def alike(one: Device, other: Device) -> bool:
+    """Whether two devices take as long for the same work, so that they can take turns at a stage."""
+    return (one.kind, one.threads, one.gflops, one.gbytes_per_s) == (
+        other.kind,
+        other.threads,
+        other.gflops,
+        other.gbytes_per_s,
+    )
 
 
 def shares(placed: Sequence[Device]) -> dict[str, list[int]]:
@@ -42,39 +53,92 @@ def shares(placed: Sequence[Device]) -> dict[str, list[int]]:
     return stages
 
 
-def device_peak_nbytes(loads: Sequence[StageLoad], placed: Sequence[Device]) -> dict[str, int]:
+def device_peak_nbytes(
+    loads: Sequence[StageLoad], placed: Sequence[Device], replicas: Sequence[Sequence[Device]] = ()
+) -> dict[str, int]:
     """Bytes that each device holds at most: the weights of all its stages, and all of their activations at once."""
-    return {device: sum(loads[stage].peak_nbytes for stage in stages) for device, stages in shares(placed).items()}
+    held = {device: sum(loads[stage].peak_nbytes for stage in stages) for device, stages in shares(placed).items()}
+    for load, others in zip(loads, replicas, strict=False):
+        held.update({device.id: load.peak_nbytes for device in others})
+    return held
 
 
-def overflow_nbytes(loads: Sequence[StageLoad], placed: Sequence[Device]) -> int:
+def overflow_nbytes(
+    loads: Sequence[StageLoad], placed: Sequence[Device], replicas: Sequence[Sequence[Device]] = ()
+) -> int:
     """By how many bytes the fullest device goes over its memory; 0 where everything fits."""
-    limits = {device.id: device.memory_nbytes for device in placed}
+    limits = {device.id: device.memory_nbytes for devices in (placed, *replicas) for device in devices}
     over = [0]
-    for device, nbytes in device_peak_nbytes(loads, placed).items():
+    for device, nbytes in device_peak_nbytes(loads, placed, replicas).items():
         limit = limits[device]
         if limit is not None:
             over.append(nbytes - limit)
     return max(over)
 
 
-def check_memory(loads: Sequence[StageLoad], placed: Sequence[Device]) -> None:
-    """Raises PlanError where stages need more memory than their device has: names the largest of them."""
-    held = device_peak_nbytes(loads, placed)
-    for device_id, stages in shares(placed).items():
-        device = placed[stages[0]]
-        limit = device.memory_nbytes
-        if limit is None or held[device_id] <= limit:
-            continue
-        largest = max(stages, key=lambda stage: loads[stage].peak_nbytes)
-        load = loads[largest]
-        shared = ""
-        if len(stages) > 1:
-            together = ", ".join(f"stage{stage}" for stage in stages)
-            shared = f" {together} share the device and want {format_nbytes(held[device_id])} together."
-        raise PlanError(
-            f"stage{largest} wants {load.peak_nbytes} bytes ({format_nbytes(load.weights_nbytes)} of weights, "
-            f"{format_nbytes(load.activations_nbytes)} of activations), and {device_id} has {limit} bytes "
-            f"({format_nbytes(limit)}).{shared} Give the plan more devices or more stages, a device with more memory, "
-            "or smaller inputs."
+def check_memory(
+    dag: Dag,
+    loads: Sequence[StageLoad],
+    placed: Sequence[Device],
+    devices: Sequence[Device],
+    replicas: Sequence[Sequence[Device]] = (),
+) -> None:
+    """Raises PlanError where stages need more memory than their device has: names what is too large, and for what.
+
+    ``devices`` are all that there are.
+    """
+    held = device_peak_nbytes(loads, placed, replicas)
+    too_full = [
+        (device, stage)
+        for stage in range(len(placed))
+        for device in (placed[stage], *(replicas[stage] if replicas else ()))
+        if device.memory_nbytes is not None and held[device.id] > device.memory_nbytes
+    ]
+    if not too_full:
+        return
+    device, _ = too_full[0]
+    stages = shares(placed).get(device.id) or [too_full[0][1]]
+    largest = max(stages, key=lambda stage: loads[stage].peak_nbytes)
+    load = loads[largest]
+    shared = ""
+    if len(stages) > 1:
+        together = ", ".join(f"stage{stage}" for stage in stages)
+        shared = f" {together} share the device and want {format_nbytes(held[device.id])} together."
+    raise PlanError(
+        f"stage{largest} wants {load.peak_nbytes} bytes ({format_nbytes(load.weights_nbytes)} of weights, "
+        f"{format_nbytes(load.activations_nbytes)} of activations), and {device.id} has {device.memory_nbytes} bytes "
+        f"({format_nbytes(device.memory_nbytes)}).{shared} {_missing(dag, devices)}"
+    )
+
+
+def _missing(dag: Dag, devices: Sequence[Device]) -> str:
+    """What no cut could help, and the remedy."""
+    limits = [device.memory_nbytes for device in devices if device.memory_nbytes is not None]
+    if len(limits) < len(devices):
+        return "Give the plan more stages, so that each holds less, or smaller inputs."
+    largest_nbytes = max(limits)
+    wants, node = max((_node_nbytes(dag, node), -node) for node in range(dag.n_nodes))
+    node = -node
+    if wants > largest_nbytes:
+        label = dag.graph.nodes[node].label()
+        touched = {v: dag.values[v] for v in (*dag.reads[node], *dag.makes[node])}
+        value = max(touched.values(), key=lambda value: value.size)
+        what = "weight" if value.weight else "value"
+        held = f"the {what} {value.name!r} is {format_nbytes(value.size)}"
+        remedy = "more memory" if value.weight else "more memory, or smaller inputs"
+        return (
+            f"Node {label!r} alone wants {wants} bytes, of which {held}, and the largest device has "
+            f"{format_nbytes(largest_nbytes)}: no cut helps. Give the plan a device with {remedy}."
         )
+    weights = sum(value.size for value in dag.values if value.weight and value.consumers)
+    if weights > sum(limits):
+        return (
+            f"The model's weights are {format_nbytes(weights)}, and the {len(devices)} devices have "
+            f"{format_nbytes(sum(limits))} together. Give the plan more devices, or devices with more memory."
+        )
+    return "Give the plan more devices or more stages, a device with more memory, or smaller inputs."
+
+
+def _node_nbytes(dag: Dag, node: int) -> int:
+    """What a node must have in memory at once: its weights, what it reads and what it makes."""
+    return sum(dag.values[v].size for v in {*dag.reads[node], *dag.makes[node]})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from distort.scheduler.device import Device, format_nbytes, format_us
 
 if TYPE_CHECKING:
-    from distort.graph.ir import Graph
+    from distort.graph.ir import Graph, Model
 
 #: letters of a name in a table
 _NAME_WIDTH = 41
@@ -34,11 +34,11 @@ class Stage:
     cost_us: float  # its nodes, without what it waits for
     weights_nbytes: int
     activations_nbytes: int | None  # at their peak; None: the size of some value isn't known
-    replicas: tuple[Device, ...] = ()  # further devices that run the same stage
+    replicas: tuple[Device, ...] = ()  # further devices that run the same stage, as fast as the first
 
     @property
     def devices(self) -> tuple[Device, ...]:
-        """Where the stage can run: its device, then its replicas."""
+        """All that run it, each a run of its own."""
         return (self.device, *self.replicas)
 
     @property
@@ -71,7 +71,7 @@ class Prediction:
     """Estimates for the plan; ``single_latency_us`` is all nodes as one stage in the caller's process."""
 
     latency_us: float
-    bottleneck_us: float  # the busiest device for one run, transfers into its stages included
+    bottleneck_us: float  # between two runs' ends: the busiest device, transfers into its stages included
     throughput_per_s: float
     single_latency_us: float
 
@@ -87,11 +87,14 @@ class Plan:
     notes: tuple[str, ...]  # decisions, fallbacks, what isn't known
     predicted: Prediction
     strict: bool = False
+    in_process: bool = False  # one stage, in the caller's process: it needs no actor
 
     def __post_init__(self) -> None:
         for position, stage in enumerate(self.stages):
             if stage.index != position:
                 raise ValueError(f"{stage.id} has the index {stage.index} at position {position}")
+        if self.in_process and (len(self.stages) > 1 or any(stage.replicas for stage in self.stages)):
+            raise ValueError("only one stage without replicas runs in the caller's process")
         for edge in self.edges:
             if edge.between_stages and edge.producer >= edge.consumer:
                 raise ValueError(f"{edge.value!r} goes back from stage {edge.producer} to stage {edge.consumer}")
@@ -120,7 +123,7 @@ class Plan:
             [
                 (
                     stage.id,
-                    device_text(stage.device),
+                    devices_text(stage),
                     str(stage.n_nodes),
                     format_us(stage.cost_us),
                     format_nbytes(stage.weights_nbytes),
@@ -150,12 +153,12 @@ class Plan:
 
     def explain(self) -> str:
         """Why the plan is as it is: what it is predicted to cost and gain, its decisions, what isn't known."""
-        lines = [self._headline(), "", "Predicted (estimates, not measurements):"]
+        lines = [self._headline(), "", "Predicted:"]
         lines += [f"  {line}" for line in self._prediction_lines()]
         if self.stages:
             lines += ["", "Stages:"]
             lines += [
-                f"  {s.id} on {device_text(s.device)}: {_count(s.n_nodes, 'node')}, {span(s.node_names)}; "
+                f"  {s.id} on {devices_text(s)}: {_count(s.n_nodes, 'node')}, {span(s.node_names)}; "
                 f"{format_us(s.cost_us)}, weights {format_nbytes(s.weights_nbytes)}, "
                 f"activations {format_nbytes(s.activations_nbytes)}"
                 for s in self.stages
@@ -187,15 +190,9 @@ class Plan:
             "model_name": self.model_name,
             "objective": self.objective,
             "strict": self.strict,
+            "in_process": self.in_process,
             "predicted": {name: getattr(self.predicted, name) for name in Prediction.__slots__},
-            "stages": [
-                {
-                    **{name: _plain(getattr(stage, name)) for name in Stage.__slots__ if name not in _DEVICES},
-                    "device": _device_dict(stage.device),
-                    "replicas": [_device_dict(device) for device in stage.replicas],
-                }
-                for stage in self.stages
-            ],
+            "stages": [{name: _plain(getattr(stage, name)) for name in Stage.__slots__} for stage in self.stages],
             "edges": [{name: getattr(edge, name) for name in Edge.__slots__} for edge in self.edges],
             "notes": list(self.notes),
         }
@@ -209,24 +206,42 @@ class Plan:
 
         return render(self, graph)
 
+    def to_onnx(self, model: Model | Any, *, configuration: str = "distort") -> Any:
+        """The plan inside its model: a ModelProto with the stages and devices as IR 11's annotations.
+
+        ``model`` is the optimized model that the plan was made of, ours or a ModelProto. ``configuration`` names the
+        device configuration; one that the model has of that name is replaced. The IR version becomes 11 where it is
+        less. Raises ValueError for a model that the plan is not of.
+        """
+        from distort.graph import reader, writer
+        from distort.graph.ir import Model
+        from distort.scheduler.annotated import annotated_model
+
+        ours = model if isinstance(model, Model) else reader.read_model(model)
+        return writer.to_proto(annotated_model(self, ours, configuration))
+
     def end_name(self, stage: int) -> str:
         """How an end of an edge is called."""
         return "caller" if stage == CALLER else self.stages[stage].id
 
     def _headline(self) -> str:
         nodes = _count(sum(stage.n_nodes for stage in self.stages), "node")
-        return f"{self.model_name or 'model'}: {_count(len(self.stages), 'stage')} of {nodes}, for {self.objective}"
+        stages = _count(len(self.stages), "stage")
+        n_devices = len({device.id for stage in self.stages for device in stage.devices})
+        if any(stage.replicas for stage in self.stages):
+            stages += f" on {_count(n_devices, 'device')}"
+        return f"{self.model_name or 'model'}: {stages} of {nodes}, for {self.objective}"
 
     def _prediction_lines(self) -> list[str]:
         p = self.predicted
         lines = [f"one run takes {format_us(p.latency_us)}"]
-        if len(self.stages) > 1 and p.latency_us > 0:
+        several = len(self.stages) > 1 or any(stage.replicas for stage in self.stages)
+        if several and p.latency_us > 0:
             lines[0] += f"; as one stage in this process {format_us(p.single_latency_us)}"
             lines[0] += f" ({p.single_latency_us / p.latency_us:.2f} times as fast)"
         if p.bottleneck_us > 0:
-            line = f"{p.throughput_per_s:.4g} runs/s with the stages kept full; the busiest device works "
-            line += f"{format_us(p.bottleneck_us)} a run"
-            if len(self.stages) > 1:
+            line = f"{p.throughput_per_s:.4g} runs/s with the stages kept full: one every {format_us(p.bottleneck_us)}"
+            if several:
                 line += f" ({p.single_latency_us / p.bottleneck_us:.2f} times one stage's throughput)"
             lines.append(line)
         return lines
@@ -236,16 +251,10 @@ class Plan:
         return f"{'at least ' if unknown else ''}{format_nbytes(self.crossing_nbytes)}"
 
 
-#: fields of a stage that are no plain data
-_DEVICES = ("device", "replicas")
-
-
-def _device_dict(device: Device) -> dict[str, Any]:
-    return {name: getattr(device, name) for name in Device.__slots__}
-
-
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, Device):
+        return {name: getattr(value, name) for name in Device.__slots__}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _count(number: int, noun: str) -> str:
@@ -253,8 +262,15 @@ def _count(number: int, noun: str) -> str:
 
 
 def device_text(device: Device) -> str:
-    """A device for people: a CPU share with its threads."""
-    return f"{device.id} ({_count(device.threads, 'thread')})" if device.kind == "cpu" else device.id
+    """A device for people: with its host where that isn't the caller's, a CPU share with its threads."""
+    name = f"{device.id}@{device.host}" if device.host else device.id
+    return f"{name} ({_count(device.threads, 'thread')})" if device.kind == "cpu" else name
+
+
+def devices_text(stage: Stage) -> str:
+    """The devices of a stage for people: the first, and its replicas."""
+    more = ", ".join(f"{device.id}@{device.host}" if device.host else device.id for device in stage.replicas)
+    return f"{device_text(stage.device)}, replicas on {more}" if more else device_text(stage.device)
 
 
 def span(names: Sequence[str]) -> str:

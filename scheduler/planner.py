@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from distort.graph.ir import Graph
+from distort.scheduler import replication
 from distort.scheduler.branches import BranchClusters
+from distort.scheduler.candidate import Candidate, Evaluator
 from distort.scheduler.cost import CostModel
-from distort.scheduler.dag import Dag
-from distort.scheduler.device import RAY_CALLS, Device, Link, format_nbytes, format_us
+from distort.scheduler.device import INPROC, LINKS, Device, Network, format_nbytes, format_us
 from distort.scheduler.errors import PlanError
-from distort.scheduler.partition import Partition, Partitioner
-from distort.scheduler.placement import (
-    check_memory,
-    device_orders,
-    device_peak_nbytes,
-    distinct,
-    overflow_nbytes,
-    shares,
-)
+from distort.scheduler.partition import LARGE
+from distort.scheduler.placement import check_memory, device_orders, distinct
 from distort.scheduler.plan import Plan, Prediction
 from distort.scheduler.stages import cut_notes, gap_notes, make_edges, make_stages
 
 OBJECTIVES = ("latency", "throughput", "memory")
-#: more stages than this are made only where somebody asks for them
+#: more stages than this are made only where somebody asks for them, or memory does
 MOST_STAGES = 16
 #: stages that the planner chooses itself must be predicted to take less than this part of one stage's time
 WORTH = 0.9
@@ -43,18 +37,22 @@ def make_plan(
     dims: Mapping[str, int] | None = None,
     strict: bool = False,
     model_name: str = "",
-    measured: Mapping[int, float] | None = None,
-    link: Link = RAY_CALLS,
+    measured: Mapping[int, Mapping[int, float]] | None = None,
+    link: Network = LINKS,
     here: Device | None = None,
+    replicas: int | None = None,
+    in_process: bool = False,
 ) -> Plan:
     """The plan of a graph for ``devices``, in their order of preference.
 
     ``here`` is what one stage in the caller's process has: all of the machine's threads, where ``devices`` share them
     out. Without it, that is the best of ``devices``.
 
-    ``n_stages`` None or 0: the planner decides; a number is obeyed while the graph has that many nodes. ``dims``
-    gives symbolic dimensions their sizes, ``measured`` nodes their µs. ``strict`` refuses what would otherwise be a
-    note: fewer stages than asked for, or several on one device.
+    ``n_stages`` None or 0: the planner decides; a number is obeyed while the graph has that many nodes. ``in_process``:
+    one stage is asked for, and not on an actor. ``replicas`` is the number of devices for every stage; 0: as many as
+    pay; None: the same where throughput is asked for and the number of stages isn't, else 1. ``dims`` gives symbolic
+    dimensions their sizes, ``measured`` nodes their µs, by the threads that they were measured with. ``strict`` refuses
+    what would otherwise be a note: fewer stages or replicas than asked for, or several stages on one device.
 
     Raises ValueError for arguments that make no sense, PlanError where no plan fits.
     """
@@ -62,123 +60,170 @@ def make_plan(
         raise ValueError(f"unknown objective {objective!r}; known are {', '.join(OBJECTIVES)}")
     if n_stages is not None and n_stages < 0:
         raise ValueError(f"the number of stages must not be negative, and is {n_stages}")
+    if replicas is not None and replicas < 0:
+        raise ValueError(f"the number of replicas must not be negative, and is {replicas}")
     if not devices:
         raise ValueError("a plan needs at least one device")
     if not graph.nodes:
         nothing = ("the graph has no nodes: its outputs are feeds and initializers, and belong to no stage",)
-        return Plan(model_name, objective, (), (), nothing, Prediction(0.0, 0.0, 0.0, 0.0), strict)
-    planner = _Planner(graph, tuple(devices), objective, CostModel(graph, dims, measured), link, here)
-    chosen = planner.decide() if not n_stages else planner.obey(n_stages, strict)
-    check_memory(chosen.partition.loads, chosen.placed)
-    return planner.plan(chosen, strict, model_name)
+        nowhere = Prediction(0.0, 0.0, 0.0, 0.0)
+        return Plan(model_name, objective, (), (), nothing, nowhere, strict, in_process=True)
+    evaluator = Evaluator(graph, CostModel(graph, dims, measured), link)
+    planner = _Planner(evaluator, tuple(devices), objective, here, strict, replicas)
+    if in_process:
+        chosen = planner.single
+    elif n_stages:
+        chosen = planner.obey(n_stages)
+    else:
+        chosen = planner.decide()
+    check_memory(evaluator.dag, chosen.partition.loads, chosen.placed, devices, chosen.replicas)
+    return planner.plan(chosen, model_name)
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    partition: Partition
-    placed: tuple[Device, ...]  # by stage
-    latency_us: float
-    bottleneck_us: float
-    peak_nbytes: int  # of the fullest device
-    over_nbytes: int
+def plan_of_stages(
+    graph: Graph,
+    stage_of: Sequence[int],
+    placed: Sequence[Device],
+    *,
+    why: str,
+    replicas: Sequence[Sequence[Device]] = (),
+    notes: Sequence[str] = (),
+    objective: str = "latency",
+    dims: Mapping[str, int] | None = None,
+    strict: bool = False,
+    model_name: str = "",
+    measured: Mapping[int, Mapping[int, float]] | None = None,
+    link: Network = LINKS,
+    here: Device | None = None,
+    in_process: bool = False,
+) -> Plan:
+    """The plan of stages that somebody else chose: ``stage_of`` by node, the device of each stage in ``placed``.
 
-    @property
-    def n_stages(self) -> int:
-        return self.partition.n_stages
-
-    def score(self, objective: str) -> float:
-        if objective == "memory":
-            return float(self.peak_nbytes)
-        return self.latency_us if objective == "latency" else self.bottleneck_us
+    ``replicas`` are further devices of each stage; ``in_process`` wants one stage without. ``why`` says who chose,
+    after "2 stages". The rest is as in :func:`make_plan`. Raises PlanError where a stage doesn't fit its device.
+    """
+    devices = tuple({device.id: device for stage in (placed, *replicas) for device in stage}.values())
+    evaluator = Evaluator(graph, CostModel(graph, dims, measured), link)
+    planner = _Planner(evaluator, devices, objective, here, strict, None)
+    planner.notes += notes
+    chosen = planner.given(stage_of, placed, replicas, why, in_process)
+    check_memory(evaluator.dag, chosen.partition.loads, chosen.placed, devices, chosen.replicas)
+    return planner.plan(chosen, model_name)
 
 
 class _Planner:
     def __init__(
         self,
-        graph: Graph,
+        evaluator: Evaluator,
         devices: tuple[Device, ...],
         objective: str,
-        costs: CostModel,
-        link: Link,
         here: Device | None,
+        strict: bool,
+        replicas: int | None,
     ) -> None:
-        self.graph = graph
+        self.evaluator = evaluator
+        self.graph = evaluator.graph
+        self.dag = evaluator.dag
         self.devices = devices
         self.objective = objective
-        self.costs = costs
-        self.link = link
-        self.dag = Dag(graph, costs)
-        self.dag.check_order()
+        self.strict = strict
+        self.replicas = replicas
         self.notes: list[str] = []
-        self._fetched_nbytes = sum(v.size for v in self.dag.values if v.fetched and v.producer >= 0)
         self._unlike = distinct(devices)
-        alone = [self._single(device) for device in (self._unlike if here is None else [here])]
+        alone = [evaluator.single(device) for device in (self._unlike if here is None else [here])]
         #: everything as one stage, on the device that does it best
         self.single = min(alone, key=self._rank)
+        self._alone_text = (
+            f"one stage {'in this process' if self.single.in_process else f'on {self.single.placed[0].id}'}"
+        )
 
     # -- how many stages
 
-    def obey(self, n_stages: int, strict: bool) -> _Candidate:
+    def obey(self, n_stages: int) -> Candidate:
         """The best plan of as many stages as asked for."""
         n_nodes, n_devices = len(self.graph.nodes), len(self.devices)
         if n_stages > n_nodes:
             text = f"{n_stages} stages were asked for, and the graph has just {_count(n_nodes, 'node')}"
-            if strict:
+            if self.strict:
                 raise PlanError(f"{text}: stage{n_nodes} would be empty. Ask for {n_nodes} or fewer.")
             self.notes.append(f"{text}: {_count(n_nodes, 'stage')}")
             n_stages = n_nodes
-        if n_stages == 1:
+        if self.replicas is not None and self.replicas > 1:
+            return self._seated(n_stages, self.replicas)
+        if n_stages == 1 and self.replicas != 0:
             self.notes.append("one stage was asked for" if not self.notes else "one stage is all there can be")
-            return self.single
+            return self._best([self._alone(device) for device in self._unlike])
         if n_stages > n_devices:
             text = f"{n_stages} stages on {_count(n_devices, 'device')}"
-            if strict:
+            if self.strict:
                 raise PlanError(
                     f"{text}: stage{n_stages - 1} would share {self.devices[-1].id} with another stage. Give the plan "
                     "more devices, or ask for fewer stages."
                 )
             self.notes.append(f"{text}: neighbours share one, and wait for each other")
         candidates = [c for order in device_orders(self.devices) for c in self._of(order, n_stages)]
-        candidates += [c for c in self._branches(n_stages) if c.n_stages == n_stages]
+        # stages share a device only where there are too few
+        apart = min(n_stages, n_devices)
+        candidates += [c for c in self._branches(n_stages) if c.n_stages == n_stages and c.n_devices >= apart]
         chosen = self._best(candidates)
+        if self.replicas == 0:
+            more = replication.bottleneck(self.evaluator, chosen, self.devices)
+            best = min([chosen, *more], key=lambda candidate: candidate.rank("throughput"))
+            if best.bottleneck_us < WORTH * chosen.bottleneck_us:
+                chosen = best
+            else:
+                self.notes.append("no replicas: devices that are left over would not make the slowest stage faster")
         self._compare(chosen, "were asked for")
         return chosen
 
-    def decide(self) -> _Candidate:
+    def decide(self) -> Candidate:
         """The best plan of as many stages as are predicted to pay."""
-        most = min(len(self.devices), len(self.graph.nodes), MOST_STAGES)
+        if self.replicas is not None and self.replicas > 1:
+            return self._seated(None, self.replicas)
         single = self.single
-        if most == 1:
+        most = min(len(self.devices), len(self.graph.nodes), MOST_STAGES)
+        if single.over_nbytes:
+            most = min(len(self.devices), len(self.graph.nodes))
+        spreads = self.objective == "throughput" and self.replicas != 1 and len(self.devices) > 1
+        if most == 1 and not spreads:
             which = "device" if len(self.devices) == 1 else "node"
             self.notes.append(f"one stage: there is one {which}")
             return single
+        if self.replicas == 0 and not spreads:
+            self.notes.append(f"no replicas: they answer more runs, and improve no run's {self.objective}")
         if self.objective == "latency" and not single.over_nbytes:
-            least_us = self._critical_path_us() + self.link.latency_us
+            hop = min(
+                (self.evaluator.links.between(None, device) for device in self.devices), key=lambda k: k.latency_us
+            )
+            least_us = self._critical_path_us() + 2 * hop.latency_us
             if least_us >= WORTH * single.latency_us:
                 self.notes.append(
-                    f"one stage in this process, predicted {format_us(single.latency_us)} a run: no cut can take less "
-                    f"than {format_us(least_us)}, the longest path of the graph and one transfer by "
-                    f"{self.link.transport} ({format_us(self.link.latency_us)})"
+                    f"{self._alone_text}, predicted {format_us(single.latency_us)} a run: no cut can take less "
+                    f"than {format_us(least_us)}, the longest path of the graph and two transfers by "
+                    f"{hop.transport} ({format_us(hop.latency_us)} each)"
                 )
                 self._suggest_throughput()
                 return single
-        candidates = self._branches(MOST_STAGES)
-        for order in device_orders(self.devices):
-            if self.objective == "memory":
-                candidates += self._of(order, most)
-                continue
-            partitioner = self._partitioner(order)
-            for partitions in partitioner.best_up_to(most).values():
-                candidates += [self._candidate(partitioner, p) for p in partitions if p.n_stages > 1]
-        chosen = self._best(candidates)
+        cuts = self._cuts(most)
+        others: list[Candidate] = []
+        if spreads:
+            others = replication.whole(self.evaluator, self.devices)
+            ordered = [device for group in replication.groups(self.devices) for device in group]
+            others += [c for c in replication.spread(self.evaluator, ordered) if c.replicated]
+            self._list_alternatives(cuts, others)
+        if not [*cuts, *others]:
+            self.notes.append(f"{self._alone_text}: no other plan fits the devices")
+            return single
+        chosen = self._best([*cuts, *others])
         if single.over_nbytes and not chosen.over_nbytes:
             needed, has = format_nbytes(single.peak_nbytes), format_nbytes(single.placed[0].memory_nbytes)
             self.notes.append(f"one stage wants {needed}, and {single.placed[0].id} has {has}")
         elif single.over_nbytes <= chosen.over_nbytes and (
             chosen.score(self.objective) > WORTH * single.score(self.objective)
         ):
+            what = f"2 to {most} stages" if not spreads else "the alternatives on actors"
             self.notes.append(
-                f"one stage in this process: the best of 2 to {most} stages is predicted "
+                f"{self._alone_text}: the best of {what} is predicted "
                 f"{self._figures(chosen)}, and one stage {self._figures(single)}"
             )
             self._suggest_throughput()
@@ -186,47 +231,124 @@ class _Planner:
         self._compare(chosen, f"are best for {self.objective} of 1 to {most}")
         return chosen
 
+    def given(
+        self,
+        stage_of: Sequence[int],
+        placed: Sequence[Device],
+        replicas: Sequence[Sequence[Device]],
+        why: str,
+        in_process: bool,
+    ) -> Candidate:
+        """The stages that somebody else chose."""
+        if in_process:
+            chosen = self.single
+        else:
+            partitioner = self.evaluator.partitioner(placed, replicas)
+            partition = partitioner.partition(stage_of, len(placed), order_name="")
+            chosen = self.evaluator.candidate(partitioner, partition)
+        self._compare(chosen, why)
+        return chosen
+
+    def _cuts(self, most: int) -> list[Candidate]:
+        """Candidates of two to ``most`` stages, one device each."""
+        if most < 2:
+            return []
+        candidates = self._branches(MOST_STAGES)
+        for order in device_orders(self.devices):
+            if self.objective == "memory":
+                candidates += self._of(order, most)
+                continue
+            partitioner = self.evaluator.partitioner(order)
+            for partitions in partitioner.best_up_to(most).values():
+                candidates += [self.evaluator.candidate(partitioner, p) for p in partitions if p.n_stages > 1]
+        return candidates
+
+    def _seated(self, n_stages: int | None, n_replicas: int) -> Candidate:
+        """Stages that all have as many replicas as asked for."""
+        wanted = n_stages or 1
+        most = max(
+            (n for n in range(1, n_replicas + 1) if len(replication.seats(self.devices, n)) >= wanted), default=1
+        )
+        if most < n_replicas:
+            text = (
+                f"{n_replicas} replicas of {_count(wanted, 'stage')} want {n_replicas * wanted} devices that are alike"
+            )
+            if self.strict:
+                raise PlanError(f"{text}, and there are {len(self.devices)} devices. Give the plan more of them.")
+            self.notes.append(f"{text}: there are {len(self.devices)} devices, so each stage has {most}")
+        places = replication.seats(self.devices, most)
+        counts = [n_stages] if n_stages else range(1, min(len(places), len(self.graph.nodes), MOST_STAGES) + 1)
+        chosen = self._best([c for count in counts for c in replication.seated(self.evaluator, places, count)])
+        self._compare(chosen, f"of {_count(most, 'replica')} each")
+        return chosen
+
+    def _list_alternatives(self, cuts: Sequence[Candidate], others: Sequence[Candidate]) -> None:
+        """What was compared for throughput, with figures."""
+        kinds = {
+            "cut, one device a stage": [c for c in cuts if not c.over_nbytes],
+            "whole replicas of the model": [c for c in others if c.n_stages == 1 and not c.over_nbytes],
+            "cut, with replicas of the slowest stages": [c for c in others if c.n_stages > 1 and not c.over_nbytes],
+        }
+        texts = []
+        for what, candidates in kinds.items():
+            if candidates:
+                best = self._best(candidates)
+                size = f"{_count(best.n_stages, 'stage')} on {_count(best.n_devices, 'device')}"
+                texts.append(f"{what} ({size}) {best.throughput_per_s:.4g} runs/s")
+            else:
+                texts.append(f"{what}: none fits" if what != "cut, with replicas of the slowest stages" else "")
+        texts.append(f"{self._alone_text} {self.single.throughput_per_s:.4g} runs/s")
+        self.notes.append("compared for throughput: " + "; ".join(text for text in texts if text))
+
     def _suggest_throughput(self) -> None:
         if self.objective == "latency":
             self.notes.append("stages may still pay for many runs in flight: ask for them, or for throughput")
 
-    def _compare(self, chosen: _Candidate, why: str) -> None:
+    def _compare(self, chosen: Candidate, why: str) -> None:
         ratio = self.single.score(self.objective) / (chosen.score(self.objective) or 1.0)
         verdict = "a gain" if ratio >= 1 else "a loss"
+        stages = f"{chosen.n_stages} stages" if chosen.n_stages > 1 else "one stage"
+        if chosen.replicated:
+            counts = [1 + len(others) for others in chosen.replicas]
+            each = f"{counts[0]}" if len(set(counts)) == 1 else ", ".join(map(str, counts))
+            stages += f" on {_count(chosen.n_devices, 'device')} ({each} a stage)"
         self.notes.append(
-            f"{chosen.n_stages} stages {why}: predicted {self._figures(chosen)}; one stage in this process "
+            f"{stages} {why}: predicted {self._figures(chosen)}; {self._alone_text} "
             f"{self._figures(self.single)} ({verdict}: {ratio:.2f} times as good for {self.objective})"
         )
 
-    def _figures(self, candidate: _Candidate) -> str:
-        text = f"{format_us(candidate.latency_us)} a run, {1e6 / max(candidate.bottleneck_us, 1e-9):.4g} runs/s"
+    def _figures(self, candidate: Candidate) -> str:
+        text = f"{format_us(candidate.latency_us)} a run, {candidate.throughput_per_s:.4g} runs/s"
         return f"{text}, {format_nbytes(candidate.peak_nbytes)} on a device" if self.objective == "memory" else text
 
     # -- candidates
 
-    def _single(self, device: Device) -> _Candidate:
-        partitioner = self._partitioner((device,))
-        return self._candidate(partitioner, partitioner.partition([0] * len(self.graph.nodes), 1))
+    def _alone(self, device: Device) -> Candidate:
+        """Everything as one stage on an actor."""
+        partitioner = self.evaluator.partitioner((device,))
+        return self.evaluator.candidate(partitioner, partitioner.partition([0] * self.dag.n_nodes, 1))
 
-    def _of(self, order: Sequence[Device], n_stages: int) -> Iterator[_Candidate]:
+    def _of(self, order: Sequence[Device], n_stages: int) -> Iterator[Candidate]:
         """Plans of ``n_stages`` that take the devices in ``order``."""
-        partitioner = self._partitioner(order)
-        found = [self._candidate(partitioner, partition) for partition in partitioner.best(n_stages)]
+        partitioner = self.evaluator.partitioner(order)
+        found = [self.evaluator.candidate(partitioner, partition) for partition in partitioner.best(n_stages)]
         yield from found
         if self.objective == "memory":
-            yield from self._smaller(order, n_stages, min(c.peak_nbytes for c in found))
+            yield from self._smaller(order, n_stages, min(found, key=lambda c: c.peak_nbytes))
 
-    def _smaller(self, order: Sequence[Device], n_stages: int, peak_nbytes: int) -> Iterator[_Candidate]:
-        """The fastest plans under ever smaller bounds of memory, by bisection below ``peak_nbytes``."""
+    def _smaller(self, order: Sequence[Device], n_stages: int, start: Candidate) -> Iterator[Candidate]:
+        """The fastest plans under ever smaller bounds of memory, by bisection below what ``start`` holds."""
+        peak_nbytes = start.peak_nbytes
+        orders = (start.partition.source,) if self.dag.n_nodes > LARGE else ()
         low, high = 0, peak_nbytes
         for _ in range(MEMORY_STEPS):
             middle = (low + high) // 2
             if middle in (low, high):
                 return
             bounded = [replace(d, memory_nbytes=min(middle, d.memory_nbytes or middle)) for d in order]
-            partitioner = self._partitioner(bounded)
+            partitioner = self.evaluator.partitioner(bounded, orders=orders)
             real = {device.id: device for device in order}
-            found = [self._candidate(partitioner, p, real) for p in partitioner.best(n_stages)]
+            found = [self.evaluator.candidate(partitioner, p, real) for p in partitioner.best(n_stages)]
             yield from found
             reached = min(c.peak_nbytes for c in found)
             if reached <= middle:
@@ -234,60 +356,24 @@ class _Planner:
             else:
                 low = middle
 
-    def _branches(self, n_stages: int) -> list[_Candidate]:
+    def _branches(self, n_stages: int) -> list[Candidate]:
         """Plans of up to ``n_stages`` that let branches of one run work side by side. Just for latency."""
         if self.objective != "latency" or len(self.devices) < 2:
             return []
         candidates = []
-        for clustering in BranchClusters(self.dag, self._node_us(self.devices), self.link).up_to(n_stages):
+        for clustering in BranchClusters(
+            self.dag, self.evaluator.node_us(self.devices), self.devices, self.evaluator.links
+        ).up_to(n_stages):
             placed = [self.devices[device] for device in clustering.devices]
-            partitioner = self._partitioner(placed)
+            partitioner = self.evaluator.partitioner(placed)
             partition = partitioner.partition(clustering.stage_of, len(placed), "branches side by side")
-            candidates.append(self._candidate(partitioner, partition))
+            candidates.append(self.evaluator.candidate(partitioner, partition))
         return candidates
 
-    def _partitioner(self, devices: Sequence[Device]) -> Partitioner:
-        return Partitioner(self.dag, devices, self._node_us(devices), self.link)
+    def _rank(self, candidate: Candidate) -> tuple[int, float, float]:
+        return candidate.rank(self.objective)
 
-    def _node_us(self, devices: Sequence[Device]) -> list[list[float]]:
-        nodes = range(len(self.graph.nodes))
-        return [[self.costs.node_cost_us(node, device) for node in nodes] for device in devices]
-
-    def _candidate(
-        self, partitioner: Partitioner, partition: Partition, real: Mapping[str, Device] | None = None
-    ) -> _Candidate:
-        n_stages = partition.n_stages
-        placed = tuple(partitioner.devices[partitioner.device_of(stage, n_stages)] for stage in range(n_stages))
-        if real is not None:
-            placed = tuple(real[device.id] for device in placed)
-        busy_us = [sum(partition.loads[stage].time_us for stage in stages) for stages in shares(placed).values()]
-        return _Candidate(
-            partition,
-            placed,
-            self._latency_us(partition, placed),
-            max(busy_us),
-            max(device_peak_nbytes(partition.loads, placed).values()),
-            overflow_nbytes(partition.loads, placed),
-        )
-
-    def _latency_us(self, partition: Partition, placed: Sequence[Device]) -> float:
-        """One run: a stage starts when its producers are done and its device is free."""
-        before: list[set[int]] = [set() for _ in placed]
-        for node, stage in enumerate(partition.stage_of):
-            before[stage].update(partition.stage_of[other] for other in self.dag.predecessors[node])
-        ended = [0.0] * len(placed)
-        free: dict[str, float] = {}
-        for stage, device in enumerate(placed):
-            ready = max((ended[other] for other in before[stage] if other != stage), default=0.0)
-            ended[stage] = max(ready, free.get(device.id, 0.0)) + partition.loads[stage].time_us
-            free[device.id] = ended[stage]
-        fetch_us = self._fetched_nbytes / (self.link.gbytes_per_s * 1e3) if len(placed) > 1 else 0.0
-        return max(ended) + fetch_us
-
-    def _rank(self, candidate: _Candidate) -> tuple[int, float, float]:
-        return (candidate.over_nbytes, candidate.score(self.objective), candidate.latency_us)
-
-    def _best(self, candidates: Sequence[_Candidate]) -> _Candidate:
+    def _best(self, candidates: Sequence[Candidate]) -> Candidate:
         best = min(candidates, key=self._rank)
         limit = best.score(self.objective) * NEAR
         near = [c for c in candidates if c.over_nbytes <= best.over_nbytes and c.score(self.objective) <= limit]
@@ -295,30 +381,35 @@ class _Planner:
 
     def _critical_path_us(self) -> float:
         """The longest path through the graph, each node on the device that is fastest for it."""
+        times = self.evaluator.node_us(self._unlike)
         ended: list[float] = []
         for node, before in enumerate(self.dag.predecessors):
-            fastest = min(self.costs.node_cost_us(node, device) for device in self._unlike)
+            fastest = min(row[node] for row in times)
             ended.append(max((ended[other] for other in before), default=0.0) + fastest)
         return max(ended)
 
     # -- the result
 
-    def plan(self, chosen: _Candidate, strict: bool, model_name: str) -> Plan:
+    def plan(self, chosen: Candidate, model_name: str) -> Plan:
         partition, placed = chosen.partition, chosen.placed
-        stages = make_stages(self.graph, self.dag, partition, placed)
-        edges = make_edges(self.graph, self.costs, stages, self.link)
+        costs = self.evaluator.costs
+        stages = make_stages(self.graph, self.dag, partition, placed, chosen.replicas)
+        edges = make_edges(self.graph, costs, stages, INPROC if chosen.in_process else self.evaluator.links)
         notes = list(self.notes)
         if len(stages) > 1:
             notes += cut_notes(partition, self.dag)
-        notes += gap_notes(self.graph, self.costs, self.dag)
-        bottleneck_us = chosen.bottleneck_us
+        bases: dict[str, list[str]] = {}
+        for device in distinct([*placed, *self.single.placed]):
+            bases.setdefault(costs.basis(device), []).append(device.id)
+        notes += [f"costs of nodes on {', '.join(dict.fromkeys(ids))}: {basis}" for basis, ids in bases.items()]
+        notes += gap_notes(self.graph, costs, self.dag)
         predicted = Prediction(
             latency_us=chosen.latency_us,
-            bottleneck_us=bottleneck_us,
-            throughput_per_s=1e6 / bottleneck_us if bottleneck_us > 0 else 0.0,
+            bottleneck_us=chosen.bottleneck_us,
+            throughput_per_s=1e6 / chosen.bottleneck_us if chosen.bottleneck_us > 0 else 0.0,
             single_latency_us=self.single.latency_us,
         )
-        return Plan(model_name, self.objective, stages, edges, tuple(notes), predicted, strict)
+        return Plan(model_name, self.objective, stages, edges, tuple(notes), predicted, self.strict, chosen.in_process)
 
 
 def _count(number: int, noun: str) -> str:

@@ -6,13 +6,19 @@ import heapq
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from distort.scheduler.device import RAY_CALLS, SHARED_MEMORY, Link, format_nbytes, format_us
+from distort.scheduler.device import INPROC, RAY_CALLS, SHARED_MEMORY, Link, format_nbytes, format_us
 from distort.scheduler.plan import CALLER, Plan
 from distort.scheduler.state import Command, Execute, Fetch, Finish, Release, RunState, StageDone, Submit
+from distort.scheduler.units import Units
 
-#: by the transport that an edge names; others pass pointers
-LINKS: Mapping[str, Link] = {link.transport: link for link in (RAY_CALLS, SHARED_MEMORY)}
+#: by the transport that an edge names
+LINKS: Mapping[str, Link] = {link.transport: link for link in (RAY_CALLS, SHARED_MEMORY, INPROC)}
+
+
+#: moments that a grid shows
+MOST_ROWS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,11 @@ class Execution:
     device: str
     begin_us: float
     end_us: float
+
+    @property
+    def action(self) -> str:
+        """In the notation of pipelines: 2F0 is stage 2, forward, run 0."""
+        return f"{self.stage}F{self.run}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,45 @@ class Simulation:
         ]
         return "\n".join(lines)
 
+    def grid(self) -> str:
+        """When each device begins what: a row for each moment, a column for each device; ``|`` goes on, ``.`` waits."""
+        devices = list(self.peak_nbytes)
+        moments = sorted({_rounded(execution.begin_us) for execution in self.executions})
+        shown = moments[:MOST_ROWS]
+        rows = [["time", *devices]]
+        for moment in shown:
+            cells = dict.fromkeys(devices, ".")
+            for execution in self.executions:
+                if _rounded(execution.begin_us) == moment:
+                    cells[execution.device] = execution.action
+                elif execution.begin_us < moment < _rounded(execution.end_us):
+                    cells[execution.device] = "|"
+            rows.append([format_us(moment), *cells.values()])
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+        if len(moments) > len(shown):
+            lines.append(f"and {len(moments) - len(shown)} more moments")
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data of strings, numbers, lists and dicts."""
+        return {
+            "makespan_us": self.makespan_us,
+            "throughput_per_s": self.throughput_per_s,
+            "latencies_us": list(self.latencies_us),
+            "peak_nbytes": dict(self.peak_nbytes),
+            "busy": self.busy,
+            "actions": [
+                {"action": e.action, "device": e.device, "begin_us": e.begin_us, "end_us": e.end_us}
+                for e in self.executions
+            ],
+        }
+
+
+def _rounded(time_us: float) -> float:
+    """Moments that are the same but for rounding count as one."""
+    return round(time_us, 3)
+
 
 def simulate(
     plan: Plan,
@@ -69,7 +119,8 @@ def simulate(
 ) -> Simulation:
     """``n_runs`` that want every output, submitted ``interval_us`` apart (0: all at once).
 
-    A device executes one stage at a time, first come first served; what a stage reads it receives before it starts.
+    A device executes one stage at a time, first come first served; what a stage reads it receives before it starts. A
+    stage with replicas gives each run to the device with the fewest of them.
     """
     if n_runs < 0 or interval_us < 0:
         raise ValueError("n_runs and interval_us must not be negative")
@@ -86,6 +137,7 @@ def simulate(
 class _World:
     def __init__(self, plan: Plan, max_in_flight: int, links: Mapping[str, Link]) -> None:
         self._stages = plan.stages
+        self._units = Units(plan.stages)
         self._state = RunState(plan, max_in_flight=max_in_flight)
         self._agenda: list[tuple[float, int, Submit | StageDone]] = []
         self._n_planned = 0
@@ -95,20 +147,20 @@ class _World:
             _receive_us(((e.transport, e.nbytes) for e in plan.edges if e.consumer == s.index), links) + s.cost_us
             for s in plan.stages
         ]
-        self._fetch_us = {
-            edge.value: (edge.nbytes or 0) / (links[edge.transport].gbytes_per_s * 1e3)
-            for edge in plan.edges
-            if edge.consumer == CALLER and edge.transport in links
-        }
+        self._links = links
+        self._fetched = {e.value: (e.transport, e.nbytes) for e in plan.edges if e.consumer == CALLER}
         self._nbytes = {edge.value: edge.nbytes or 0 for edge in plan.edges}
-        self._waiting: dict[str, deque[tuple[int, int]]] = {s.device.id: deque() for s in plan.stages}
+        devices = [device.id for stage in plan.stages for device in stage.devices]
+        self._waiting: dict[str, deque[tuple[int, int]]] = {device: deque() for device in devices}
         self._begun: dict[str, tuple[int, int, float]] = {}  # run, stage, since
+        self._where: dict[tuple[int, int], str] = {}  # the device that has a run's stage
         self._resting: dict[str, int] = dict.fromkeys(self._waiting, 0)  # weights, and values kept
         for stage in plan.stages:
-            self._resting[stage.device.id] += stage.weights_nbytes
+            for device in stage.devices:
+                self._resting[device.id] += stage.weights_nbytes
         self.peak_nbytes = dict(self._resting)
         self._kept: dict[int, set[tuple[str, int]]] = {}  # run -> values and who made them
-        self._fetches_us: dict[int, float] = {}
+        self._fetches: dict[int, list[tuple[str, int | None]]] = {}
         self.executions: list[Execution] = []
         self.ended_us: dict[int, float] = {}
 
@@ -128,15 +180,18 @@ class _World:
 
     def _carry_out(self, command: Command) -> None:
         if isinstance(command, Execute):
-            self._waiting[self._stages[command.stage].device.id].append((command.run, command.stage))
+            device = self._units.device_of[command.unit].id
+            self._where[command.run, command.stage] = device
+            self._waiting[device].append((command.run, command.stage))
         elif isinstance(command, Fetch):
-            earlier = self._fetches_us.get(command.run, 0.0)
-            self._fetches_us[command.run] = earlier + self._fetch_us.get(command.value, 0.0)
+            self._fetches.setdefault(command.run, []).append(self._fetched[command.value])
         elif isinstance(command, Release):
             self._let_go(command.run, {(command.value, command.stage)})
         elif isinstance(command, Finish):
-            self.ended_us[command.run] = self._now + self._fetches_us.pop(command.run, 0.0)
+            self.ended_us[command.run] = self._now + _receive_us(self._fetches.pop(command.run, ()), self._links)
             self._let_go(command.run, set(self._kept.pop(command.run, ())))
+            for stage in range(len(self._stages)):
+                self._where.pop((command.run, stage), None)
 
     def _begin(self, device: str) -> None:
         if device in self._begun or not self._waiting[device]:
@@ -148,17 +203,17 @@ class _World:
         self.at(self._now + self._duration_us[stage], StageDone(run, stage))
 
     def _ended(self, event: StageDone) -> None:
-        stage = self._stages[event.stage]
-        _, _, since = self._begun.pop(stage.device.id)
-        self.executions.append(Execution(event.run, event.stage, stage.device.id, since, self._now))
+        stage, device = self._stages[event.stage], self._where[event.run, event.stage]
+        _, _, since = self._begun.pop(device)
+        self.executions.append(Execution(event.run, event.stage, device, since, self._now))
         self._kept.setdefault(event.run, set()).update((name, event.stage) for name in stage.outputs)
-        self._resting[stage.device.id] += sum(self._nbytes[name] for name in stage.outputs)
-        self.peak_nbytes[stage.device.id] = max(self.peak_nbytes[stage.device.id], self._resting[stage.device.id])
+        self._resting[device] += sum(self._nbytes[name] for name in stage.outputs)
+        self.peak_nbytes[device] = max(self.peak_nbytes[device], self._resting[device])
 
     def _let_go(self, run: int, values: set[tuple[str, int]]) -> None:
         for name, stage in values:
             if stage != CALLER:
-                self._resting[self._stages[stage].device.id] -= self._nbytes[name]
+                self._resting[self._where[run, stage]] -= self._nbytes[name]
         if run in self._kept:
             self._kept[run] -= values
 

@@ -39,7 +39,9 @@ def test_a_node_takes_the_slower_of_arithmetic_and_memory(graph_of: GraphOf) -> 
 
 def test_measured_time_wins(graph_of: GraphOf) -> None:
     graph = graph_of("g (float[10] x) => (float[10] y) { y = Relu(x) }")
-    assert CostModel(graph, measured={0: 77.0}).node_cost_us(0, cpu()) == 77.0
+    costs = CostModel(graph, measured={1: {0: 77.0}, 4: {0: 20.0}})
+    assert costs.node_cost_us(0, cpu()) == 77.0
+    assert costs.node_cost_us(0, cpu(threads=4)) == 20.0
 
 
 def test_unknown_dimensions_count_as_one_and_are_named(graph_of: GraphOf) -> None:
