@@ -1,0 +1,139 @@
+"""Operators that pick and place elements by index."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .rules import Site, rule
+from .values import FOLLOWED, Tensor, Value, normalized
+
+_PICKS = "it picks from the samples by their number"
+
+
+@rule("Gather", samples=(0, 1))
+def gather(site: Site) -> Value:
+    data, indices = site.tensor(), site.tensor(1)
+    place = normalized(site.attribute("axis", 0), data.rank)
+    dims = (*data.dims[:place], *indices.dims, *data.dims[place + 1 :])
+    if data.axis is None:
+        return Tensor(dims, None if indices.axis is None else place + indices.axis)
+    if indices.axis is not None:
+        site.refuse("it picks from samples by indices that are made of samples")
+    if data.axis == place:
+        site.refuse(_PICKS)
+    return Tensor(dims, data.axis if data.axis < place else data.axis - 1 + indices.rank)
+
+
+@rule("GatherElements", samples=(0, 1))
+def gather_elements(site: Site) -> Value:
+    data, indices = site.tensor(), site.tensor(1)
+    place = normalized(site.attribute("axis", 0), data.rank)
+    if data.axis is None:
+        if indices.axis not in (None, place):
+            site.refuse("its indices have rows for samples, and its data is the same for every part")
+        return Tensor(indices.dims, indices.axis)
+    if indices.axis is None:
+        site.refuse("its data is made of samples, and its indices are the same for every part")
+    if data.axis == place:
+        site.refuse(_PICKS)
+    if data.axis != indices.axis or data.rows != indices.rows:
+        site.refuse("its indices are not those of the samples")
+    return Tensor(indices.dims, indices.axis)
+
+
+@rule("GatherND", samples=(0, 1))
+def gather_nd(site: Site) -> Value:
+    data, indices = site.tensor(), site.tensor(1)
+    n_batch = int(site.attribute("batch_dims", 0))
+    depth = indices.dims[-1]  # how many axes an index covers
+    if indices.axis == indices.rank - 1:
+        site.refuse("its indices lie along the batch axis")
+    if depth is None:
+        if data.axis is None:
+            return Tensor()
+        site.refuse("how many axes it indexes isn't known")
+    dims = (*indices.dims[:-1], *data.dims[n_batch + depth :])
+    if data.axis is None:
+        if indices.axis is not None and indices.axis < n_batch:
+            site.refuse("its indices have rows for samples, and its data is the same for every part")
+        return Tensor(dims, indices.axis)
+    if data.axis < n_batch:
+        if indices.axis != data.axis or indices.rows != data.rows:
+            site.refuse("its indices are not those of the samples")
+        return Tensor(dims, data.axis)
+    if indices.axis is not None:
+        site.refuse("it picks from samples by indices that are made of samples")
+    if data.axis < n_batch + depth:
+        site.refuse(_PICKS)
+    return Tensor(dims, indices.rank - 1 + data.axis - n_batch - depth)
+
+
+@rule("ScatterElements", "Scatter", samples=(0, 1, 2))
+def scatter_elements(site: Site) -> Value:
+    data, indices, updates = (site.tensor(i) for i in range(3))
+    place = normalized(site.attribute("axis", 0), data.rank)
+    values = (data, indices, updates)
+    if all(value.axis is None for value in values):
+        return Tensor(data.dims)
+    if any(value.axis is None for value in values):
+        site.refuse("it places samples in what is the same for every part, or the other way round")
+    if data.axis == place:
+        site.refuse("it places elements by the number of their sample")
+    if len({(value.axis, value.rows) for value in values}) > 1:
+        site.refuse("its indices and updates are not those of the samples")
+    return Tensor(data.dims, data.axis)
+
+
+@rule("ScatterND", samples=(0, 1, 2))
+def scatter_nd(site: Site) -> Value:
+    data, indices, updates = (site.tensor(i) for i in range(3))
+    if all(value.axis is None for value in (data, indices, updates)):
+        return Tensor(data.dims)
+    if indices.axis is not None:
+        site.refuse("it places elements by the number of their sample")
+    depth = indices.dims[-1]
+    if data.axis is None:
+        site.refuse("it places samples in what is the same for every part")
+    if depth is None or data.axis < depth:
+        site.refuse("it places elements by the number of their sample")
+    # updates: [the indices' dimensions but the last, those of the data that an index leaves]
+    if updates.axis != indices.rank - 1 + data.axis - depth or updates.rows != data.rows:
+        site.refuse("its updates are not those of the samples")
+    return Tensor(data.dims, data.axis)
+
+
+@rule("Compress")
+def compress(site: Site) -> Value:
+    value, axis = site.tensor(), site.attribute("axis")
+    if axis is None:
+        if value.axis is None:
+            return Tensor((None,))
+        site.refuse("it flattens its input, samples too")
+    axis = normalized(axis, value.rank)
+    if axis == value.axis:
+        site.refuse(_PICKS)
+    return Tensor((*value.dims[:axis], None, *value.dims[axis + 1 :]), value.axis)
+
+
+@rule("OneHot")
+def one_hot(site: Site) -> Value:
+    value, depth = site.tensor(), site.optional(1)
+    place = normalized(site.attribute("axis", -1), value.rank + 1)
+    known = depth is not None and depth.array is not None and depth.array.size == 1
+    count = int(depth.array.reshape(-1)[0]) if known and depth is not None and depth.array is not None else None
+    axis = None if value.axis is None else value.axis + (value.axis >= place)
+    return Tensor((*value.dims[:place], count, *value.dims[place:]), axis)
+
+
+@rule("Range", samples=())
+def range_(site: Site) -> Value:
+    bounds = [site.tensor(i).array for i in range(3)]
+    if any(bound is None or bound.size != 1 or bound.dtype.kind not in "iu" for bound in bounds):
+        return Tensor((None,))
+    start, limit, step = (int(bound.reshape(-1)[0]) for bound in bounds if bound is not None)
+    if step == 0:
+        site.refuse("its step is 0")
+    values = range(start, limit, step)
+    if len(values) > FOLLOWED or bounds[0] is None:
+        return Tensor((len(values),))
+    return Tensor((len(values),), None, np.array(values, bounds[0].dtype))
