@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from distort.graph.ir import Graph, Node
 
 from .rules import Site
-from .values import Refused, Tensor, Value, joined, normalized, same
+from .values import Content, Refused, Sizes, Tensor, Value, joined, normalized, same
 
 #: (body, values of its inputs) -> values of its outputs, with what the body captures
 Body = Callable[[Graph, Sequence["Value | None"]], list["Value | None"]]
@@ -18,7 +18,10 @@ _ROUNDS = 4
 
 def conditional(site: Site, run: Body) -> list[Value | None]:
     """Both branches, or the one that is taken where that is known, must leave samples in the same places."""
+    held = site.inputs[0]
     condition = site.tensor()
+    if isinstance(held, Sizes) and held.grows:
+        site.refuse("its condition depends on the batch size")
     if condition.axis is not None:
         site.refuse("its condition depends on the samples")
     branches = [site.attribute("then_branch"), site.attribute("else_branch")]
@@ -38,7 +41,7 @@ def loop(site: Site, run: Body) -> list[Value | None]:
     """Carried values must stay what they are from one iteration to the next; outputs by iteration get an axis first."""
     for position, what in ((0, "the number of its iterations"), (1, "its condition")):
         given = site.inputs[position] if site.has(position) else None
-        if given is not None and (not isinstance(given, Tensor) or given.axis is not None):
+        if given is not None and (given.grows if isinstance(given, Sizes) else given.axis is not None):
             site.refuse(f"{what} depends on the samples or their number")
     body = site.attribute("body")
     carried = [_forgotten(value) for value in site.inputs[2:]]
@@ -46,6 +49,8 @@ def loop(site: Site, run: Body) -> list[Value | None]:
     def iterate(state: Sequence[Value | None]) -> list[Value | None]:
         outputs = run(body, [Tensor(()), Tensor(()), *state])
         condition = outputs[0]
+        if isinstance(condition, Sizes) and not condition.grows:
+            condition = condition.tensor()
         if not isinstance(condition, Tensor) or condition.axis is not None:
             site.refuse("its condition depends on the samples or their number")
         return outputs[1:]
@@ -67,6 +72,8 @@ def scan(site: Site, run: Body) -> list[Value | None]:
         if value.shape is None:
             elements.append(Tensor())
             continue
+        if value.content is not Content.SAMPLES:
+            site.refuse("it goes over the numbers of the samples")
         axis = normalized(axes[i], value.rank)
         if axis == value.axis:
             site.refuse("it goes over the samples one after the other")
@@ -103,7 +110,7 @@ def _forgotten(value: Value | None) -> Value | None:
 
 def _known(value: Value) -> Tensor:
     if isinstance(value, Tensor):
-        return Tensor(value.shape, value.axis)
+        return Tensor(value.shape, value.axis, None, value.content)
     if value.grows:
         raise Refused("a value that it carries holds the batch size")
     return value.tensor()
@@ -117,7 +124,8 @@ def _stacked(site: Site, value: Value | None, axis: int = 0) -> Value | None:
         return Tensor()
     place = normalized(axis, element.rank + 1)
     dims = (*element.dims[:place], None, *element.dims[place:])
-    return Tensor(dims, None if element.axis is None else element.axis + (element.axis >= place))
+    moved = None if element.axis is None else element.axis + (element.axis >= place)
+    return Tensor(dims, moved, None, element.content)
 
 
 RULES: dict[str, Callable[[Site, Body], list[Value | None]]] = {"If": conditional, "Loop": loop, "Scan": scan}

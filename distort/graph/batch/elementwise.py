@@ -15,7 +15,7 @@ _UNARY = (
     *("Softplus", "Softsign", "Sqrt", "Tan", "Tanh", "ThresholdedRelu", "Gelu", "Swish", "RegexFullMatch"),
     *("Affine", "ParametricSoftplus", "ScaledTanh"),
 )
-_BROADCASTING = (
+BROADCASTING = (
     *("Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater", "GreaterOrEqual"),
     *("Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "PRelu", "Pow", "StringConcat", "Sub", "Sum"),
     *("Where", "Xor"),
@@ -78,7 +78,7 @@ def clip(site: Site) -> Value:
     return bare(site.tensor())
 
 
-@rule(*_BROADCASTING, samples=EVERY)
+@rule(*BROADCASTING, samples=EVERY)
 def broadcasting(site: Site) -> Value:
     values = site.tensors()
     if site.node.opset < 7 and site.attribute("broadcast"):

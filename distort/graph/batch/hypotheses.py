@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from distort.graph.ir import Graph
 from distort.graph.passes.context import Evaluate
@@ -21,11 +24,12 @@ def find_batch(
     shapes: Mapping[str, Sequence[int] | None],
     fetches: Sequence[str] | None = None,
     evaluate: Evaluate | None = None,
+    values: Mapping[str, np.ndarray[Any, Any]] | None = None,
 ) -> BatchProof | Refusal:
-    """The first guess that is proved; else why the likeliest is refused. ``shapes`` are those of the feeds."""
+    """The first guess that is proved; else why the likeliest is refused. Arguments as of ``prove``."""
     first: Refusal | None = None
     for axes in guesses(graph, shapes):
-        found = prove(graph, axes, shapes, fetches, evaluate)
+        found = prove(graph, axes, shapes, fetches, evaluate, values)
         if isinstance(found, BatchProof):
             return found
         first = first or found

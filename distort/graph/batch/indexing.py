@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .rules import Site, rule
-from .values import FOLLOWED, Tensor, Value, normalized
+from .values import FOLLOWED, Content, Size, Tensor, Value, normalized
 
 _PICKS = "it picks from the samples by their number"
 
@@ -125,8 +125,13 @@ def one_hot(site: Site) -> Value:
     return Tensor((*value.dims[:place], count, *value.dims[place:]), axis)
 
 
-@rule("Range", samples=())
+@rule("Range", samples=(), sizes=(1,))
 def range_(site: Site) -> Value:
+    end = site.elements(1)
+    if end is not None and isinstance(end[0], Size):
+        if (site.integers(0), end[0], site.integers(2)) != ([0], Size(1), [1]):
+            site.refuse("it counts by the batch size in another way than from 0 to N-1")
+        return Tensor((1,), 0, None, Content.NUMBERS)
     bounds = [site.tensor(i).array for i in range(3)]
     if any(bound is None or bound.size != 1 or bound.dtype.kind not in "iu" for bound in bounds):
         return Tensor((None,))

@@ -8,7 +8,7 @@ from .rules import EVERY, MICROSOFT, Site, rule
 from .values import Element, Size, Tensor, Value, normalized
 
 #: an end or a size from which on onnx means "to the end"
-_TO_THE_END = 1 << 30
+_TO_THE_END = 1_000_000_000
 
 
 @rule("Transpose")

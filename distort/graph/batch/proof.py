@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from . import (
     indexing,
     learning,
     movement,
+    numbers,
     products,
     recurrent,
     reductions,
@@ -30,7 +32,7 @@ from . import (
     windows,
 )
 from .rules import EVERY, MICROSOFT, ML, Site, find
-from .values import Refused, Sizes, Tensor, Value, of_array
+from .values import Content, Refused, Sizes, Tensor, Value, of_array
 
 #: the modules whose import fills the table of rules
 RULE_MODULES = (
@@ -97,17 +99,18 @@ def prove(
     shapes: Mapping[str, Sequence[int] | None],
     fetches: Sequence[str] | None = None,
     evaluate: Evaluate | None = None,
+    values: Mapping[str, np.ndarray[Any, Any]] | None = None,
 ) -> BatchProof | Refusal:
     """Whether samples lying along ``axes`` of the inputs stay apart on the way to ``fetches`` (None: all outputs).
 
     ``shapes`` are those of the feeds; None where a feed is no tensor. An input without an axis is the same for every
-    part. ``evaluate`` computes a node of small constants; without it fewer shapes are known.
+    part; ``values`` has those of which the elements may be used. ``evaluate`` computes a node of small constants; without it fewer shapes are known.
     """
     wanted = list(graph.outputs if fetches is None else fetches)
     scope: dict[str, Value | None] = {}
     try:
         for name in graph.inputs:
-            scope[name] = _feed(name, axes.get(name), shapes)
+            scope[name] = _feed(name, axes.get(name), shapes, values or {})
         walk = _Walk(evaluate)
         results = walk.outputs(graph, scope, wanted)
     except _Stopped as stopped:
@@ -116,6 +119,8 @@ def prove(
     for name, value in zip(wanted, results, strict=True):
         if isinstance(value, Sizes) and value.grows:
             return Refusal("", "", f"the output '{name}' holds the batch size")
+        if isinstance(value, Tensor) and value.content is not Content.SAMPLES:
+            return Refusal("", "", f"the output '{name}' is computed from the numbers of the samples")
         found[name] = value.axis if isinstance(value, Tensor) else None
     if all(axis is None for axis in found.values()):
         what = f"the output '{wanted[0]}' is" if len(wanted) == 1 else "the outputs are"
@@ -123,14 +128,19 @@ def prove(
     return BatchProof({name: axes.get(name) for name in graph.inputs}, found)
 
 
-def _feed(name: str, axis: int | None, shapes: Mapping[str, Sequence[int] | None]) -> Value | None:
+def _feed(
+    name: str,
+    axis: int | None,
+    shapes: Mapping[str, Sequence[int] | None],
+    values: Mapping[str, np.ndarray[Any, Any]],
+) -> Value | None:
     if name not in shapes:
         return None  # its default
     shape = shapes[name]
     if shape is None:
         return Tensor()
     if axis is None:
-        return Tensor(tuple(shape))
+        return of_array(values[name]) if name in values else Tensor(tuple(shape))
     if not 0 <= axis < len(shape):
         raise _Stopped(Refusal("", "", f"the input '{name}' has no axis {axis}"))
     return Tensor((*shape[:axis], 1, *shape[axis + 1 :]), axis)
@@ -178,7 +188,12 @@ class _Walk:
         if node.domain not in _DOMAINS:
             raise Refused(f"there is no rule for operators of '{node.domain}'")
         if control.has_rule(node):
-            return control.RULES[node.op_type](site, lambda body, values: self._body(body, values, scope))
+            try:
+                return control.RULES[node.op_type](site, lambda body, values: self._body(body, values, scope))
+            except (Refused, _Stopped):
+                if grows or batched or not all(_is_repeatable(body) for body in node.subgraphs()):
+                    raise
+                return [Tensor() for _ in node.outputs]
         if not grows and not batched:
             return self._shared(site)
         if captured:
@@ -229,6 +244,17 @@ class _Walk:
         return Tensor()
 
 
+def _is_repeatable(graph: Graph) -> bool:
+    """Whether a body gives the same for the same inputs."""
+    return all(
+        node.op_type not in _RANDOM
+        and node.op_type != "Dropout"
+        and node.domain in _DOMAINS
+        and all(_is_repeatable(body) for body in node.subgraphs())
+        for node in graph.nodes
+    )
+
+
 def _listed(made: Value | Sequence[Value | None]) -> Sequence[Value | None]:
     return [made] if isinstance(made, (Tensor, Sizes)) else list(made)
 
@@ -246,4 +272,7 @@ def _ruled(site: Site) -> Sequence[Value | None]:
             continue
         if entry.samples != EVERY and position not in entry.samples:
             raise Refused(f"its input '{node.inputs[position]}' differs from sample to sample")
+    if numbers.any_in(site):
+        own = numbers.picked(site)
+        return [own] if own is not None else numbers.numbered(site, entry.rule)
     return _listed(entry.rule(site))

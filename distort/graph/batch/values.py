@@ -1,17 +1,19 @@
 """What the proof knows of a value: its shape for a batch of one sample, and where samples lie in it.
 
-The batch size is N, unknown and at least 1. A value is one of three things:
+The batch size is N, unknown and at least 1. A value is one of these:
 
 - the same for every part: ``Tensor`` without an axis;
 - made of samples: ``Tensor`` with an axis, along which each sample has the same number of rows, one sample after the
   other. What a batch gives is then what its parts give, concatenated along the axis;
+- laid out like that, but computed from the numbers of the samples, which begin anew in each part (``Content``);
 - a small tensor of integers that is computed from N, such as a shape: ``Sizes`` with a ``Size`` among its elements.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,15 @@ class Size:
 Element = int | Size | None
 
 
+class Content(Enum):
+    """What the elements of a tensor with an axis are."""
+
+    SAMPLES = auto()  #: what parts give, concatenated
+    NUMBERS = auto()  #: all elements of a sample are its number
+    INDICES = auto()  #: along the last axis the first element is the sample's number, others are SAMPLES
+    MIXED = auto()  #: computed from numbers in some other way; only the shape is of use
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Tensor:
     """A tensor. With an axis, ``shape`` is known in rank, and ``shape[axis]`` is the rows of one sample."""
@@ -49,6 +60,7 @@ class Tensor:
     shape: Dims | None = None
     axis: int | None = None
     array: np.ndarray[Any, Any] | None = None  # its elements, where they are few and known
+    content: Content = Content.SAMPLES
 
     def __post_init__(self) -> None:
         if self.axis is not None:
@@ -149,10 +161,6 @@ def normalized(axis: int, rank: int) -> int:
     return axis
 
 
-def with_dims(value: Tensor, dims: Sequence[int | None], axis: int | None) -> Tensor:
-    return replace(value, shape=tuple(dims), axis=axis, array=None)
-
-
 def same(first: Value | None, second: Value | None) -> bool:
     """Whether two values are described alike."""
     if isinstance(first, Tensor) and isinstance(second, Tensor):
@@ -163,7 +171,8 @@ def same(first: Value | None, second: Value | None) -> bool:
             and first.array.dtype == second.array.dtype
             and np.array_equal(first.array, second.array)
         )
-        return (first.shape, first.axis) == (second.shape, second.axis) and equal
+        known = (first.shape, first.axis, first.content) == (second.shape, second.axis, second.content)
+        return known and equal
     return first == second
 
 
@@ -174,6 +183,8 @@ def joined(first: Value, second: Value, what: str) -> Value:
     if any(isinstance(value, Sizes) and value.grows for value in (first, second)):
         raise Refused(f"{what} differs with the batch size")
     one, other = (value.tensor() if isinstance(value, Sizes) else value for value in (first, second))
+    if one.content is not other.content or one.content is not Content.SAMPLES:
+        raise Refused(f"{what} is computed from the numbers of the samples")
     if one.axis != other.axis:
         raise Refused(f"samples lie along different axes of {what}")
     if one.shape is None or other.shape is None or len(one.shape) != len(other.shape):
