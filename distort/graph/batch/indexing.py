@@ -142,3 +142,23 @@ def range_(site: Site) -> Value:
     if len(values) > FOLLOWED or bounds[0] is None:
         return Tensor((len(values),))
     return Tensor((len(values),), None, np.array(values, bounds[0].dtype))
+
+
+@rule("TensorScatter", samples=(0, 1, 2))
+def tensor_scatter(site: Site) -> Value:
+    """A cache [N, ...] that each sample's own update is written into, from its own position on."""
+    cache, update, positions = site.tensor(0), site.tensor(1), site.optional(2)
+    values = [value for value in (cache, update, positions) if value is not None]
+    if all(value.axis is None for value in values):
+        return Tensor(cache.dims)
+    if cache.axis != 0 or any(value.axis != 0 or value.rows != cache.rows for value in values):
+        site.refuse("its cache, its updates and its positions are not all those of the samples")
+    return Tensor(cache.dims, 0)
+
+
+@rule("TfIdfVectorizer")
+def tf_idf(site: Site) -> Value:
+    value = site.tensor()
+    if value.axis is not None and (value.axis, value.rank) != (0, 2):
+        site.refuse("its input isn't a matrix with a sample in each row")
+    return Tensor((*value.dims[:-1], None), value.axis)

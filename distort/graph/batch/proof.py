@@ -104,7 +104,8 @@ def prove(
     """Whether samples lying along ``axes`` of the inputs stay apart on the way to ``fetches`` (None: all outputs).
 
     ``shapes`` are those of the feeds; None where a feed is no tensor. An input without an axis is the same for every
-    part; ``values`` has those of which the elements may be used. ``evaluate`` computes a node of small constants; without it fewer shapes are known.
+    part; ``values`` has those of which the elements may be used. ``evaluate``
+    computes a node of small constants; without it fewer shapes are known.
     """
     wanted = list(graph.outputs if fetches is None else fetches)
     scope: dict[str, Value | None] = {}

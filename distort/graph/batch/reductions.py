@@ -145,3 +145,23 @@ def skip_normalization(site: Site) -> Sequence[Value]:
         site.refuse("it normalizes over the batch axis, or adds samples to what is the same for every part")
     statistics = Tensor((*result.dims[:-1], 1), result.axis)
     return [result, statistics, statistics, result][: len(site.node.outputs)]
+
+
+@rule("DFT")
+def fourier(site: Site) -> Value:
+    value = site.tensor()
+    axis = [site.attribute("axis", 1)] if site.node.opset < 20 else site.integers(2) if site.has(2) else [-2]
+    if axis is None:
+        site.refuse("its axis isn't known before the run")
+    axis = [_other_axis(site, value, axis[0], "it transforms")]
+    if value.axis == value.rank - 1:
+        site.refuse("its input has real and imaginary parts along the batch axis")
+    # one side of a spectrum, or another length, has other dimensions
+    dims = tuple(None if i in (axis[0], value.rank - 1) else dim for i, dim in enumerate(value.dims))
+    return Tensor(dims, value.axis)
+
+
+@rule("STFT")
+def short_time_fourier(site: Site) -> Value:
+    value = leading(site)
+    return Tensor((value.dims[0], None, None, 2), value.axis)
