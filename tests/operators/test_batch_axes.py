@@ -68,7 +68,7 @@ def check(graph: Graph, feeds: Mapping[str, Any], size: int, axes: Mapping[str, 
     """Whether it is proved; fails where it is, and parts give something else. None: the whole fails itself."""
     shapes = {name: None if isinstance(value, list | dict) else np.shape(value) for name, value in feeds.items()}
     values = {name: np.asarray(feeds[name]) for name, axis in axes.items() if axis is None and shapes[name] is not None}
-    proof = prove(graph, axes, shapes, None, lambda node, inputs: evaluated(node, inputs), values)
+    proof = prove(graph, axes, shapes, None, evaluated, values)
     if not isinstance(proof, BatchProof):
         return False
     try:

@@ -1,6 +1,6 @@
 """Whether a batch may be split: the batch axis, proved operator by operator to stay apart."""
 
 from .hypotheses import find_batch
-from .proof import BatchProof, Refusal, prove
+from .proof import BatchProof, Layout, Refusal, prove
 
-__all__ = ["BatchProof", "Refusal", "find_batch", "prove"]
+__all__ = ["BatchProof", "Layout", "Refusal", "find_batch", "prove"]

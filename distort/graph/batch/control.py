@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from distort.graph.ir import Graph, Node
+from distort.graph.types import TensorType, ValueType
 
 from .rules import Site
 from .values import Content, Refused, Sizes, Tensor, Value, joined, normalized, same
@@ -56,7 +57,9 @@ def loop(site: Site, run: Body) -> list[Value | None]:
         return outputs[1:]
 
     outputs, carried = _settled(site, carried, iterate)
-    return [*carried, *(_stacked(site, value) for value in outputs[len(carried) :])]
+    names = body.outputs[1 + len(carried) :]
+    scanned = zip(names, outputs[len(carried) :], strict=True)
+    return [*carried, *(_stacked(site, value, body.types.get(name)) for name, value in scanned)]
 
 
 def scan(site: Site, run: Body) -> list[Value | None]:
@@ -82,8 +85,8 @@ def scan(site: Site, run: Body) -> list[Value | None]:
     carried = [_forgotten(value) for value in site.inputs[:n_carried]]
     outputs, carried = _settled(site, carried, lambda state: run(body, [*state, *elements]))
     out_axes = site.attribute("scan_output_axes") or [0] * (len(outputs) - n_carried)
-    stacked = [_stacked(site, value, axis) for value, axis in zip(outputs[n_carried:], out_axes, strict=True)]
-    return [*carried, *stacked]
+    made = zip(body.outputs[n_carried:], outputs[n_carried:], out_axes, strict=True)
+    return [*carried, *(_stacked(site, value, body.types.get(name), axis) for name, value, axis in made)]
 
 
 def _settled(
@@ -116,16 +119,20 @@ def _known(value: Value) -> Tensor:
     return value.tensor()
 
 
-def _stacked(site: Site, value: Value | None, axis: int = 0) -> Value | None:
+def _stacked(site: Site, value: Value | None, declared: ValueType | None, axis: int = 0) -> Value | None:
     if value is None:
         return None
     element = _known(value)
     if element.shape is None:
         return Tensor()
+    dims = declared.shape if isinstance(declared, TensorType) and declared.shape is not None else ()
+    if element.axis is not None and element.axis < len(dims) and isinstance(dims[element.axis], int):
+        # without any iteration the result has the declared dimensions
+        site.refuse("its body declares a fixed batch dimension")
     place = normalized(axis, element.rank + 1)
-    dims = (*element.dims[:place], None, *element.dims[place:])
+    stacked = (*element.dims[:place], None, *element.dims[place:])
     moved = None if element.axis is None else element.axis + (element.axis >= place)
-    return Tensor(dims, moved, None, element.content)
+    return Tensor(stacked, moved, None, element.content)
 
 
 RULES: dict[str, Callable[[Site, Body], list[Value | None]]] = {"If": conditional, "Loop": loop, "Scan": scan}

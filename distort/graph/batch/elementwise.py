@@ -13,7 +13,6 @@ _UNARY = (
     *("Cosh", "Elu", "Erf", "Exp", "Floor", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu"),
     *("Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh"),
     *("Softplus", "Softsign", "Sqrt", "Tan", "Tanh", "ThresholdedRelu", "Gelu", "Swish", "RegexFullMatch"),
-    *("Affine", "ParametricSoftplus", "ScaledTanh"),
 )
 BROADCASTING = (
     *("Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater", "GreaterOrEqual"),
@@ -96,7 +95,7 @@ def _placed(value: Tensor, target: Tensor, axis: int | None) -> Tensor:
     return Tensor(value.dims + (1,) * (target.rank - axis - value.rank), value.axis)
 
 
-rule("BiasGelu", "FastGelu", "BiasAdd", domain=MICROSOFT, samples=EVERY)(lambda site: broadcast(site.tensors()))
+rule("BiasGelu", "FastGelu", domain=MICROSOFT, samples=EVERY)(lambda site: broadcast(site.tensors()))
 
 
 @rule("Dropout")

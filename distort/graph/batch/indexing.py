@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .rules import Site, rule
+from .rules import MICROSOFT, Site, rule
 from .values import FOLLOWED, Content, Size, Tensor, Value, normalized
 
 _PICKS = "it picks from the samples by their number"
@@ -22,6 +22,16 @@ def gather(site: Site) -> Value:
     if data.axis == place:
         site.refuse(_PICKS)
     return Tensor(dims, data.axis if data.axis < place else data.axis - 1 + indices.rank)
+
+
+@rule("GatherBlockQuantized", domain=MICROSOFT, samples=(1,))
+def gather_blocks(site: Site) -> Value:
+    """Rows of a quantized table, which is the same for every part."""
+    table, indices = site.tensor(), site.tensor(1)
+    place = normalized(site.attribute("gather_axis", 0), table.rank)
+    rest = (None for _ in range(table.rank - place - 1))  # several elements may be packed in one
+    axis = None if indices.axis is None else place + indices.axis
+    return Tensor((*table.dims[:place], *indices.dims, *rest), axis)
 
 
 @rule("GatherElements", samples=(0, 1))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .elementwise import broadcast_dim
 from .rules import MICROSOFT, Site, rule
-from .values import Refused, Tensor, Value
+from .values import Refused, Tensor, Value, product
 
 
 def product_of(a: Tensor, b: Tensor) -> Tensor:
@@ -217,3 +217,16 @@ def _labels(site: Site, equation: str, ranks: Sequence[int]) -> tuple[list[list[
         return terms, [*ellipsis, *once]
     before, dots, after = right.partition("...")
     return terms, [*before, *(ellipsis if dots else ()), *after]
+
+
+@rule("MoE", "QMoE", domain=MICROSOFT, samples=(0, 1, 14))
+def experts(site: Site) -> Value:
+    """Each token goes its own way: x [tokens, H] or [N, S, H], what routes it [tokens, E]."""
+    value = site.tensor()
+    for position in (1, 14) if site.node.op_type == "QMoE" else (1,):
+        routes = site.optional(position)
+        if routes is None or (routes.axis is None and value.axis is None):
+            continue
+        if value.axis != 0 or routes.axis != 0 or product(value.dims[:-1]) != routes.rows:
+            site.refuse("its routes are not those of the samples")
+    return Tensor(value.dims, value.axis)

@@ -32,7 +32,7 @@ from . import (
     windows,
 )
 from .rules import EVERY, MICROSOFT, ML, Site, find
-from .values import Content, Refused, Sizes, Tensor, Value, of_array
+from .values import Content, Dims, Refused, Sizes, Tensor, Value, of_array
 
 #: the modules whose import fills the table of rules
 RULE_MODULES = (
@@ -68,11 +68,24 @@ _WHY = {
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """A value's shape for a batch of one sample, and the axis along which samples lie (None: none are in it)."""
+
+    shape: Dims
+    axis: int | None
+
+    def of(self, n_samples: int) -> Dims:
+        """The shape for ``n_samples``."""
+        return tuple(dim * n_samples if i == self.axis and dim else dim for i, dim in enumerate(self.shape))
+
+
+@dataclass(frozen=True, slots=True)
 class BatchProof:
     """The axis along which samples lie in each input and each output; None where it is the same for every part."""
 
     inputs: dict[str, int | None]
     outputs: dict[str, int | None]
+    layouts: dict[str, Layout]  # of all values that the outputs depend on, those of unknown rank excepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +139,12 @@ def prove(
     if all(axis is None for axis in found.values()):
         what = f"the output '{wanted[0]}' is" if len(wanted) == 1 else "the outputs are"
         return Refusal("", "", f"{what} the same for every part: there is nothing to split")
-    return BatchProof({name: axes.get(name) for name in graph.inputs}, found)
+    layouts = {
+        name: Layout(value.shape, value.axis)
+        for name, value in scope.items()
+        if isinstance(value, Tensor) and value.shape is not None
+    }
+    return BatchProof({name: axes.get(name) for name in graph.inputs}, found, layouts)
 
 
 def _feed(

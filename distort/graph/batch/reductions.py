@@ -117,9 +117,6 @@ def instance_normalization(site: Site) -> Value:
     return Tensor(value.dims, value.axis)
 
 
-rule("GroupNorm", domain=MICROSOFT)(instance_normalization)
-
-
 @rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 def layer_normalization(site: Site) -> Sequence[Value]:
     value = site.tensor()
