@@ -129,14 +129,14 @@ class MicroBatches:
     """A session's answer to how each of its runs is split.
 
     ``setting`` is the value of ``distort.micro_batch``: "0" never, "auto" where it is predicted to gain, or a number of
-    parts. ``measured_us`` are µs of each stage for one sample, where they were measured; they scale the predictions.
+    parts. ``measured`` is what a run took, where one was measured: its samples, and µs of each stage.
     """
 
     graph: Graph
     plan: Plan
     setting: str = "auto"
     evaluate: Evaluate | None = None
-    measured_us: Sequence[float] | None = None
+    measured: tuple[int, Sequence[float]] | None = None
     _proofs: dict[Any, BatchProof | Refusal] = field(default_factory=dict)
     _choices: dict[Any, Choice] = field(default_factory=dict)
 
@@ -191,7 +191,7 @@ class MicroBatches:
     def _chosen(self, proof: BatchProof, batch: int) -> Choice:
         from distort.scheduler.microbatch import PartCosts
 
-        costs = PartCosts(sized(self.graph, proof), self.plan, self.measured_us)
+        costs = PartCosts(sized(self.graph, proof), self.plan, self.measured)
         return plan_parts(batch, costs.stage_us, costs.elapsed_us)
 
 

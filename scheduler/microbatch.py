@@ -13,15 +13,18 @@ from distort.scheduler.simulate import LINKS
 class PartCosts:
     """Costs by the number of samples in a part. ``sized`` is the graph with the sizes of its values for so many.
 
-    ``measured_us`` are µs of each stage for one sample: the estimates are scaled so that they agree there.
+    ``measured`` has the samples of a run and µs of each stage: the estimates are scaled so that they agree there.
     """
 
-    def __init__(self, sized: Callable[[int], Graph], plan: Plan, measured_us: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, sized: Callable[[int], Graph], plan: Plan, measured: tuple[int, Sequence[float]] | None = None
+    ) -> None:
         self._sized = sized
         self._plan = plan
         self._scale = [1.0] * len(plan.stages)
-        if measured_us is not None:
-            estimated = self._estimated_us(CostModel(sized(1)))
+        if measured is not None:
+            n_samples, measured_us = measured
+            estimated = self._estimated_us(CostModel(sized(n_samples)))
             self._scale = [real / max(guess, 1e-3) for real, guess in zip(measured_us, estimated, strict=True)]
 
     def stage_us(self, n_samples: int) -> list[float]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from distort.graph.ir import Graph
 from distort.graph.passes.context import Evaluate
-from distort.graph.types import TensorType
+from distort.graph.types import Dim, TensorType
 
 from .proof import BatchProof, Refusal, prove
 
@@ -37,41 +37,49 @@ def find_batch(
 
 
 def guesses(graph: Graph, shapes: Mapping[str, Sequence[int] | None]) -> list[Axes]:
-    """Different assignments of a batch axis to inputs."""
+    """Different assignments of a batch axis to inputs.
+
+    A batch is what lies along the first axis of some input, one whose size the model leaves open if there is such; or,
+    as recurrent nets have it, along the second of three.
+    """
     known = {name: tuple(shape) for name in graph.inputs if (shape := shapes.get(name)) is not None}
+    declared = {name: _declared(graph, name, len(shape)) for name, shape in known.items()}
+    leading = [name for name, shape in known.items() if shape]
+    is_open = any(not isinstance(declared[name][0], int) for name in leading)
+    counts: dict[int, int] = {}
+    for name in leading:
+        if known[name][0] > 1 and not (is_open and isinstance(declared[name][0], int)):
+            counts[known[name][0]] = counts.get(known[name][0], 0) + 1
     found: list[Axes] = []
-    for axes in (*_by_size(known), *_by_symbol(graph, known)):
+    for axes in (*_by_size(known, counts), *_by_symbol(known, declared)):
         if any(axis is not None for axis in axes.values()) and axes not in found:
             found.append(axes)
     return found[:_TRIED]
 
 
-def _by_size(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Axes]:
-    """Inputs whose first dimension has the same size; then those too that have the size elsewhere, such as states."""
-    counts: dict[int, int] = {}
-    for shape in shapes.values():
-        if shape and shape[0] > 1:
-            counts[shape[0]] = counts.get(shape[0], 0) + 1
+def _declared(graph: Graph, name: str, rank: int) -> tuple[Dim, ...]:
+    known = graph.types.get(name)
+    shape = known.shape if isinstance(known, TensorType) else None
+    return shape if shape is not None and len(shape) == rank else (None,) * rank
+
+
+def _by_size(shapes: Mapping[str, tuple[int, ...]], counts: Mapping[int, int]) -> Iterator[Axes]:
+    """Inputs that have one of these sizes anywhere, as states do; then those that have it in front."""
     for size in sorted(counts, key=lambda size: -counts[size]):
-        leading: Axes = {name: 0 if shape and shape[0] == size else None for name, shape in shapes.items()}
-        everywhere = {n: shape.index(size) if size in shape else None for n, shape in shapes.items()}
-        yield everywhere
-        yield leading
-    sizes = {size for shape in shapes.values() for size in shape[1:2] if size > 1} - set(counts)
-    for size in sorted(sizes):  # recurrent nets: [steps, samples, features]
-        yield {name: 1 if len(shape) > 1 and shape[1] == size else None for name, shape in shapes.items()}
+        yield {name: shape.index(size) if size in shape else None for name, shape in shapes.items()}
+        yield {name: 0 if shape and shape[0] == size else None for name, shape in shapes.items()}
+    seconds = {shape[1] for shape in shapes.values() if len(shape) == 3 and shape[1] > 1} - set(counts)
+    for size in sorted(seconds):  # [steps, samples, features]
+        yield {name: 1 if len(shape) == 3 and shape[1] == size else None for name, shape in shapes.items()}
 
 
-def _by_symbol(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Axes]:
-    """Inputs that declare the same symbol, those first that have it in front."""
+def _by_symbol(shapes: Mapping[str, tuple[int, ...]], declared: Mapping[str, tuple[Dim, ...]]) -> Iterator[Axes]:
+    """Inputs that declare the same symbol, in front of at least one of them."""
     places: dict[str, Axes] = {}
     for name, shape in shapes.items():
-        declared = graph.types.get(name)
-        if not isinstance(declared, TensorType) or declared.shape is None or len(declared.shape) != len(shape):
-            continue
-        for axis, dim in enumerate(declared.shape):
+        for axis, dim in enumerate(declared[name]):
             if isinstance(dim, str) and shape[axis] > 1:
-                places.setdefault(dim, dict.fromkeys(shapes)).setdefault(name, None)
-                if places[dim][name] is None:
-                    places[dim][name] = axis
-    yield from sorted(places.values(), key=lambda axes: sum(axis or 0 for axis in axes.values()))
+                axes = places.setdefault(dim, dict.fromkeys(shapes))
+                if axes[name] is None:
+                    axes[name] = axis
+    yield from (axes for axes in places.values() if 0 in axes.values())
