@@ -138,9 +138,11 @@ class TestDecide:
         assert "(Softmax): it mixes the batch axis" in decision.reason
 
     def test_auto_weighs_the_calls_against_the_work(self) -> None:
+        graph, plan = planned(CHAIN)
+        feeds = feeds_of(16)
+        few = MicroBatches(graph, plan, measured=(16, [10.0, 10.0])).decide(feeds, ["y"])
         graph, plan = planned(CHAIN.replace("float[n, 64]", "float[n, 512, 64]"))
         feeds = {**feeds_of(16), "x": np.ones((16, 512, 64), np.float32)}
-        few = MicroBatches(graph, plan, measured=(16, [10.0, 10.0])).decide(feeds, ["y"])
         much = MicroBatches(graph, plan, measured=(16, [1e6, 1e6])).decide(feeds, ["y"])
         assert few.parts is None
         assert "no number of parts is predicted to be clearly faster" in few.reason

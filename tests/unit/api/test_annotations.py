@@ -51,7 +51,7 @@ def test_what_a_session_refuses(
     def no_actors(*_: Any) -> None:
         raise RuntimeError("actors are wanted")
 
-    monkeypatch.setattr("distort.engine.Engine._open_executor", no_actors)
+    monkeypatch.setattr("distort.parallel.Actors", no_actors)
     # the one that is right gets as far as its actors
     with pytest.raises(error or RuntimeError, match=text or "actors are wanted"):
         session(**arguments)

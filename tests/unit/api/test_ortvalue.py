@@ -143,6 +143,7 @@ class _Owner:
         return Resident(
             self,
             stage,
+            stage,
             0,
             ResidentMeta(key, 1, value.shape, value.nbytes),
             fetch=self._fetch,
