@@ -182,6 +182,7 @@ class Env:
         options = self.ort.SessionOptions()
         if self.parallel:
             options.execution_mode = self.ort.ExecutionMode.ORT_PARALLEL
+            options.add_session_config_entry("distort.start", "wait")
             # one actor is always one, where two of a model of a single node are none; two stages where it can be cut
             options.inter_op_num_threads = 1
             options.intra_op_num_threads = 1

@@ -28,6 +28,7 @@ g (float[N,4] x) => (float[N,3] y)
 def options_of(**entries: str) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+    options.add_session_config_entry("distort.start", "wait")
     options.intra_op_num_threads = 1
     for key, value in entries.items():
         options.add_session_config_entry(f"distort.{key}", value)

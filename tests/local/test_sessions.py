@@ -38,6 +38,7 @@ def build() -> bytes:
 def parallel(n_actors: int = 2, **entries: str) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+    options.add_session_config_entry("distort.start", "wait")
     options.inter_op_num_threads = n_actors
     options.intra_op_num_threads = 1
     for key, value in entries.items():
@@ -136,6 +137,7 @@ import distort as onnxruntime
 
 options = onnxruntime.SessionOptions()
 options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+options.add_session_config_entry("distort.start", "wait")
 options.inter_op_num_threads = 2
 options.add_session_config_entry("distort.address", sys.argv[2])
 with onnxruntime.InferenceSession(sys.argv[1], options) as session:
