@@ -29,6 +29,7 @@ from distort.cluster.routes import Leg, RunKind, make_route
 from distort.cluster.traffic import Traffic
 from distort.cluster.transport.base import Answer, Handle, Loss, StageHost, Transport
 from distort.kernels.errors import RunCancelled
+from distort.kernels.program import TERMINATED
 from distort.scheduler import state as machine
 from distort.scheduler.needs import NeedsOfPlan
 from distort.scheduler.plan import CALLER, Plan
@@ -40,7 +41,6 @@ _POLL_S = 0.02
 _REMEMBERED = 256
 #: how long actors may take to say what they have done
 _STATS_TIMEOUT_S = 2.0
-_TERMINATED = "Exiting due to terminate flag being set to true."
 
 
 @dataclass(slots=True, eq=False)
@@ -142,8 +142,6 @@ class Executor:
 
         ``everything`` runs every node, and not only those that the fetches depend on.
         """
-        if should_stop is not None and should_stop():
-            raise RunCancelled(_TERMINATED)
         run = self.start(fetches, feeds, keep=keep, profile=profile, everything=everything)
         return self.finish(run, should_stop=should_stop, timeout_s=timeout_s)
 
@@ -192,11 +190,15 @@ class Executor:
         try:
             self._wait(run, should_stop, timeout_s)
         except BaseException:  # Ctrl-C: nobody waits for the run any more
-            self._post(machine.Cancel(run.number))
+            self.cancel(run)
             raise
         if run.error is not None:
             raise run.error
         return [self._result(run, name) for name in run.fetches], run.reports
+
+    def cancel(self, run: Run) -> None:
+        """End a run that nobody waits for any more."""
+        self._post(machine.Cancel(run.number))
 
     def _wait(self, run: Run, should_stop: Callable[[], bool] | None, timeout_s: float | None) -> None:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -498,7 +500,7 @@ class Executor:
         if cause is None and run.errors:
             cause = next(iter(run.errors.values()))
         if command.kind == "cancelled":
-            return RunCancelled(_TERMINATED)
+            return RunCancelled(TERMINATED)
         if command.kind == "deadline":
             return DeadlineExceeded(f"The run did not end within its deadline (distort.timeout_s): {command.error}")
         if command.kind == "lost":

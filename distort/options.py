@@ -24,6 +24,10 @@ def _at_least_one(text: str) -> bool:
     return text.isdecimal() and int(text) >= 1
 
 
+def _parts(text: str) -> bool:
+    return text == "auto" or text.isdecimal()
+
+
 def _seconds(text: str) -> bool:
     try:
         return float(text) > 0
@@ -60,7 +64,7 @@ DISTORT_KEYS: dict[str, tuple[Callable[[str], bool], str]] = {
     "costs": (_one_of("auto", "measured", "estimated"), "auto, measured or estimated"),
     "device_memory": (_nbytes, "bytes with a unit, as 512MB or 2GiB"),
     "max_in_flight": (_at_least_one, "a number of runs, at least 1"),
-    "micro_batch": (_one_of("0"), "0: a run is not split"),
+    "micro_batch": (_parts, "0, auto or a number of parts"),
     "transport": (_one_of("auto", "shm", "object_store"), "auto, shm or object_store"),
     "partition": (
         _partition,
@@ -69,6 +73,7 @@ DISTORT_KEYS: dict[str, tuple[Callable[[str], bool], str]] = {
     "strict_placement": (_one_of("0", "1"), "0 or 1"),
     "recovery": (_one_of("raise", "replay"), "raise or replay"),
     "start": (_one_of("overlap", "wait"), "overlap or wait"),
+    "verify": (_one_of("0", "1"), "0 or 1"),
     "timeout_s": (_seconds, "seconds, more than 0"),
     "objective": (_one_of("latency", "throughput", "memory"), "latency, throughput or memory"),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
@@ -21,14 +20,10 @@ from distort.native.values import OrtValue, OrtValueVector
 from distort.options import RunOptions, SessionOptions
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
-
     from distort.native import hardware
+    from distort.native.async_runs import AsyncRuns
     from distort.native.binding import SessionIOBinding
 
-#: runs of run_async at once; an engine on actors keeps no more in flight unless distort.max_in_flight says so
-_ASYNC_THREADS = 8
-_ASYNC_NAME = "distort-async"
 _MAX_SELECTIONS = 8  # devices that a selection delegate may choose
 _RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
 
@@ -62,8 +57,7 @@ class InferenceSession:
         severity, verbosity = arg0.log_severity_level, arg0.log_verbosity_level
         self._logger = logs.DEFAULT.child(severity, verbosity, arg0.logid)
         self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
-        self._pool_pid = 0
+        self._async: AsyncRuns | None = None
         self._providers: list[tuple[str, dict[str, str]]] = []
 
     _loaded: loading.Loaded
@@ -243,24 +237,21 @@ class InferenceSession:
             raise errors.incompatible("run_async", _RUN_ASYNC, self, arg0, arg1, arg2, arg3, arg4)
         converted = {k: convert(v, k, loaded.specs.get(k)) for k, v in arg1.items() if v is not None}
 
-        def job() -> None:
-            try:
-                check(loaded.specs, converted)
-                loaded.check_fetches(arg0, " ")
-                values = {name: value for name, (value, _) in converted.items()}
-                results = fetches.to_users(self._execute(loaded, arg0, values, arg4))
-            except Exception as error:  # noqa: BLE001  # the callback is told, whatever it is
-                arg2([], arg3, errors.text_of(error))
-            else:
-                arg2(results, arg3, "")
+        def job(begun: Callable[[], None]) -> list[Any]:
+            check(loaded.specs, converted)
+            loaded.check_fetches(arg0, " ")
+            values = {name: value for name, (value, _) in converted.items()}
+            return fetches.to_users(self._execute(loaded, arg0, values, arg4, begun=begun))
 
         with self._lock:
-            if self._pool is None or self._pool_pid != os.getpid():  # threads don't survive a fork
-                from concurrent.futures import ThreadPoolExecutor
+            if self._async is None or not self._async.usable:
+                from distort.native.async_runs import AsyncRuns
 
-                self._pool = ThreadPoolExecutor(_ASYNC_THREADS, thread_name_prefix=_ASYNC_NAME)
-                self._pool_pid = os.getpid()
-            self._pool.submit(job)
+                # a caller may be two rounds ahead of the actors
+                most = int(self._options._config.get("distort.max_in_flight", "8"))
+                self._async = AsyncRuns(most, 2 * most) if loaded.engine.parallel else AsyncRuns()
+            runs = self._async
+        runs.submit(job, lambda results, text: arg2(results, arg3, text))
 
     def run_with_iobinding(self, arg0: SessionIOBinding, arg1: RunOptions | None, /) -> None:
         """Run over what is bound. Errors are RuntimeError, as in onnxruntime."""
@@ -301,8 +292,12 @@ class InferenceSession:
         values: Mapping[str, Any],
         run_options: RunOptions | None,
         keep: frozenset[str] = frozenset(),
+        begun: Callable[[], None] | None = None,
     ) -> list[Any]:
-        """Values of a run, as the engine returns them. Raises onnxruntime's exceptions."""
+        """Values of a run, as the engine returns them. Raises onnxruntime's exceptions.
+
+        ``begun`` is called when the run has begun, and later ones come after it.
+        """
         loaded.check_fetches(names)
         if run_options is not None and run_options._adapters:
             adapters = reversed(run_options._adapters)  # the first one wins
@@ -323,7 +318,10 @@ class InferenceSession:
         logger.log(logs.VERBOSE, "Begin execution")
         start_ns = time.time_ns() if profiler is not None else 0
         try:
-            results = loaded.engine.run(names, values, keep=keep, control=control)
+            finish = loaded.engine.begin(names, values, keep=keep, control=control)
+            if begun is not None:
+                begun()
+            results = finish()
         except Exception as error:
             ours = errors.translate(error)
             if ours is None:
@@ -392,10 +390,9 @@ class InferenceSession:
     def _close(self) -> None:
         """End the session's actors and free its weights; safe to call twice. A run afterwards raises."""
         with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None and self._pool_pid == os.getpid():
-            # a callback may close its session; its own thread can't be waited for
-            pool.shutdown(wait=not threading.current_thread().name.startswith(_ASYNC_NAME))
+            runs, self._async = self._async, None
+        if runs is not None:
+            runs.close()
         self.end_profiling()
         self._loaded.engine.close()
 
