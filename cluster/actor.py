@@ -21,6 +21,7 @@ from distort.cluster.orders import ActorFacts, ActorStats, ExecuteOrder, Held, N
 from distort.cluster.resident import ResidentMeta
 from distort.cluster.shm.channel import network_of_host
 from distort.cluster.shm.loop import StageLoop
+from distort.cluster.weights import open_weights
 from distort.graph.ir import Node
 from distort.graph.types import element_of
 from distort.kernels.events import describe
@@ -41,7 +42,9 @@ class StageActor:
         self._busy_ns = 0
 
     def load(self, payload: StagePayload, *weights: dict[str, Any]) -> ActorFacts:
-        """Lower the stage. ``weights`` are mapped read-only from the object store. Returns the actor's facts.
+        """Lower the stage. ``weights`` are mapped read-only from the object store, those in files from these.
+
+        Returns the actor's facts. Raises WeightsMissing where the node lacks files: then nothing is changed.
 
         With a token in the payload, the actor listens for orders and mail on a socket of its host.
         """
@@ -54,7 +57,7 @@ class StageActor:
 
             threadpool_limits(payload.threads)
         graph = payload.graph
-        for group in weights:
+        for group in (*weights, open_weights(payload.files)):
             graph.initializers.update({name: group[name] for name in group if name not in graph.initializers})
         self._program = Program(graph, outputs=payload.outputs)
         self._paths = Paths(graph)

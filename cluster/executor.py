@@ -86,7 +86,7 @@ class Executor:
         self,
         plan: Plan,
         payloads: Sequence[StagePayload],
-        weights: dict[str, Any],
+        weights: Sequence[Mapping[str, Any]],
         transport: Transport,
         *,
         max_in_flight: int = 8,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distort.cluster.resident import ResidentMeta
 from distort.graph.ir import Graph
+
+if TYPE_CHECKING:
+    from distort.cluster.weights import FileWeight
 
 #: attempts of one run that numbers have room for; a run's number on the wire is ``run * ATTEMPTS + attempt``
 ATTEMPTS = 8
@@ -32,6 +35,7 @@ class StagePayload:
     unit: int = 0  # the stage's, or a replica's
     names: tuple[str, ...] = ()  # every value that may cross, of all stages: messages say their numbers
     token: str = ""  # whoever connects must know it
+    files: dict[str, FileWeight] = field(default_factory=dict)  # weights that the actor maps itself
 
 
 @dataclass(frozen=True, slots=True)

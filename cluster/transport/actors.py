@@ -13,7 +13,7 @@ import functools
 import gc
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from typing import Any, cast
@@ -25,7 +25,8 @@ from distort.cluster.resident import ResidentMeta
 from distort.cluster.resources import Connection
 from distort.cluster.shm.caller import Line, Switchboard
 from distort.cluster.shm.channel import PeerGone, network_of_host
-from distort.cluster.transport.base import Answer, Handle, Listener, Loss, StageHost, weight_groups
+from distort.cluster.transport.base import Answer, Handle, Listener, Loss, StageHost
+from distort.cluster.weights import WeightsMissing, open_weights, weight_groups
 from distort.scheduler.plan import CALLER
 
 #: values up to this size travel inside the call
@@ -150,14 +151,16 @@ class ActorTransport:
         self._hosts: list[RayHost] = []
         self._switchboard = Switchboard() if wanted != "object_store" else None
 
-    def open(self, payloads: Sequence[StagePayload], weights: dict[str, Any], listener: Listener) -> list[StageHost]:
+    def open(
+        self, payloads: Sequence[StagePayload], weights: Sequence[Mapping[str, Any]], listener: Listener
+    ) -> list[StageHost]:
         import ray
 
         self._listener = listener
         token = secrets.token_hex(16) if self._switchboard is not None else ""
         self._payloads = [replace(payload, token=token) for payload in payloads]
         self._weights = [[] for _ in payloads]
-        for positions, group in weight_groups(payloads, weights).items():
+        for positions, group in weight_groups(weights).items():
             reference = ray.put(group)
             for position in positions:
                 self._weights[position].append(reference)
@@ -186,9 +189,9 @@ class ActorTransport:
     def _load(self, units: Sequence[int]) -> None:
         import ray
 
-        loads = [self._hosts[unit].actor.load.remote(self._payloads[unit], *self._weights[unit]) for unit in units]
+        loads = [self._load_one(unit) for unit in units]
         try:
-            facts = ray.get(loads, timeout=LOAD_TIMEOUT_S)
+            facts = [self._loaded(unit, load) for unit, load in zip(units, loads, strict=True)]
         except ray.exceptions.GetTimeoutError:
             free = cast(Any, ray).available_resources().get("CPU", 0)
             raise ClusterError(
@@ -205,6 +208,27 @@ class ActorTransport:
             raise self.cause(error) from error
         for unit, fact in zip(units, facts, strict=True):
             self._hosts[unit].facts = fact
+
+    def _load_one(self, unit: int) -> Any:
+        return self._hosts[unit].actor.load.remote(self._payloads[unit], *self._weights[unit])
+
+    def _loaded(self, unit: int, load: Any) -> ActorFacts:
+        """What an actor says of itself. Weights whose files its node lacks are sent to it."""
+        import ray
+
+        try:
+            facts: ActorFacts = ray.get(load, timeout=LOAD_TIMEOUT_S)
+        except ray.exceptions.RayTaskError as error:
+            cause = self.cause(error)
+            if not isinstance(cause, WeightsMissing):
+                raise
+            payload = self._payloads[unit]
+            lacking = open_weights({name: payload.files[name] for name in cause.args})
+            kept = {name: place for name, place in payload.files.items() if name not in lacking}
+            self._payloads[unit] = replace(payload, files=kept)
+            self._weights[unit].append(ray.put(lacking))
+            facts = ray.get(self._load_one(unit), timeout=LOAD_TIMEOUT_S)
+        return facts
 
     def _link(self, units: Sequence[int]) -> None:
         """Connect with the hosts that share memory with this process, and tell all of them where the others listen."""

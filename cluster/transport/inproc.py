@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from distort.cluster.actor import StageActor
 from distort.cluster.errors import StageLost
 from distort.cluster.orders import ActorStats, ExecuteOrder, StagePayload
 from distort.cluster.resident import ResidentMeta
-from distort.cluster.transport.base import Answer, Handle, Listener, Loss, StageHost, weight_groups
+from distort.cluster.transport.base import Answer, Handle, Listener, Loss, StageHost
 
 
 class InprocHost:
@@ -73,14 +73,13 @@ class InprocTransport:
         self._weights: list[dict[str, Any]] = []
         self._epochs: list[int] = []
 
-    def open(self, payloads: Sequence[StagePayload], weights: dict[str, Any], listener: Listener) -> list[StageHost]:
+    def open(
+        self, payloads: Sequence[StagePayload], weights: Sequence[Mapping[str, Any]], listener: Listener
+    ) -> list[StageHost]:
         self._payloads = list(payloads)
         self._listener = listener
-        self._weights = [{} for _ in payloads]
+        self._weights = [dict(own) for own in weights]
         self._epochs = [0] * len(payloads)
-        for positions, group in weight_groups(payloads, weights).items():
-            for position in positions:
-                self._weights[position].update(group)
         return [self._host(unit) for unit in range(len(payloads))]
 
     def _host(self, unit: int) -> InprocHost:
