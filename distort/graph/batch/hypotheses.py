@@ -11,17 +11,15 @@ from distort.graph.ir import Graph
 from distort.graph.passes.context import Evaluate
 from distort.graph.types import Dim, TensorType
 
-from .proof import BatchProof, Refusal, prove
+from .proof import Axes, BatchProof, Refusal, Shapes, prove
 
 #: guesses that are tried; each costs a walk through the graph
 _TRIED = 6
 
-Axes = dict[str, int | None]
-
 
 def find_batch(
     graph: Graph,
-    shapes: Mapping[str, Sequence[int] | None],
+    shapes: Shapes,
     fetches: Sequence[str] | None = None,
     evaluate: Evaluate | None = None,
     values: Mapping[str, np.ndarray[Any, Any]] | None = None,
@@ -36,13 +34,17 @@ def find_batch(
     return first or Refusal("", "", "no input has more than one sample")
 
 
-def guesses(graph: Graph, shapes: Mapping[str, Sequence[int] | None]) -> list[Axes]:
+def guesses(graph: Graph, shapes: Shapes) -> list[Axes]:
     """Different assignments of a batch axis to inputs.
 
     A batch is what lies along the first axis of some input, one whose size the model leaves open if there is such; or,
     as recurrent nets have it, along the second of three.
     """
-    known = {name: tuple(shape) for name in graph.inputs if (shape := shapes.get(name)) is not None}
+    known = {
+        name: tuple(-1 if dim is None else dim for dim in shape)  # no size that a batch could have
+        for name in graph.inputs
+        if (shape := shapes.get(name)) is not None
+    }
     declared = {name: _declared(graph, name, len(shape)) for name, shape in known.items()}
     leading = [name for name, shape in known.items() if shape]
     is_open = any(not isinstance(declared[name][0], int) for name in leading)
@@ -75,11 +77,11 @@ def _by_size(shapes: Mapping[str, tuple[int, ...]], counts: Mapping[int, int]) -
 
 def _by_symbol(shapes: Mapping[str, tuple[int, ...]], declared: Mapping[str, tuple[Dim, ...]]) -> Iterator[Axes]:
     """Inputs that declare the same symbol, in front of at least one of them."""
-    places: dict[str, Axes] = {}
+    places: dict[str, dict[str, int | None]] = {}
     for name, shape in shapes.items():
         for axis, dim in enumerate(declared[name]):
             if isinstance(dim, str) and shape[axis] > 1:
-                axes = places.setdefault(dim, dict.fromkeys(shapes))
+                axes = places.setdefault(dim, dict.fromkeys(shapes, None))
                 if axes[name] is None:
                     axes[name] = axis
     yield from (axes for axes in places.values() if 0 in axes.values())

@@ -76,27 +76,27 @@ def _divide(a: Element, b: Element) -> Element:
     return abs(c) // abs(b) * (1 if (c < 0) == (b < 0) else -1)  # integers divide towards zero
 
 
-def _order(a: Element, b: Element) -> int | None:
-    """-1, 0, 1 where ``a`` is below, equal to, above ``b`` for every N >= 1; None where that differs or isn't known."""
+def _never_below(a: Element, b: Element, by: int = 0) -> bool:
+    """Whether ``a >= b + by`` for every N >= 1. What isn't known may be anything."""
     if a is None or b is None:
-        return None
+        return False
     (x, c), (y, d) = parts(a), parts(b)
-    grows, first = x - y, x - y + c - d
-    if grows == 0:
-        return (first > 0) - (first < 0)
-    if grows > 0 and first > 0:
-        return 1
-    if grows < 0 and first < 0:
-        return -1
-    return None
+    return x >= y and x + c >= y + d + by
 
 
-def _compare(holds: Callable[[int], bool]) -> Callable[[Element, Element], Element]:
+def _above(by: int) -> Callable[[Element, Element], Element]:
+    """``a >= b + by`` as 1 or 0."""
+
     def compared(a: Element, b: Element) -> Element:
-        order = _order(a, b)
-        return _undecided(a, b) if order is None else int(holds(order))
+        if _never_below(a, b, by):
+            return 1
+        return 0 if _never_below(b, a, 1 - by) else _undecided(a, b)
 
     return compared
+
+
+def _swapped(function: Callable[[Element, Element], Element]) -> Callable[[Element, Element], Element]:
+    return lambda a, b: function(b, a)
 
 
 def _equal(a: Element, b: Element) -> Element:
@@ -109,18 +109,16 @@ def _equal(a: Element, b: Element) -> Element:
     return 0 if rest or n < 1 else _undecided(a, b)
 
 
-def _extreme(sign: int) -> Callable[[Element, Element], Element]:
-    def chosen(a: Element, b: Element) -> Element:
-        order = _order(a, b)
-        if order is None:
-            grows, known = (a, b) if isinstance(a, Size) else (b, a)
-            # N·k + c >= k + c: the larger of it and that, or of it and less, is it
-            if isinstance(grows, Size) and isinstance(known, int) and sign > 0 and grows.per_sample > 0:
-                return grows if sum(parts(grows)) >= known else _undecided(a, b)
-            return _undecided(a, b)
-        return a if order * sign >= 0 else b
+def _largest(a: Element, b: Element) -> Element:
+    if _never_below(a, b):
+        return a
+    return b if _never_below(b, a) else _undecided(a, b)
 
-    return chosen
+
+def _smallest(a: Element, b: Element) -> Element:
+    if _never_below(a, b):
+        return b
+    return a if _never_below(b, a) else _undecided(a, b)
 
 
 _BINARY: dict[str, Callable[[Element, Element], Element]] = {
@@ -128,13 +126,13 @@ _BINARY: dict[str, Callable[[Element, Element], Element]] = {
     "Sub": _subtract,
     "Mul": _multiply,
     "Div": _divide,
-    "Max": _extreme(1),
-    "Min": _extreme(-1),
+    "Max": _largest,
+    "Min": _smallest,
     "Equal": _equal,
-    "Less": _compare(lambda order: order < 0),
-    "LessOrEqual": _compare(lambda order: order <= 0),
-    "Greater": _compare(lambda order: order > 0),
-    "GreaterOrEqual": _compare(lambda order: order >= 0),
+    "Less": _swapped(_above(1)),
+    "LessOrEqual": _swapped(_above(0)),
+    "Greater": _above(1),
+    "GreaterOrEqual": _above(0),
 }
 _TRUTHS = frozenset(("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"))
 _JOINED = ("Max", "Min", "Sum")
@@ -382,6 +380,6 @@ _OPERATORS: dict[str, Callable[[Site], list[Value] | None]] = {
     "Expand": _expand,
     "ReduceProd": _reduce(_multiply),
     "ReduceSum": _reduce(_add),
-    "ReduceMax": _reduce(_extreme(1)),
-    "ReduceMin": _reduce(_extreme(-1)),
+    "ReduceMax": _reduce(_largest),
+    "ReduceMin": _reduce(_smallest),
 }
