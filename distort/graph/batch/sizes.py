@@ -11,12 +11,10 @@ from distort.graph.types import DTYPE_OF
 
 from .movement import sliced_dim
 from .rules import Site, rule
-from .values import FOLLOWED, Element, Refused, Size, Sizes, Tensor, Value, elements_of, shape_elements
+from .values import EXACT, FOLLOWED, Element, Refused, Size, Sizes, Tensor, Value, elements_of, shape_elements
 
 _INT64 = np.dtype(np.int64)
 _BOOL = np.dtype(np.bool_)
-#: integers that float32 holds exactly
-_EXACT = 1 << 24
 
 
 def element(per_sample: int, fixed: int) -> Element:
@@ -74,6 +72,12 @@ def _divide(a: Element, b: Element) -> Element:
     if x:
         return _undecided(a, b)
     return abs(c) // abs(b) * (1 if (c < 0) == (b < 0) else -1)  # integers divide towards zero
+
+
+def _divide_floats(a: Element, b: Element) -> Element:
+    """What is no whole number isn't followed."""
+    quotient = _divide(a, b)
+    return quotient if a is None or _multiply(quotient, b) == a else _undecided(a, b)
 
 
 def _never_below(a: Element, b: Element, by: int = 0) -> bool:
@@ -198,6 +202,8 @@ def _paired(site: Site) -> list[Value] | None:
             return None
         left, right = (list(o.elements) * (length if len(o.elements) == 1 else 1) for o in (result, other))
         function = _BINARY["Add" if op_type == "Sum" else op_type]
+        if op_type == "Div" and result.dtype.kind == "f":
+            function = _divide_floats
         elements = tuple(function(a, b) for a, b in zip(left, right, strict=True))
         dtype = _BOOL if op_type in _TRUTHS else result.dtype
         _check_exact(elements, dtype)
@@ -207,7 +213,7 @@ def _paired(site: Site) -> list[Value] | None:
 
 def _check_exact(elements: Sequence[Element], dtype: np.dtype[Any]) -> None:
     """Integers are followed exactly; a narrower type would round or wrap them."""
-    limit = _EXACT if dtype.kind == "f" else 1 << (8 * dtype.itemsize - 2)
+    limit = EXACT if dtype.kind == "f" else 1 << (8 * dtype.itemsize - 2)
     for item in elements:
         if item is not None and dtype != _BOOL and any(abs(part) >= limit for part in parts(item)):
             raise Refused(f"sizes that it computes don't fit {dtype}")
@@ -221,7 +227,7 @@ def _same(site: Site) -> list[Value]:
 def _cast(site: Site) -> list[Value] | None:
     operand = _operand(site, 0)
     dtype = DTYPE_OF.get(site.attribute("to", 0))
-    if dtype is None or dtype.kind not in "iu" or dtype.itemsize < 4:
+    if dtype is None or dtype not in (np.int32, np.int64, np.float32, np.float64):
         return None
     _check_exact(operand.elements, dtype)
     return _made(operand.elements, operand.rank, dtype)
@@ -366,6 +372,9 @@ def _expand(site: Site) -> list[Value] | None:
 _OPERATORS: dict[str, Callable[[Site], list[Value] | None]] = {
     "Identity": _same,
     "Cast": _cast,
+    "Ceil": _same,
+    "Floor": _same,
+    "Round": _same,
     "Gather": _gather,
     "Concat": _concat,
     "Unsqueeze": _unsqueeze,
