@@ -110,6 +110,12 @@ class TestGuesses:
         assert isinstance(proof, BatchProof)
         assert proof.inputs == {"x": 0, "h": 1}
 
+    def test_a_fixed_dimension_of_the_same_size_is_not_taken_for_it(self, read: ReadText) -> None:
+        graph = read("g (float[n, 4] x, float[3, n, 4] h) => (float[3, n, 4] y) { y = Add(x, h) }").graph
+        proof = find_batch(graph, {"x": (3, 4), "h": (3, 3, 4)})
+        assert isinstance(proof, BatchProof)
+        assert proof.inputs == {"x": 0, "h": 1}
+
     def test_steps_come_first_in_recurrent_nets(self, read: ReadText) -> None:
         text = """g (float[t, n, 3] x, float[1, 8, 3] w, float[1, 8, 2] r) => (float[t, 1, n, 2] y) {
           y = LSTM<hidden_size=2>(x, w, r)
