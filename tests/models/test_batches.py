@@ -88,6 +88,7 @@ def test_trained_model(name: str) -> None:
     assert_parts_equal(graph, proof, feeds, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "n_samples"), [("resnet50", 16), ("bert_base", 16), ("llama_kv", 6), ("mobilenetv2_100", 4)]
 )
@@ -97,6 +98,8 @@ def test_architecture(name: str, n_samples: int, models: Path, tmp_path: Path) -
     folder = real.materialize(name, tmp_path)
     graph = optimized(folder / "model.onnx")
     feeds = {key: samples(key, value, n_samples) for key, value in real.load_arrays(folder / "inputs.npz").items()}
+    if name == "bert_base":
+        feeds = {key: value[:, :24] for key, value in feeds.items()}  # fewer tokens, less time
     proof = proof_of(graph, feeds)
     assert isinstance(proof, BatchProof), str(proof)
     assert set(proof.inputs.values()) == set(proof.outputs.values()) == {0}
