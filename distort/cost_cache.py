@@ -14,7 +14,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -73,14 +73,14 @@ def load(key: str, threads: int, shapes: Mapping[str, tuple[str, tuple[int, ...]
     return _read(folder() / _name(key, threads, shapes), n_nodes)
 
 
-def latest(key: str, threads: int, n_nodes: int) -> Measurement | None:
-    """The newest measurement with any feeds."""
-    try:
-        files = [(path.stat().st_mtime, path) for path in folder().glob(f"{key}-{threads}-*.json")]
-    except OSError:
-        return None
-    found = (_read(path, n_nodes) for _, path in sorted(files, reverse=True))
-    return next((measurement for measurement in found if measurement is not None), None)
+def newest(key: str, threads: int, n_nodes: int) -> Iterator[Measurement]:
+    """Measurements with any feeds, the last made or used first."""
+    files: list[tuple[float, str, Path]] = []
+    for path in folder().glob(f"{key}-{threads}-*.json"):
+        with suppress(OSError):  # another process took it away
+            files.append((path.stat().st_mtime, path.name, path))
+    found = (_read(path, n_nodes) for _, _, path in sorted(files, reverse=True))
+    return (measurement for measurement in found if measurement is not None)
 
 
 def store(key: str, measurement: Measurement) -> None:

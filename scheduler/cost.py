@@ -13,10 +13,10 @@ import numpy as np
 from distort.graph.ir import Graph, Initializer, Node, SparseInitializer
 from distort.graph.types import DTYPE_OF, SparseTensorType, TensorType, ValueType
 from distort.scheduler.device import Device
-from distort.scheduler.flops import Operands, Shape, flops, is_free, reads_selected
+from distort.scheduler.flops import Operands, Shape, flops, is_free, passes, reads_selected, slowness
 
 #: µs that starting one kernel costs, whatever its size: a Python call with numpy's dispatch; a launch on a GPU
-NODE_OVERHEAD_US = {"cpu": 3.0, "cuda": 8.0}
+NODE_OVERHEAD_US = {"cpu": 2.5, "cuda": 8.0}
 #: iterations of a Loop whose trip count nothing tells
 TRIP_COUNT_GUESS = 8
 #: bytes of one string, where its length isn't known
@@ -30,12 +30,20 @@ class Work:
     flops: float
     nbytes: float
     kernels: float = 1.0
+    slowness: float = 1.0  # of a CPU at this arithmetic, against products of float32
+
+    @property
+    def effort(self) -> float:
+        """Flops as a CPU feels them."""
+        return self.flops * self.slowness
 
     def scaled(self, times: float) -> Work:
-        return Work(self.flops * times, self.nbytes * times, self.kernels * times)
+        return replace(self, flops=self.flops * times, nbytes=self.nbytes * times, kernels=self.kernels * times)
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.flops + other.flops, self.nbytes + other.nbytes, self.kernels + other.kernels)
+        flops = self.flops + other.flops
+        slowness = (self.effort + other.effort) / flops if flops else 1.0
+        return Work(flops, self.nbytes + other.nbytes, self.kernels + other.kernels, slowness)
 
 
 def weight_nbytes(value: Initializer) -> int:
@@ -92,7 +100,8 @@ class CostModel:
 
     def _estimate_us(self, node: int, device: Device) -> float:
         work = self.work[node]
-        busy_us = max(work.flops / (device.gflops * 1e3), work.nbytes / (device.gbytes_per_s * 1e3))
+        flops = work.effort if device.kind == "cpu" else work.flops
+        busy_us = max(flops / (device.gflops * 1e3), work.nbytes / (device.gbytes_per_s * 1e3))
         return busy_us + work.kernels * NODE_OVERHEAD_US[device.kind]
 
     def node_costs_us(self, device: Device) -> list[float]:
@@ -158,7 +167,9 @@ class CostModel:
     def _node_work(self, node: Node) -> Work:
         inputs = [self.shape(name) if name else None for name in node.inputs]
         outputs = [self.shape(name) if name else None for name in node.outputs]
-        work = Work(flops(Operands(node, inputs, outputs)), self._traffic(node))
+        work = Work(flops(Operands(node, inputs, outputs)), self._traffic(node), 1.0, slowness(node.op_type))
+        if (several := passes(node.op_type)) > 1:
+            work = replace(work, kernels=several)
         bodies = [self._body_work(body) for body in node.subgraphs()]
         if not bodies:
             return work

@@ -239,14 +239,14 @@ class Partitioner:
                     found[stage_of] = self.partition(stage_of, n_stages, name, order)
                 if found[stage_of].fits:
                     break
-        for start in sorted(found.values(), key=rank)[:n_improved]:
-            moved = self.improved(start)
+        for place, start in enumerate(sorted(found.values(), key=rank)[:n_improved]):
+            moved = self.improved(start, search=place == 0)
             found.setdefault(moved.stage_of, moved)
         return sorted(found.values(), key=rank)
 
-    def improved(self, start: Partition) -> Partition:
-        """The partition, or a better one that few moves of nodes lead to."""
-        stage_of, how = refined(self, start)
+    def improved(self, start: Partition, search: bool = True) -> Partition:
+        """The partition, or a better one that moves of nodes lead to, or a search where the graph is small."""
+        stage_of, how = refined(self, start, search)
         if stage_of == start.stage_of:
             return start
         result = self.partition(stage_of, start.n_stages, f"{start.order_name}, {how}", start.source)
