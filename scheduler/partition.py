@@ -14,6 +14,7 @@ import numpy as np
 
 from distort.scheduler.dag import Dag, Order
 from distort.scheduler.device import Device, Link, Network
+from distort.scheduler.fit import fitted
 from distort.scheduler.intervals import Floats, line_of
 from distort.scheduler.refine import refined
 from distort.scheduler.sweep import Seat, Sweep
@@ -242,6 +243,12 @@ class Partitioner:
         for place, start in enumerate(sorted(found.values(), key=rank)[:n_improved]):
             moved = self.improved(start, search=place == 0)
             found.setdefault(moved.stage_of, moved)
+        if not any(partition.fits for partition in found.values()):
+            for start in sorted(found.values(), key=rank)[:2]:
+                fitting = fitted(self, start)
+                if fitting is not None:
+                    found[fitting.stage_of] = fitting
+                    break
         return sorted(found.values(), key=rank)
 
     def improved(self, start: Partition, search: bool = True) -> Partition:
