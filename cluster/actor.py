@@ -1,99 +1,50 @@
 """The actor of one stage: its program, its threads, the values that it keeps.
 
-Plain Python, so that it runs without Ray too; ``pool.py`` makes it a Ray actor. Ray resolves the object references
-among ``execute``'s inputs before the call, so values go from actor to actor and never through the driver.
+Plain Python, so that it runs without Ray too; ``transport/actors.py`` makes it a Ray actor. Orders come as calls, with
+the values among their arguments (Ray moves those from actor to actor), or over a socket from this host
+(``shm/loop.py``).
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from distort.cluster.errors import StaleResident
+from distort.cluster.orders import ActorFacts, ActorStats, ExecuteOrder, Held, NodeEvent, StagePayload, StageReport
 from distort.cluster.resident import ResidentMeta
-from distort.graph.ir import Graph, Node
+from distort.cluster.shm.channel import network_of_host
+from distort.cluster.shm.loop import StageLoop
+from distort.graph.ir import Node
 from distort.graph.types import element_of
 from distort.kernels.events import describe
 from distort.kernels.program import Cancellation, Paths, Program, StepObserver
-
-
-@dataclass(frozen=True, slots=True)
-class StagePayload:
-    """A stage as it travels: the graph without its weights, and what is asked of it."""
-
-    session: str
-    stage: int
-    graph: Graph
-    outputs: tuple[str, ...]
-    threads: int  # 0: the library's default
-    custom_kernels: bytes = b""  # kernels that the user registered, pickled
-
-
-@dataclass(frozen=True, slots=True)
-class ResidentKey:
-    """Stands for an input that the actor already holds."""
-
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class ExecuteOrder:
-    """Which of the stage's inputs come with the call and which outputs go where."""
-
-    run: int
-    inputs: tuple[str, ...]  # names of the values passed along, in order
-    returns: tuple[str, ...]  # outputs handed back
-    keep: tuple[str, ...]  # outputs that stay here
-    profile: bool = False
-    path_only: bool = False  # run only the nodes that returns and keep depend on
-
-
-@dataclass(frozen=True, slots=True)
-class NodeEvent:
-    """A node's step in a profile."""
-
-    node: str
-    op_type: str
-    output: str  # its first output, which is known by the whole graph
-    start_ns: int  # time.time_ns() of the actor's host
-    end_ns: int
-    args: dict[str, Any]
-
-
-@dataclass(slots=True)
-class StageReport:
-    """What an execution tells beside its values."""
-
-    run: int
-    stage: int
-    start_ns: int
-    end_ns: int
-    received: dict[str, int]  # value -> bytes that crossed into this actor
-    kept: dict[str, ResidentMeta]
-    events: list[NodeEvent] = field(default_factory=list)
-    pid: int = 0
-    thread: int = 0
-    edges: list[tuple[str, int, int]] = field(default_factory=list)  # value, producing stage (-1: driver), bytes
 
 
 class StageActor:
     def __init__(self) -> None:
         self._payload: StagePayload | None = None
         self._program: Program | None = None
-        self._resident: dict[str, Any] = {}
+        self._loop: StageLoop | None = None
+        self._resident: dict[int, Any] = {}
         self._n_kept = 0
         self._cancellations: dict[int, Cancellation] = {}
         self._cancelled: set[int] = set()
         self._lock = threading.Lock()  # one execution at a time; control methods don't take it
+        self._n_executions = 0
+        self._busy_ns = 0
 
-    def load(self, payload: StagePayload, *weights: dict[str, Any]) -> dict[str, Any]:
-        """Lower the stage. ``weights`` are mapped read-only from the object store. Returns the actor's facts."""
+    def load(self, payload: StagePayload, *weights: dict[str, Any]) -> ActorFacts:
+        """Lower the stage. ``weights`` are mapped read-only from the object store. Returns the actor's facts.
+
+        With a token in the payload, the actor listens for orders and mail on a socket of its host.
+        """
         if payload.custom_kernels:
             from distort.cluster.custom_kernels import unpack
 
@@ -108,27 +59,72 @@ class StageActor:
         self._program = Program(graph, outputs=payload.outputs)
         self._paths = Paths(graph)
         self._payload = payload
-        return {"pid": os.getpid(), "node_ip": _node_ip(), "threads": payload.threads}
+        endpoint = self._listen(payload) if payload.token else ""
+        return ActorFacts(os.getpid(), *_node(), network_of_host(), endpoint, payload.threads)
 
-    def execute(self, order: ExecuteOrder, *values: Any) -> Any:
-        """Run the stage once. Returns the report, then one value for each name of ``order.returns``."""
+    def _listen(self, payload: StagePayload) -> str:
+        endpoint = f"distort-{payload.session}-{payload.unit}-{os.getpid()}"
+        try:
+            self._loop = StageLoop(
+                payload.unit,
+                payload.names,
+                endpoint,
+                payload.token,
+                self._compute,
+                release=self.release,
+                cancel=self._cancel,
+                on_caller_gone=self.on_caller_gone,
+            )
+        except OSError:  # a host that has no abstract names, or no memfd: values go by Ray
+            return ""
+        return endpoint
+
+    def on_caller_gone(self) -> None:
+        """The process that the actor works for has died. Ray ends the actor, sooner or later."""
+
+    def set_peers(self, endpoints: dict[int, str]) -> None:
+        """Where the other units of this host listen."""
+        if self._loop is not None:
+            self._loop.set_peers(endpoints)
+
+    def execute(self, order: ExecuteOrder, run: int, oldest: int, *values: Any) -> Any:
+        """Run the stage once, by a call. Returns the report, then one value for each name of ``order.returns``."""
+        feeds = dict(zip(order.inputs, values, strict=True))
+        received = {name: nbytes_of(value) for name, value in feeds.items() if not isinstance(value, Held)}
+        release: Callable[[], None] = _nothing
+        if order.mail:
+            assert self._loop is not None, "mail comes by the loop"
+            mail, _, release = self._loop.wait_for_mail(order, run, oldest)
+            feeds.update(mail)
+        try:
+            outputs, report = self._compute(order, run, feeds, received)
+            if order.sends:
+                assert self._loop is not None
+                self._loop.send_mail(order, run, outputs)
+            # what is handed back may be a view of what is about to be released
+            returned = [_own(outputs[name]) if order.mail else outputs[name] for name in order.returns]
+        finally:
+            feeds.clear()
+            release()
+        return (report, *returned) if returned else report
+
+    def _compute(
+        self, order: ExecuteOrder, run: int, values: Mapping[str, Any], received: dict[str, int]
+    ) -> tuple[dict[str, Any], StageReport]:
+        """The stage's outputs by name, and the report."""
         with self._lock:
-            results = self._execute(order, values)
-        return results[0] if len(results) == 1 else results
+            return self._compute_alone(order, run, values, received)
 
-    def _execute(self, order: ExecuteOrder, values: Sequence[Any]) -> tuple[Any, ...]:
+    def _compute_alone(
+        self, order: ExecuteOrder, run: int, values: Mapping[str, Any], received: dict[str, int]
+    ) -> tuple[dict[str, Any], StageReport]:
         assert self._program is not None and self._payload is not None, "load() comes first"
         start_ns = time.time_ns()
-        cancellation = self._cancellations[order.run] = Cancellation()
-        cancellation.requested = order.run in self._cancelled
-        received: dict[str, int] = {}
-        feeds: dict[str, Any] = {}
-        for name, value in zip(order.inputs, values, strict=True):
-            if isinstance(value, ResidentKey):
-                feeds[name] = self._held(value.key, name)
-            else:
-                feeds[name] = value
-                received[name] = nbytes_of(value)
+        cancellation = self._cancellations[run] = Cancellation()
+        cancellation.requested = run in self._cancelled
+        feeds = {
+            name: self._held(value.key, name) if isinstance(value, Held) else value for name, value in values.items()
+        }
         events: list[NodeEvent] = []
         observer: StepObserver | None = None
         if order.profile:
@@ -141,18 +137,21 @@ class StageActor:
 
         program = self._program
         if order.path_only:
-            program = self._paths.to((*order.returns, *order.keep))
+            program = self._paths.to(order.outputs)
         try:
             outputs = dict(zip(program.outputs, program.run(feeds, observer, cancellation), strict=True))
         finally:
-            del self._cancellations[order.run]
-            self._cancelled.discard(order.run)
+            del self._cancellations[run]
+            self._cancelled.discard(run)
         kept = {name: self._keep(outputs[name]) for name in order.keep}
-        report = StageReport(order.run, self._payload.stage, start_ns, time.time_ns(), received, kept, events)
+        end_ns = time.time_ns()
+        self._n_executions += 1
+        self._busy_ns += end_ns - start_ns
+        report = StageReport(run, self._payload.stage, start_ns, end_ns, dict(received), kept, events)
         report.pid, report.thread = os.getpid(), threading.get_native_id()
-        return (report, *(outputs[name] for name in order.returns))
+        return outputs, report
 
-    def _held(self, key: str, name: str) -> Any:
+    def _held(self, key: int, name: str) -> Any:
         try:
             return self._resident[key]
         except KeyError:
@@ -160,10 +159,9 @@ class StageActor:
 
     def _keep(self, value: Any) -> ResidentMeta:
         self._n_kept += 1
-        key = f"{os.getpid()}-{self._n_kept}"
-        # a copy where it is a view of something larger, or of memory that the object store may take back
-        if isinstance(value, np.ndarray) and (value.base is not None or not value.flags.owndata):
-            value = value.copy()
+        key = self._n_kept
+        # a copy where it is a view of something larger, or of memory that its owner may take back
+        value = _own(value)
         self._resident[key] = value
         if isinstance(value, np.ndarray):
             return ResidentMeta(key, element_of(value.dtype), value.shape, nbytes_of(value))
@@ -173,30 +171,61 @@ class StageActor:
         """Take a value in and hold it."""
         return self._keep(np.array(value) if isinstance(value, np.ndarray) else value)
 
-    def export(self, key: str) -> Any:
+    def export(self, key: int) -> Any:
         """Hand a held value out."""
-        return self._held(key, key)
+        return self._held(key, f"value {key}")
 
-    def release(self, keys: Sequence[str]) -> None:
+    def release(self, keys: Sequence[int]) -> None:
         for key in keys:
             self._resident.pop(key, None)
 
     def cancel(self, run: int) -> None:
         """Stop ``run`` before its next node, whether it has begun or is still to come."""
+        if self._loop is not None:
+            self._loop.cancel(run)
+        else:
+            self._cancel(run)
+
+    def _cancel(self, run: int) -> None:
         cancellation = self._cancellations.get(run)
         if cancellation is not None:
             cancellation.requested = True
         else:
             self._cancelled.add(run)
             if len(self._cancelled) > 1024:  # runs that ended before their cancellation arrived
-                self._cancelled = {r for r in self._cancelled if r > run - 1024}
+                self._cancelled = set(sorted(self._cancelled)[-512:])
 
     def held(self) -> tuple[int, int]:
         """How many values this actor keeps, and their bytes."""
-        return len(self._resident), sum(nbytes_of(value) for value in self._resident.values())
+        return len(self._resident), sum(nbytes_of(value) for value in list(self._resident.values()))
+
+    def stats(self) -> ActorStats:
+        """What the actor has done since it was loaded."""
+        loop = self._loop
+        return ActorStats(
+            self._n_executions,
+            self._busy_ns,
+            0 if loop is None else loop.queued,
+            {} if loop is None else dict(loop.received),
+            *self.held(),
+            0 if loop is None else loop.pool.nbytes,
+        )
 
     def ping(self) -> int:
         return os.getpid()
+
+
+def _own(value: Any) -> Any:
+    """The value, with copies of what is a view of other memory."""
+    if isinstance(value, np.ndarray) and (value.base is not None or not value.flags.owndata):
+        return value.copy()
+    if isinstance(value, (list, tuple)):
+        return type(value)(_own(item) for item in value)
+    return value
+
+
+def _nothing() -> None:
+    return None
 
 
 def nbytes_of(value: Any) -> int:
@@ -216,8 +245,9 @@ def nbytes_of(value: Any) -> int:
     return 0
 
 
-def _node_ip() -> str:
-    import sys
-
-    ray = sys.modules.get("ray")
-    return str(ray.util.get_node_ip_address()) if ray is not None and ray.is_initialized() else "127.0.0.1"
+def _node() -> tuple[str, str]:
+    """Ray's id of this process's node, and the node's address."""
+    ray: Any = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return "", "127.0.0.1"
+    return str(ray.get_runtime_context().get_node_id()), str(ray.util.get_node_ip_address())

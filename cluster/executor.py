@@ -1,8 +1,10 @@
-"""Runs over the stages of a plan: commands of the state machine become calls, results become events.
+"""Runs over the stages of a plan: commands of the state machine become calls and orders, answers become events.
 
 The state machine (``distort.scheduler.state``) decides; this module only carries out. One lock guards it. Whoever
-has an event drains the queue: a caller its own submission, a dispatcher thread what actors report. Nothing here
-blocks on an actor while it holds the lock.
+has an event drains the queue: a caller its own submission, a dispatcher thread what Ray reports. What comes over
+sockets is read by a caller that waits: one of them leads, and reads for all; when its own run is done, it passes that
+on. So a run in one thread goes out and comes back without a change of threads. Nothing here blocks on an actor while
+it holds the lock.
 """
 
 from __future__ import annotations
@@ -19,60 +21,61 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from distort.cluster.actor import ExecuteOrder, ResidentKey, StagePayload, StageReport, nbytes_of
+from distort.cluster.actor import nbytes_of
 from distort.cluster.errors import ClusterError, DeadlineExceeded, Forked, SessionClosed, StageLost
+from distort.cluster.orders import ATTEMPTS, ActorStats, Held, StagePayload, StageReport
 from distort.cluster.resident import Resident, ResidentMeta
-from distort.cluster.transport.base import Handle, StageHost, Transport
+from distort.cluster.routes import Leg, RunKind, make_route
+from distort.cluster.traffic import Traffic
+from distort.cluster.transport.base import Answer, Handle, Loss, StageHost, Transport
 from distort.kernels.errors import RunCancelled
 from distort.scheduler import state as machine
 from distort.scheduler.needs import NeedsOfPlan
-from distort.scheduler.plan import Plan
+from distort.scheduler.plan import CALLER, Plan
+from distort.scheduler.units import Units
 
 #: how often a waiting run looks whether it was told to stop
 _POLL_S = 0.02
+#: routes remembered; sessions have few kinds of runs
+_REMEMBERED = 256
+#: how long actors may take to say what they have done
+_STATS_TIMEOUT_S = 2.0
 
 
 @dataclass(slots=True, eq=False)
-class _Run:
+class Run:
+    """A run under way. What :meth:`Executor.start` returns and :meth:`Executor.finish` takes."""
+
+    number: int
     fetches: tuple[str, ...]
     keep: frozenset[str]
+    wanted: frozenset[str]
     profile: bool
-    #: value -> handle, or the Resident that was fed
-    values: dict[str, Any]
-    ended: threading.Event = field(default_factory=threading.Event)
+    path_only: bool
+    #: value -> itself, or the Resident that was fed
+    feeds: dict[str, Any]
+    resident: tuple[tuple[str, int], ...]  # feeds that lie on units
+    done: bool = False
+    #: set when the run is done, or when its caller is to lead; there where a caller waits and doesn't lead
+    wake: threading.Event | None = None
     error: BaseException | None = None
+    attempt: int = -1
+    legs: Mapping[int, Leg] = field(default_factory=dict)
+    units: Mapping[int, int] = field(default_factory=dict)
+    #: values that calls returned or take, by name
+    handles: dict[str, Handle] = field(default_factory=dict)
+    #: fetches that came with answers
+    results: dict[str, Any] = field(default_factory=dict)
     #: fetches that stayed on the actors that made them
     kept: dict[str, Resident] = field(default_factory=dict)
     #: stage -> why it failed, as the exception that it raised
     errors: dict[int, BaseException] = field(default_factory=dict)
-    #: stage -> how often it was executed; answers of earlier times say nothing
-    attempts: dict[int, int] = field(default_factory=dict)
     reports: list[StageReport] = field(default_factory=list)
-    #: values that the fetches depend on and stages pass on; None: every node runs
-    path: frozenset[str] | None = None
+    sent: dict[int, list[tuple[str, int]]] = field(default_factory=dict)  # stage -> feeds with their bytes
 
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One execution of a stage: which, and who the hosts were then."""
-
-    run: int
-    stage: int
-    attempt: int
-    epochs: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    call: _Call
-    report: StageReport | None
-    error: BaseException | None
-
-
-@dataclass(slots=True)
-class EdgeTraffic:
-    nbytes: int = 0
-    messages: int = 0
+    @property
+    def on_wire(self) -> int:
+        return self.number * ATTEMPTS + self.attempt
 
 
 class Executor:
@@ -86,31 +89,36 @@ class Executor:
         transport: Transport,
         *,
         max_in_flight: int = 8,
-        recovery: str = "raise",
+        recovery: str = "replay",
     ) -> None:
         self.plan = plan
+        self.units = Units(plan.stages)
         self._pid = os.getpid()
         self._transport = transport
         self._inputs = [tuple(stage.inputs) for stage in plan.stages]
-        self._outputs = [tuple(payload.outputs) for payload in payloads]
+        self._outputs = [tuple(stage.outputs) for stage in plan.stages]
         self._producer = {name: i for i, outputs in enumerate(self._outputs) for name in outputs}
         self._needs = NeedsOfPlan(plan)
         #: values that no stage reads: the model's results
         read = {name for inputs in self._inputs for name in inputs}
         self._results = frozenset(name for name in self._producer if name not in read)
-        self._crossing = {
-            name for i, inputs in enumerate(self._inputs) for name in inputs if self._producer.get(name, i) != i
-        }
         self._lock = threading.Lock()
         self._events: deque[Any] = deque()
-        self._runs: dict[int, _Run] = {}
+        self._runs: dict[int, Run] = {}
         self._numbers = itertools.count()
-        self._traffic: dict[tuple[str, int, int], EdgeTraffic] = {}
+        self._oldest = 0
+        self._orders = itertools.count(1)
+        self._routes: dict[RunKind, dict[int, Leg]] = {}
+        self._traffic = Traffic()
         self._closed = False
-        self._broken: dict[int, BaseException] = {}  # stages that could not be restarted
+        self._broken: dict[int, BaseException] = {}  # units that could not be restarted
         self._state = machine.RunState(plan, max_in_flight=max_in_flight, eager=transport.chains, recovery=recovery)
-        self._hosts: list[StageHost] = transport.open(payloads, weights)
-        self._inbox: queue.SimpleQueue[_Answer | Callable[[Executor], None] | None] = queue.SimpleQueue()
+        self._leading = threading.Lock()  # held by the thread that polls the transport
+        self._leader: int | None = None
+        self._followers: dict[int, Run] = {}  # runs whose callers wait and don't lead
+        self._inbox: queue.SimpleQueue[Answer | Loss | Callable[[Executor], None] | None] = queue.SimpleQueue()
+        self._hosts: list[StageHost] = transport.open(payloads, weights, self._inbox.put)
+        self._polls = transport.polls
         self._finalizer = weakref.finalize(self, _shut_down, transport, self._inbox, self._pid)
         threading.Thread(
             target=_dispatch, args=(weakref.ref(self), self._inbox), name="distort-dispatch", daemon=True
@@ -133,74 +141,156 @@ class Executor:
 
         ``everything`` runs every node, and not only those that the fetches depend on.
         """
-        wanted = frozenset(self._results if everything else fetches)
+        run = self.start(fetches, feeds, keep=keep, profile=profile, everything=everything)
+        return self.finish(run, should_stop=should_stop, timeout_s=timeout_s)
+
+    def start(
+        self,
+        fetches: Sequence[str],
+        feeds: Mapping[str, Any],
+        *,
+        keep: frozenset[str] = frozenset(),
+        profile: bool = False,
+        everything: bool = False,
+    ) -> Run:
+        """Begin a run, or put it into the queue. Somebody has to :meth:`finish` it."""
         self._require_process()
-        number, run = self._submit(fetches, feeds, keep, profile, wanted)
+        wanted = self._results.union(fetches) if everything else frozenset(fetches)
+        values = dict(feeds)
+        if any(isinstance(value, Resident) for value in feeds.values()):
+            self._look()  # whether they are still there
+        resident = []
+        for name, value in feeds.items():
+            if isinstance(value, Resident):
+                value.check()
+                if value.owner is self:
+                    resident.append((name, value.unit))
+                else:  # another session's actor: by way of this process
+                    values[name] = value.fetch()
+        path_only = not wanted >= self._results
+        run = Run(0, tuple(fetches), keep, wanted, profile, path_only, values, tuple(resident))
+        if not self._polls:  # putting large values takes time, which the lock should not be held for
+            for name, value in values.items():
+                if not isinstance(value, Resident):
+                    run.handles[name] = self._transport.put(value)
+        with self._lock:
+            if self._closed:
+                raise SessionClosed("The session is closed.")
+            run.number = next(self._numbers)
+            self._runs[run.number] = run
+            self._events.append(machine.Submit(run.number, wanted, dict(resident)))
+        self.drain()
+        return run
+
+    def finish(
+        self, run: Run, *, should_stop: Callable[[], bool] | None = None, timeout_s: float | None = None
+    ) -> tuple[list[Any], list[StageReport]]:
+        """Wait for a run's end. What an interrupted wait leaves is cancelled."""
         try:
-            self._wait(number, run, should_stop, timeout_s)
+            self._wait(run, should_stop, timeout_s)
         except BaseException:  # Ctrl-C: nobody waits for the run any more
-            self._post(machine.Cancel(number))
+            self._post(machine.Cancel(run.number))
             raise
         if run.error is not None:
             raise run.error
         return [self._result(run, name) for name in run.fetches], run.reports
 
-    def _submit(
-        self,
-        fetches: Sequence[str],
-        feeds: Mapping[str, Any],
-        keep: frozenset[str],
-        profile: bool,
-        wanted: frozenset[str],
-    ) -> tuple[int, _Run]:
-        resident: dict[str, int] = {}
-        values: dict[str, Any] = {}
-        for name, value in feeds.items():
-            if isinstance(value, Resident):
-                value.check()
-                if value.owner is self:
-                    resident[name] = value.stage
-                    values[name] = value
-                else:  # another session's actor: by way of this process
-                    values[name] = self._transport.put(value.fetch())
-            else:
-                values[name] = self._transport.put(value)
-        run = _Run(tuple(fetches), keep, profile, values, path=None)
-        if not wanted >= self._results:
-            needs = self._needs.of(wanted)
-            run.path = wanted.union(*(needs.reads[stage] for stage in needs.stages))
-        with self._lock:
-            if self._closed:
-                raise SessionClosed("The session is closed.")
-            number = next(self._numbers)
-            self._runs[number] = run
-        self._post(machine.Submit(number, wanted, resident))
-        return number, run
-
-    def _wait(self, number: int, run: _Run, should_stop: Callable[[], bool] | None, timeout_s: float | None) -> None:
+    def _wait(self, run: Run, should_stop: Callable[[], bool] | None, timeout_s: float | None) -> None:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        if should_stop is None and deadline is None:
-            run.ended.wait()
-            return
         stopping = False
-        while not run.ended.wait(_POLL_S if should_stop is not None else max(0.0, (deadline or 0) - time.monotonic())):
+        while not run.done:
+            pause = _POLL_S if should_stop is not None and not stopping else None
+            if deadline is not None:
+                left = max(0.0, deadline - time.monotonic())
+                pause = left if pause is None else min(pause, left)
+            self._await_news(run, pause)
+            if run.done:
+                return
             if not stopping and should_stop is not None and should_stop():
                 stopping = True
-                self._post(machine.Cancel(number))
+                self._post(machine.Cancel(run.number))
             if deadline is not None and time.monotonic() >= deadline:
-                self._post(machine.DeadlinePassed(number))
-                run.ended.wait()
+                self._post(machine.DeadlinePassed(run.number))
+                deadline = None
 
-    def _result(self, run: _Run, name: str) -> Any:
+    def _await_news(self, run: Run, timeout_s: float | None) -> None:
+        """Until the run is done, the time is over, or somebody has to look what comes."""
+        if self._polls:
+            # known as waiting before the try: whoever leads either sees this one, or has let go already
+            if run.wake is None:
+                if self._leading.acquire(blocking=False):
+                    self._lead(run, timeout_s)
+                    return
+                with self._lock:
+                    run.wake = threading.Event()
+                    self._followers[run.number] = run
+            if self._leading.acquire(blocking=False):
+                with self._lock:
+                    run.wake = None
+                    self._followers.pop(run.number, None)
+                self._lead(run, timeout_s)
+                return
+        else:
+            with self._lock:
+                if run.done:
+                    return
+                if run.wake is None:
+                    run.wake = threading.Event()
+        if not run.done and run.wake is not None:
+            run.wake.wait(timeout_s)
+            if self._polls:
+                run.wake.clear()
+
+    def _lead(self, run: Run, timeout_s: float | None) -> None:
+        """Read for everybody until this run is done. The caller has taken the lead, and this gives it back."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self._leader = threading.get_ident()
+        try:
+            while not run.done:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    break
+                self._hear(self._transport.poll(left))
+        finally:
+            self._leader = None
+            self._leading.release()
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Wake one of the callers that wait, to lead."""
+        if self._followers:
+            with self._lock:
+                for run in self._followers.values():
+                    if not run.done and run.wake is not None:
+                        run.wake.set()
+                        return
+
+    def _look(self) -> None:
+        """Read what has come, where nobody waits for it."""
+        if self._polls and not self._closed and self._leading.acquire(blocking=False):
+            try:
+                self._hear(self._transport.poll(0))
+            finally:
+                self._leading.release()
+                self._pass_on()
+
+    def _hear(self, news: Sequence[Answer | Loss]) -> None:
+        if news:
+            with self._lock:
+                for item in news:
+                    self._take(item)
+            self.drain()
+
+    def _result(self, run: Run, name: str) -> Any:
         if name in run.kept:
             return run.kept[name]
-        value = run.values[name]
-        if isinstance(value, Resident):
-            return value
-        result = self._transport.get(value)
-        if name in self._producer:
-            self._count(name, self._producer[name], -1, nbytes_of(result))
-        return result
+        if name in run.results:
+            return run.results[name]
+        if name in run.handles and name in self._producer:
+            result = self._transport.get(run.handles[name])
+            self._traffic.count(name, self._producer[name], CALLER, "object_store", nbytes_of(result))
+            return result
+        return run.feeds[name]
 
     # -- events and commands
 
@@ -217,107 +307,156 @@ class Executor:
 
     def _carry_out(self, command: Any) -> None:
         if isinstance(command, machine.Execute):
-            self._execute(command.run, command.stage)
+            self._execute(command)
         elif isinstance(command, machine.Finish):
             self._end(command.run, None)
         elif isinstance(command, machine.Fail):
             self._end(command.run, self._why(command))
         elif isinstance(command, machine.CancelStage):
-            self._hosts[command.stage].cancel(command.run)
+            self._hosts[command.unit].cancel(command.run * ATTEMPTS + command.attempt)
         elif isinstance(command, machine.Restart):
-            threading.Thread(target=self._restart, args=(command.stage,), name="distort-restart", daemon=True).start()
-        # Put, Fetch and Release name what the transport does by itself: feeds are put at submission, results are
-        # fetched by the waiting caller, and handles free what they stand for
+            threading.Thread(target=self._restart, args=(command.unit,), name="distort-restart", daemon=True).start()
+        # Put, Fetch and Release name what the transport does by itself: feeds go with orders, results with answers,
+        # and handles free what they stand for
 
-    def _execute(self, number: int, stage: int) -> None:
-        run = self._runs.get(number)
+    def _execute(self, command: machine.Execute) -> None:
+        run = self._runs.get(command.run)
         if run is None:  # close() ended it
             return
-        host = self._hosts[stage]
-        names = tuple(name for name in self._inputs[stage] if name in run.values)
-        attempt = run.attempts[stage] = run.attempts.get(stage, 0) + 1
+        if run.attempt != command.attempt:
+            self._begin_attempt(run, command.attempt)
+        stage, host = command.stage, self._hosts[command.unit]
+        leg = run.legs[stage]
+        if leg.forwarded:
+            return
         try:
-            values = [self._handle_for(run.values[name], stage) for name in names]
-        except ClusterError as error:
+            if leg.direct:
+                values = [self._value_for(run, name, stage) for name in leg.order.inputs]
+                host.order(leg.number, leg.order.inputs, values, run.on_wire, self._oldest)
+                return
+            values = [self._handle_for(run, name, command.unit) for name in leg.order.inputs]
+            epochs = tuple(other.epoch for other in self._hosts)
+            handles = host.call(leg.order, run.on_wire, self._oldest, values, epochs)
+        except (ClusterError, OSError) as error:
             run.errors[stage] = error
-            self._events.append(machine.StageFailed(number, stage, str(error)))
+            self._events.append(machine.StageFailed(command.run, stage, str(error), command.attempt))
             return
-        outputs = self._outputs[stage]
-        returns = tuple(
-            name
-            for name in outputs
-            if (name in self._crossing and (run.path is None or name in run.path))
-            or (name in run.fetches and name not in run.keep)
+        run.handles.update(zip(leg.order.returns, handles, strict=True))
+
+    def _begin_attempt(self, run: Run, attempt: int) -> None:
+        run.attempt = attempt
+        run.units = self._state.units_of(run.number)
+        kind = RunKind(
+            run.wanted,
+            run.fetches,
+            run.keep,
+            frozenset(run.feeds),
+            run.resident,
+            tuple(run.units.items()),
+            run.profile,
+            run.path_only,
         )
-        keep = tuple(name for name in outputs if name in run.keep)
-        order = ExecuteOrder(number, names, returns, keep, run.profile, run.path is not None)
-        call = _Call(number, stage, attempt, tuple(other.epoch for other in self._hosts))
-        inbox = self._inbox
-        finished: list[_Answer] = []
-        chains = self._transport.chains
+        legs = self._routes.get(kind)
+        if legs is None:
+            if len(self._routes) >= _REMEMBERED:
+                self._routes.clear()
+            needs = self._needs.of(run.wanted)
+            legs = make_route(kind, needs, self._inputs, self._outputs, self._transport.linked, self._orders)
+            self._routes[kind] = legs
+            for stage, leg in legs.items():
+                if leg.direct:
+                    self._hosts[run.units[stage]].prepare(leg.number, leg.order)
+        run.legs = legs
+        if attempt:
+            for name in self._producer:
+                run.handles.pop(name, None)
+            for sofar in (run.results, run.kept, run.errors, run.sent):
+                sofar.clear()
+            run.reports.clear()
 
-        def done(report: StageReport | None, error: BaseException | None) -> None:
-            answer = _Answer(call, report, error)
-            if chains:
-                inbox.put(answer)  # an actor's answer arrives on a thread that must not be held up
-            else:
-                finished.append(answer)
+    def _value_for(self, run: Run, name: str, stage: int) -> Any:
+        """A feed as it goes with an order."""
+        value = run.feeds[name]
+        if isinstance(value, Resident):
+            return Held(value.meta.key)
+        nbytes = nbytes_of(value)
+        self._traffic.count(name, CALLER, stage, "shm", nbytes)
+        if run.profile:
+            run.sent.setdefault(stage, []).append((name, nbytes))
+        return value
 
-        handles = host.execute(order, values, done)
-        # a value that is kept and read elsewhere too: consumers take this run's own handle
-        run.values.update(zip(returns, handles, strict=True))
-        for answer in finished:
-            self._stage_ended(answer)
+    def _handle_for(self, run: Run, name: str, unit: int) -> Handle:
+        """A value as it goes with a call."""
+        value = run.feeds.get(name)
+        if isinstance(value, Resident):
+            value.check()
+            if value.unit == unit:
+                return Held(value.meta.key)
+            return self._hosts[value.unit].export(value.meta.key)
+        if name not in run.handles:
+            run.handles[name] = self._transport.put(value)
+        return run.handles[name]
 
-    def _handle_for(self, value: Any, stage: int) -> Handle:
-        if not isinstance(value, Resident):
-            return value
-        value.check()
-        if value.stage == stage:
-            return ResidentKey(value.meta.key)
-        return self._hosts[value.stage].export(value.meta.key)
-
-    def _stage_ended(self, answer: _Answer) -> None:
-        """Turn an actor's answer into an event. Called with or without the lock: it only appends."""
-        call, report = answer.call, answer.report
-        run = self._runs.get(call.run)
-        current = run is not None and run.attempts[call.stage] == call.attempt
-        if answer.error is None:
-            assert report is not None
-            if run is not None and current:
-                self._note(run, call.stage, call.epochs[call.stage], report)
-                self._events.append(machine.StageDone(call.run, call.stage))
+    def _take(self, news: Answer | Loss) -> None:
+        """Turn what a host says into an event. Called with the lock."""
+        if isinstance(news, Loss):
+            if self._hosts[news.unit].epoch == news.epoch:
+                self._events.append(machine.StageLost(news.unit, news.reason))
             return
-        cause = self._transport.cause(answer.error)
-        lost = self._transport.lost_stage(cause, call.stage)
+        number, attempt = divmod(news.run, ATTEMPTS)
+        stage = self.units.stage_of[news.unit]
+        run = self._runs.get(number)
+        current = run is not None and run.attempt == attempt
+        if news.error is None:
+            if run is not None and current:
+                self._note(run, stage, news)
+                self._events.append(machine.StageDone(number, stage, attempt, self._implied(run, stage)))
+            return
+        cause = self._transport.cause(news.error)
+        lost = self._transport.lost_unit(cause, news.unit) if news.epochs else None
         if run is not None and current:
-            run.errors[call.stage] = cause
+            run.errors[stage] = cause
         if lost is not None:
-            if self._hosts[lost].epoch == call.epochs[lost]:  # not the host that took its place
+            if self._hosts[lost].epoch == news.epochs[lost]:  # not the host that took its place
                 self._events.append(machine.StageLost(lost, _first_line(cause)))
         elif current:
-            self._events.append(machine.StageFailed(call.run, call.stage, str(cause)))
+            self._events.append(machine.StageFailed(number, stage, str(cause), attempt))
 
-    def _note(self, run: _Run, stage: int, epoch: int, report: StageReport) -> None:
+    def _implied(self, run: Run, stage: int) -> tuple[int, ...]:
+        """Stages that pass their values on and say no more: done, where one that reads them is."""
+        before = self._needs.of(run.wanted).ancestors[stage]
+        return tuple(other for other in before if run.legs[other].order.silent)
+
+    def _note(self, run: Run, stage: int, news: Answer) -> None:
+        for name, (value, nbytes) in news.values.items():
+            run.results[name] = value
+            self._traffic.count(name, self._producer[name], CALLER, "shm", nbytes)
+        report = news.report
+        if report is None:
+            return
         run.reports.append(report)
+        direct = run.legs[stage].direct
         for name, nbytes in report.received.items():
-            fed = run.values.get(name)
-            producer = fed.stage if isinstance(fed, Resident) and fed.stage != stage else self._producer.get(name, -1)
-            self._count(name, producer, stage, nbytes)
+            fed = run.feeds.get(name)
+            producer = fed.stage if isinstance(fed, Resident) else self._producer.get(name, CALLER)
+            if not direct:
+                self._traffic.count(name, producer, stage, "object_store", nbytes)
             report.edges.append((name, producer, nbytes))
+        report.edges += [(name, CALLER, nbytes) for name, nbytes in run.sent.get(stage, ())]
         for name, meta in report.kept.items():
-            run.kept[name] = self._resident(stage, epoch, meta)
+            run.kept[name] = self._resident(news.unit, meta)
 
-    def _resident(self, stage: int, epoch: int, meta: ResidentMeta) -> Resident:
+    def _resident(self, unit: int, meta: ResidentMeta) -> Resident:
         inbox = self._inbox
         return Resident(
             self,
-            stage,
-            epoch,
+            self.units.stage_of[unit],
+            unit,
+            self._hosts[unit].epoch,
             meta,
             fetch=self._fetch_resident,
             is_current=self._is_current,
-            release=lambda at, since, key: inbox.put(partial(_release, stage=at, epoch=since, key=key)),
+            release=lambda at, since, key: inbox.put(partial(_release, unit=at, epoch=since, key=key)),
         )
 
     def _require_process(self) -> None:
@@ -326,32 +465,27 @@ class Executor:
 
     def _fetch_resident(self, value: Resident) -> Any:
         self._require_process()
-        host = self._hosts[value.stage]
+        host = self._hosts[value.unit]
         try:
             result = self._transport.get(host.export(value.meta.key))
         except Exception as error:
-            if self._transport.lost_stage(error, value.stage) is None:
+            if self._transport.lost_unit(error, value.unit) is None:
                 raise
-            if self._is_current(value.stage, value.epoch):
-                self._post(machine.StageLost(value.stage, _first_line(error)))
+            if self._is_current(value.unit, value.epoch):
+                self._post(machine.StageLost(value.unit, _first_line(error)))
             raise StageLost(
-                f"The actor of stage {value.stage} was lost, and a value of shape {list(value.shape)} with it. Make it "
-                "again."
+                f"The actor of {self.units.name(value.unit)} was lost, and a value of shape {list(value.shape)} with "
+                "it. Make it again."
             ) from error
-        self._count("(resident)", value.stage, -1, nbytes_of(result))
+        self._traffic.count("(resident)", value.stage, CALLER, "object_store", nbytes_of(result))
         return result
 
-    def _is_current(self, stage: int, epoch: int) -> bool:
-        return not self._closed and self._hosts[stage].epoch == epoch and stage not in self._broken
+    def _is_current(self, unit: int, epoch: int) -> bool:
+        return not self._closed and self._hosts[unit].epoch == epoch and unit not in self._broken
 
-    def _release_key(self, stage: int, epoch: int, key: str) -> None:
-        if self._is_current(stage, epoch):
-            self._hosts[stage].release([key])
-
-    def _count(self, name: str, producer: int, consumer: int, nbytes: int) -> None:
-        traffic = self._traffic.setdefault((name, producer, consumer), EdgeTraffic())
-        traffic.nbytes += nbytes
-        traffic.messages += 1
+    def _release_key(self, unit: int, epoch: int, key: int) -> None:
+        if not self._closed and self._hosts[unit].epoch == epoch:
+            self._hosts[unit].release([key])
 
     def _why(self, command: machine.Fail) -> BaseException:
         run = self._runs.get(command.run)
@@ -365,7 +499,9 @@ class Executor:
         if command.kind == "deadline":
             return DeadlineExceeded(f"The run did not end within its deadline (distort.timeout_s): {command.error}")
         if command.kind == "lost":
-            outlook = "Open the session anew." if command.stage in self._broken else "It is being restarted; run again."
+            assert command.stage is not None, "somebody was lost"
+            gone = all(unit in self._broken for unit in self.units.of_stage[command.stage])
+            outlook = "Open the session anew." if gone else "It is being restarted; run again."
             error = StageLost(
                 f"The actor of stage {command.stage} was lost while a run needed it: {command.error}. {outlook}"
             )
@@ -377,24 +513,31 @@ class Executor:
         run = self._runs.pop(number, None)
         if run is None:
             return
+        self._oldest = next(iter(self._runs), number + 1) * ATTEMPTS
         run.error = error
-        run.ended.set()
+        run.done = True
+        self._followers.pop(number, None)
+        if run.wake is not None:
+            run.wake.set()
+        elif self._leader is not None and self._leader != threading.get_ident():
+            self._transport.wake()
 
-    def _restart(self, stage: int) -> None:
+    def _restart(self, unit: int) -> None:
         try:
-            host = self._transport.reopen(stage)
-        except Exception as error:  # noqa: BLE001  # the actor boundary: whatever it is, the stage stays lost
+            host = self._transport.reopen(unit)
+        except Exception as error:  # noqa: BLE001  # the actor boundary: whatever it is, the unit stays lost
             with self._lock:
-                self._broken[stage] = error
-            self._post(machine.StageBroken(stage, f"it could not be restarted: {_first_line(error)}"))
+                self._broken[unit] = error
+            self._post(machine.StageBroken(unit, f"it could not be restarted: {_first_line(error)}"))
             return
         with self._lock:
             closed = self._closed
-            self._hosts[stage] = host
+            self._hosts[unit] = host
+            self._routes.clear()  # it may be linked to others than before
         if closed:
             host.close()
         else:
-            self._post(machine.StageRestored(stage))
+            self._post(machine.StageRestored(unit))
 
     # -- the rest
 
@@ -402,21 +545,35 @@ class Executor:
     def hosts(self) -> list[StageHost]:
         return list(self._hosts)
 
+    @property
+    def in_flight(self) -> int:
+        """Runs that have begun or wait."""
+        return len(self._runs)
+
     def keep_value(self, value: Any, stage: int) -> Resident:
         """Put a value into an actor's memory."""
         self._require_process()
         host = self._hosts[stage]
         meta = host.keep_value(self._transport.put(value))
-        self._count("(resident)", -1, stage, nbytes_of(value))
-        return self._resident(stage, host.epoch, meta)
+        self._traffic.count("(resident)", CALLER, stage, "object_store", nbytes_of(value))
+        return self._resident(stage, meta)
 
     def transfer_stats(self) -> list[dict[str, Any]]:
         """Bytes and messages since the start, by edge: value, producer and consumer stage (-1: this process)."""
-        with self._lock:
-            return [
-                {"value": name, "producer": producer, "consumer": consumer, "nbytes": t.nbytes, "messages": t.messages}
-                for (name, producer, consumer), t in sorted(self._traffic.items())
-            ]
+        self.stats()
+        return self._traffic.rows()
+
+    def stats(self) -> list[ActorStats | None]:
+        """What each unit's actor has done; None for one that doesn't answer."""
+        found: list[ActorStats | None] = []
+        for unit, host in enumerate(self._hosts):
+            stats = None if self._closed else host.stats(_STATS_TIMEOUT_S)
+            found.append(stats)
+            if stats is not None:
+                stage = self.units.stage_of[unit]
+                edges = {(name, self._producer[name], stage, "shm"): sums for name, sums in stats.received.items()}
+                self._traffic.tell(unit, host.epoch, edges)
+        return found
 
     def close(self) -> None:
         """End every actor; runs in flight fail. Safe to call twice. In a forked process nothing happens."""
@@ -427,37 +584,38 @@ class Executor:
             if self._closed:
                 return
             self._closed = True
-            waiting = list(self._runs)
-        for number in waiting:
-            with self._lock:
-                if number in self._runs:
-                    self._end(number, SessionClosed("The session was closed during the run."))
-        self._finalizer()
+            for number in list(self._runs):
+                self._end(number, SessionClosed("The session was closed during the run."))
+        # whoever leads lets go before its epoll is closed
+        self._transport.wake()
+        with self._leading:
+            self._finalizer()
 
 
-def _release(executor: Executor, stage: int, epoch: int, key: str) -> None:
-    executor._release_key(stage, epoch, key)
+def _release(executor: Executor, unit: int, epoch: int, key: int) -> None:
+    executor._release_key(unit, epoch, key)
 
 
 def _dispatch(
-    reference: weakref.ref[Executor], inbox: queue.SimpleQueue[_Answer | Callable[[Executor], None] | None]
+    reference: weakref.ref[Executor], inbox: queue.SimpleQueue[Answer | Loss | Callable[[Executor], None] | None]
 ) -> None:
-    """Drain what actors report. Holds the executor only while it works, so that an unused one can go."""
+    """Drain what Ray reports. Holds the executor only while it works, so that an unused one can go."""
     while True:
         item = inbox.get()
         executor = reference()
         if item is None or executor is None:
             return
-        if isinstance(item, _Answer):
-            executor._stage_ended(item)
+        if isinstance(item, (Answer, Loss)):
+            executor._hear([item])
         else:
             item(executor)
-        executor.drain()
         del executor, item
 
 
 def _shut_down(
-    transport: Transport, inbox: queue.SimpleQueue[_Answer | Callable[[Executor], None] | None], pid: int
+    transport: Transport,
+    inbox: queue.SimpleQueue[Answer | Loss | Callable[[Executor], None] | None],
+    pid: int,
 ) -> None:
     if os.getpid() == pid:  # a forked process has the object, and not the actors
         inbox.put(None)

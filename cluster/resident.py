@@ -16,7 +16,7 @@ from distort.cluster.errors import StaleResident
 class ResidentMeta:
     """What an actor tells of a value it kept."""
 
-    key: str
+    key: int
     element: int  # onnx.TensorProto.DataType; 0 where the value is no tensor
     shape: tuple[int, ...]
     nbytes: int
@@ -25,30 +25,32 @@ class ResidentMeta:
 class Resident:
     """A handle of a value in an actor's memory; the value is freed when its last handle is.
 
-    ``stage`` is where it lives; ``epoch`` counts that stage's restarts, so that a handle from before one raises
-    instead of answering wrong.
+    ``unit`` is where it lives, a stage or a replica of one; ``epoch`` counts that unit's restarts, so that a handle
+    from before one raises instead of answering wrong.
     """
 
-    __slots__ = ("__weakref__", "_fetch", "_finalizer", "_is_current", "epoch", "meta", "owner", "stage")
+    __slots__ = ("__weakref__", "_fetch", "_finalizer", "_is_current", "epoch", "meta", "owner", "stage", "unit")
 
     def __init__(
         self,
         owner: object,
         stage: int,
+        unit: int,
         epoch: int,
         meta: ResidentMeta,
         *,
         fetch: Callable[[Resident], Any],
         is_current: Callable[[int, int], bool],
-        release: Callable[[int, int, str], None],
+        release: Callable[[int, int, int], None],
     ) -> None:
         self.owner = owner  # the executor whose actors these are
         self.stage = stage
+        self.unit = unit
         self.epoch = epoch
         self.meta = meta
         self._fetch = fetch
         self._is_current = is_current
-        self._finalizer = weakref.finalize(self, release, stage, epoch, meta.key)
+        self._finalizer = weakref.finalize(self, release, unit, epoch, meta.key)
         self._finalizer.atexit = False  # the actors end with the process
 
     @property
@@ -75,7 +77,7 @@ class Resident:
 
     @property
     def alive(self) -> bool:
-        return self._finalizer.alive and self._is_current(self.stage, self.epoch)
+        return self._finalizer.alive and self._is_current(self.unit, self.epoch)
 
     def check(self) -> None:
         if not self.alive:

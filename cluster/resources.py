@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import queue
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def attach(address: str = "", *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -
         elif address:
             _connection = _join(address, connect_timeout_s)
         else:
-            _connection = _start_embedded()
+            _connection = _lasting(_start_embedded)
         return _connection
 
 
@@ -107,6 +108,28 @@ def _offer_token() -> None:
         "RAY_AUTH_TOKEN" in os.environ or (Path.home() / ".ray" / "auth_token").exists()
     ):
         os.environ["RAY_AUTH_MODE"] = "token"
+
+
+def _lasting(start: Callable[[], Connection]) -> Connection:
+    """Call on a thread that lives as long as the process.
+
+    Ray has its processes killed with their parent, and to the kernel that is the thread that made them.
+    """
+    answers: queue.SimpleQueue[Connection | BaseException] = queue.SimpleQueue()
+
+    def call() -> None:
+        try:
+            answers.put(start())
+        except BaseException as error:  # noqa: BLE001  # it is raised where it is waited for
+            answers.put(error)
+            return
+        threading.Event().wait()
+
+    threading.Thread(target=call, name="distort-cluster", daemon=True).start()
+    answer = answers.get()
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
 
 
 def _start_embedded() -> Connection:

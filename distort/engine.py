@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from distort.graph import passes, reader
 from distort.graph.errors import ModelError
@@ -27,14 +24,12 @@ from distort.kernels.errors import KernelError
 from distort.kernels.program import Cancellation, Paths, Program, StepObserver, evaluate_node
 
 if TYPE_CHECKING:
-    from distort.cluster.actor import StageReport
     from distort.cluster.executor import Executor
+    from distort.cluster.orders import StageReport
     from distort.graph.tensors import ExternalData
+    from distort.parallel import Actors
     from distort.scheduler.device import Device
     from distort.scheduler.plan import Plan
-
-#: initializers up to this size travel with the stage's graph; larger ones through the object store
-_SMALL_WEIGHT_NBYTES = 4096
 
 
 @dataclass(slots=True)
@@ -217,7 +212,9 @@ def _device_counts(graph: Graph, n_actors: int, replicas: int | None, device_nby
     least = max(cores, replicas or 1)
     if device_nbytes is None:
         return [least]
-    weights = sum(value.nbytes for value in graph.initializers.values() if isinstance(value, np.ndarray))
+    from distort.scheduler.cost import weight_nbytes
+
+    weights = sum(map(weight_nbytes, graph.initializers.values()))
     first = min(_MOST_ACTORS, max(least, -(-weights // device_nbytes)))
     return [
         first,
@@ -236,9 +233,9 @@ class Engine:
             if config.level != "disable"
             else []
         )
-        self._program: Program | None = None
+        self._program: Program | None = None  # in this process
         self._paths = Paths(model.graph)
-        self._executor: Executor | None = None
+        self._actors: Actors | None = None
         self._plan: Plan | None = None
         self._typed = False
         self._closed = False
@@ -248,8 +245,10 @@ class Engine:
         if config.parallel and graph.nodes:
             self._plan = self._make_plan()
             if not self._plan.in_process:
-                self._executor = self._open_executor(self._plan)
-        if self._executor is None:
+                from distort.parallel import Actors
+
+                self._actors = Actors(graph, self._plan, config.distort_keys, self._leave)
+        if self._actors is None:
             self._program = Program(graph)
 
     # -- planning
@@ -297,23 +296,6 @@ class Engine:
         )
         return plan
 
-    def _open_executor(self, plan: Plan) -> Executor:
-        from distort.cluster.executor import Executor
-        from distort.cluster.resources import attach
-        from distort.cluster.transport.object_store import ObjectStoreTransport
-
-        keys = self.config.distort_keys
-        payloads, weights = stage_payloads(self.model.graph, plan)
-        connection = attach(keys.get("address", ""))
-        return Executor(
-            plan,
-            payloads,
-            weights,
-            ObjectStoreTransport(connection),
-            max_in_flight=int(keys.get("max_in_flight", 8)),
-            recovery=keys.get("recovery", "raise"),
-        )
-
     # -- running
 
     def run(
@@ -333,12 +315,25 @@ class Engine:
 
             raise SessionClosed("The session is closed.")
         control = control or RunControl()
-        if self._executor is not None:
-            return self._run_on_actors(self._executor, fetches, feeds, keep, control)
-        assert self._program is not None
+        executor = self._actors.ready if self._actors is not None else None
+        if executor is not None:
+            return self._run_on_actors(executor, fetches, feeds, keep, control)
+        return self._run_here(fetches, feeds, control)
+
+    def _leave(self) -> None:
+        """The actors are there: nothing runs in this process any more."""
+        self._program = None
+        self._paths = Paths(Graph("", [], [], [], {}, {}))
+
+    def _run_here(self, fetches: Sequence[str], feeds: Mapping[str, Any], control: RunControl) -> list[Any]:
+        program = self._program
+        if program is None:
+            # a parallel session's, until its actors are there
+            program = self._program = Program(self.model.graph)
         if self.config.intra_op_threads != _threads_in_use:
             _use_threads(self.config.intra_op_threads)
-        program = self._paths.to(fetches) if control.only_path_to_fetches else self._program
+        if control.only_path_to_fetches:
+            program = self._paths.to(fetches)
         results = program.run(local_values(feeds), control.observer, control.cancellation)
         by_name = dict(zip(program.outputs, results, strict=True))
         return [by_name[name] for name in fetches]
@@ -379,23 +374,25 @@ class Engine:
 
     @property
     def parallel(self) -> bool:
-        return self._executor is not None
+        """Whether its stages live on actors, be they there already or on their way."""
+        return self._actors is not None
 
     @property
     def executor(self) -> Executor | None:
-        return self._executor
+        """The executor of a parallel session, when its actors are there."""
+        return self._actors.wait() if self._actors is not None else None
 
     def transfer_stats(self) -> list[dict[str, Any]]:
         """Bytes and messages by edge since the start; empty in sequential mode, where nothing moves."""
-        return self._executor.transfer_stats() if self._executor is not None else []
+        executor = self._actors.ready if self._actors is not None else None
+        return executor.transfer_stats() if executor is not None else []
 
     def close(self) -> None:
         """End the actors and free the weights. Safe to call twice."""
         self._closed = True
-        if self._executor is not None:
-            self._executor.close()
-        self._program = None
-        self._paths = Paths(Graph("", [], [], [], {}, {}))
+        if self._actors is not None:
+            self._actors.close()
+        self._leave()
 
 
 def _require_kernels(graph: Graph) -> None:
@@ -404,26 +401,6 @@ def _require_kernels(graph: Graph) -> None:
             "NOT_IMPLEMENTED",
             f"Could not find an implementation for {node.op_type}({since_version(node)}) node with name '{node.name}'",
         )
-
-
-def stage_payloads(graph: Graph, plan: Plan) -> tuple[list[Any], dict[str, Any]]:
-    """What each stage's actor is sent, and the weights that travel by themselves."""
-    from distort.cluster.actor import StagePayload
-    from distort.cluster.custom_kernels import pack
-
-    session = uuid.uuid4().hex[:12]
-    payloads = []
-    weights: dict[str, Any] = {}
-    for stage in plan.stages:
-        part = graph.extract(stage.nodes, name=f"{graph.name or 'graph'}.{stage.id}")
-        for name, value in list(part.initializers.items()):
-            if isinstance(value, np.ndarray) and value.nbytes > _SMALL_WEIGHT_NBYTES:
-                weights[name] = value
-                del part.initializers[name]
-        part.types = {}
-        custom = pack(part)
-        payloads.append(StagePayload(session, stage.index, part, tuple(part.outputs), stage.device.threads, custom))
-    return payloads, weights
 
 
 def local_values(feeds: Mapping[str, Any]) -> Mapping[str, Any]:

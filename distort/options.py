@@ -57,10 +57,11 @@ DISTORT_KEYS: dict[str, tuple[Callable[[str], bool], str]] = {
     "device_memory": (_nbytes, "bytes with a unit, as 512MB or 2GiB"),
     "max_in_flight": (_at_least_one, "a number of runs, at least 1"),
     "micro_batch": (_one_of("0"), "0: a run is not split"),
-    "transport": (_one_of("object_store"), "object_store"),
+    "transport": (_one_of("auto", "shm", "object_store"), "auto, shm or object_store"),
     "partition": (_one_of("auto"), "auto: the planner cuts the graph"),
     "strict_placement": (_one_of("0", "1"), "0 or 1"),
     "recovery": (_one_of("raise", "replay"), "raise or replay"),
+    "start": (_one_of("overlap", "wait"), "overlap or wait"),
     "timeout_s": (_seconds, "seconds, more than 0"),
     "objective": (_one_of("latency", "throughput", "memory"), "latency, throughput or memory"),
 }

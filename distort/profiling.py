@@ -20,7 +20,7 @@ from distort.graph.ir import Graph, Node
 from distort.kernels.events import describe
 
 if TYPE_CHECKING:
-    from distort.cluster.actor import StageReport
+    from distort.cluster.orders import StageReport
 
 _PROVIDER = "CPUExecutionProvider"
 

@@ -25,11 +25,12 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class StageDone:
-    """A stage has made its values. Of chained stages it says that those before it are done too."""
+    """A stage has made its values."""
 
     run: int
     stage: int
     attempt: int = 0
+    implied: tuple[int, ...] = ()  # stages before it that say nothing themselves, and are done too
 
 
 @dataclass(frozen=True, slots=True)

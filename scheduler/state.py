@@ -1,14 +1,14 @@
 """The run state machine: ``step(event) -> commands``. No clock, no IO, no threads; the same events, the same commands.
 
 A run is queued, then admitted (in flight), and ends with exactly one Finish or Fail. Of an admitted run each needed
-stage is waiting, executing or done, on a unit that was chosen for it. Events of runs that have ended, of earlier attempts
-and of stages that don't execute, are late answers, and mean nothing. A run that is replayed begins anew from its feeds:
-values go straight from producer to consumer, and nobody else has them.
+stage is waiting, executing or done, on a unit that was chosen for it. Events of runs that have ended, of earlier
+attempts and of stages that don't execute, are late answers, and mean nothing. A run that is replayed begins anew from
+its feeds: values go straight from producer to consumer, and nobody else has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -126,8 +126,15 @@ class RunState:
         """Runs that wait for admission, in the order of their submission."""
         return tuple(self._queue)
 
+    def units_of(self, number: int) -> Mapping[int, int]:
+        """The unit of each stage that a run in flight needs; nothing while the run waits to begin anew."""
+        return dict(self._active[number].units)
+
     def step(self, event: Event) -> list[Command]:
-        """What an event leads to, in the order in which it is to be done. Raises ValueError for a number that can't be."""
+        """What an event leads to, in the order in which it is to be done.
+
+        Raises ValueError for a number that can't be.
+        """
         commands = self._react(event)
         if self._queue:
             commands += self._admit()
@@ -137,8 +144,8 @@ class RunState:
         match event:
             case Submit(number, wanted, resident):
                 return self._submit(number, wanted, resident)
-            case StageDone(number, stage, attempt):
-                return self._stage_done(number, self._checked(stage), attempt)
+            case StageDone(number, stage, attempt, implied):
+                return self._stage_done(number, (*implied, self._checked(stage)), attempt)
             case StageFailed(number, stage, error, attempt):
                 return self._stage_failed(number, error, self._checked(stage), attempt)
             case StageLost(unit, reason):
@@ -178,7 +185,9 @@ class RunState:
         for name, unit in held.items():
             if unit in self._restarting or unit in self._broken:
                 stage = self._units.stage_of[unit]
-                return [Fail(number, f"the value fed as {name!r} was lost with {self._units.name(unit)}", stage, "lost")]
+                return [
+                    Fail(number, f"the value fed as {name!r} was lost with {self._units.name(unit)}", stage, "lost")
+                ]
         self._queue[number] = _Run(number, needs, held, dict.fromkeys(needs.stages, _Phase.WAITING))
         return []
 
@@ -233,17 +242,18 @@ class RunState:
                 commands.append(Execute(run.number, stage, run.units[stage], run.attempt))
         return commands
 
-    def _stage_done(self, number: int, stage: int, attempt: int) -> list[Command]:
+    def _stage_done(self, number: int, stages: Sequence[int], attempt: int) -> list[Command]:
         run = self._active.get(number)
-        if run is None or attempt != run.attempt or run.phases.get(stage) is not _Phase.EXECUTING:
+        if run is None or attempt != run.attempt:
             return []
         commands: list[Command] = []
-        done = (*run.needs.ancestors[stage], stage) if self.eager else (stage,)
+        done = [stage for stage in stages if run.phases.get(stage) is _Phase.EXECUTING]
+        if not done:
+            return []
         for one in done:
-            if run.phases[one] is _Phase.EXECUTING:
-                run.phases[one] = _Phase.DONE
-                self._load[run.units[one]] -= 1
-                commands += [Fetch(number, name, one) for name in run.needs.fetched[one]]
+            run.phases[one] = _Phase.DONE
+            self._load[run.units[one]] -= 1
+            commands += [Fetch(number, name, one) for name in run.needs.fetched[one]]
         if all(map(run.is_done, run.phases)):
             del self._active[number]
             return [*commands, Finish(number)]

@@ -1,33 +1,69 @@
 """What a transport does: give a value to an actor, take one from it, pass it between two of them.
 
 A *handle* stands for a value in the transport's own terms. Handles of values that don't exist yet are fine: a
-transport may chain a consumer behind its producer.
+transport may chain a consumer behind its producer. Hosts are numbered by unit: a stage, or a replica of one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from distort.cluster.actor import ExecuteOrder, StagePayload, StageReport
+from distort.cluster.orders import ActorStats, ExecuteOrder, StagePayload, StageReport
 from distort.cluster.resident import ResidentMeta
 
 Handle = Any
-#: (report, None) or (None, error); called once, on a thread that must not be blocked
-OnDone = Callable[[StageReport | None, BaseException | None], None]
+
+
+@dataclass(slots=True)
+class Answer:
+    """What became of an execution: a report, or an error."""
+
+    unit: int
+    epochs: tuple[int, ...]  # of all hosts when it was asked for by a call; nothing where it was by an order
+    run: int  # its number on the wire
+    report: StageReport | None = None
+    error: BaseException | None = None
+    #: results that came along: value, bytes
+    values: dict[str, tuple[Any, int]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Loss:
+    """A host that is gone."""
+
+    unit: int
+    epoch: int
+    reason: str
+
+
+#: whoever is told; called on threads that must not be held up, or inside ``call`` and ``order``
+Listener = Callable[[Answer | Loss], None]
 
 
 class StageHost(Protocol):
-    """One stage's actor, as the executor sees it."""
+    """One unit's actor, as the executor sees it."""
 
     epoch: int
 
-    def execute(self, order: ExecuteOrder, values: Sequence[Handle], on_done: OnDone) -> list[Handle]:
-        """Start a run of the stage; returns a handle for each name of ``order.returns`` at once."""
+    def call(
+        self, order: ExecuteOrder, run: int, oldest: int, values: Sequence[Handle], epochs: tuple[int, ...]
+    ) -> list[Handle]:
+        """Start a run of the stage; returns a handle for each name of ``order.returns`` at once.
 
-    def export(self, key: str) -> Handle: ...
+        ``epochs`` of all units go back with an error, so that a loss is put down to the host that it was.
+        """
 
-    def release(self, keys: Sequence[str]) -> None: ...
+    def prepare(self, number: int, order: ExecuteOrder) -> None:
+        """Tell a host that is linked to this process what an order's number means."""
+
+    def order(self, number: int, names: Sequence[str], values: Sequence[Any], run: int, oldest: int) -> None:
+        """Start a run of the stage by the number of its order, with values themselves instead of handles."""
+
+    def export(self, key: int) -> Handle: ...
+
+    def release(self, keys: Sequence[int]) -> None: ...
 
     def cancel(self, run: int) -> None: ...
 
@@ -36,28 +72,45 @@ class StageHost(Protocol):
     def held(self) -> tuple[int, int]:
         """How many values the actor keeps for callers, and their bytes."""
 
+    def stats(self, timeout_s: float) -> ActorStats | None:
+        """What the actor has done; None where it doesn't answer."""
+
     def close(self) -> None: ...
 
 
 class Transport(Protocol):
-    """Values between this process and the stages' hosts."""
+    """Values between this process and the units' hosts."""
 
-    name: str
     #: a consumer may be started before its producers are done
     chains: bool
 
-    def open(self, payloads: Sequence[StagePayload], weights: dict[str, Any]) -> list[StageHost]:
-        """Hosts of all stages, loaded. Each gets the weights that its graph reads and does not hold."""
+    def open(self, payloads: Sequence[StagePayload], weights: dict[str, Any], listener: Listener) -> list[StageHost]:
+        """Hosts of all units, loaded. Each gets the weights that its graph reads and does not hold."""
 
-    def reopen(self, stage: int) -> StageHost:
-        """A new host for a stage whose host is lost."""
+    def reopen(self, unit: int) -> StageHost:
+        """A new host for a unit whose host is lost."""
+
+    def linked(self, producer: int, consumer: int) -> bool:
+        """Whether values go from one unit to another (-1: this process) by memory that both see."""
+
+    @property
+    def polls(self) -> bool:
+        """Whether some host is linked to this process, so that somebody has to :meth:`poll`."""
+
+    def poll(self, timeout_s: float | None) -> list[Answer | Loss]:
+        """What linked hosts say, waiting up to ``timeout_s`` (None: as long as it takes) for the first word.
+
+        One thread at a time. Ends early, with nothing, when :meth:`wake` is called.
+        """
+
+    def wake(self) -> None: ...
 
     def put(self, value: Any) -> Handle: ...
 
     def get(self, handle: Handle, timeout_s: float | None = None) -> Any: ...
 
-    def lost_stage(self, cause: BaseException, stage: int) -> int | None:
-        """The stage whose host is gone, where that is what an error of ``stage`` says; else None."""
+    def lost_unit(self, cause: BaseException, unit: int) -> int | None:
+        """The unit whose host is gone, where that is what an error of ``unit`` says; else None."""
 
     def cause(self, error: BaseException) -> BaseException:
         """The error that the stage raised, without the transport's wrapping."""
@@ -66,7 +119,7 @@ class Transport(Protocol):
 
 
 def weight_groups(payloads: Sequence[StagePayload], weights: dict[str, Any]) -> dict[tuple[int, ...], dict[str, Any]]:
-    """Weights by the set of stages that read them, so that each travels once and a stage takes only its own."""
+    """Weights by the set of units that read them, so that each travels once and a unit takes only its own."""
     readers: dict[str, list[int]] = {}
     for position, payload in enumerate(payloads):
         for name in dict.fromkeys(payload.graph.captures()):

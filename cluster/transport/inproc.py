@@ -6,33 +6,46 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from distort.cluster.actor import ExecuteOrder, StageActor, StagePayload
+from distort.cluster.actor import StageActor
 from distort.cluster.errors import StageLost
+from distort.cluster.orders import ActorStats, ExecuteOrder, StagePayload
 from distort.cluster.resident import ResidentMeta
-from distort.cluster.transport.base import Handle, OnDone, StageHost, weight_groups
+from distort.cluster.transport.base import Answer, Handle, Listener, Loss, StageHost, weight_groups
 
 
 class InprocHost:
-    def __init__(self, payload: StagePayload, weights: dict[str, Any], epoch: int = 0) -> None:
+    def __init__(
+        self, unit: int, payload: StagePayload, weights: dict[str, Any], listener: Listener, epoch: int = 0
+    ) -> None:
+        self.unit = unit
         self.epoch = epoch
+        self._listener = listener
         self._actor = StageActor()
         # threads are the process's own business here
         self._actor.load(replace(payload, threads=0), weights)
 
-    def execute(self, order: ExecuteOrder, values: Sequence[Handle], on_done: OnDone) -> list[Handle]:
+    def call(
+        self, order: ExecuteOrder, run: int, oldest: int, values: Sequence[Handle], epochs: tuple[int, ...]
+    ) -> list[Handle]:
         try:
-            result = self._actor.execute(order, *values)
+            result = self._actor.execute(order, run, oldest, *values)
         except Exception as error:  # noqa: BLE001  # the actor boundary: every error travels to the run that asked
-            on_done(None, error)
+            self._listener(Answer(self.unit, epochs, run, None, error))
             return [None] * len(order.returns)
         report, *outputs = result if isinstance(result, tuple) else (result,)
-        on_done(report, None)
+        self._listener(Answer(self.unit, epochs, run, report))
         return outputs
 
-    def export(self, key: str) -> Handle:
+    def prepare(self, number: int, order: ExecuteOrder) -> None:
+        return None
+
+    def order(self, number: int, names: Sequence[str], values: Sequence[Any], run: int, oldest: int) -> None:
+        raise AssertionError("nothing is linked to this process, which is the host itself")
+
+    def export(self, key: int) -> Handle:
         return self._actor.export(key)
 
-    def release(self, keys: Sequence[str]) -> None:
+    def release(self, keys: Sequence[int]) -> None:
         self._actor.release(keys)
 
     def cancel(self, run: int) -> None:
@@ -44,31 +57,47 @@ class InprocHost:
     def held(self) -> tuple[int, int]:
         return self._actor.held()
 
+    def stats(self, timeout_s: float) -> ActorStats | None:
+        return self._actor.stats()
+
     def close(self) -> None:
         return None
 
 
 class InprocTransport:
-    name = "inproc"
     chains = False
+    polls = False
 
     def __init__(self) -> None:
         self._payloads: list[StagePayload] = []
         self._weights: list[dict[str, Any]] = []
         self._epochs: list[int] = []
 
-    def open(self, payloads: Sequence[StagePayload], weights: dict[str, Any]) -> list[StageHost]:
+    def open(self, payloads: Sequence[StagePayload], weights: dict[str, Any], listener: Listener) -> list[StageHost]:
         self._payloads = list(payloads)
+        self._listener = listener
         self._weights = [{} for _ in payloads]
         self._epochs = [0] * len(payloads)
         for positions, group in weight_groups(payloads, weights).items():
             for position in positions:
                 self._weights[position].update(group)
-        return [InprocHost(payload, own) for payload, own in zip(self._payloads, self._weights, strict=True)]
+        return [self._host(unit) for unit in range(len(payloads))]
 
-    def reopen(self, stage: int) -> StageHost:
-        self._epochs[stage] += 1
-        return InprocHost(self._payloads[stage], self._weights[stage], self._epochs[stage])
+    def _host(self, unit: int) -> InprocHost:
+        return InprocHost(unit, self._payloads[unit], self._weights[unit], self._listener, self._epochs[unit])
+
+    def reopen(self, unit: int) -> StageHost:
+        self._epochs[unit] += 1
+        return self._host(unit)
+
+    def linked(self, producer: int, consumer: int) -> bool:
+        return False
+
+    def poll(self, timeout_s: float | None) -> list[Answer | Loss]:
+        return []
+
+    def wake(self) -> None:
+        return None
 
     def put(self, value: Any) -> Handle:
         return value
@@ -76,8 +105,8 @@ class InprocTransport:
     def get(self, handle: Handle, timeout_s: float | None = None) -> Any:
         return handle
 
-    def lost_stage(self, cause: BaseException, stage: int) -> int | None:
-        return stage if isinstance(cause, StageLost) else None
+    def lost_unit(self, cause: BaseException, unit: int) -> int | None:
+        return unit if isinstance(cause, StageLost) else None
 
     def cause(self, error: BaseException) -> BaseException:
         return error

@@ -53,6 +53,7 @@ def session():
     options = onnxruntime.SessionOptions()
     options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
     options.inter_op_num_threads = 2
+    options.add_session_config_entry("distort.recovery", "raise")
     with onnxruntime.InferenceSession(build(), options) as opened:
         yield opened
 

@@ -75,6 +75,8 @@ class Cluster:
     broken: set[int] = field(default_factory=set)
     begun: set[int] = field(default_factory=set)
     attempts: dict[int, int] = field(default_factory=dict)
+    #: stages that were done and said nothing, by run
+    silent: dict[int, set[int]] = field(default_factory=dict)
     units: Units = field(init=False)
 
     def __post_init__(self) -> None:
@@ -138,6 +140,7 @@ class Cluster:
         if command.attempt != self.attempts.get(run, 0):  # the run begins anew
             assert command.attempt == self.attempts.get(run, 0) + 1
             self.attempts[run] = command.attempt
+            self.silent.pop(run, None)
             self.done[run].clear()
             assert not any(number == run for number, _ in self.open), "two attempts at once"
         if not self.state.eager:
@@ -171,9 +174,17 @@ class Cluster:
         if error is None:
             self.done[run].add(stage)
             if told:
-                self.send(StageDone(run, stage, attempt))
+                silent = self.silent.get(run, set()) & self.before(stage)
+                self.send(StageDone(run, stage, attempt, tuple(silent)))
+            else:
+                self.silent.setdefault(run, set()).add(stage)
         else:
             self.send(StageFailed(run, stage, error, attempt))
+
+    def before(self, stage: int) -> set[int]:
+        """Stages that a stage depends on."""
+        found = set(self.plan.producers_of(stage))
+        return found.union(*map(self.before, found))
 
     def may_be_silent(self, run: int, stage: int) -> bool:
         """Whether a stage chained after this one will answer."""

@@ -1,0 +1,109 @@
+"""What actors are told and what they tell: orders, reports. Plain data, so that it travels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from distort.cluster.resident import ResidentMeta
+from distort.graph.ir import Graph
+
+#: attempts of one run that numbers have room for; a run's number on the wire is ``run * ATTEMPTS + attempt``
+ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Stands for an input that the actor already holds."""
+
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class StagePayload:
+    """A stage as it travels: the graph without its weights, and what is asked of it."""
+
+    session: str
+    stage: int
+    graph: Graph
+    outputs: tuple[str, ...]
+    threads: int  # 0: the library's default
+    custom_kernels: bytes = b""  # kernels that the user registered, pickled
+    unit: int = 0  # the stage's, or a replica's
+    names: tuple[str, ...] = ()  # every value that may cross, of all stages: messages say their numbers
+    token: str = ""  # whoever connects must know it
+
+
+@dataclass(frozen=True, slots=True)
+class ExecuteOrder:
+    """Which of the stage's inputs come how, and which outputs go where. The same for many runs."""
+
+    inputs: tuple[str, ...]  # values that come with the order
+    returns: tuple[str, ...] = ()  # outputs handed back by reference
+    keep: tuple[str, ...] = ()  # outputs that stay here
+    mail: tuple[str, ...] = ()  # inputs that other actors of this host send
+    sends: tuple[tuple[int, tuple[str, ...]], ...] = ()  # outputs that go to them, by unit
+    forwards: tuple[tuple[int, int], ...] = ()  # units whose orders, by number, go along with what they are sent
+    results: tuple[str, ...] = ()  # outputs that go to the caller with the report
+    profile: bool = False
+    path_only: bool = False  # run only the nodes that these outputs depend on
+    silent: bool = False  # no report where all goes well: a later stage's says enough
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the order is for, each once."""
+        sent = (name for _, names in self.sends for name in names)
+        return tuple(dict.fromkeys((*self.returns, *self.results, *self.keep, *sent)))
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEvent:
+    """A node's step in a profile."""
+
+    node: str
+    op_type: str
+    output: str  # its first output, which is known by the whole graph
+    start_ns: int  # time.time_ns() of the actor's host
+    end_ns: int
+    args: dict[str, Any]
+
+
+@dataclass(slots=True)
+class StageReport:
+    """What an execution tells beside its values."""
+
+    run: int  # its number on the wire
+    stage: int
+    start_ns: int
+    end_ns: int
+    received: dict[str, int]  # value -> bytes that crossed into this actor
+    kept: dict[str, ResidentMeta]
+    events: list[NodeEvent] = field(default_factory=list)
+    pid: int = 0
+    thread: int = 0
+    edges: list[tuple[str, int, int]] = field(default_factory=list)  # value, producing stage (-1: driver), bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ActorFacts:
+    """What an actor says of itself when it has loaded its stage."""
+
+    pid: int
+    node: str  # Ray's id of its node
+    node_ip: str
+    network: str  # which namespace of names its sockets are in
+    endpoint: str  # where it listens; "" where it doesn't
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class ActorStats:
+    """What an actor has done since it was loaded."""
+
+    executions: int
+    busy_ns: int
+    queued: int  # orders that wait
+    received: dict[str, tuple[int, int]]  # mail: value -> bytes, messages
+    held: int  # values that stay for callers
+    held_nbytes: int
+    slots_nbytes: int

@@ -1,0 +1,179 @@
+"""This process's ends of the channels to stages of its host: orders go out, answers come in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import select
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from distort.cluster.orders import ExecuteOrder, Held
+from distort.cluster.shm import loop
+from distort.cluster.shm.channel import Channel, PeerGone, connect
+from distort.cluster.shm.slots import SlotPool
+from distort.cluster.shm.wire import Message, inline_limit, stage
+from distort.cluster.transport.base import Answer, Loss
+
+#: how long a host may take to say that it is there
+_HELLO_TIMEOUT_S = 10.0
+
+
+class Line:
+    """The channel to one unit's host."""
+
+    def __init__(self, unit: int, epoch: int, channel: Channel, names: Sequence[str], pool: SlotPool) -> None:
+        self.unit = unit
+        self.epoch = epoch
+        self.channel = channel
+        self.names = names
+        self._number = {name: number for number, name in enumerate(names)}
+        self._pool = pool
+        self._to_release: list[int] = []
+        self._release_lock = threading.Lock()
+
+    def prepare(self, number: int, order: ExecuteOrder) -> None:
+        """Raises PeerGone."""
+        head = loop.TEMPLATE_HEAD.pack(loop.TEMPLATE, number)
+        self.channel.send(Message(head + pickle.dumps(order, pickle.HIGHEST_PROTOCOL)))
+
+    def order(self, number: int, names: Sequence[str], values: Sequence[Any], run: int, oldest: int) -> None:
+        """Raises PeerGone, and OSError where there is no memory."""
+        channel = self.channel
+        if self._to_release:
+            self.flush_releases()
+        message = Message(loop.RUN_HEAD.pack(loop.RUN, number, run, oldest, len(values)))
+        limit = inline_limit(len(values))
+        for name, value in zip(names, values, strict=True):
+            if isinstance(value, Held):
+                message.add_held(self._number[name], value)
+                continue
+            staged = stage(value, self._pool, (channel,), limit)
+            if staged.slot is not None:
+                channel.announce(staged.slot)
+                if numbers := self._pool.take_forgotten(channel):
+                    channel.forget(numbers)
+            message.add(self._number[name], staged, 0)
+        channel.send(message)
+
+    def cancel(self, run: int) -> None:
+        """Raises PeerGone."""
+        self.channel.send(Message(loop.NUMBER_HEAD.pack(loop.CANCEL, run)))
+
+    def release(self, keys: Sequence[int]) -> None:
+        """Values that stay are let go with the next order, or when there are many."""
+        with self._release_lock:
+            self._to_release += keys
+
+    @property
+    def n_to_release(self) -> int:
+        return len(self._to_release)
+
+    def flush_releases(self) -> None:
+        """Raises PeerGone."""
+        with self._release_lock:
+            keys, self._to_release = self._to_release, []
+        for start in range(0, len(keys), 4096):
+            part = keys[start : start + 4096]
+            head = loop.KEYS_HEAD.pack(loop.RELEASE, len(part))
+            self.channel.send(Message(head + b"".join(loop.KEY.pack(key) for key in part)))
+
+    def read(self, data: memoryview) -> Answer | None:
+        """What a message says."""
+        if data[0] == loop.DONE:
+            run, values, report = loop.read_done(data, self.channel.find_slot, self.names)
+            return Answer(self.unit, (), run, report, None, values)
+        if data[0] == loop.FAILED:
+            run, error = loop.read_failed(data, self.channel.find_slot)
+            return Answer(self.unit, (), run, None, error)
+        return None
+
+
+class Switchboard:
+    """All lines of one session."""
+
+    def __init__(self) -> None:
+        self.pool = SlotPool()
+        self._lines: dict[int, Line] = {}  # by descriptor
+        self._lock = threading.Lock()
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._closed = False
+
+    def connect(self, unit: int, epoch: int, endpoint: str, token: str, names: Sequence[str]) -> Line:
+        """Raises OSError where the host can't be reached by shared memory."""
+        channel = connect(endpoint)
+        try:
+            channel.send(Message(bytes([loop.HELLO]) + f"{token} {loop.CALLER}".encode()))
+            deadline = time.monotonic() + _HELLO_TIMEOUT_S
+            while channel.receive() is None:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"nobody answers at {endpoint}")
+                select.select([channel], [], [], 0.1)
+        except PeerGone as error:
+            channel.close()
+            raise ConnectionError(f"the stage at {endpoint} does not take this process's word") from error
+        except BaseException:
+            channel.close()
+            raise
+        line = Line(unit, epoch, channel, names, self.pool)
+        with self._lock:
+            self._lines[channel.fileno()] = line
+            self._epoll.register(channel.fileno(), select.EPOLLIN)
+        return line
+
+    def drop(self, line: Line) -> None:
+        """Close a line, from this side."""
+        with self._lock:
+            fd = line.channel.fileno()
+            if self._lines.pop(fd, None) is None:
+                return
+            if not self._closed:
+                self._epoll.unregister(fd)
+        self.pool.lose_reader(line.channel)
+        line.channel.close()
+
+    def poll(self, timeout_s: float | None) -> list[Answer | Loss]:
+        news: list[Answer | Loss] = []
+        waiting = [line for line in list(self._lines.values()) if line.channel.waiting]
+        for line in waiting:
+            self._epoll.modify(line.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
+        for fd, event in self._epoll.poll(timeout_s):
+            if fd == self._wake:
+                os.eventfd_read(fd)
+                continue
+            if fd not in self._lines:
+                continue
+            line = self._lines[fd]
+            try:
+                if event & select.EPOLLOUT and line.channel.flush():
+                    self._epoll.modify(fd, select.EPOLLIN)
+                while (data := line.channel.receive()) is not None:
+                    answer = line.read(data)
+                    if answer is not None:
+                        news.append(answer)
+            except PeerGone:
+                self.drop(line)
+                news.append(Loss(line.unit, line.epoch, "its process has ended"))
+        return news
+
+    def wake(self) -> None:
+        """End a poll that waits, or the next one."""
+        if not self._closed:
+            os.eventfd_write(self._wake, 1)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            lines, self._lines = list(self._lines.values()), {}
+        for line in lines:
+            with contextlib.suppress(PeerGone):
+                line.channel.send(Message(bytes([loop.BYE])))
+            line.channel.close()
+        self._epoll.close()
+        os.close(self._wake)
+        self.pool.close()

@@ -1,0 +1,156 @@
+"""The parallel half of an engine: a plan's stages on actors.
+
+Actors take seconds to come where no cluster is warm, and nobody waits for them: until they are there, runs are
+answered by a program in this process (``distort.start=overlap``). ``wait`` waits, with a bar in a terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distort.cluster.errors import SessionClosed
+from distort.cluster.executor import Executor
+from distort.cluster.orders import StagePayload
+from distort.cluster.resources import attach
+from distort.cluster.transport.actors import ActorTransport
+from distort.scheduler.units import Units
+
+if TYPE_CHECKING:
+    from distort.graph.ir import Graph
+    from distort.scheduler.plan import Plan
+
+#: initializers up to this size travel with the stage's graph; larger ones through the object store
+_SMALL_WEIGHT_NBYTES = 4096
+#: a start that takes less shows no bar
+_BAR_AFTER_S = 0.5
+
+
+class Actors:
+    """The executor of a plan, as soon as it is there. ``keys`` are the session's, without the prefix ``distort.``."""
+
+    def __init__(self, graph: Graph, plan: Plan, keys: Mapping[str, str], on_ready: Callable[[], None]) -> None:
+        """``on_ready`` is called when the actors are there, on the thread that starts them."""
+        self._keys = keys
+        self._executor: Executor | None = None
+        self._error: BaseException | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+        self._there = threading.Event()
+        self._on_ready = on_ready
+        address = keys.get("address", "")
+        if address:
+            attach(address)  # what is wrong with an address is said at once
+        start = threading.Thread(target=self._start, args=(graph, plan), name="distort-start")
+        start.start()
+        if keys.get("start", "overlap") == "wait":
+            with _bar(f"Starting {len(plan.stages)} actors", self._there):
+                self.wait()
+
+    def _start(self, graph: Graph, plan: Plan) -> None:
+        try:
+            executor = open_executor(graph, plan, self._keys, self._given_up)
+        except Exception as error:  # noqa: BLE001  # the next run raises it, whatever it is
+            self._error = error
+        else:
+            with self._lock:
+                closed = self._closed
+                if not closed:
+                    self._executor = executor
+            if closed:
+                executor.close()
+            else:
+                self._on_ready()
+        self._there.set()
+
+    def _given_up(self) -> bool:
+        return self._closed or not threading.main_thread().is_alive()
+
+    @property
+    def ready(self) -> Executor | None:
+        """The executor; None while its actors are on their way. Raises what kept them from coming."""
+        executor = self._executor
+        if executor is None and self._error is not None:
+            raise self._error
+        return executor
+
+    def wait(self, timeout_s: float | None = None) -> Executor:
+        """The executor, when its actors are there. Raises TimeoutError, and what kept them from coming."""
+        if not self._there.wait(timeout_s):
+            raise TimeoutError(f"The actors were not there within {timeout_s:g} s.")
+        executor = self.ready
+        if executor is None:
+            raise SessionClosed("The session is closed.")
+        return executor
+
+    def close(self) -> None:
+        """End the actors; those on their way end when they come. Safe to call twice."""
+        with self._lock:
+            self._closed = True
+            executor = self._executor
+        if executor is not None:
+            executor.close()
+
+
+def open_executor(graph: Graph, plan: Plan, keys: Mapping[str, str], given_up: Callable[[], bool]) -> Executor:
+    """Start a plan's actors. Raises ClusterError."""
+    connection = attach(keys.get("address", ""))
+    if given_up():
+        raise SessionClosed("The session was closed while its actors were being started.")
+    payloads, weights = stage_payloads(graph, plan)
+    return Executor(
+        plan,
+        payloads,
+        weights,
+        ActorTransport(connection, keys.get("transport", "auto")),
+        max_in_flight=int(keys.get("max_in_flight", 8)),
+        recovery=keys.get("recovery", "replay"),
+    )
+
+
+def stage_payloads(graph: Graph, plan: Plan) -> tuple[list[StagePayload], dict[str, Any]]:
+    """What each unit's actor is sent, and the weights that travel by themselves."""
+    from distort.cluster.custom_kernels import pack
+
+    session = uuid.uuid4().hex[:12]
+    names = tuple(sorted({name for stage in plan.stages for name in (*stage.inputs, *stage.outputs)}))
+    by_stage = []
+    weights: dict[str, Any] = {}
+    for stage in plan.stages:
+        part = graph.extract(stage.nodes, name=f"{graph.name or 'graph'}.{stage.id}")
+        for name, value in list(part.initializers.items()):
+            if isinstance(value, np.ndarray) and value.nbytes > _SMALL_WEIGHT_NBYTES:
+                weights[name] = value
+                del part.initializers[name]
+        part.types = {}
+        by_stage.append(
+            StagePayload(session, stage.index, part, tuple(part.outputs), stage.device.threads, pack(part), 0, names)
+        )
+    units = Units(plan.stages)
+    payloads = [
+        replace(by_stage[stage], unit=unit, threads=units.device_of[unit].threads)
+        for unit, stage in enumerate(units.stage_of)
+    ]
+    return payloads, weights
+
+
+@contextlib.contextmanager
+def _bar(text: str, there: threading.Event) -> Iterator[None]:
+    """A moving bar on stderr, where that is a terminal and the wait is not over at once."""
+    if not sys.stderr.isatty() or there.wait(_BAR_AFTER_S):
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        progress.add_task(text, total=None)
+        yield
