@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from distort.cluster.executor import Executor
 from distort.cluster.transport.inproc import InprocTransport
-from distort.engine import stage_payloads
+from distort.parallel import stage_payloads
 from distort.graph.ir import Graph, Node
 from distort.graph.types import TensorType
 from distort.kernels.program import Program
