@@ -190,8 +190,10 @@ def plan_model(
                 model_name=model_name,
                 here=here,
                 measured=known.node_us,
+                measured_nbytes=known.value_nbytes,
                 replicas=replicas,
                 in_process=in_process,
+                cores=None if devices_text else cores,
             )
             break
         except PlanError:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from distort import __version__, cost_cache
 from distort.cost_cache import Measurement
 from distort.graph.ir import Graph, Node
@@ -30,6 +32,7 @@ class Costs:
     """What a plan takes from measurements."""
 
     node_us: dict[int, dict[int, float]]  # by threads, then node
+    value_nbytes: dict[str, int]
     dims: dict[str, int]  # sizes that symbolic dimensions had
     notes: tuple[str, ...]
 
@@ -50,7 +53,7 @@ def costs(
     from the declared types, with symbolic dimensions of ``dims``, else 1.
     """
     if mode == "estimated" or not graph.nodes:
-        return Costs({}, {}, ("costs of nodes are estimated, as asked for",) if mode == "estimated" else ())
+        return Costs({}, {}, {}, ("costs of nodes are estimated, as asked for",) if mode == "estimated" else ())
     counts = sorted(set(threads))
     key = cost_cache.key_of(graph, __version__)
     notes: list[str] = []
@@ -71,7 +74,7 @@ def costs(
             notes.append(
                 "costs of nodes were never measured here: `distort plan --measure`, or distort.costs=measured, does it"
             )
-        return Costs({}, {}, tuple(notes))
+        return Costs({}, {}, {}, tuple(notes))
     first = next(iter(found.values()))
     sizes = {**sizes_of(graph, first.shapes), **dict(dims or {})}
     if sizes != dict(dims or {}):
@@ -81,7 +84,7 @@ def costs(
         count: {node: us for node, us in enumerate(measurement.node_us) if us is not None}
         for count, measurement in found.items()
     }
-    return Costs(node_us, sizes, tuple(notes))
+    return Costs(node_us, dict(first.value_nbytes), sizes, tuple(notes))
 
 
 def _cached(
@@ -143,11 +146,13 @@ def _measure(graph: Graph, program: Program, threads: int, feeds: Mapping[str, A
     # a node of a body has other outputs than any node of the graph itself
     number = {tuple(node.outputs): index for index, node in enumerate(graph.nodes)}
     samples: list[list[float]] = [[] for _ in graph.nodes]
+    value_nbytes = {name: _nbytes(value) for name, value in feeds.items()}
 
     def observe(node: Node, start_ns: int, end_ns: int, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         index = number.get(tuple(node.outputs))
         if index is not None:
             samples[index].append((end_ns - start_ns) / 1e3)
+            value_nbytes.update((name, _nbytes(value)) for name, value in zip(node.outputs, outputs, strict=False))
 
     try:
         began = time.perf_counter()
@@ -166,4 +171,13 @@ def _measure(graph: Graph, program: Program, threads: int, feeds: Mapping[str, A
     node_us = [
         statistics.median(times or warm) if times or warm else None for times, warm in zip(samples, first, strict=True)
     ]
-    return Measurement(threads, tuple(node_us), shapes_of(feeds), n_runs if warm_s < MOST_S else 1)
+    return Measurement(threads, tuple(node_us), shapes_of(feeds), n_runs if warm_s < MOST_S else 1, value_nbytes)
+
+
+def _nbytes(value: Any) -> int:
+    """Bytes of a value; of a sequence, its elements'; of text, about what it takes."""
+    if isinstance(value, np.ndarray):
+        return sum(len(str(item).encode()) for item in value.reshape(-1)) if value.dtype == object else value.nbytes
+    if isinstance(value, (list, tuple)):
+        return sum(map(_nbytes, value))
+    return 0 if value is None else 8

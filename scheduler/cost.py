@@ -59,7 +59,8 @@ class CostModel:
 
     A dimension that is unknown counts as 1, and its value is listed in ``unknown_values``. ``measured`` is µs by node
     index, by the number of threads of a CPU that it was measured with; it wins over any estimate. Other numbers of
-    threads are scaled from it as the estimates of both are.
+    threads are scaled from it as the estimates of both are. ``measured_nbytes`` is what values were then; shapes count
+    for the others.
     """
 
     def __init__(
@@ -67,10 +68,12 @@ class CostModel:
         graph: Graph,
         dims: Mapping[str, int] | None = None,
         measured: Mapping[int, Mapping[int, float]] | None = None,
+        measured_nbytes: Mapping[str, int] | None = None,
     ) -> None:
         self.graph = graph
         self.dims = dict(dims or {})
         self.measured = {threads: dict(times) for threads, times in (measured or {}).items() if times}
+        self.measured_nbytes = dict(measured_nbytes or {})
         self._costs: dict[tuple[object, ...], list[float]] = {}
         self._unknown: dict[str, None] = {}
         self._shapes: dict[str, Shape | None] = {}
@@ -88,14 +91,16 @@ class CostModel:
     def node_cost_us(self, node: int, device: Device) -> float:
         """Of the node at index ``node``: the slower of arithmetic and memory, and the overhead of starting it."""
         if device.kind == "cpu" and self.measured:
-            at_most = [threads for threads in self.measured if threads <= device.threads]
-            threads = max(at_most) if at_most else min(self.measured)
-            known = self.measured[threads].get(node)
-            if known is not None and threads == device.threads:
-                return known
-            if known is not None:
+            # More threads take no longer: where they were measured to, others were at work on the machine.
+            at_most = [threads for threads in self.measured if threads <= device.threads] or [min(self.measured)]
+            known = [(self.measured[threads][node], threads) for threads in at_most if node in self.measured[threads]]
+            if known:
+                time_us, _ = min(known)
+                if device.threads in self.measured:
+                    return time_us
+                threads = max(at_most)
                 like = replace(device, threads=threads, gflops=device.gflops * threads / device.threads)
-                return known * self._estimate_us(node, device) / self._estimate_us(node, like)
+                return time_us * self._estimate_us(node, device) / self._estimate_us(node, like)
         return self._estimate_us(node, device)
 
     def _estimate_us(self, node: int, device: Device) -> float:
@@ -129,6 +134,8 @@ class CostModel:
         initializer = self.graph.initializers.get(name)
         if initializer is not None:
             return weight_nbytes(initializer)
+        if name in self.measured_nbytes:
+            return self.measured_nbytes[name]
         value_type = self.graph.types.get(name)
         shape = self.shape(name)
         if shape is None or not isinstance(value_type, (TensorType, SparseTensorType)):

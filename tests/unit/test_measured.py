@@ -86,6 +86,14 @@ def test_own_feeds_and_their_sizes(cache: Path) -> None:
     assert costs(graph, dims={"N": 4}).node_us == {}
 
 
+def test_bytes_that_no_shape_tells_are_measured() -> None:
+    model = model_of("g (float[N] x) => (int64[1, K] y, float[N] z) { y = NonZero(x) z = Exp(x) }")
+    feeds = {"x": np.array([0, 1, 1, 0, 1], np.float32)}
+    plan, _ = engine.plan_model(model, 1, costs="measured", feeds=feeds, typed=True)
+    assert {edge.value: edge.nbytes for edge in plan.edges} == {"x": 20, "y": 24, "z": 20}
+    assert "nobody gave a size" not in plan.explain()
+
+
 def test_nodes_of_bodies_count_for_their_node() -> None:
     graph = model_of(
         """g (bool c, float[4] x) => (float[4] y) {
@@ -129,10 +137,10 @@ def test_structure_names_a_model_and_values_of_large_weights_do_not() -> None:
         b"{",
         b"[]",
         b'{"format": 1}',
-        b'{"format": 0, "threads": 1, "n_runs": 1, "shapes": {}, "node_us": [1, 1, 1]}',
-        b'{"format": 1, "threads": 1, "n_runs": 1, "shapes": {}, "node_us": [1, 1]}',
-        b'{"format": 1, "threads": 1, "n_runs": 1, "shapes": {}, "node_us": [1, -1, NaN]}',
-        b'{"format": 1, "threads": 1, "n_runs": 1, "shapes": {"x": 3}, "node_us": [1, 1, 1]}',
+        b'{"format": 0, "threads": 1, "n_runs": 1, "shapes": {}, "value_nbytes": {}, "node_us": [1, 1, 1]}',
+        b'{"format": 1, "threads": 1, "n_runs": 1, "shapes": {}, "value_nbytes": {}, "node_us": [1, 1]}',
+        b'{"format": 1, "threads": 1, "n_runs": 1, "shapes": {}, "value_nbytes": {}, "node_us": [1, -1, NaN]}',
+        b'{"format": 1, "threads": 1, "n_runs": 1, "shapes": {"x": 3}, "value_nbytes": {}, "node_us": [1, 1, 1]}',
         b"\xff\xfe\x00",
     ],
 )
