@@ -12,6 +12,7 @@ from distort.scheduler.candidate import Candidate, Evaluator
 from distort.scheduler.cost import CostModel
 from distort.scheduler.device import INPROC, LINKS, Device, Network, format_nbytes, format_us
 from distort.scheduler.errors import PlanError
+from distort.scheduler.fit import SEARCHED_NODES
 from distort.scheduler.partition import LARGE
 from distort.scheduler.placement import check_memory, device_orders, distinct
 from distort.scheduler.plan import Plan, Prediction
@@ -295,6 +296,7 @@ class _Planner:
         """The fastest plans under ever smaller bounds of memory, by bisection below what ``start`` holds."""
         peak_nbytes = start.peak_nbytes
         orders = (start.partition.source,) if self.dag.n_nodes > LARGE else ()
+        small = self.dag.n_nodes <= SEARCHED_NODES
         low, high = 0, peak_nbytes
         for _ in range(MEMORY_STEPS):
             middle = (low + high) // 2
@@ -303,7 +305,7 @@ class _Planner:
             bounded = [replace(d, memory_nbytes=min(middle, d.memory_nbytes or middle)) for d in order]
             partitioner = self.evaluator.partitioner(bounded, orders=orders)
             real = {device.id: device for device in order}
-            found = [self.evaluator.candidate(partitioner, p, real) for p in partitioner.best(n_stages)]
+            found = [self.evaluator.candidate(partitioner, p, real) for p in partitioner.best(n_stages, fit=small)]
             yield from found
             reached = min(c.peak_nbytes for c in found)
             if reached <= middle:

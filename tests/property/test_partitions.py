@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from distort.cluster.executor import Executor
 from distort.cluster.transport.inproc import InprocTransport
-from distort.parallel import stage_payloads
 from distort.graph.ir import Graph, Node
 from distort.graph.types import TensorType
 from distort.kernels.program import Program
+from distort.parallel import stage_payloads
 from distort.scheduler.cost import CostModel
 from distort.scheduler.dag import Dag
 from distort.scheduler.device import RAY_CALLS, cpu
