@@ -14,9 +14,9 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class Measurement:
     node_us: tuple[float | None, ...]
     shapes: Mapping[str, tuple[str, tuple[int, ...]]]  # of the feeds: element type and sizes
     n_runs: int
+    value_nbytes: Mapping[str, int] = field(default_factory=dict)  # of what the nodes made
 
 
 def folder() -> Path:
@@ -73,14 +74,14 @@ def load(key: str, threads: int, shapes: Mapping[str, tuple[str, tuple[int, ...]
     return _read(folder() / _name(key, threads, shapes), n_nodes)
 
 
-def latest(key: str, threads: int, n_nodes: int) -> Measurement | None:
-    """The newest measurement with any feeds."""
-    try:
-        files = [(path.stat().st_mtime, path) for path in folder().glob(f"{key}-{threads}-*.json")]
-    except OSError:
-        return None
-    found = (_read(path, n_nodes) for _, path in sorted(files, reverse=True))
-    return next((measurement for measurement in found if measurement is not None), None)
+def newest(key: str, threads: int, n_nodes: int) -> Iterator[Measurement]:
+    """Measurements with any feeds, the last made or used first."""
+    files: list[tuple[float, str, Path]] = []
+    for path in folder().glob(f"{key}-{threads}-*.json"):
+        with suppress(OSError):  # another process took it away
+            files.append((path.stat().st_mtime, path.name, path))
+    found = (_read(path, n_nodes) for _, _, path in sorted(files, reverse=True))
+    return (measurement for measurement in found if measurement is not None)
 
 
 def store(key: str, measurement: Measurement) -> None:
@@ -93,6 +94,7 @@ def store(key: str, measurement: Measurement) -> None:
         "n_runs": measurement.n_runs,
         "shapes": {name: [element, list(sizes)] for name, (element, sizes) in measurement.shapes.items()},
         "node_us": measurement.node_us,
+        "value_nbytes": dict(measurement.value_nbytes),
     }
     with atomic.writing(where / _name(key, measurement.threads, measurement.shapes)) as file:
         file.write(json.dumps(content).encode())
@@ -112,6 +114,7 @@ def _read(path: Path, n_nodes: int) -> Measurement | None:
             tuple(None if us is None else float(us) for us in content["node_us"]),
             {name: (str(kind), tuple(map(int, sizes))) for name, (kind, sizes) in content["shapes"].items()},
             int(content["n_runs"]),
+            {name: int(nbytes) for name, nbytes in content["value_nbytes"].items()},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from distort.graph import passes, reader
 from distort.graph.errors import ModelError
 from distort.graph.functions import expand
@@ -188,12 +186,15 @@ def plan_model(
                 "model_name": model_name,
                 "here": here,
                 "measured": known.node_us,
+                "measured_nbytes": known.value_nbytes,
                 "replicas": replicas,
             }
             if pipeline is not None:
                 plan = plan_annotated(model.graph, pipeline, devices, **asked)
             else:
-                plan = make_plan(model.graph, devices, in_process=in_process, **asked)
+                plan = make_plan(
+                    model.graph, devices, in_process=in_process, cores=None if devices_text else cores, **asked
+                )
             break
         except PlanError:
             if position == len(choices) - 1:
@@ -213,7 +214,9 @@ def _device_counts(graph: Graph, n_actors: int, replicas: int | None, device_nby
     least = max(cores, replicas or 1)
     if device_nbytes is None:
         return [least]
-    weights = sum(value.nbytes for value in graph.initializers.values() if isinstance(value, np.ndarray))
+    from distort.scheduler.cost import weight_nbytes
+
+    weights = sum(map(weight_nbytes, graph.initializers.values()))
     first = min(_MOST_ACTORS, max(least, -(-weights // device_nbytes)))
     return [
         first,

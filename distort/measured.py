@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,20 +13,14 @@ import numpy as np
 from distort import __version__, cost_cache
 from distort.cost_cache import Measurement
 from distort.graph.ir import Graph, Node
-from distort.graph.types import DTYPE_OF, OptionalType, TensorType
 from distort.kernels.errors import KernelError
 from distort.kernels.program import Program
+from distort.sample_feeds import GUESSES, NoSample, sample, shapes_of, sizes_of, text
 
 MODES = ("auto", "measured", "estimated")
 #: runs of which the median is taken, after one to warm up; fewer where they take longer than this together
 MOST_RUNS = 5
 MOST_S = 10.0
-#: bytes that made-up feeds may have together
-MOST_FEED_NBYTES = 2**31
-#: what whole numbers of a made-up feed are, in the order that they are tried: an index, a length, a mask
-_INTEGERS = (1, 0)
-
-Shapes = dict[str, tuple[str, tuple[int, ...]]]
 
 
 class NotMeasured(Exception):
@@ -39,6 +32,7 @@ class Costs:
     """What a plan takes from measurements."""
 
     node_us: dict[int, dict[int, float]]  # by threads, then node
+    value_nbytes: dict[str, int]
     dims: dict[str, int]  # sizes that symbolic dimensions had
     notes: tuple[str, ...]
 
@@ -59,32 +53,30 @@ def costs(
     from the declared types, with symbolic dimensions of ``dims``, else 1.
     """
     if mode == "estimated" or not graph.nodes:
-        return Costs({}, {}, ("costs of nodes are estimated, as asked for",) if mode == "estimated" else ())
+        return Costs({}, {}, {}, ("costs of nodes are estimated, as asked for",) if mode == "estimated" else ())
+    counts = sorted(set(threads))
     key = cost_cache.key_of(graph, __version__)
     notes: list[str] = []
-    found: dict[int, Measurement] = {}
-    for count in sorted(set(threads)):
-        measurement = _known(graph, key, count, dims or {}, feeds)
-        if measurement is None and mode == "measured":
+    found = _cached(graph, key, counts, dims or {}, feeds)
+    if mode == "measured" and len(found) < len(counts):
+        try:
+            found = {count: measure(graph, count, use_threads, dims=dims, feeds=feeds) for count in counts}
+        except NotMeasured as error:
+            notes.append(f"costs of nodes could not be measured: {error}")
+        else:
             try:
-                measurement = measure(graph, count, use_threads, dims=dims, feeds=feeds)
-            except NotMeasured as error:
-                notes.append(f"costs of nodes could not be measured: {error}")
-                break
-            try:
-                cost_cache.store(key, measurement)
+                for measurement in found.values():
+                    cost_cache.store(key, measurement)
             except OSError as error:
                 notes.append(f"measured costs could not be kept in {cost_cache.folder()}: {error}")
-        if measurement is not None:
-            found[count] = measurement
     if not found:
         if mode == "auto":
             notes.append(
                 "costs of nodes were never measured here: `distort plan --measure`, or distort.costs=measured, does it"
             )
-        return Costs({}, {}, tuple(notes))
+        return Costs({}, {}, {}, tuple(notes))
     first = next(iter(found.values()))
-    sizes = {**_sizes(graph, first.shapes), **dict(dims or {})}
+    sizes = {**sizes_of(graph, first.shapes), **dict(dims or {})}
     if sizes != dict(dims or {}):
         guessed = ", ".join(f"{name}={size}" for name, size in sizes.items() if name not in (dims or {}))
         notes.append(f"costs were measured with {guessed}")
@@ -92,27 +84,31 @@ def costs(
         count: {node: us for node, us in enumerate(measurement.node_us) if us is not None}
         for count, measurement in found.items()
     }
-    return Costs(node_us, sizes, tuple(notes))
+    return Costs(node_us, dict(first.value_nbytes), sizes, tuple(notes))
 
 
-def _known(
-    graph: Graph, key: str, threads: int, dims: Mapping[str, int], feeds: Mapping[str, Any] | None
-) -> Measurement | None:
-    """What the cache has: with the same feeds' shapes, else with any, where those that are declared leave it open."""
+def _cached(
+    graph: Graph, key: str, counts: Sequence[int], dims: Mapping[str, int], feeds: Mapping[str, Any] | None
+) -> dict[int, Measurement]:
+    """By threads, all with the same feeds: those given, else the newest that ``dims`` allow. Some may be missing."""
     n_nodes = len(graph.nodes)
+
+    def others(shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[int, Measurement]:
+        loaded = {count: cost_cache.load(key, count, shapes, n_nodes) for count in counts}
+        return {count: measurement for count, measurement in loaded.items() if measurement is not None}
+
     if feeds is not None:
-        return cost_cache.load(key, threads, shapes_of(feeds), n_nodes)
-    try:
-        exact = cost_cache.load(key, threads, _declared(graph, dims), n_nodes)
-    except NotMeasured:
-        exact = None
-    if exact is not None:
-        return exact
-    other = cost_cache.latest(key, threads, n_nodes)
-    if other is None:
-        return None
-    sizes = _sizes(graph, other.shapes)
-    return other if all(sizes.get(name, size) == size for name, size in dims.items()) else None
+        return others(shapes_of(feeds))
+    most: dict[int, Measurement] = {}
+    for count in counts:
+        for measurement in cost_cache.newest(key, count, n_nodes):
+            sizes = sizes_of(graph, measurement.shapes)
+            if all(sizes.get(name, size) == size for name, size in dims.items()):
+                found = others(measurement.shapes)
+                most = max(most, found, key=len)
+            if len(most) == len(counts):
+                return most
+    return most
 
 
 def measure(
@@ -124,15 +120,20 @@ def measure(
     feeds: Mapping[str, Any] | None = None,
 ) -> Measurement:
     """Run the graph: once to warm up, then a few times. Raises NotMeasured."""
-    program = Program(graph)
+    try:
+        program = Program(graph)
+    except KernelError as error:
+        raise NotMeasured(error.text) from error
     use_threads(threads)
     try:
         if feeds is not None:
             return _measure(graph, program, threads, feeds)
         failure: NotMeasured | None = None
-        for integer in _INTEGERS:
+        for guess in GUESSES:
             try:
-                return _measure(graph, program, threads, made_up(graph, dims or {}, integer))
+                return _measure(graph, program, threads, sample(graph, dims or {}, guess))
+            except NoSample as error:
+                raise NotMeasured(str(error)) from error
             except NotMeasured as error:
                 failure = failure or error
         assert failure is not None
@@ -145,11 +146,13 @@ def _measure(graph: Graph, program: Program, threads: int, feeds: Mapping[str, A
     # a node of a body has other outputs than any node of the graph itself
     number = {tuple(node.outputs): index for index, node in enumerate(graph.nodes)}
     samples: list[list[float]] = [[] for _ in graph.nodes]
+    value_nbytes = {name: _nbytes(value) for name, value in feeds.items()}
 
     def observe(node: Node, start_ns: int, end_ns: int, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         index = number.get(tuple(node.outputs))
         if index is not None:
             samples[index].append((end_ns - start_ns) / 1e3)
+            value_nbytes.update((name, _nbytes(value)) for name, value in zip(node.outputs, outputs, strict=False))
 
     try:
         began = time.perf_counter()
@@ -162,72 +165,19 @@ def _measure(graph: Graph, program: Program, threads: int, feeds: Mapping[str, A
         for _ in range(n_runs if warm_s < MOST_S else 0):
             program.run(feeds, observe)
     except KernelError as error:
-        raise NotMeasured(f"a run with feeds of {_text(shapes_of(feeds))} failed: {error.text}") from error
+        raise NotMeasured(f"a run with feeds of {text(shapes_of(feeds))} failed: {error.text}") from error
     except MemoryError as error:
-        raise NotMeasured(f"a run with feeds of {_text(shapes_of(feeds))} wants more memory than there is") from error
+        raise NotMeasured(f"a run with feeds of {text(shapes_of(feeds))} wants more memory than there is") from error
     node_us = [
         statistics.median(times or warm) if times or warm else None for times, warm in zip(samples, first, strict=True)
     ]
-    return Measurement(threads, tuple(node_us), shapes_of(feeds), n_runs if warm_s < MOST_S else 1)
+    return Measurement(threads, tuple(node_us), shapes_of(feeds), n_runs if warm_s < MOST_S else 1, value_nbytes)
 
 
-def made_up(graph: Graph, dims: Mapping[str, int], integer: int = 1) -> dict[str, Any]:
-    """Feeds of the declared types and shapes: small floats, the same each time; every integer is ``integer``.
-
-    Raises NotMeasured for an input that is no tensor, or has no rank, or that is too large.
-    """
-    generator = np.random.default_rng(0)
-    feeds: dict[str, Any] = {}
-    nbytes = 0
-    for name, (_, sizes) in _declared(graph, dims).items():
-        known = graph.types[name]
-        assert isinstance(known, TensorType)
-        dtype = DTYPE_OF[known.element]
-        nbytes += prod(sizes) * dtype.itemsize
-        if nbytes > MOST_FEED_NBYTES:
-            raise NotMeasured(f"feeds of {_text(_declared(graph, dims))} are too large to make up")
-        if known.element == 8:
-            feeds[name] = np.full(sizes, "text", dtype=object)
-        elif dtype.kind in "iub":
-            feeds[name] = np.full(sizes, integer, dtype=dtype)
-        else:
-            feeds[name] = generator.uniform(-0.5, 0.5, sizes).astype(dtype)
-    return feeds
-
-
-def _declared(graph: Graph, dims: Mapping[str, int]) -> Shapes:
-    shapes: Shapes = {}
-    for name in graph.inputs:
-        if name in graph.initializers:
-            continue
-        known = graph.types.get(name)
-        if isinstance(known, OptionalType):
-            continue  # absent
-        if not isinstance(known, TensorType) or known.shape is None or known.element not in DTYPE_OF:
-            raise NotMeasured(f"input {name!r} is {known or 'of no type'}, for which no feed can be made up")
-        sizes = tuple(dim if isinstance(dim, int) else dims.get(str(dim), 1) for dim in known.shape)
-        shapes[name] = (DTYPE_OF[known.element].name, sizes)
-    return shapes
-
-
-def shapes_of(feeds: Mapping[str, Any]) -> Shapes:
-    """Element types and sizes of feeds; those that are no arrays count by their type alone."""
-    return {
-        name: (value.dtype.name, tuple(value.shape)) if isinstance(value, np.ndarray) else (type(value).__name__, ())
-        for name, value in feeds.items()
-    }
-
-
-def _sizes(graph: Graph, shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, int]:
-    """What symbolic dimensions of the inputs were in a measurement."""
-    sizes: dict[str, int] = {}
-    for name, (_, given) in shapes.items():
-        known = graph.types.get(name)
-        if isinstance(known, TensorType) and known.shape is not None and len(known.shape) == len(given):
-            sizes.update({dim: size for dim, size in zip(known.shape, given, strict=True) if isinstance(dim, str)})
-    return sizes
-
-
-def _text(shapes: Shapes) -> str:
-    parts = [f"{name} {kind}[{', '.join(map(str, sizes))}]" for name, (kind, sizes) in list(shapes.items())[:8]]
-    return ", ".join(parts) + (f" and {len(shapes) - 8} more" if len(shapes) > 8 else "")
+def _nbytes(value: Any) -> int:
+    """Bytes of a value; of a sequence, its elements'; of text, about what it takes."""
+    if isinstance(value, np.ndarray):
+        return sum(len(str(item).encode()) for item in value.reshape(-1)) if value.dtype == object else value.nbytes
+    if isinstance(value, (list, tuple)):
+        return sum(map(_nbytes, value))
+    return 0 if value is None else 8

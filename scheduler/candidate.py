@@ -52,9 +52,10 @@ class Candidate:
 
 
 class Evaluator:
-    """Makes candidates of one graph."""
+    """Makes candidates of one graph. ``cores`` is what the CPU devices of the caller's host share; None: nothing."""
 
-    def __init__(self, graph: Graph, costs: CostModel, links: Network) -> None:
+    def __init__(self, graph: Graph, costs: CostModel, links: Network, cores: int | None = None) -> None:
+        self.cores = cores
         self.graph = graph
         self.costs = costs
         self.links = links
@@ -100,11 +101,18 @@ class Evaluator:
             placed,
             replicas,
             self._latency_us(partitioner, partition, placed),
-            max(*busy_us, self._caller_us(partitioner, partition)),
+            max(*busy_us, self._caller_us(partitioner, partition), self._cores_us(partition, placed)),
             max(device_peak_nbytes(partition.loads, placed, replicas).values()),
             overflow_nbytes(partition.loads, placed, replicas),
             in_process,
         )
+
+    def _cores_us(self, partition: Partition, placed: Sequence[Device]) -> float:
+        """What one run takes of this host's cores, if devices with more threads than those share them."""
+        if self.cores is None:
+            return 0.0
+        local = [(load, d) for load, d in zip(partition.loads, placed, strict=True) if d.kind == "cpu" and not d.host]
+        return sum(load.time_us * min(device.threads, self.cores) for load, device in local) / self.cores
 
     def _caller_us(self, partitioner: Partitioner, partition: Partition) -> float:
         """What the caller's process does for one run: a message for each stage that it feeds or fetches from."""

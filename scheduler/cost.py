@@ -13,10 +13,10 @@ import numpy as np
 from distort.graph.ir import Graph, Initializer, Node, SparseInitializer
 from distort.graph.types import DTYPE_OF, SparseTensorType, TensorType, ValueType
 from distort.scheduler.device import Device
-from distort.scheduler.flops import Operands, Shape, flops, is_free, reads_selected
+from distort.scheduler.flops import Operands, Shape, flops, is_free, passes, reads_selected, slowness
 
 #: µs that starting one kernel costs, whatever its size: a Python call with numpy's dispatch; a launch on a GPU
-NODE_OVERHEAD_US = {"cpu": 3.0, "cuda": 8.0}
+NODE_OVERHEAD_US = {"cpu": 2.5, "cuda": 8.0}
 #: iterations of a Loop whose trip count nothing tells
 TRIP_COUNT_GUESS = 8
 #: bytes of one string, where its length isn't known
@@ -30,12 +30,20 @@ class Work:
     flops: float
     nbytes: float
     kernels: float = 1.0
+    slowness: float = 1.0  # of a CPU at this arithmetic, against products of float32
+
+    @property
+    def effort(self) -> float:
+        """Flops as a CPU feels them."""
+        return self.flops * self.slowness
 
     def scaled(self, times: float) -> Work:
-        return Work(self.flops * times, self.nbytes * times, self.kernels * times)
+        return replace(self, flops=self.flops * times, nbytes=self.nbytes * times, kernels=self.kernels * times)
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.flops + other.flops, self.nbytes + other.nbytes, self.kernels + other.kernels)
+        flops = self.flops + other.flops
+        slowness = (self.effort + other.effort) / flops if flops else 1.0
+        return Work(flops, self.nbytes + other.nbytes, self.kernels + other.kernels, slowness)
 
 
 def weight_nbytes(value: Initializer) -> int:
@@ -51,7 +59,8 @@ class CostModel:
 
     A dimension that is unknown counts as 1, and its value is listed in ``unknown_values``. ``measured`` is µs by node
     index, by the number of threads of a CPU that it was measured with; it wins over any estimate. Other numbers of
-    threads are scaled from it as the estimates of both are.
+    threads are scaled from it as the estimates of both are. ``measured_nbytes`` is what values were then; shapes count
+    for the others.
     """
 
     def __init__(
@@ -59,10 +68,12 @@ class CostModel:
         graph: Graph,
         dims: Mapping[str, int] | None = None,
         measured: Mapping[int, Mapping[int, float]] | None = None,
+        measured_nbytes: Mapping[str, int] | None = None,
     ) -> None:
         self.graph = graph
         self.dims = dict(dims or {})
         self.measured = {threads: dict(times) for threads, times in (measured or {}).items() if times}
+        self.measured_nbytes = dict(measured_nbytes or {})
         self._costs: dict[tuple[object, ...], list[float]] = {}
         self._unknown: dict[str, None] = {}
         self._shapes: dict[str, Shape | None] = {}
@@ -80,19 +91,22 @@ class CostModel:
     def node_cost_us(self, node: int, device: Device) -> float:
         """Of the node at index ``node``: the slower of arithmetic and memory, and the overhead of starting it."""
         if device.kind == "cpu" and self.measured:
-            at_most = [threads for threads in self.measured if threads <= device.threads]
-            threads = max(at_most) if at_most else min(self.measured)
-            known = self.measured[threads].get(node)
-            if known is not None and threads == device.threads:
-                return known
-            if known is not None:
+            # More threads take no longer: where they were measured to, others were at work on the machine.
+            at_most = [threads for threads in self.measured if threads <= device.threads] or [min(self.measured)]
+            known = [(self.measured[threads][node], threads) for threads in at_most if node in self.measured[threads]]
+            if known:
+                time_us, _ = min(known)
+                if device.threads in self.measured:
+                    return time_us
+                threads = max(at_most)
                 like = replace(device, threads=threads, gflops=device.gflops * threads / device.threads)
-                return known * self._estimate_us(node, device) / self._estimate_us(node, like)
+                return time_us * self._estimate_us(node, device) / self._estimate_us(node, like)
         return self._estimate_us(node, device)
 
     def _estimate_us(self, node: int, device: Device) -> float:
         work = self.work[node]
-        busy_us = max(work.flops / (device.gflops * 1e3), work.nbytes / (device.gbytes_per_s * 1e3))
+        flops = work.effort if device.kind == "cpu" else work.flops
+        busy_us = max(flops / (device.gflops * 1e3), work.nbytes / (device.gbytes_per_s * 1e3))
         return busy_us + work.kernels * NODE_OVERHEAD_US[device.kind]
 
     def node_costs_us(self, device: Device) -> list[float]:
@@ -120,6 +134,8 @@ class CostModel:
         initializer = self.graph.initializers.get(name)
         if initializer is not None:
             return weight_nbytes(initializer)
+        if name in self.measured_nbytes:
+            return self.measured_nbytes[name]
         value_type = self.graph.types.get(name)
         shape = self.shape(name)
         if shape is None or not isinstance(value_type, (TensorType, SparseTensorType)):
@@ -158,7 +174,9 @@ class CostModel:
     def _node_work(self, node: Node) -> Work:
         inputs = [self.shape(name) if name else None for name in node.inputs]
         outputs = [self.shape(name) if name else None for name in node.outputs]
-        work = Work(flops(Operands(node, inputs, outputs)), self._traffic(node))
+        work = Work(flops(Operands(node, inputs, outputs)), self._traffic(node), 1.0, slowness(node.op_type))
+        if (several := passes(node.op_type)) > 1:
+            work = replace(work, kernels=several)
         bodies = [self._body_work(body) for body in node.subgraphs()]
         if not bodies:
             return work

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 #: Estimates, for devices of which nothing was measured: what numpy with a BLAS gets out of one thread of a server CPU
 #: in float32, and what one process draws from main memory.
-CPU_GFLOPS_PER_THREAD = 50.0
-CPU_GBYTES_PER_S = 10.0
+CPU_GFLOPS_PER_THREAD = 70.0
+CPU_GBYTES_PER_S = 15.0
 #: Estimates for a data-centre GPU: half of what an A100 promises in float32 (TF32 off) and of its memory's bandwidth.
 CUDA_GFLOPS = 10_000.0
 CUDA_GBYTES_PER_S = 750.0
@@ -17,7 +17,7 @@ _NBYTES_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2*
 _ENTRY = re.compile(
     r"(?:(\d+)\s*[x×])?\s*([a-z]+)((?:\s*:\s*[0-9.]+\s*[A-Za-z]*)*)\s*(?:@\s*([\w.-]+))?", re.IGNORECASE
 )
-_FIELD = re.compile(r"([0-9.]+)\s*([A-Za-z]*)")
+_FIELD = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)")
 
 
 @dataclass(frozen=True, slots=True)

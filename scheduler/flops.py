@@ -56,6 +56,16 @@ def flops(operands: Operands) -> float:
     return rule(operands) if rule is not None else operands.output_size()
 
 
+def slowness(op_type: str) -> float:
+    """How many times longer a CPU takes for an operator's arithmetic than for as much in a product of float32."""
+    return _SLOWNESS.get(op_type, 1.0)
+
+
+def passes(op_type: str) -> float:
+    """How many elementary array operations a kernel is made of: each costs its start, and goes over the memory."""
+    return _PASSES.get(op_type, 1.0)
+
+
 def is_free(op_type: str) -> bool:
     """Views and facts of shapes: they read and write no more than a header."""
     return op_type in _FREE
@@ -92,6 +102,25 @@ _MOVEMENT_NAMES = (
     "Transpose Concat ConcatFromSequence Pad Tile Expand DepthToSpace SpaceToDepth ScatterND ScatterElements Scatter "
     "ConstantOfShape ReverseSequence Trilu EyeLike CastLike BitCast TensorScatter Col2Im"
 )
+#: From measurements of the kernels on models of the real world: what isn't as fast as a product of float32, per flop.
+_SLOWNESS = {
+    **dict.fromkeys(("MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"), 30.0),
+    **dict.fromkeys(("ConvInteger", "QLinearConv"), 7.0),
+    **dict.fromkeys(("DynamicQuantizeLSTM", "LSTM", "GRU", "RNN"), 6.0),
+    **dict.fromkeys(("MaxPool", "AveragePool", "LpPool"), 50.0),
+    "MatMulNBits": 20.0,
+}
+#: By the same measurements. Kernels that are one call of numpy are not listed.
+_PASSES: dict[str, float] = {}
+for _passes, _names in (
+    (14.0, "LayerNormalization SkipLayerNormalization SimplifiedLayerNormalization SkipSimplifiedLayerNormalization"),
+    (14.0, "InstanceNormalization GroupNormalization RMSNormalization EmbedLayerNormalization"),
+    (10.0, "Resize Upsample MaxPool AveragePool Pad ConvTranspose RoiAlign GridSample"),
+    (8.0, "Softmax LogSoftmax DynamicQuantizeLinear QuantizeLinear OneHot NonZero"),
+    (5.0, "Conv ConvInteger BatchNormalization GlobalAveragePool Expand Gelu CumSum"),
+    (3.0, "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd Where Gather Erf Concat HardSigmoid"),
+):
+    _PASSES.update(dict.fromkeys(_names.split(), _passes))
 _FREE = frozenset(_FREE_NAMES.split())
 _SELECTING = frozenset(_SELECTING_NAMES.split())
 _per_output(0, f"{_FREE_NAMES} {_SELECTING_NAMES} {_MOVEMENT_NAMES}")

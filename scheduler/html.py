@@ -7,12 +7,15 @@ from html import escape
 
 from distort.graph.ir import Graph
 from distort.scheduler.device import format_nbytes, format_us
+from distort.scheduler.gantt import draw_schedule, hue
 from distort.scheduler.layout import Box, Picture, Wire, draw
-from distort.scheduler.plan import Plan, Stage, device_text, span
+from distort.scheduler.plan import Plan, Stage, devices_text, span
+from distort.scheduler.simulate import simulate
 
 #: names that a tooltip or a cell lists
 _LISTED = 40
-_GOLDEN_ANGLE = 137.5
+#: runs whose simulated schedule is drawn
+_RUNS = 4
 _STYLE = """
 :root { color-scheme: light dark; --back: #fff; --text: #1c1e21; --faint: #d5d8dd; --wire: #8a9099; --cross: #c0392b;
   --light: 84%; --rim: 42%; }
@@ -59,6 +62,8 @@ def render(plan: Plan, graph: Graph) -> str:
         f"<p>{_legend(plan)}</p>",
         f"<p>Thick lines cross between stages. Names and bytes are in the tooltips.{hint}</p>",
         f'<div class="scroll picture">{_svg(picture, plan, graph)}</div>',
+        f"<h2>Simulated: {_RUNS} runs at once</h2><p>2F0 is stage 2, forward, run 0.</p>",
+        f"<div class='scroll'>{draw_schedule(simulate(plan, n_runs=_RUNS))}</div>",
         f"<h2>Stages</h2><div class='scroll'>{_stages(plan.stages)}</div>",
         f"<h2>Edges</h2><div class='scroll'>{_edges(plan)}</div>",
         f"<h2>Why</h2><pre>{escape(plan.explain())}</pre>",
@@ -67,20 +72,16 @@ def render(plan: Plan, graph: Graph) -> str:
     return "\n".join(parts)
 
 
-def _hue(stage: int) -> str:
-    """Neighbouring numbers get colours far apart."""
-    return f"--hue:{stage * _GOLDEN_ANGLE % 360:.0f}"
-
-
 def _kind(stage: int) -> str:
-    return 'class="caller"' if stage < 0 else f'class="stage" style="{_hue(stage)}"'
+    return 'class="caller"' if stage < 0 else f'class="stage" style="{hue(stage)}"'
 
 
 def _legend(plan: Plan) -> str:
-    chips = [
-        f'<span class="chip stage" style="{_hue(stage.index)}">{escape(f"{stage.id} on {stage.device.id}")}</span>'
-        for stage in plan.stages
-    ]
+    chips = []
+    for stage in plan.stages:
+        devices = ", ".join(device.id for device in stage.devices)
+        text = escape(f"{stage.id} on {devices}")
+        chips.append(f'<span class="chip stage" style="{hue(stage.index)}">{text}</span>')
     return "".join([*chips, '<span class="chip caller">caller: feeds and fetches</span>'])
 
 
@@ -134,8 +135,8 @@ def _stages(stages: Iterable[Stage]) -> str:
     for stage in stages:
         names = escape(", ".join(stage.node_names))
         rows.append(
-            f'<tr><td><span class="chip stage" style="{_hue(stage.index)}">{escape(stage.id)}</span></td>'
-            f"<td>{escape(device_text(stage.device))}</td>"
+            f'<tr><td><span class="chip stage" style="{hue(stage.index)}">{escape(stage.id)}</span></td>'
+            f"<td>{escape(devices_text(stage))}</td>"
             f'<td class="n">{stage.n_nodes}</td><td class="n">{escape(format_us(stage.cost_us))}</td>'
             f'<td class="n">{escape(format_nbytes(stage.weights_nbytes))}</td>'
             f'<td class="n">{escape(format_nbytes(stage.activations_nbytes))}</td>'

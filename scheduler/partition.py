@@ -14,12 +14,13 @@ import numpy as np
 
 from distort.scheduler.dag import Dag, Order
 from distort.scheduler.device import Device, Link, Network
+from distort.scheduler.fit import fitted
 from distort.scheduler.intervals import Floats, line_of
 from distort.scheduler.refine import refined
 from distort.scheduler.sweep import Seat, Sweep
 
 #: graphs with more nodes than this get fewer alternatives
-LARGE = 1000
+LARGE = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +134,12 @@ class Partitioner:
         """Devices that run a stage."""
         return len(self._devices(stage, n_stages))
 
-    def best(self, n_stages: int) -> list[Partition]:
-        """Partitions into exactly ``n_stages`` (no more than there are nodes), from several orders, the best first."""
-        return self._ranked(n_stages, self._sweeps(n_stages), 3)
+    def best(self, n_stages: int, fit: bool = True) -> list[Partition]:
+        """Partitions into exactly ``n_stages`` (no more than there are nodes), from several orders, the best first.
+
+        ``fit``: where none is within memory, look harder.
+        """
+        return self._ranked(n_stages, self._sweeps(n_stages), 3, fit)
 
     def best_up_to(self, n_stages: int) -> dict[int, list[Partition]]:
         """The same for 1 … ``n_stages`` stages, which must not be more than the devices."""
@@ -225,7 +229,9 @@ class Partitioner:
     def _sweeps(self, n_stages: int) -> list[tuple[str, Order, Sweep]]:
         return [(name, order, self.sweep(order, n_stages)) for name, order in self._orders.items()]
 
-    def _ranked(self, n_stages: int, sweeps: list[tuple[str, Order, Sweep]], n_orders: int) -> list[Partition]:
+    def _ranked(
+        self, n_stages: int, sweeps: list[tuple[str, Order, Sweep]], n_orders: int, fit: bool = True
+    ) -> list[Partition]:
         """From all orders, or the ``n_orders`` most promising ones of a large graph."""
         promising = sorted(sweeps, key=lambda item: item[2].slowest(n_stages))
         n_improved = 2
@@ -239,14 +245,20 @@ class Partitioner:
                     found[stage_of] = self.partition(stage_of, n_stages, name, order)
                 if found[stage_of].fits:
                     break
-        for start in sorted(found.values(), key=rank)[:n_improved]:
-            moved = self.improved(start)
+        for place, start in enumerate(sorted(found.values(), key=rank)[:n_improved]):
+            moved = self.improved(start, search=place == 0)
             found.setdefault(moved.stage_of, moved)
+        if fit and not any(partition.fits for partition in found.values()):
+            for start in sorted(found.values(), key=rank)[:2]:
+                fitting = fitted(self, start)
+                if fitting is not None:
+                    found[fitting.stage_of] = fitting
+                    break
         return sorted(found.values(), key=rank)
 
-    def improved(self, start: Partition) -> Partition:
-        """The partition, or a better one that few moves of nodes lead to."""
-        stage_of, how = refined(self, start)
+    def improved(self, start: Partition, search: bool = True) -> Partition:
+        """The partition, or a better one that moves of nodes lead to, or a search where the graph is small."""
+        stage_of, how = refined(self, start, search)
         if stage_of == start.stage_of:
             return start
         result = self.partition(stage_of, start.n_stages, f"{start.order_name}, {how}", start.source)

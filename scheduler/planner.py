@@ -12,6 +12,7 @@ from distort.scheduler.candidate import Candidate, Evaluator
 from distort.scheduler.cost import CostModel
 from distort.scheduler.device import INPROC, LINKS, Device, Network, format_nbytes, format_us
 from distort.scheduler.errors import PlanError
+from distort.scheduler.fit import SEARCHED_NODES
 from distort.scheduler.partition import LARGE
 from distort.scheduler.placement import check_memory, device_orders, distinct
 from distort.scheduler.plan import Plan, Prediction
@@ -38,21 +39,25 @@ def make_plan(
     strict: bool = False,
     model_name: str = "",
     measured: Mapping[int, Mapping[int, float]] | None = None,
+    measured_nbytes: Mapping[str, int] | None = None,
     link: Network = LINKS,
     here: Device | None = None,
     replicas: int | None = None,
     in_process: bool = False,
+    cores: int | None = None,
 ) -> Plan:
     """The plan of a graph for ``devices``, in their order of preference.
 
     ``here`` is what one stage in the caller's process has: all of the machine's threads, where ``devices`` share them
-    out. Without it, that is the best of ``devices``.
+    out. Without it, that is the best of ``devices``. ``cores`` is what those on the caller's host have together, where
+    they share them.
 
     ``n_stages`` None or 0: the planner decides; a number is obeyed while the graph has that many nodes. ``in_process``:
     one stage is asked for, and not on an actor. ``replicas`` is the number of devices for every stage; 0: as many as
     pay; None: the same where throughput is asked for and the number of stages isn't, else 1. ``dims`` gives symbolic
-    dimensions their sizes, ``measured`` nodes their µs, by the threads that they were measured with. ``strict`` refuses
-    what would otherwise be a note: fewer stages or replicas than asked for, or several stages on one device.
+    dimensions their sizes, ``measured`` nodes their µs, by the threads that they were measured with, and
+    ``measured_nbytes`` values their bytes. ``strict`` refuses what would otherwise be a note: fewer stages or replicas
+    than asked for, or several stages on one device.
 
     Raises ValueError for arguments that make no sense, PlanError where no plan fits.
     """
@@ -68,7 +73,7 @@ def make_plan(
         nothing = ("the graph has no nodes: its outputs are feeds and initializers, and belong to no stage",)
         nowhere = Prediction(0.0, 0.0, 0.0, 0.0)
         return Plan(model_name, objective, (), (), nothing, nowhere, strict, in_process=True)
-    evaluator = Evaluator(graph, CostModel(graph, dims, measured), link)
+    evaluator = Evaluator(graph, CostModel(graph, dims, measured, measured_nbytes), link, cores)
     planner = _Planner(evaluator, tuple(devices), objective, here, strict, replicas)
     if in_process:
         chosen = planner.single
@@ -93,6 +98,7 @@ def plan_of_stages(
     strict: bool = False,
     model_name: str = "",
     measured: Mapping[int, Mapping[int, float]] | None = None,
+    measured_nbytes: Mapping[str, int] | None = None,
     link: Network = LINKS,
     here: Device | None = None,
     in_process: bool = False,
@@ -103,7 +109,7 @@ def plan_of_stages(
     after "2 stages". The rest is as in :func:`make_plan`. Raises PlanError where a stage doesn't fit its device.
     """
     devices = tuple({device.id: device for stage in (placed, *replicas) for device in stage}.values())
-    evaluator = Evaluator(graph, CostModel(graph, dims, measured), link)
+    evaluator = Evaluator(graph, CostModel(graph, dims, measured, measured_nbytes), link)
     planner = _Planner(evaluator, devices, objective, here, strict, None)
     planner.notes += notes
     chosen = planner.given(stage_of, placed, replicas, why, in_process)
@@ -340,6 +346,7 @@ class _Planner:
         """The fastest plans under ever smaller bounds of memory, by bisection below what ``start`` holds."""
         peak_nbytes = start.peak_nbytes
         orders = (start.partition.source,) if self.dag.n_nodes > LARGE else ()
+        small = self.dag.n_nodes <= SEARCHED_NODES
         low, high = 0, peak_nbytes
         for _ in range(MEMORY_STEPS):
             middle = (low + high) // 2
@@ -348,7 +355,7 @@ class _Planner:
             bounded = [replace(d, memory_nbytes=min(middle, d.memory_nbytes or middle)) for d in order]
             partitioner = self.evaluator.partitioner(bounded, orders=orders)
             real = {device.id: device for device in order}
-            found = [self.evaluator.candidate(partitioner, p, real) for p in partitioner.best(n_stages)]
+            found = [self.evaluator.candidate(partitioner, p, real) for p in partitioner.best(n_stages, fit=small)]
             yield from found
             reached = min(c.peak_nbytes for c in found)
             if reached <= middle:
@@ -398,6 +405,10 @@ class _Planner:
         notes = list(self.notes)
         if len(stages) > 1:
             notes += cut_notes(partition, self.dag)
+        cores = self.evaluator.cores
+        here = {d.id: d.threads for s in stages for d in s.devices if d.kind == "cpu" and not d.host}
+        if cores is not None and sum(here.values()) > cores and not chosen.in_process:
+            notes.append(f"{_count(len(here), 'actor')} share the {_count(cores, 'core')} of this machine")
         bases: dict[str, list[str]] = {}
         for device in distinct([*placed, *self.single.placed]):
             bases.setdefault(costs.basis(device), []).append(device.id)

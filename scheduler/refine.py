@@ -18,21 +18,27 @@ MOVE_BUDGET = 12_000
 #: nodes of a stage that the local search looks at between two improvements: the first and the last ones
 MOST_MOVED = 400
 #: partial partitions that the exhaustive search may visit, and the largest graph that it is tried on
-SEARCH_BUDGET = 12_000
-SEARCHED_NODES = 40
+SEARCH_BUDGET = 6_000
+SEARCHED_NODES = 32
+#: nothing is searched for where the best partition there can be is at most so much faster
+_CLOSE = 1.01
 #: a change must gain more than rounding does
 _LESS = 1 - 1e-9
 
 
-def refined(partitioner: Partitioner, start: Partition) -> tuple[tuple[int, ...], str]:
-    """Stages by node, at least as fast at the slowest stage, and what was done. Memory is not looked at."""
+def refined(partitioner: Partitioner, start: Partition, search: bool = True) -> tuple[tuple[int, ...], str]:
+    """Stages by node, at least as fast at the slowest stage, and what was done. Memory is not looked at.
+
+    ``search``: to the end, where the graph is small.
+    """
     if start.n_stages < 2:
         return start.stage_of, ""
     state = _Stages(partitioner, start.stage_of, start.n_stages)
     moved = _descend(state, start.order)
     how = "nodes moved" if moved else ""
-    if start.fits and len(start.stage_of) <= SEARCHED_NODES:
-        found = _Search(partitioner, start.n_stages, max(state.times), start.order).best()
+    if search and start.fits and len(start.stage_of) <= SEARCHED_NODES:
+        tree = _Search(partitioner, start.n_stages, max(state.times), start.order)
+        found = tree.best() if tree.least_us * _CLOSE < max(state.times) else None
         if found is not None:
             return found, "searched"
     return tuple(state.stage_of), how
@@ -230,6 +236,9 @@ class _Search:
         self._left_us = [0.0] * (len(order) + 1)
         for position in range(len(order) - 1, -1, -1):
             self._left_us[position] = self._left_us[position + 1] + min(row[order[position]] for row in times)
+        #: no partition is faster: an even split without transfers, or the longest node alone
+        longest = max(min(row[node] / share for row, share in zip(times, self._shares, strict=True)) for node in order)
+        self.least_us = max(self._left_us[0] / sum(self._shares), longest)
 
     def best(self) -> tuple[int, ...] | None:
         """Stages by node of the fastest partition; None where none faster was found."""

@@ -99,6 +99,8 @@ def gap_notes(graph: Graph, costs: CostModel, dag: Dag) -> list[str]:
     symbols: dict[str, None] = {}
     for value in dag.values:
         value_type = graph.types.get(value.name)
+        if value.name in costs.measured_nbytes:
+            continue
         if isinstance(value_type, (TensorType, SparseTensorType)):
             symbols.update(dict.fromkeys(d for d in value_type.shape or () if isinstance(d, str)))
     guessed = [symbol for symbol in symbols if symbol not in costs.dims]

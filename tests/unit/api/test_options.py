@@ -97,6 +97,12 @@ def test_an_unknown_key_of_ours_names_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("key", "good", "bad"),
     [
+        ("replicas", "auto", "0"),
+        ("replicas", "3", "many"),
+        ("costs", "measured", "guessed"),
+        ("device_memory", "512MB", "0"),
+        ("device_memory", "1.5GiB", "much"),
+        ("objective", "memory", "speed"),
         ("stages", "2", "0"),
         ("max_in_flight", "8", "many"),
         ("timeout_s", "0.5", "-1"),

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from .conftest import Ran
@@ -52,6 +53,47 @@ def test_devices_need_not_exist(distort: Distort, model: str) -> None:
     assert {stage["device"]["id"] for stage in told["stages"]} == {"cuda:0", "cpu:0"}
 
 
+def test_hosts_and_replicas(distort: Distort, model: str) -> None:
+    told = plan(distort, model, "--actors", "2", "--devices", "cpu@a,cpu@b")
+    assert [stage["device"]["host"] for stage in told["stages"]] == ["a", "b"]
+    assert {edge["transport"] for edge in told["edges"]} == {"object_store"}
+    twice = plan(distort, model, "--actors", "2", "--devices", "4xcpu:1", "--replicas", "2")
+    assert [len(stage["replicas"]) for stage in twice["stages"]] == [1, 1]
+    auto = plan(distort, model, "--devices", "4xcpu:1", "--replicas", "auto", "--objective", "throughput")
+    assert any(note.startswith("compared for throughput") for note in auto["notes"])
+
+
+def test_a_simulated_schedule_comes_along(distort: Distort, model: str) -> None:
+    ran = distort("plan", model, "--actors", "2", "--runs", "2")
+    assert "Simulated: 2 runs at once" in ran.out and "0F1" in ran.out and "1F1" in ran.out
+    told = plan(distort, model, "--actors", "2", "--runs", "3")
+    actions = {action["action"] for action in told["simulated"]["actions"]}
+    assert actions == {"0F0", "0F1", "0F2", "1F0", "1F1", "1F2"}
+    assert "simulated" not in plan(distort, model, "--runs", "0")
+
+
+def test_memory_makes_stages(distort: Distort, write_model: Callable[..., str]) -> None:
+    zeros = ", ".join(["0"] * 1000)
+    weights = ", ".join(f"float[1000] w{i} = {{{zeros}}}" for i in range(4))
+    steps = " ".join(f"v{i + 1} = Add(v{i}, w{i})" for i in range(4))
+    path = write_model(f"g (float[1000] v0) => (float[1000] v4) <{weights}> {{ {steps} }}")
+    told = plan(distort, path, "--memory", "21KB")
+    assert len(told["stages"]) > 1
+    assert all(stage["weights_nbytes"] + stage["activations_nbytes"] <= 21_000 for stage in told["stages"])
+    ran = distort("plan", path, "--memory", "5KB")
+    assert ran.code == 1 and "alone wants" in ran.err and "the largest device has 5 KB" in ran.err
+
+
+def test_measured_costs(distort: Distort, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTORT_CACHE_DIR", str(tmp_path / "cache"))
+    np.save(tmp_path / "x.npy", np.ones((5, 64), np.float32))
+    told = plan(distort, model, "--actors", "2", "--measure", "--input", f"x={tmp_path / 'x.npy'}")
+    assert any("measured on this machine" in note for note in told["notes"])
+    assert {edge["nbytes"] for edge in told["edges"]} == {5 * 64 * 4}
+    again = plan(distort, model, "--actors", "2")
+    assert any("batch=5" in note for note in again["notes"])
+
+
 def test_tables_say_where_and_why(distort: Distort, model: str) -> None:
     ran = distort("plan", model, "--actors", "2")
     assert ran.code == 0 and "\x1b" not in ran.out
@@ -73,6 +115,9 @@ def test_the_page_is_written_whole(distort: Distort, model: str, tmp_path: Path)
     ("arguments", "code", "text"),
     [
         (("--devices", "2xfoo"), 2, "2xfoo"),
+        (("--replicas", "0"), 2, "write auto"),
+        (("--memory", "lots"), 2, "can't read 'lots'"),
+        (("--input", "x=x.npy"), 2, "goes with --measure"),
         (("--dim", "batch"), 2, "NAME=SIZE"),
         (("--dim", "rows=3"), 2, "It has: batch"),
         (("--actors", "-1"), 2, "negative"),

@@ -42,6 +42,19 @@ def test_measured_time_wins(graph_of: GraphOf) -> None:
     costs = CostModel(graph, measured={1: {0: 77.0}, 4: {0: 20.0}})
     assert costs.node_cost_us(0, cpu()) == 77.0
     assert costs.node_cost_us(0, cpu(threads=4)) == 20.0
+    # between the two, no slower than with fewer threads; with one thread more, no faster than the estimates are
+    assert costs.node_cost_us(0, cpu(threads=2)) <= 77.0
+    assert 10.0 <= costs.node_cost_us(0, cpu(threads=8)) <= 20.0
+    # a machine that was busy while more threads were measured
+    busy = CostModel(graph, measured={1: {0: 77.0}, 2: {0: 900.0}})
+    assert busy.node_cost_us(0, cpu(threads=2)) == 77.0
+    assert "measured on this machine with 1, 4 threads, and scaled to 8" in costs.basis(cpu(threads=8))
+
+
+def test_measured_bytes_win(graph_of: GraphOf) -> None:
+    graph = graph_of("g (float[N] x) => (float[N] y) { y = Relu(x) }")
+    costs = CostModel(graph, measured_nbytes={"y": 4000})
+    assert (costs.value_nbytes("x"), costs.value_nbytes("y")) == (4, 4000)
 
 
 def test_unknown_dimensions_count_as_one_and_are_named(graph_of: GraphOf) -> None:

@@ -121,7 +121,8 @@ def test_the_page_is_self_contained_and_complete() -> None:
     page = Page(plan.to_html(graph))
     assert page.links == []
     assert "@import" not in page.text and "url(" not in page.text
-    assert page.count["rect"] == 12 + 2  # nodes, the feed, the output
+    assert page.count["rect"] == 12 + 2 + 3 * 4  # nodes, the feed, the output; stages in the schedule of four runs
+    assert "2F3" in page.text
     assert page.count["tr"] == 1 + 3 + 1 + len(plan.edges)
     for wanted in ("stage2 on cpu:2", "v0", "Decisions:", "4 KB"):
         assert wanted in page.text
