@@ -83,6 +83,17 @@ class Session:
         """Bytes and messages that moved since the start, by value, producing and consuming stage (-1: here)."""
         return self._sess._loaded.engine.transfer_stats()
 
+    def explain(self) -> str:
+        """The plan's explanation, and what was measured since: runs, busy actors, bytes by edge, restarts."""
+        engine = self._sess._loaded.engine
+        text = self.plan.explain()
+        executor = engine.executor
+        if executor is None:
+            return f"{text}\n\nIt runs in this process: no actor is asked, nothing crosses."
+        from distort import explanation
+
+        return f"{text}\n\n{explanation.explain(executor.activity(), engine.plan)}"
+
     # libraries read these
 
     @property
