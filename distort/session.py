@@ -87,12 +87,16 @@ class Session:
         """The plan's explanation, and what was measured since: runs, busy actors, bytes by edge, restarts."""
         engine = self._sess._loaded.engine
         text = self.plan.explain()
-        executor = engine.executor
-        if executor is None:
+        if not engine.parallel:
             return f"{text}\n\nIt runs in this process: no actor is asked, nothing crosses."
+        with errors.translated():
+            executor = engine.ready_executor
+        if executor is None:
+            return f"{text}\n\nIts actors are on their way; until they are there, it runs in this process."
         from distort import explanation
 
-        return f"{text}\n\n{explanation.explain(executor.activity(), engine.plan)}"
+        told = explanation.explain(executor.activity(), engine.plan)
+        return f"{text}\n\n{told}" + (f"\n  metrics {engine.published}" if engine.published else "")
 
     # libraries read these
 
