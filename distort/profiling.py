@@ -167,7 +167,7 @@ class Profiler:
         names = {os.getpid(): "driver"} | {row: self._stage_names[stage] for row, stage in stages.items()}
         units = {row: unit for (unit, _), row in self._rows.items()}
         alike = [stages[row] for row in stages]
-        for row, name in names.items():
+        for row, name in sorted(names.items(), key=lambda item: units.get(item[0], -1)):
             if row in stages and alike.count(stages[row]) > 1:  # a replica's, or one that was restarted
                 name += f" (unit {units[row]}, process {row})"
             yield trace.metadata("process_name", row, name=name)

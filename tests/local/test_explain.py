@@ -26,6 +26,7 @@ def session(transport: str | None) -> distort.InferenceSession:
     if transport is not None:
         options.execution_mode = distort.ExecutionMode.ORT_PARALLEL
         options.inter_op_num_threads = 2
+        options.add_session_config_entry("distort.start", "wait")
         options.add_session_config_entry("distort.transport", transport)
     return distort.InferenceSession(onnx.parser.parse_model(MODEL).SerializeToString(), options)
 

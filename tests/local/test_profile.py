@@ -28,6 +28,7 @@ def test_one_file_for_all_actors(tmp_path: Path) -> None:
     options.execution_mode = distort.ExecutionMode.ORT_PARALLEL
     options.add_session_config_entry("distort.start", "wait")
     options.inter_op_num_threads = 2
+    options.add_session_config_entry("distort.start", "wait")
     options.enable_profiling = True
     options.profile_file_prefix = str(tmp_path / "profile")
     model = onnx.parser.parse_model(MODEL).SerializeToString()
