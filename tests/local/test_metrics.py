@@ -57,9 +57,7 @@ def test_an_address_that_is_taken_is_an_error_of_the_session() -> None:
     options.execution_mode = distort.ExecutionMode.ORT_PARALLEL
     options.inter_op_num_threads = 2
     options.add_session_config_entry("distort.metrics", "203.0.113.1:9")  # nobody's
-    with pytest.raises(
-        Fail, match=r"distort\.metrics=203\.0\.113\.1:9: .*listen"
-    ):
+    with pytest.raises(Fail, match=r"distort\.metrics=203\.0\.113\.1:9: .*listen"):
         distort.InferenceSession(onnx.parser.parse_model(MODEL).SerializeToString(), options)
 
 
