@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from distort.cluster.clocks import Reading, read_clock
 from distort.cluster.errors import StaleResident
 from distort.cluster.orders import ActorFacts, ActorStats, ExecuteOrder, Held, NodeEvent, StagePayload, StageReport
 from distort.cluster.resident import ResidentMeta
@@ -95,12 +96,14 @@ class StageActor:
         feeds = dict(zip(order.inputs, values, strict=True))
         received = {name: nbytes_of(value) for name, value in feeds.items() if not isinstance(value, Held)}
         release: Callable[[], None] = _nothing
+        mailed: dict[str, int] = {}
         if order.mail:
             assert self._loop is not None, "mail comes by the loop"
-            mail, _, release = self._loop.wait_for_mail(order, run, oldest)
+            mail, mailed, release = self._loop.wait_for_mail(order, run, oldest)
             feeds.update(mail)
         try:
             outputs, report = self._compute(order, run, feeds, received)
+            report.mail = mailed
             if order.sends:
                 assert self._loop is not None
                 self._loop.send_mail(order, run, outputs)
@@ -215,6 +218,9 @@ class StageActor:
             *self.held(),
             0 if loop is None else loop.pool.nbytes,
         )
+
+    def clock(self) -> Reading:
+        return read_clock()
 
     def ping(self) -> int:
         return os.getpid()

@@ -85,7 +85,13 @@ class StageReport:
     events: list[NodeEvent] = field(default_factory=list)
     pid: int = 0
     thread: int = 0
-    edges: list[tuple[str, int, int]] = field(default_factory=list)  # value, producing stage (-1: driver), bytes
+    mail: dict[str, int] = field(default_factory=dict)  # of an execution by a call: what came by mail beside it
+    # what the executor adds, where a profile is asked for
+    unit: int = 0
+    #: value, producing stage (-1: the caller), bytes, transport
+    edges: list[tuple[str, int, int, str]] = field(default_factory=list)
+    returned: list[tuple[str, int, str]] = field(default_factory=list)  # to the caller: value, bytes, transport
+    clock_error_ns: int = 0  # how far the times may be off; -1: nobody knows
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,11 @@ def _one_of(*names: str) -> Callable[[str], bool]:
     return lambda text: text in names
 
 
+def _metrics(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return text in ("0", "1") or (bool(host) and port.isdecimal() and int(port) < 65536)
+
+
 #: key without the prefix -> (is a value valid?, what is expected); a value that nothing here acts on is not valid
 DISTORT_KEYS: dict[str, tuple[Callable[[str], bool], str]] = {
     "address": (_any_text, "the address of a Ray cluster, or nothing for one of its own"),
@@ -75,6 +80,7 @@ DISTORT_KEYS: dict[str, tuple[Callable[[str], bool], str]] = {
     "start": (_one_of("overlap", "wait"), "overlap or wait"),
     "verify": (_one_of("0", "1"), "0 or 1"),
     "timeout_s": (_seconds, "seconds, more than 0"),
+    "metrics": (_metrics, "0, 1 (by Ray) or host:port (an address to serve them at)"),
     "objective": (_one_of("latency", "throughput", "memory"), "latency, throughput or memory"),
 }
 

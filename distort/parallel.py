@@ -10,6 +10,7 @@ import contextlib
 import sys
 import threading
 import uuid
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from distort.cluster.weights import take_weights
 from distort.scheduler.units import Units
 
 if TYPE_CHECKING:
+    from distort.cluster.publisher import Publisher
     from distort.graph.ir import Graph
     from distort.scheduler.plan import Plan
 
@@ -45,6 +47,13 @@ class Actors:
         address = keys.get("address", "")
         if address:
             attach(address)  # what is wrong with an address is said at once
+        wanted = keys.get("metrics", "0")
+        self.publisher: Publisher | None = None
+        if wanted != "0":
+            from distort.cluster.publisher import Publisher
+
+            self.publisher = Publisher(wanted, plan.model_name)
+            weakref.finalize(self, self.publisher.stop)
         start = threading.Thread(target=self._start, args=(graph, plan), name="distort-start")
         start.start()
         if keys.get("start", "overlap") == "wait":
@@ -64,6 +73,8 @@ class Actors:
             if closed:
                 executor.close()
             else:
+                if self.publisher is not None:
+                    self.publisher.follow(executor)
                 self._on_ready()
         self._there.set()
 
@@ -92,6 +103,8 @@ class Actors:
         with self._lock:
             self._closed = True
             executor = self._executor
+        if self.publisher is not None:
+            self.publisher.close()
         if executor is not None:
             executor.close()
 

@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import Any, cast
 
 from distort.cluster.actor import StageActor, nbytes_of
+from distort.cluster.clocks import Reading
 from distort.cluster.errors import ClusterError, DeadlineExceeded, StageLost
 from distort.cluster.orders import ActorFacts, ActorStats, ExecuteOrder, StagePayload
 from distort.cluster.resident import ResidentMeta
@@ -33,6 +34,8 @@ from distort.scheduler.plan import CALLER
 _INLINE_NBYTES = 64 * 1024
 #: how long an actor may take to start and to lower its stage
 LOAD_TIMEOUT_S = 120.0
+#: how long an actor may take to read its clock
+_CLOCK_TIMEOUT_S = 2.0
 #: values to release that wait for the next order, at most
 _MOST_TO_RELEASE = 256
 
@@ -129,6 +132,15 @@ class RayHost:
         except (ray.exceptions.RayError, TimeoutError):
             return None
         return found
+
+    def clock(self) -> Reading | None:
+        import ray
+
+        try:
+            reading: Reading = ray.get(self.actor.clock.remote(), timeout=_CLOCK_TIMEOUT_S)
+        except (ray.exceptions.RayError, TimeoutError):
+            return None
+        return reading
 
     def close(self) -> None:
         import ray
@@ -381,6 +393,6 @@ def _ray_actor_class() -> Any:
         gc.freeze()
         return facts
 
-    names = ("cancel", "release", "export", "held", "stats", "set_peers", "ping", "keep_value")
+    names = ("cancel", "release", "export", "held", "stats", "clock", "set_peers", "ping", "keep_value")
     methods = {name: control(name) for name in names}
     return type("RayStageActor", (StageActor,), {**methods, "load": load, "on_caller_gone": on_caller_gone})

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from distort.cluster.clocks import Reading
 from distort.cluster.orders import ActorStats, ExecuteOrder, StagePayload, StageReport
 from distort.cluster.resident import ResidentMeta
 
@@ -74,6 +75,9 @@ class StageHost(Protocol):
 
     def stats(self, timeout_s: float) -> ActorStats | None:
         """What the actor has done; None where it doesn't answer."""
+
+    def clock(self) -> Reading | None:
+        """What the host's clock shows, and whose it is; None where it doesn't answer."""
 
     def close(self) -> None: ...
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from distort.cluster.actor import StageActor
+from distort.cluster.clocks import Reading
 from distort.cluster.errors import StageLost
 from distort.cluster.orders import ActorStats, ExecuteOrder, StagePayload
 from distort.cluster.resident import ResidentMeta
@@ -59,6 +60,9 @@ class InprocHost:
 
     def stats(self, timeout_s: float) -> ActorStats | None:
         return self._actor.stats()
+
+    def clock(self) -> Reading | None:
+        return self._actor.clock()
 
     def close(self) -> None:
         return None

@@ -13,7 +13,7 @@ from distort import __version__
 from distort.cli.errors import FAILED, INTERRUPTED, PIPE_CLOSED, USAGE, TaskFailed, UsageError
 
 #: each has ``add_arguments(parser)``, ``run(arguments) -> exit code`` and a docstring whose first line is its help
-COMMANDS = ("demo", "run", "inspect", "plan", "doctor")
+COMMANDS = ("demo", "run", "inspect", "plan", "bench", "top", "doctor")
 
 
 def make_parser() -> argparse.ArgumentParser:
