@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from distort.cluster.errors import ClusterError
-from distort.cluster.processes import boot_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,47 +63,40 @@ def _node(entry: dict[str, Any], free: dict[str, float], here: str) -> Node:
     )
 
 
-def share_out(found: Sequence[Node], n_actors: int, threads: int = 0, *, granted: bool = True) -> tuple[Place, ...]:
-    """Which node each of ``n_actors`` goes to: the driver's host first, then where most is free.
+def share_out(found: Sequence[Node], threads: Sequence[int], *, granted: bool = True) -> tuple[Place, ...]:
+    """The node of each actor, given the threads of each: the driver's host first, then where most is free.
 
-    ``threads`` of each (0: the CPUs of all nodes shared out among the actors). ``granted``: Ray grants CPUs, so that a
-    node takes as many actors as it has CPUs for; those that are free now before those that others use. Raises
-    :class:`ClusterError` where they don't fit, with what each node has.
+    ``granted``: Ray grants CPUs, so a node takes no more actors than it has CPUs for; those that are free now go
+    before those that others use. Otherwise what doesn't fit is spread over all. Raises :class:`ClusterError` where
+    actors don't fit, with what each node has.
     """
     here = {node.host for node in found if node.here}
     order = sorted(found, key=lambda node: (node.host not in here, not node.here, -node.n_free_cpus, node.node_id))
-    order = [node for node in order if node.n_cpus >= 1] or (order if not granted else [])
-    if not threads:
-        threads = max(1, int(sum(node.n_cpus for node in order)) // max(1, n_actors))
-        # as many threads as let every actor have a node's CPUs
-        while threads > 1 and sum(int(node.n_cpus) // threads for node in order) < n_actors:
-            threads -= 1
+    used = {node.node_id: 0 for node in order}
     places: list[Place] = []
-    for free_ones in (True, False):
-        for node in order:
-            taken = sum(place.node_id == node.node_id for place in places)
-            fit = int(node.n_free_cpus if free_ones else node.n_cpus) // threads - taken
-            places += [Place(node.node_id, node.host, threads)] * min(max(fit, 0), n_actors - len(places))
-    if len(places) < n_actors and not granted and order:
-        places += [
-            Place(order[i % len(order)].node_id, order[i % len(order)].host, threads)
-            for i in range(n_actors - len(places))
-        ]
-    if len(places) < n_actors:
-        offers = ", ".join(f"{n.host} ({n.address}) {n.n_cpus:g} CPUs" for n in found) or "no node"
-        raise ClusterError(
-            f"{n_actors} actors of {threads} threads don't fit on the cluster: it has {offers}. Ask for fewer actors "
-            "(inter_op_num_threads) or threads (intra_op_num_threads), or add nodes."
-        )
+    for position, wanted in enumerate(threads):
+        node = next((node for node in order if node.n_free_cpus - used[node.node_id] >= wanted), None)
+        node = node or next((node for node in order if node.n_cpus - used[node.node_id] >= wanted), None)
+        if node is None and order and not granted:
+            node = order[position % len(order)]
+        if node is None:
+            offers = ", ".join(f"{n.host} ({n.address}) {n.n_cpus:g} CPUs" for n in found) or "no node"
+            raise ClusterError(
+                f"{len(threads)} actors of {max(threads)} threads don't fit on the cluster: it has {offers}. Ask for "
+                "fewer actors (inter_op_num_threads) or threads (intra_op_num_threads), or add nodes."
+            )
+        used[node.node_id] += wanted
+        places.append(Place(node.node_id, node.host, wanted))
     return tuple(places)
 
 
-def share_again(found: Sequence[Node], place: Place, *, granted: bool = True) -> Place:
-    """Where an actor whose process or node is lost goes: its node if that is alive, else one with room."""
-    if any(node.node_id == place.node_id for node in found):
-        return place
-    (other,) = share_out(found, 1, place.threads, granted=granted)
-    return other
+def threads_of(found: Sequence[Node], n_actors: int) -> int:
+    """Threads of each of ``n_actors``, all alike, that use the nodes' CPUs best; at least 1."""
+    cpus = [int(node.n_cpus) for node in found]
+    threads = max(1, sum(cpus) // max(1, n_actors))
+    while threads > 1 and sum(n // threads for n in cpus) < n_actors:  # an actor's threads are of one node
+        threads -= 1
+    return threads
 
 
 def actor_options(place: Place, *, granted: bool = True) -> dict[str, Any]:
@@ -115,18 +106,6 @@ def actor_options(place: Place, *, granted: bool = True) -> dict[str, Any]:
         "num_cpus": place.threads if granted else 0,
         "scheduling_strategy": strategies.NodeAffinitySchedulingStrategy(place.node_id, soft=False),
     }
-
-
-def neighbourhood() -> str:
-    """Processes of which this is the same can share memory and abstract sockets.
-
-    Nodes of one machine may be containers: it names the boot, the network namespace, and the mounted /dev/shm.
-    """
-    try:
-        shared = os.stat("/dev/shm").st_dev
-    except OSError:
-        shared = 0
-    return f"{boot_id()}:{os.stat('/proc/self/ns/net').st_ino}:{shared}"
 
 
 def stage_actors() -> tuple[StageActorState, ...]:

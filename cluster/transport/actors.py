@@ -13,13 +13,14 @@ import functools
 import gc
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from typing import Any, cast
 
 from distort.cluster.actor import StageActor, nbytes_of
 from distort.cluster.errors import ClusterError, DeadlineExceeded, StageLost
+from distort.cluster.grounds import Grounds
 from distort.cluster.orders import ActorFacts, ActorStats, ExecuteOrder, StagePayload
 from distort.cluster.resident import ResidentMeta
 from distort.cluster.resources import Connection
@@ -142,8 +143,10 @@ class ActorTransport:
 
     chains = True
 
-    def __init__(self, connection: Connection, wanted: str = "auto") -> None:
-        self._connection = connection
+    def __init__(
+        self, connection: Connection, wanted: str = "auto", runtime_env: Mapping[str, Any] | None = None
+    ) -> None:
+        self._grounds = Grounds(connection, runtime_env)
         self._wanted = wanted
         self._payloads: list[StagePayload] = []
         self._weights: list[list[Any]] = []  # by unit: references of the groups that it reads
@@ -162,6 +165,7 @@ class ActorTransport:
             for position in positions:
                 self._weights[position].append(reference)
         try:
+            self._grounds.settle([max(payload.threads, 1) for payload in payloads])
             self._hosts = [self._start(unit, epoch=0) for unit in range(len(self._payloads))]
             self._load(range(len(self._hosts)))
             self._link(range(len(self._hosts)))
@@ -171,14 +175,12 @@ class ActorTransport:
         return list(self._hosts)
 
     def _start(self, unit: int, epoch: int) -> RayHost:
-        payload = self._payloads[unit]
         ray: Any = import_module("ray")  # its stubs lack the options of actors
         actor_class = ray.remote(
             concurrency_groups={"control": 2},
             max_restarts=0,
             max_task_retries=0,
-            # an embedded cluster is the session's alone, so its actors need no permission to be there
-            num_cpus=0 if self._connection.embedded else max(payload.threads, 1),
+            **self._grounds.options(unit),
         )(_ray_actor_class())
         actor = actor_class.remote()
         return RayHost(unit, actor, epoch, self._listener)
@@ -243,6 +245,7 @@ class ActorTransport:
         if old.line is not None and self._switchboard is not None:
             self._switchboard.drop(old.line)
         old.close()
+        self._grounds.move(unit)
         self._hosts[unit] = self._start(unit, old.epoch + 1)
         self._load([unit])
         self._link([unit])

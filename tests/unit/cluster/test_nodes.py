@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distort.cluster.errors import ClusterError
-from distort.cluster.nodes import Node, Place, neighbourhood, share_again, share_out
+from distort.cluster.nodes import Node, Place, share_out, threads_of
 
 
 def node(name: str, n_cpus: float, free: float | None = None, host: str = "", here: bool = False) -> Node:
@@ -31,7 +31,7 @@ def ids(places: tuple[Place, ...]) -> str:
     ],
 )
 def test_the_order_of_nodes(nodes: list[Node], n_actors: int, threads: int, expected: str) -> None:
-    places = share_out(nodes, n_actors, threads)
+    places = share_out(nodes, [threads] * n_actors)
     assert ids(places) == expected
     assert {place.threads for place in places} == {threads}
     assert {(place.node_id, place.host) for place in places} <= {(n.node_id, n.host) for n in nodes}
@@ -47,31 +47,23 @@ def test_the_order_of_nodes(nodes: list[Node], n_actors: int, threads: int, expe
     ],
 )
 def test_threads_are_shared_out(nodes: list[Node], n_actors: int, threads: int) -> None:
-    places = share_out(nodes, n_actors)
-    assert len(places) == n_actors and {place.threads for place in places} == {threads}
+    assert threads_of(nodes, n_actors) == threads
+    places = share_out(nodes, [threads] * n_actors)
     for each in nodes:
         assert sum(place.threads for place in places if place.node_id == each.node_id) <= each.n_cpus
 
 
+def test_actors_may_differ() -> None:
+    assert ids(share_out([node("a", 4, here=True), node("b", 2)], [3, 2, 1])) == "aba"
+
+
 def test_what_does_not_fit_says_what_there_is() -> None:
     with pytest.raises(ClusterError, match=r"3 actors of 2 threads don't fit.*host-a \(10.0.0.97\) 4 CPUs.*add nodes"):
-        share_out([node("a", 4)], 3, 2)
+        share_out([node("a", 4)], [2, 2, 2])
     with pytest.raises(ClusterError, match="it has no node"):
-        share_out([], 1)
+        share_out([], [1])
 
 
 def test_where_cpus_are_not_counted_more_fit() -> None:
-    assert ids(share_out([node("a", 2), node("b", 1, here=True)], 5, 1, granted=False)) == "baaba"
-    assert ids(share_out([node("a", 0, here=True)], 2, 1, granted=False)) == "aa"
-
-
-def test_a_lost_place() -> None:
-    nodes = [node("a", 2), node("b", 2)]
-    assert share_again(nodes, Place("b", "host-b", 2)) == Place("b", "host-b", 2)
-    assert share_again(nodes, Place("c", "host-c", 2)) == Place("a", "host-a", 2)
-    with pytest.raises(ClusterError, match="don't fit"):
-        share_again(nodes, Place("c", "host-c", 3))
-
-
-def test_this_process_is_its_own_neighbour() -> None:
-    assert neighbourhood() == neighbourhood() and neighbourhood().count(":") == 2
+    assert ids(share_out([node("a", 2), node("b", 1, here=True)], [1] * 5, granted=False)) == "baaab"
+    assert ids(share_out([node("a", 0, here=True)], [1, 1], granted=False)) == "aa"
