@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from distort.cluster.errors import ClusterError
+from distort.cluster.probe import token_file, token_here
 
 START_TIMEOUT_S = 60.0
 LOOPBACK = "127.0.0.1"
@@ -137,7 +138,7 @@ def _environment(host: str) -> dict[str, str]:
         environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     if "RAY_AUTH_MODE" not in environment and asks_for_tokens():
         environment["RAY_AUTH_MODE"] = "token"
-        if not has_token():
+        if not token_here():
             _make_token()
     return environment
 
@@ -149,14 +150,6 @@ def asks_for_tokens() -> bool:
     return any(
         (Path(folder) / "_private/authentication/authentication_token_setup.py").exists() for folder in folders or ()
     )
-
-
-def _token_file() -> Path:
-    return Path.home() / ".ray" / "auth_token"
-
-
-def has_token() -> bool:
-    return bool({"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()) or _token_file().exists()
 
 
 def _make_token() -> None:
@@ -171,4 +164,4 @@ def _make_token() -> None:
     )
     if made.returncode:
         raise ClusterError(f"Ray made no token for the cluster. It said: {made.stderr.strip()}")
-    _token_file().chmod(0o600)
+    token_file().chmod(0o600)

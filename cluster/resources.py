@@ -11,7 +11,6 @@ import atexit
 import contextlib
 import logging
 import os
-import socket
 import sys
 import threading
 import time
@@ -22,13 +21,11 @@ from typing import Any
 
 from distort.cluster import own_cluster
 from distort.cluster.errors import AddressError, ClusterError, Forked
-from distort.cluster.head import Starting, has_token, start_head
+from distort.cluster.head import Starting, start_head
+from distort.cluster.probe import NOT_RAY, WANTS_TOKEN, probe, token_here
 
 #: how long a cluster at an address may take to answer
 CONNECT_TIMEOUT_S = 10.0
-
-# the HTTP/2 client preface and an empty SETTINGS frame: whoever serves gRPC answers with SETTINGS of its own
-_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
 EMBEDDED, OWN, PROGRAM, JOINED = "embedded", "own", "program", "joined"
 
@@ -38,6 +35,7 @@ _lock = threading.Lock()
 _connection: Connection | None = None
 _pid = 0  # of the process that has it
 _embedded: Starting | None = None
+_auth_mode: str | None = None  # RAY_AUTH_MODE, where it was set here
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +67,7 @@ def attach(address: str = "", *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -
     with _lock:
         _pid = os.getpid()
         own = None if address else own_cluster.find()
-        if address or own is not None:
-            _offer_token()
-        elif "ray" not in sys.modules:
+        if not address and own is None and "ray" not in sys.modules:
             _begin_embedded()  # it starts while Ray is imported here
         import ray
 
@@ -120,16 +116,23 @@ def _quiet_environment() -> None:
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
 
-def _offer_token() -> None:
-    """Show the machine's Ray token to a cluster that is joined: Ray (2.60) makes one by itself and then asks for it.
+def _show_token(wanted: bool, target: str) -> None:
+    """Set Ray's way of authentication to the cluster's: mixed, they part at once or, worse, when actors answer.
 
-    Ray reads the variable when it is imported; where the program imported it before, it is told to read it again.
+    Ray reads the variable when it is imported; where that was before, it is told to read it again.
     """
-    if "RAY_AUTH_MODE" in os.environ or not has_token():
+    global _auth_mode  # noqa: PLW0603  # what this module has put into the environment
+    chosen = os.environ.get("RAY_AUTH_MODE")
+    mode = "token" if wanted else "disabled"
+    if chosen == mode or (chosen is None and not wanted):
         return
-    os.environ["RAY_AUTH_MODE"] = "token"
-    ray = sys.modules.get("ray")
-    if ray is not None and not ray.is_initialized():
+    if chosen is not None and chosen != _auth_mode:
+        what = "asks for a token" if wanted else "knows no tokens"
+        raise AddressError(f"The cluster at {target} {what}, and RAY_AUTH_MODE is {chosen} here. Set it to {mode}.")
+    os.environ["RAY_AUTH_MODE"] = _auth_mode = mode
+    import ray
+
+    if not ray.is_initialized():
         import_module("ray._raylet").Config.initialize("")
 
 
@@ -138,7 +141,6 @@ def _start_embedded(connect_timeout_s: float) -> Connection:
     try:
         embedded = _begin_embedded()
         address = embedded.address()
-        _offer_token()
         return _join(address, connect_timeout_s, EMBEDDED)
     except (ClusterError, OSError) as error:
         raise ClusterError(f"An embedded Ray cluster could not be started: {error}") from error
@@ -205,7 +207,7 @@ def _join(address: str, connect_timeout_s: float, kind: str = JOINED) -> Connect
     target = address
     if address == "auto":
         target = _running_cluster()
-    _check_answers(target, address, connect_timeout_s)
+    _show_token(_check_answers(target, address, connect_timeout_s), target)
     own = own_cluster.find()
     if own is not None and own.address == target and own.like_here:
         kind = OWN
@@ -241,21 +243,28 @@ def _running_cluster() -> str:
     return str(found)
 
 
-def _check_answers(target: str, address: str, timeout_s: float) -> None:
-    """Ray itself waits 40 s for a port that nobody serves; ask first, within our own deadline."""
+def _check_answers(target: str, address: str, timeout_s: float) -> bool:
+    """Whether the cluster there asks for a token, which it then takes. Raises :class:`AddressError` in time."""
     host, separator, port = target.rpartition(":")
     if not separator or not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise AddressError(f"distort.address={address}: not an address. Use host:port or auto.")
     deadline = time.monotonic() + timeout_s
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s) as connection:
-            connection.sendall(_HTTP2_HELLO)
-            connection.settimeout(max(0.1, deadline - time.monotonic()))
-            header = connection.recv(9)
+        found = probe(host.strip("[]"), int(port), timeout_s)
+        wants_token = found == WANTS_TOKEN
+        if wants_token:
+            found = probe(host.strip("[]"), int(port), max(0.1, deadline - time.monotonic()), token_here())
     except OSError as error:
         raise AddressError(
             f"distort.address={address}: nobody answers at {target} within {timeout_s:g} s ({error}). Is the "
             "cluster's head running there (`ray start --head --port=…`)?"
         ) from error
-    if len(header) < 4 or header[3] != 4:  # type 4 is SETTINGS
+    if found == NOT_RAY:
         raise AddressError(f"distort.address={address}: what listens at {target} is no Ray cluster.")
+    if found == WANTS_TOKEN:
+        have = "the one here is another" if token_here() else "there is none here"
+        raise AddressError(
+            f"distort.address={address}: the cluster at {target} asks for its token, and {have}. Copy the file "
+            "~/.ray/auth_token of its head, or set RAY_AUTH_TOKEN."
+        )
+    return wants_token
