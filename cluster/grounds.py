@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distort.cluster.nodes import Place, actor_options, nodes, share_out
+from distort.cluster.nodes import Node, Place, actor_options, answering, nodes, share_out
 from distort.cluster.requirements import prepare
 from distort.cluster.resources import Connection
 
@@ -33,19 +33,19 @@ class Grounds:
         where a node lacks what actors need."""
         if self._known:
             return
-        found = nodes()
+        found = answering(nodes())
         self._places = list(share_out(found, threads, granted=self._connection.grants_cpus))
-        self._prepare()
+        self._prepare(found)
 
-    def _prepare(self) -> None:
+    def _prepare(self, found: Sequence[Node]) -> None:
         chosen = {place.node_id for place in self._places}
-        self._environment = prepare([node for node in nodes() if node.node_id in chosen], self._runtime_env)
+        self._environment = prepare([node for node in found if node.node_id in chosen], self._runtime_env)
 
     def move(self, unit: int) -> None:
         """Choose another node for a unit whose node is gone; one that is there keeps it."""
         if self._known:
             return
-        found = nodes()
+        found = answering(nodes())
         place = self._places[unit]
         if any(node.node_id == place.node_id for node in found):
             return
@@ -54,7 +54,7 @@ class Grounds:
             "Node %s is gone; unit %d goes to node %s (%s).", place.node_id[:8], unit, other.node_id[:8], other.host
         )
         self._places[unit] = other
-        self._prepare()
+        self._prepare(found)
 
     def options(self, unit: int) -> dict[str, Any]:
         """What ``ray.remote`` takes."""

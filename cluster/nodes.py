@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from distort.cluster.errors import ClusterError
+from distort.cluster.probe import NOT_RAY, probe
+
+#: how long a node that is there may take to answer
+ANSWER_TIMEOUT_S = 1.0
+_MOST_PROBES = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
     node_id: str
     address: str  # of the node, as the others reach it
+    port: int  # of its raylet
     host: str  # the machine's name
     n_cpus: float
     n_free_cpus: float
@@ -49,11 +56,27 @@ def nodes() -> tuple[Node, ...]:
     return tuple(sorted(found, key=lambda node: (not node.here, node.address, node.node_id)))
 
 
+def answering(found: Sequence[Node], timeout_s: float = ANSWER_TIMEOUT_S) -> tuple[Node, ...]:
+    """Those whose raylet answers this process: Ray takes many seconds to find that a node is gone, or cut off."""
+
+    def answers(node: Node) -> bool:
+        try:
+            return probe(node.address, node.port, timeout_s) != NOT_RAY
+        except OSError:
+            return False
+
+    if not found:
+        return ()
+    with ThreadPoolExecutor(min(len(found), _MOST_PROBES), thread_name_prefix="distort-probe") as pool:
+        return tuple(node for node, there in zip(found, pool.map(answers, found), strict=True) if there)
+
+
 def _node(entry: dict[str, Any], free: dict[str, float], here: str) -> Node:
     offered = entry["Resources"]
     return Node(
         entry["NodeID"],
         entry["NodeManagerAddress"],
+        int(entry["NodeManagerPort"]),
         entry["NodeManagerHostname"],
         float(offered.get("CPU", 0)),
         float(free.get("CPU", 0)),

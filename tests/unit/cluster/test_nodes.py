@@ -10,7 +10,7 @@ from distort.cluster.nodes import Node, Place, share_out, threads_of
 
 def node(name: str, n_cpus: float, free: float | None = None, host: str = "", here: bool = False) -> Node:
     return Node(
-        name, f"10.0.0.{ord(name[0])}", host or f"host-{name}", n_cpus, n_cpus if free is None else free, 0, 0, here
+        name, f"10.0.0.{ord(name[0])}", 1, host or f"host-{name}", n_cpus, n_cpus if free is None else free, 0, 0, here
     )
 
 

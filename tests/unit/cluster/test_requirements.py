@@ -11,7 +11,7 @@ from distort.cluster import requirements
 from distort.cluster.nodes import Node
 from distort.cluster.requirements import Facts, lacks, report
 
-NODE = Node("n", "10.0.0.7", "worker", 4, 4, 0, 0, False)
+NODE = Node("n", "10.0.0.7", 1, "worker", 4, 4, 0, 0, False)
 OWN = Facts("3.11.7", {"numpy": "2.4.1", "onnx": "1.20.0", "ml_dtypes": "0.5.3", "threadpoolctl": "3.6.0"}, "d1")
 
 
