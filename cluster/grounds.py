@@ -18,6 +18,13 @@ class Grounds:
         self._connection = connection
         self._runtime_env = dict(runtime_env or {})
         self._places: list[Place] = []
+        self._nodes: dict[str, Node] = {}  # that places are on
+
+    @property
+    def elsewhere(self) -> dict[int, Node]:
+        """Units on other nodes than this process's, and those nodes."""
+        found = {unit: self._nodes[place.node_id] for unit, place in enumerate(self._places)}
+        return {unit: node for unit, node in found.items() if not node.here}
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -39,6 +46,7 @@ class Grounds:
 
     def _prepare(self, found: Sequence[Node]) -> None:
         chosen = {place.node_id for place in self._places}
+        self._nodes.update((node.node_id, node) for node in found if node.node_id in chosen)
         self._environment = prepare([node for node in found if node.node_id in chosen], self._runtime_env)
 
     def move(self, unit: int) -> None:
@@ -49,10 +57,12 @@ class Grounds:
         place = self._places[unit]
         if any(node.node_id == place.node_id for node in found):
             return
-        (other,) = share_out(found, [place.threads], granted=self._connection.grants_cpus)
+        others = [*self._places[:unit], *self._places[unit + 1 :]]
+        (other,) = share_out(found, [place.threads], granted=self._connection.grants_cpus, taken=others)
         logging.getLogger("distort.cluster").warning(
             "Node %s is gone; unit %d goes to node %s (%s).", place.node_id[:8], unit, other.node_id[:8], other.host
         )
+        self._nodes[other.node_id] = next(node for node in found if node.node_id == other.node_id)
         self._places[unit] = other
         self._prepare(found)
 

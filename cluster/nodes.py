@@ -86,29 +86,38 @@ def _node(entry: dict[str, Any], free: dict[str, float], here: str) -> Node:
     )
 
 
-def share_out(found: Sequence[Node], threads: Sequence[int], *, granted: bool = True) -> tuple[Place, ...]:
+def share_out(
+    found: Sequence[Node], threads: Sequence[int], *, granted: bool = True, taken: Sequence[Place] = ()
+) -> tuple[Place, ...]:
     """The node of each actor, given the threads of each: the driver's host first, then where most is free.
 
     ``granted``: Ray grants CPUs, so a node takes no more actors than it has CPUs for; those that are free now go
-    before those that others use. Otherwise what doesn't fit is spread over all. Raises :class:`ClusterError` where
-    actors don't fit, with what each node has.
+    before those that others use. Otherwise what doesn't fit is spread over all. ``taken``: what the session's other
+    actors have. Raises :class:`ClusterError` where actors don't fit, with what each node has.
     """
     here = {node.host for node in found if node.here}
     order = sorted(found, key=lambda node: (node.host not in here, not node.here, -node.n_free_cpus, node.node_id))
-    used = {node.node_id: 0 for node in order}
+    free = {node.node_id: node.n_free_cpus for node in order}
+    room = {node.node_id: node.n_cpus for node in order}
+    for place in taken:
+        if place.node_id in room:
+            room[place.node_id] -= place.threads
     places: list[Place] = []
     for position, wanted in enumerate(threads):
-        node = next((node for node in order if node.n_free_cpus - used[node.node_id] >= wanted), None)
-        node = node or next((node for node in order if node.n_cpus - used[node.node_id] >= wanted), None)
+        node = next((node for node in order if min(free[node.node_id], room[node.node_id]) >= wanted), None)
+        node = node or next((node for node in order if room[node.node_id] >= wanted), None)
         if node is None and order and not granted:
             node = order[position % len(order)]
         if node is None:
             offers = ", ".join(f"{n.host} ({n.address}) {n.n_cpus:g} CPUs" for n in found) or "no node"
+            used = f", {sum(place.threads for place in taken)} of them for this session's other actors" if taken else ""
+            actors = "an actor" if len(threads) == 1 else f"{len(threads)} actors"
             raise ClusterError(
-                f"{len(threads)} actors of {max(threads)} threads don't fit on the cluster: it has {offers}. Ask for "
-                "fewer actors (inter_op_num_threads) or threads (intra_op_num_threads), or add nodes."
+                f"The cluster has no room for {actors} of {max(threads)} CPUs: it has {offers}{used}. Ask for fewer "
+                "actors (inter_op_num_threads) or threads (intra_op_num_threads), or add nodes."
             )
-        used[node.node_id] += wanted
+        free[node.node_id] -= wanted
+        room[node.node_id] -= wanted
         places.append(Place(node.node_id, node.host, wanted))
     return tuple(places)
 

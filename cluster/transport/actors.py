@@ -27,6 +27,7 @@ from distort.cluster.resources import Connection
 from distort.cluster.shm.caller import Line, Switchboard
 from distort.cluster.shm.channel import PeerGone, network_of_host
 from distort.cluster.transport.base import Answer, Handle, Listener, Loss, StageHost, weight_groups
+from distort.cluster.watch import NodeWatch
 from distort.scheduler.plan import CALLER
 
 #: values up to this size travel inside the call
@@ -147,6 +148,7 @@ class ActorTransport:
         self, connection: Connection, wanted: str = "auto", runtime_env: Mapping[str, Any] | None = None
     ) -> None:
         self._grounds = Grounds(connection, runtime_env)
+        self._watch: NodeWatch | None = None
         self._wanted = wanted
         self._payloads: list[StagePayload] = []
         self._weights: list[list[Any]] = []  # by unit: references of the groups that it reads
@@ -169,6 +171,12 @@ class ActorTransport:
             self._hosts = [self._start(unit, epoch=0) for unit in range(len(self._payloads))]
             self._load(range(len(self._hosts)))
             self._link(range(len(self._hosts)))
+            if self._grounds.elsewhere:
+                grounds = self._grounds  # the thread must not hold this object
+                hosts = self._hosts
+                self._watch = NodeWatch(
+                    lambda: grounds.elsewhere, lambda unit, why: listener(Loss(unit, hosts[unit].epoch, why))
+                )
         except BaseException:
             self.close()
             raise
@@ -323,6 +331,8 @@ class ActorTransport:
         return error
 
     def close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
         for host in self._hosts:
             host.close()
         self._hosts, self._payloads, self._weights = [], [], []

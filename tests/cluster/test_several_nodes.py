@@ -17,7 +17,7 @@ def test_two_nodes_and_the_loss_of_one(scenario: Scenario) -> None:
     assert len(set(found["nodes"])) == 2
     crossed = {(edge["value"], edge["transport"]) for edge in found["moved"] if edge["producer"] != edge["consumer"]}
     assert ("looped", "object_store") in crossed  # from node to node there is no shared memory
-    assert found["too_many"]["error"] == "Fail" and "3 actors of 1 threads don't fit" in found["too_many"]["text"]
+    assert found["too_many"]["error"] == "Fail" and "no room for 3 actors of 1 CPUs" in found["too_many"]["text"]
     # the run under way is replayed where there is room, within its deadline
     assert found["during"]["error"] is None, found["during"]
     assert found["during"]["text"] == found["want"] and found["during"]["seconds"] < 20

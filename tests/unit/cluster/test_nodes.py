@@ -57,8 +57,16 @@ def test_actors_may_differ() -> None:
     assert ids(share_out([node("a", 4, here=True), node("b", 2)], [3, 2, 1])) == "aba"
 
 
+def test_beside_actors_that_are_there() -> None:
+    nodes = [node("a", 2, 0), node("b", 2, 1)]
+    taken = [Place("a", "host-a", 2), Place("b", "host-b", 1)]
+    assert ids(share_out(nodes, [1], taken=taken)) == "b"
+    with pytest.raises(ClusterError, match="2 CPUs, 3 of them for this session's other actors"):
+        share_out(nodes, [2], taken=taken)
+
+
 def test_what_does_not_fit_says_what_there_is() -> None:
-    with pytest.raises(ClusterError, match=r"3 actors of 2 threads don't fit.*host-a \(10.0.0.97\) 4 CPUs.*add nodes"):
+    with pytest.raises(ClusterError, match=r"no room for 3 actors of 2 CPUs.*host-a \(10.0.0.97\) 4 CPUs.*add nodes"):
         share_out([node("a", 4)], [2, 2, 2])
     with pytest.raises(ClusterError, match="it has no node"):
         share_out([], [1])
