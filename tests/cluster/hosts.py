@@ -225,7 +225,10 @@ def on_the_head(folder: Path) -> dict[str, Any]:
     found["moved"] = [host.facts.node_ip for host in executor._hosts]
     order("join 2")
     found["raylet killed"] = during("kill_raylet 1")
+    # (the run may have been past what was there)
+    wait_for(lambda: len({host.facts.node_ip for host in executor._hosts}) == 2)
     found["moved again"] = [host.facts.node_ip for host in executor._hosts]
+    found["right again"] = scenarios.right(session)
     session.close()
     return found
 

@@ -44,5 +44,6 @@ def test_a_link_that_is_cut_and_a_raylet_that_is_killed(scenario: Scenario) -> N
     # the raylet beneath one of the two is killed, while the other worker is back
     assert (found["raylet killed"]["error"], found["raylet killed"]["text"]) == (None, "True")
     assert sorted(found["moved again"]) == ["10.213.77.2", "10.213.77.3"]
+    assert found["right again"]
     for name in ("cut, with a reserve", "raylet killed"):
         assert found[name]["seconds"] < timeout_s
