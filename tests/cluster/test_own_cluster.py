@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx.parser
 import psutil
 import pytest
 
@@ -99,6 +100,23 @@ def test_a_session_joins_it(environment: dict[str, str], started: Any, address: 
     assert kind == "own"
     assert y == [[-1.0] * 3] * 2
     assert joined_s < 5  # 0.3 s on a quiet machine; starting one takes as long on the quickest
+
+
+def test_the_example_runs_on_it(environment: dict[str, str], started: Any, tmp_path: Path) -> None:
+    text = '<ir_version: 10, opset_import: ["" : 21]> g (float[N,3] x) => (float[N,3] y) { a = Relu(x)  y = Neg(a) }'
+    (tmp_path / "model.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    program = Path(__file__).resolve().parents[2] / "examples" / "cluster" / "run_model.py"
+    done = subprocess.run(
+        [sys.executable, str(program), "model.onnx", "--actors", "2", "--runs", "3", "--dim", "N=5"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "y: (5, 3)" in done.stdout and "ms a run" in done.stdout and "a: 0 -> 1, 180 bytes" in done.stdout
 
 
 def test_starting_it_again_leaves_it_as_it_is(command: Command, started: Any) -> None:
