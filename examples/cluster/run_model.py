@@ -40,6 +40,7 @@ def main() -> None:
     options.inter_op_num_threads = arguments.actors
     options.intra_op_num_threads = arguments.threads
     options.add_session_config_entry("distort.address", arguments.address)
+    options.add_session_config_entry("distort.start", "wait")  # for the actors, rather than answer here meanwhile
     options.add_session_config_entry("distort.timeout_s", f"{arguments.timeout:g}")
     # what nodes lack, they are sent: {"pip": ["onnx"]}, {"env_vars": {…}}
     options.add_session_config_entry("distort.runtime_env", os.environ.get("DISTORT_RUNTIME_ENV", "{}"))

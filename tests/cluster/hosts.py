@@ -191,21 +191,23 @@ def on_the_head(folder: Path) -> dict[str, Any]:
     found["addresses"] = [host.facts.node_ip for host in executor._hosts]
     found["right"] = scenarios.right(session)
     found["edges"] = sorted({edge["transport"] for edge in session.get_transfer_stats()})
-    want = float(scenarios.distort.InferenceSession(scenarios.build()).run(None, scenarios.feeds(20_000))[0].sum())
+    trips = scenarios.trips_of(3)
+    want = float(scenarios.distort.InferenceSession(scenarios.build()).run(None, scenarios.feeds(trips))[0].sum())
 
     def during(disturb: str) -> dict[str, Any]:
         """A run in the middle of which something happens."""
         ended: list[dict[str, Any]] = []
 
         def run() -> None:
-            ended.append(scenarios.outcome(lambda: float(session.run(None, scenarios.feeds(20_000))[0].sum()) == want))
+            ended.append(scenarios.outcome(lambda: float(session.run(None, scenarios.feeds(trips))[0].sum()) == want))
 
         thread = threading.Thread(target=run)
         thread.start()
         time.sleep(0.3)
         order(disturb)
+        under_way = not ended
         thread.join(60)
-        return ended[0] if ended else {"error": "hangs"}
+        return {"under way": under_way, **ended[0]} if ended else {"error": "hangs"}
 
     # no other node has room: an error, in time
     second = found["addresses"].index("10.213.77.3")

@@ -51,13 +51,22 @@ def feeds(trips: int) -> dict[str, np.ndarray]:
     return {"x": np.eye(64, dtype=np.float32), "trips": np.array(trips)}
 
 
+def trips_of(seconds: float) -> int:
+    """As many trips as take about so long on an actor."""
+    session = distort.InferenceSession(build())
+    session.run(None, feeds(100))
+    began = time.perf_counter()
+    session.run(None, feeds(1000))
+    return int(1000 * seconds / (time.perf_counter() - began))
+
+
 def open_session(address: str, n_actors: int, **keys: str) -> distort.InferenceSession:
     options = distort.SessionOptions()
     options.execution_mode = distort.ExecutionMode.ORT_PARALLEL
     options.inter_op_num_threads = n_actors
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
-    for key, value in {"address": address, **keys}.items():
+    for key, value in {"address": address, "start": "wait", **keys}.items():
         options.add_session_config_entry(f"distort.{key}", value)
     return distort.InferenceSession(build(), options)
 
@@ -122,18 +131,20 @@ def two_nodes(folder: Path) -> dict[str, Any]:
             # a third node takes what the second one had
             add_node(cluster, 1)
             ended: list[dict[str, Any]] = []
+            trips = trips_of(3)
 
             def run_long() -> None:
-                ended.append(outcome(lambda: float(session.run(None, feeds(20_000))[0].sum())))
+                ended.append(outcome(lambda: float(session.run(None, feeds(trips))[0].sum())))
 
             at = threading.Thread(target=run_long)
             at.start()
             time.sleep(0.3)  # the run is on the actors
             killed = time.monotonic()
             cluster.remove_node(worker, allow_graceful=False)
+            found["under way"] = not ended
             at.join(60)
             found["during"] = {**ended[0], "seconds": time.monotonic() - killed} if ended else "hangs"
-            found["want"] = str(float(distort.InferenceSession(build()).run(None, feeds(20_000))[0].sum()))
+            found["want"] = str(float(distort.InferenceSession(build()).run(None, feeds(trips))[0].sum()))
             found["after"] = outcome(lambda: right(session))
             if found["after"]["error"]:
                 found["after"] = outcome(lambda: right(session))

@@ -29,6 +29,7 @@ def test_a_link_that_is_cut_and_a_raylet_that_is_killed(scenario: Scenario) -> N
         pytest.skip("making network namespaces wants root and iproute2")
     timeout_s = 15  # distort.timeout_s of the sessions
     found = scenario("hosts", "two_workers", timeout_s=150)
+    assert all(found[name]["under way"] for name in ("cut", "cut, with a reserve", "raylet killed"))
     # a session by address, from a driver whose node hosts no actor
     assert sorted(found["addresses"]) == ["10.213.77.2", "10.213.77.3"]
     assert found["right"] and found["edges"] == ["object_store"]

@@ -34,6 +34,7 @@ text = '<ir_version: 10, opset_import: ["" : 21]> g (float[N,3] x) => (float[N,3
 options = distort.SessionOptions()
 options.execution_mode = distort.ExecutionMode.ORT_PARALLEL
 options.inter_op_num_threads = 4  # more than many a machine has CPUs
+options.add_session_config_entry("distort.start", "wait")
 for address in sys.argv[1:]:
     options.add_session_config_entry("distort.address", address)
 with distort.InferenceSession(onnx.parser.parse_model(text).SerializeToString(), options) as session:

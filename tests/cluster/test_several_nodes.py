@@ -19,6 +19,7 @@ def test_two_nodes_and_the_loss_of_one(scenario: Scenario) -> None:
     assert ("looped", "object_store") in crossed  # from node to node there is no shared memory
     assert found["too_many"]["error"] == "Fail" and "no room for 3 actors of 1 CPUs" in found["too_many"]["text"]
     # the run under way is replayed where there is room, within its deadline
+    assert found["under way"]
     assert found["during"]["error"] is None, found["during"]
     assert found["during"]["text"] == found["want"] and found["during"]["seconds"] < 20
     assert found["after"]["text"] == "True"
