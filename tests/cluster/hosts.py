@@ -218,11 +218,12 @@ def on_the_head(folder: Path) -> dict[str, Any]:
     session.close()
     found["closing"] = time.monotonic() - began
     order("join 2")
-    order("ray 1 1")  # a node in reserve, on the other worker
-    wait_for(lambda: len(nodes.answering(nodes.nodes())) == 4)
+    wait_for(lambda: sum(node.n_free_cpus for node in nodes.answering(nodes.nodes())) == 2)
     session = scenarios.open_session(address, 2, timeout_s=str(TIMEOUT_S))
     executor = session._sess._loaded.engine.executor
     found["before"] = [host.facts.node_ip for host in executor._hosts]
+    order("ray 1 1")  # a node in reserve, on the other worker
+    wait_for(lambda: len(nodes.answering(nodes.nodes())) == 4)
     found["cut, with a reserve"] = during("cut 2")
     found["moved"] = [host.facts.node_ip for host in executor._hosts]
     order("join 2")
