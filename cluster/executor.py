@@ -538,7 +538,13 @@ class Executor:
             )
             error.__cause__ = cause
             return error
-        return cause if cause is not None else ClusterError(command.error)
+        if cause is None:
+            return ClusterError(command.error)
+        if type(cause).__module__.startswith("ray."):  # what Ray says of an actor's end is no answer to a caller
+            lost = StageLost(command.error)
+            lost.__cause__ = cause
+            return lost
+        return cause
 
     def _end(self, number: int, error: BaseException | None) -> None:
         run = self._runs.pop(number, None)

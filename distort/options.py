@@ -5,6 +5,7 @@ What onnxruntime has no name for is a session config entry ``distort.<key>``; an
 
 from __future__ import annotations
 
+import json
 import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,13 @@ def _nbytes(text: str) -> bool:
 
     try:
         return parse_nbytes(text) > 0
+    except ValueError:
+        return False
+
+
+def _json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
     except ValueError:
         return False
 
@@ -81,6 +89,7 @@ DISTORT_KEYS: dict[str, tuple[Callable[[str], bool], str]] = {
     "verify": (_one_of("0", "1"), "0 or 1"),
     "timeout_s": (_seconds, "seconds, more than 0"),
     "metrics": (_metrics, "0, 1 (by Ray) or host:port (an address to serve them at)"),
+    "runtime_env": (_json_object, "a JSON object, as Ray's runtime environments are"),
     "objective": (_one_of("latency", "throughput", "memory"), "latency, throughput or memory"),
 }
 

@@ -7,6 +7,7 @@ answered by a program in this process (``distort.start=overlap``). ``wait`` wait
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import threading
 import uuid
@@ -119,7 +120,7 @@ def open_executor(graph: Graph, plan: Plan, keys: Mapping[str, str], given_up: C
         plan,
         payloads,
         weights,
-        ActorTransport(connection, keys.get("transport", "auto")),
+        ActorTransport(connection, keys.get("transport", "auto"), json.loads(keys.get("runtime_env", "{}"))),
         max_in_flight=int(keys.get("max_in_flight", 8)),
         recovery=keys.get("recovery", "replay"),
     )

@@ -21,12 +21,14 @@ from typing import Any, cast
 from distort.cluster.actor import StageActor, nbytes_of
 from distort.cluster.clocks import Reading
 from distort.cluster.errors import ClusterError, DeadlineExceeded, StageLost
+from distort.cluster.grounds import Grounds
 from distort.cluster.orders import ActorFacts, ActorStats, ExecuteOrder, StagePayload
 from distort.cluster.resident import ResidentMeta
 from distort.cluster.resources import Connection
 from distort.cluster.shm.caller import Line, Switchboard
 from distort.cluster.shm.channel import PeerGone, network_of_host
 from distort.cluster.transport.base import Answer, Handle, Listener, Loss, StageHost
+from distort.cluster.watch import NodeWatch
 from distort.cluster.weights import WeightsMissing, open_weights, weight_groups
 from distort.scheduler.plan import CALLER
 
@@ -155,8 +157,11 @@ class ActorTransport:
 
     chains = True
 
-    def __init__(self, connection: Connection, wanted: str = "auto") -> None:
-        self._connection = connection
+    def __init__(
+        self, connection: Connection, wanted: str = "auto", runtime_env: Mapping[str, Any] | None = None
+    ) -> None:
+        self._grounds = Grounds(connection, runtime_env)
+        self._watch: NodeWatch | None = None
         self._wanted = wanted
         self._payloads: list[StagePayload] = []
         self._weights: list[list[Any]] = []  # by unit: references of the groups that it reads
@@ -177,23 +182,28 @@ class ActorTransport:
             for position in positions:
                 self._weights[position].append(reference)
         try:
+            self._grounds.settle([max(payload.threads, 1) for payload in payloads])
             self._hosts = [self._start(unit, epoch=0) for unit in range(len(self._payloads))]
             self._load(range(len(self._hosts)))
             self._link(range(len(self._hosts)))
+            if self._grounds.elsewhere:
+                grounds = self._grounds  # the thread must not hold this object
+                hosts = self._hosts
+                self._watch = NodeWatch(
+                    lambda: grounds.elsewhere, lambda unit, why: listener(Loss(unit, hosts[unit].epoch, why))
+                )
         except BaseException:
             self.close()
             raise
         return list(self._hosts)
 
     def _start(self, unit: int, epoch: int) -> RayHost:
-        payload = self._payloads[unit]
         ray: Any = import_module("ray")  # its stubs lack the options of actors
         actor_class = ray.remote(
             concurrency_groups={"control": 2},
             max_restarts=0,
             max_task_retries=0,
-            # an embedded cluster is the session's alone, so its actors need no permission to be there
-            num_cpus=0 if self._connection.embedded else max(payload.threads, 1),
+            **self._grounds.options(unit),
         )(_ray_actor_class())
         actor = actor_class.remote()
         return RayHost(unit, actor, epoch, self._listener)
@@ -279,6 +289,7 @@ class ActorTransport:
         if old.line is not None and self._switchboard is not None:
             self._switchboard.drop(old.line)
         old.close()
+        self._grounds.move(unit)
         self._hosts[unit] = self._start(unit, old.epoch + 1)
         self._load([unit])
         self._link([unit])
@@ -356,6 +367,8 @@ class ActorTransport:
         return error
 
     def close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
         for host in self._hosts:
             host.close()
         self._hosts, self._payloads, self._weights = [], [], []
