@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -40,6 +42,14 @@ def shared_memory() -> set[str]:
         for name in names
         if not any(int(n) not in own and psutil.pid_exists(int(n)) for n in re.findall(r"(?<!\d)\d{2,7}(?!\d)", name))
     }
+
+
+def pytest_configure() -> None:
+    """A folder for the temporary files of this run, so that what is left there is this run's. Its name is short: Ray
+    makes sockets below it."""
+    folder = tempfile.mkdtemp(prefix="dt")
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def temporary_files() -> set[str]:
