@@ -91,6 +91,8 @@ def test_a_rival_that_is_not_installed(
         (("--address", "auto"), 2, "--parallel"),
         (("--seconds", "0"), 2, "no number of seconds"),
         (("--in-flight", "0"), 2, "less than 1"),
+        (("--config", "distort.replicas"), 2, "KEY=VALUE"),
+        (("--config", "distort.colour=red"), 1, "distort.colour"),
         (("--input", "z=none.npy"), 1, "no such file"),
     ],
 )
@@ -108,6 +110,12 @@ def test_feeds_that_a_model_does_not_take_are_said_to_be_made(
     ran = distort("bench", model, "--dim", "N=6", "--dim", "M=2", "--seconds", "0.05")
     assert ran.code == 1
     assert "feeds made of declared shapes (x, shape)" in ran.err and "--input" in ran.err
+
+
+def test_actors_that_would_not_pay_are_said_not_to(distort: Distort, write_model: Callable[..., str]) -> None:
+    given = ("bench", write_model(), "--parallel", "0", "--seconds", "0.05")
+    assert "Why there are no actors" in distort(*given).out
+    assert json.loads(distort(*given, "--json").out)["notes"]
 
 
 def test_a_live_table_in_a_terminal(
