@@ -40,7 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=_seconds, default=5.0, metavar="S", help="how long to measure (5)")
     parser.add_argument("--input", action="append", default=[], metavar="[NAME=]FILE", help="a feed, as `run` takes it")
     parser.add_argument(
-        "--dim", action="append", default=[], metavar="NAME=SIZE", help="the size of a symbolic dimension (1)"
+        "--dim",
+        action="append",
+        default=[],
+        metavar="NAME=SIZE",
+        help="a dimension's size (1), by name or as x:2=48",
     )
     parser.add_argument(
         "--objective", choices=("latency", "throughput"), default="throughput", help="of the cut (throughput)"
@@ -218,6 +222,7 @@ def _open(arguments: argparse.Namespace, in_flight: int) -> InferenceSession:
 
     options = SessionOptions()
     options.intra_op_num_threads = arguments.threads
+    options.log_severity_level = 4  # errors are told by the command itself
     if arguments.parallel is not None:
         options.execution_mode = ExecutionMode.ORT_PARALLEL
         options.inter_op_num_threads = arguments.parallel
