@@ -104,22 +104,20 @@ def throughput(folder: Path, arguments: argparse.Namespace) -> list[tuple[str, .
 
 def batches(folder: Path, arguments: argparse.Namespace) -> list[tuple[str, ...]]:
     """One run with a large batch."""
-    from distort.options import DISTORT_KEYS
-
     path = str(folder / "model.onnx")
     feeds = {name: np.repeat(value, arguments.batch, axis=0) for name, value in load_feeds(folder).items()}
-    is_valid, _ = DISTORT_KEYS["micro_batch"]
-    n_parts = str(arguments.micro_batches)
-    keys = {"micro_batch": n_parts} if is_valid(n_parts) else {}
-    split = f"2 stages, {n_parts} micro-batches" if keys else "2 stages, not split: distort.micro_batch is not there"
+    split = f"distort, 2 stages, {arguments.micro_batches} micro-batches"
     with ExitStack() as stack:
         here = stack.enter_context(open_session(path))
-        stages = stack.enter_context(open_session(path, actors=2, objective="throughput", **keys))
+        stages = stack.enter_context(
+            open_session(path, actors=2, objective="throughput", micro_batch=arguments.micro_batches)
+        )
         sides = {"distort, this process": lambda: here.run(None, feeds), split: lambda: stages.run(None, feeds)}
         rival = open_rival(path)
         if rival is not None:
             sides["onnxruntime, this process"] = lambda: rival.run(None, feeds)
         same(stages.run(None, feeds), here.run(None, feeds))
+        print(f"{folder.name}, a batch of {arguments.batch}: {stages._sess._loaded.engine.split_told}")
         us = median_us(sides, arguments.rounds, 1)
     one = us["distort, this process"]
     return [(folder.name, str(arguments.batch), name, f"{of / 1e3:.0f}", f"{one / of:.2f}") for name, of in us.items()]
@@ -133,13 +131,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of a side's turn")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=16, help="0: no run with a large batch")
-    parser.add_argument("--micro-batches", type=int, default=8)
+    parser.add_argument("--micro-batches", default="auto", help="a number of parts (auto)")
     parser.add_argument("--no-replicas", dest="replicas", action="store_false", help="leave replicas out")
     parser.add_argument("--quick", action="store_true", help="one short turn: to see that it works")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.seconds, arguments.rounds, arguments.batch = 0.5, 1, min(arguments.batch, 4)
-        arguments.in_flight, arguments.micro_batches = 4, 2
+        arguments.in_flight = 4
     print_machine()
     folders = [arguments.models / name for name in arguments.only or ("resnet50", "bert_base")]
     rows = [row for folder in folders for row in throughput(folder, arguments)]

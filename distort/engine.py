@@ -422,6 +422,11 @@ class Engine:
         publisher = self._actors.publisher if self._actors is not None else None
         return publisher.where if publisher is not None else ""
 
+    @property
+    def split_told(self) -> str:
+        """Why the last run that had a batch was split into micro-batches, or not; nothing where none had."""
+        return self._runs.told_of_split if self._runs is not None else ""
+
     def transfer_stats(self) -> list[dict[str, Any]]:
         """Bytes and messages by edge since the start; empty in sequential mode, where nothing moves."""
         executor = self._actors.ready if self._actors is not None else None

@@ -20,7 +20,7 @@ def explain(snapshot: Snapshot, plan: Plan) -> str:
         lines.append(f"  no run has ended yet, {snapshot.in_flight} in flight")
     else:
         failed = f", {snapshot.failed} failed" if snapshot.failed else ""
-        lines.append(f"  {_count(snapshot.done, 'run')}{failed}, {snapshot.in_flight} in flight")
+        lines.append(f"  {_count(snapshot.done, 'run')} on actors{failed}, {snapshot.in_flight} in flight")
     if snapshot.recent_s:
         times = percentiles(snapshot.recent_s)
         told = ", ".join(f"p{of} {format_us(s * 1e6)}" for of, s in zip((50, 90, 99), times, strict=True))

@@ -96,7 +96,11 @@ class Session:
         from distort import explanation
 
         told = explanation.explain(executor.activity(), engine.plan)
-        return f"{text}\n\n{told}" + (f"\n  metrics {engine.published}" if engine.published else "")
+        if engine.split_told:
+            told += f"\n  the last batch: {engine.split_told}"
+        if engine.published:
+            told += f"\n  metrics {engine.published}"
+        return f"{text}\n\n{told}"
 
     # libraries read these
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +40,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=_seconds, default=5.0, metavar="S", help="how long to measure (5)")
     parser.add_argument("--input", action="append", default=[], metavar="[NAME=]FILE", help="a feed, as `run` takes it")
     parser.add_argument(
-        "--dim", action="append", default=[], metavar="NAME=SIZE", help="the size of a symbolic dimension (1)"
+        "--dim",
+        action="append",
+        default=[],
+        metavar="NAME=SIZE",
+        help="a dimension's size (1), by name or as x:2=48",
     )
     parser.add_argument(
         "--objective", choices=("latency", "throughput"), default="throughput", help="of the cut (throughput)"
     )
     parser.add_argument("--against", choices=("onnxruntime",), help="run a rival in turns, with as many threads")
+    parser.add_argument(
+        "--config", action="append", default=[], metavar="KEY=VALUE", help="a session config entry; may be repeated"
+    )
     parser.add_argument("--profile", action="store_true", help="name the nodes that take the time")
     parser.add_argument(
         "--address", metavar="HOST:PORT", help="with --parallel: a running Ray cluster; `auto` is this machine's"
@@ -137,6 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
             sides,
             watch,
             nodes.measure(session, feeds, arguments.seconds) if arguments.profile else None,
+            session.plan.notes if executor is None and arguments.parallel is not None else (),
         )
     if arguments.json:
         console.print_json(measured.as_dict())
@@ -158,6 +166,7 @@ class Measured:
     sides: list[Side]
     watch: Watch
     nodes: list[dict[str, Any]] | None
+    notes: Sequence[str]  # why there are no actors, where some were asked for
 
     @property
     def ratio(self) -> float | None:
@@ -174,6 +183,7 @@ class Measured:
             "threads": self.threads,
             "in_flight": self.in_flight,
             "made_feeds": self.made_feeds,
+            "notes": list(self.notes),
             **self.sides[0].as_dict(),
         }
         if self.watch.period is not None:
@@ -192,6 +202,8 @@ class Measured:
         heading += f"{self.in_flight} in flight"
         lines = [activity.rate_line(self.sides[0].runs_per_s, self.sides[0].latencies_s)]
         found = [console.Block(heading, lines)]
+        if self.notes:
+            found.append(console.Block("Why there are no actors", [f"- {note}" for note in self.notes]))
         if self.watch.period is not None:
             found += activity.blocks(heading, self.watch.period, (), self.watch.queued)[1:]
         for side in self.sides[1:]:
@@ -210,12 +222,18 @@ def _open(arguments: argparse.Namespace, in_flight: int) -> InferenceSession:
 
     options = SessionOptions()
     options.intra_op_num_threads = arguments.threads
+    options.log_severity_level = 4  # errors are told by the command itself
     if arguments.parallel is not None:
         options.execution_mode = ExecutionMode.ORT_PARALLEL
         options.inter_op_num_threads = arguments.parallel
         options.add_session_config_entry("distort.max_in_flight", str(in_flight))
         options.add_session_config_entry("distort.start", "wait")
         options.add_session_config_entry("distort.objective", arguments.objective)
+    for text in arguments.config:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise UsageError(f"--config {text}: write KEY=VALUE, as distort.replicas=2")
+        options.add_session_config_entry(key, value)
     if arguments.address:
         options.add_session_config_entry("distort.address", arguments.address)
     try:

@@ -20,18 +20,35 @@ _CARRIERS = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "F
 def make_feeds(inputs: Sequence[NodeArg], graph: Graph, dims: Mapping[str, int]) -> dict[str, Any]:
     """Arrays for inputs: floats at random, indices within their table, other integers 1.
 
-    Symbolic dimensions have the size that ``dims`` says, sums of them (``past + 1``) theirs, the rest 1. Raises
-    UsageError for an input that no array is, and for a dimension in ``dims`` that no input has.
+    Symbolic dimensions have the size that ``dims`` says, sums of them (``past + 1``) theirs, the rest 1; ``x:2`` in
+    ``dims`` is the third dimension of the input x, whatever it is called. Raises UsageError for an input that no array
+    is, and for a dimension in ``dims`` that no input has.
     """
-    symbols = dict.fromkeys(
-        s for a in inputs for dim in a.shape or () if isinstance(dim, str) for s in (dim, *_terms(dim))
-    )
-    for name in dims:
-        if name not in symbols:
-            raise UsageError(f"--dim {name}: no input has such a dimension. They have: {', '.join(symbols) or 'none'}")
+    _check(inputs, dims)
     rows = _table_rows(graph)
     random = np.random.default_rng(0)
-    return {a.name: _array(a, [size(dim, dims) for dim in a.shape or ()], rows.get(a.name), random) for a in inputs}
+    feeds = {}
+    for argument in inputs:
+        name = argument.name
+        shape = [dims.get(f"{name}:{axis}", size(dim, dims)) for axis, dim in enumerate(argument.shape or ())]
+        feeds[name] = _array(argument, shape, rows.get(name), random)
+    return feeds
+
+
+def _check(inputs: Sequence[NodeArg], dims: Mapping[str, int]) -> None:
+    known: dict[str, None] = {}  # those that have no size of their own, in order
+    every = set()
+    for argument in inputs:
+        for axis, dim in enumerate(argument.shape or ()):
+            place = f"{argument.name}:{axis}"
+            every.add(place)
+            if isinstance(dim, str):
+                known.update(dict.fromkeys((dim, *(term for term in _terms(dim) if not term.isdecimal()))))
+            elif dim is None:
+                known[place] = None
+    for name in dims:
+        if name not in known and name not in every:
+            raise UsageError(f"--dim {name}: no input has such a dimension. They have: {', '.join(known) or 'none'}")
 
 
 def size(dim: int | str | None, dims: Mapping[str, int]) -> int:

@@ -41,7 +41,7 @@ def test_what_was_measured(transport: str) -> None:
             opened.run(None, {"x": np.ones((4, 7), np.float32)})
         text = opened.explain()
     assert text.startswith(opened.plan.explain())
-    assert "5 runs, 1 failed, 0 in flight" in text
+    assert "5 runs on actors, 1 failed, 0 in flight" in text
     for stage in (0, 1):
         busy, waiting = map(
             int, re.findall(rf"stage{stage} on cpu:{stage}: 5 executions, busy (\d+)% and waiting (\d+)%", text)[0]

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 import distort
+from distort.cluster.clocks import SAME, measure
 
 from .. import chrome_trace
 
@@ -69,3 +70,19 @@ def test_one_file_for_all_actors(tmp_path: Path) -> None:
             key = (edge["value"], producer, stage["args"]["stage"])
             moved[key] = moved.get(key, 0) + edge["nbytes"]
     assert moved == {key: nbytes for key, nbytes in stats.items() if key[2] >= 0}
+
+
+def test_the_clock_of_another_host_is_measured() -> None:
+    """This process with a clock that is an hour ahead, and another kernel's name: an actor is as on another host."""
+    options = distort.SessionOptions()
+    options.execution_mode = distort.ExecutionMode.ORT_PARALLEL
+    options.inter_op_num_threads = 2
+    options.add_session_config_entry("distort.start", "wait")
+    model = onnx.parser.parse_model(MODEL).SerializeToString()
+    with distort.InferenceSession(model, options) as session:
+        host = session._sess._loaded.engine.executor.hosts[1]
+        assert measure(host.clock) is SAME
+        hour_ns = 3600 * 10**9
+        offset = measure(host.clock, lambda: (time.time_ns() + hour_ns, "another"))
+        assert abs(offset.ns - hour_ns) <= offset.error_ns < 10**9
+    assert host.clock() is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distort.cli import console
+from distort.cli import bench, console
 from distort.cli.workload import Stretch, keep_running
 
 from .conftest import Ran
@@ -91,6 +92,8 @@ def test_a_rival_that_is_not_installed(
         (("--address", "auto"), 2, "--parallel"),
         (("--seconds", "0"), 2, "no number of seconds"),
         (("--in-flight", "0"), 2, "less than 1"),
+        (("--config", "distort.replicas"), 2, "KEY=VALUE"),
+        (("--config", "distort.colour=red"), 1, "distort.colour"),
         (("--input", "z=none.npy"), 1, "no such file"),
     ],
 )
@@ -110,9 +113,13 @@ def test_feeds_that_a_model_does_not_take_are_said_to_be_made(
     assert "feeds made of declared shapes (x, shape)" in ran.err and "--input" in ran.err
 
 
-def test_a_live_table_in_a_terminal(
-    distort: Distort, write_model: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_actors_that_would_not_pay_are_said_not_to(distort: Distort, write_model: Callable[..., str]) -> None:
+    given = ("bench", write_model(), "--parallel", "0", "--seconds", "0.05")
+    assert "Why there are no actors" in distort(*given).out
+    assert json.loads(distort(*given, "--json").out)["notes"]
+
+
+def test_a_live_table_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Any] = []
 
     class Live:
@@ -122,17 +129,24 @@ def test_a_live_table_in_a_terminal(
         def __exit__(self, *exc_info: object) -> None:
             shown.append("closed")
 
+    screen = console.Screen()
     monkeypatch.setattr(console.Screen, "live", lambda self: Live())
-    monkeypatch.setattr("distort.cli.workload._TICK_S", 0.01)
-    assert distort("bench", write_model(), "--seconds", "0.1").code == 0
-    *tables, last = shown
-    assert last == "closed" and tables
-    assert "runs/s" in tables[0][0].lines[0]
+    watch = bench.Watch(screen, None, "model.onnx", quiet=False)
+    ticked = threading.Event()
+
+    def on_tick(stretch: Stretch) -> None:
+        watch.tick(stretch)
+        ticked.set()
+
+    monkeypatch.setattr("distort.cli.workload._TICK_S", 0.001)
+    with watch:
+        keep_running(lambda: ticked.wait(10), 1, 0.0, on_tick=on_tick)
+    (table,), last = shown[0], shown[-1]
+    assert last == "closed" and ticked.is_set()
+    assert table.heading == "model.onnx" and "0 runs/s" in table.lines[0]
 
 
 def test_so_many_are_in_flight_as_were_asked_for_and_an_error_ends_all() -> None:
-    import threading
-
     together = threading.Barrier(3, timeout=5)
     assert len(keep_running(together.wait, 3, 0.0, at_least=6).latencies_s) == 6
     with pytest.raises(ZeroDivisionError):

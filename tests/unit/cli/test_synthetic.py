@@ -70,3 +70,11 @@ def test_what_no_feed_can_be_made_for_is_said() -> None:
         made("g (seq(float[N]) s) => (int64 n) { n = SequenceLength (s) }")
     with pytest.raises(UsageError, match="They have: N, past"):
         made("g (float[N, past] x) => (float[N, past] y) { y = Neg (x) }", M=1)
+
+
+def test_dimensions_without_a_name_have_a_place() -> None:
+    graph = "g (float[N,?] x, float[N,2] w) => (float[N,?] y) { y = Neg (x) }"
+    feeds = made(graph, N=2, **{"x:1": 5})
+    assert feeds["x"].shape == (2, 5)
+    with pytest.raises(UsageError, match=r"They have: N, x:1$"):
+        made(graph, **{"x:2": 5})
