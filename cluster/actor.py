@@ -158,6 +158,8 @@ class StageActor:
             raise StaleResident(f"The value bound to '{name}' is not on this actor any more. Make it again.") from None
 
     def _keep(self, value: Any) -> ResidentMeta:
+        if value is None:
+            return ResidentMeta(0, 0, (), 0, empty=True)
         self._n_kept += 1
         key = self._n_kept
         # a copy where it is a view of something larger, or of memory that its owner may take back

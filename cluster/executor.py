@@ -29,6 +29,7 @@ from distort.cluster.routes import Leg, RunKind, make_route
 from distort.cluster.traffic import Traffic
 from distort.cluster.transport.base import Answer, Handle, Loss, StageHost, Transport
 from distort.kernels.errors import RunCancelled
+from distort.kernels.program import TERMINATED
 from distort.scheduler import state as machine
 from distort.scheduler.needs import NeedsOfPlan
 from distort.scheduler.plan import CALLER, Plan
@@ -66,8 +67,8 @@ class Run:
     handles: dict[str, Handle] = field(default_factory=dict)
     #: fetches that came with answers
     results: dict[str, Any] = field(default_factory=dict)
-    #: fetches that stayed on the actors that made them
-    kept: dict[str, Resident] = field(default_factory=dict)
+    #: fetches that stayed on the actors that made them; None: an optional value that is empty
+    kept: dict[str, Resident | None] = field(default_factory=dict)
     #: stage -> why it failed, as the exception that it raised
     errors: dict[int, BaseException] = field(default_factory=dict)
     reports: list[StageReport] = field(default_factory=list)
@@ -189,11 +190,15 @@ class Executor:
         try:
             self._wait(run, should_stop, timeout_s)
         except BaseException:  # Ctrl-C: nobody waits for the run any more
-            self._post(machine.Cancel(run.number))
+            self.cancel(run)
             raise
         if run.error is not None:
             raise run.error
         return [self._result(run, name) for name in run.fetches], run.reports
+
+    def cancel(self, run: Run) -> None:
+        """End a run that nobody waits for any more."""
+        self._post(machine.Cancel(run.number))
 
     def _wait(self, run: Run, should_stop: Callable[[], bool] | None, timeout_s: float | None) -> None:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -444,7 +449,7 @@ class Executor:
             report.edges.append((name, producer, nbytes))
         report.edges += [(name, CALLER, nbytes) for name, nbytes in run.sent.get(stage, ())]
         for name, meta in report.kept.items():
-            run.kept[name] = self._resident(news.unit, meta)
+            run.kept[name] = None if meta.empty else self._resident(news.unit, meta)
 
     def _resident(self, unit: int, meta: ResidentMeta) -> Resident:
         inbox = self._inbox
@@ -495,7 +500,7 @@ class Executor:
         if cause is None and run.errors:
             cause = next(iter(run.errors.values()))
         if command.kind == "cancelled":
-            return RunCancelled("Exiting due to terminate flag being set to true.")
+            return RunCancelled(TERMINATED)
         if command.kind == "deadline":
             return DeadlineExceeded(f"The run did not end within its deadline (distort.timeout_s): {command.error}")
         if command.kind == "lost":

@@ -20,6 +20,7 @@ class ResidentMeta:
     element: int  # onnx.TensorProto.DataType; 0 where the value is no tensor
     shape: tuple[int, ...]
     nbytes: int
+    empty: bool = False  # an optional value without one: nothing is kept
 
 
 class Resident:

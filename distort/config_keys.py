@@ -44,8 +44,11 @@ SESSION_KEYS: tuple[Key, ...] = (
     _idle("ep.context_embed_mode", "0", _CONTEXT),
     _idle("ep.context_file_path", "", _CONTEXT),
     _idle("ep.context_model_external_initializers_file_name", "", _CONTEXT),
+    _idle("ep.context_source_model_path", "", _CONTEXT),
     _idle("ep.cpu.qmoe_deferred_scale", "0", "QMoE scales at once"),
     _idle("ep.cuda.", "", "it steers kernels of onnxruntime's CUDA provider"),
+    _idle("ep.enable_weightless", "0", _CONTEXT),
+    _idle("ep.enable_weightless_mode", "0", _CONTEXT),
     _idle("ep.enable_weightless_ep_context_nodes", "0", _CONTEXT),
     _idle("mlas.", "0", _MLAS),
     _obeyed(

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from distort.graph import passes, reader
@@ -20,14 +21,15 @@ from distort.graph.ir import Graph, Model, Node
 from distort.graph.operators import since_version
 from distort.graph.validate import check_model
 from distort.kernels import registry
-from distort.kernels.errors import KernelError
-from distort.kernels.program import Cancellation, Paths, Program, StepObserver, evaluate_node
+from distort.kernels.program import Cancellation, Paths, Program, StepObserver, evaluate
 
 if TYPE_CHECKING:
     from distort.cluster.executor import Executor
     from distort.cluster.orders import StageReport
+    from distort.graph.pipeline import Pipeline
     from distort.graph.tensors import ExternalData
     from distort.parallel import Actors
+    from distort.runs import ActorRuns
     from distort.scheduler.device import Device
     from distort.scheduler.plan import Plan
 
@@ -107,15 +109,7 @@ def optimize(
     model: Model, level: str, disabled: frozenset[str] = frozenset(), fold_nbytes: int | None = None
 ) -> list[str]:
     """Run the graph passes of a level. Returns what they changed, for people."""
-    return passes.optimize(model, level, _evaluate, disabled, fold_nbytes)
-
-
-def _evaluate(node: Node, inputs: Sequence[Any]) -> tuple[Any, ...] | None:
-    """One node on constants; None where that fails: the run that reaches it will say why."""
-    try:
-        return evaluate_node(node, inputs)
-    except KernelError:
-        return None
+    return passes.optimize(model, level, evaluate, disabled, fold_nbytes)
 
 
 def cpu_devices(n_devices: int, threads: int, memory_nbytes: int | None = None) -> list[Device]:
@@ -148,20 +142,26 @@ def plan_model(
     costs: str = "auto",
     feeds: Mapping[str, Any] | None = None,
     in_process: bool = False,
+    pipeline: Pipeline | None = None,
 ) -> tuple[Plan, Graph]:
     """The cut of a model for ``n_actors`` (0: as many as pay). Starts nothing.
 
     ``typed``: the types of its values were inferred before. ``replicas`` is what ``make_plan`` says, ``device_nbytes``
     the memory of each actor, ``costs`` one of ``measured.MODES``, ``feeds`` what a measurement runs with.
-    ``in_process``: one stage, and no actor. Raises PlanError where nothing fits, ValueError for ``devices_text``.
+    ``in_process``: one stage, and no actor. ``pipeline``: what :func:`pin_annotations` found before the model was
+    optimized; its stages are the plan's. Raises PlanError where nothing fits, ValueError for ``devices_text``.
     """
     from distort import measured
+    from distort.graph.pipeline import after_optimization
+    from distort.scheduler.annotated import n_cpus, plan_annotated
     from distort.scheduler.device import parse_devices
     from distort.scheduler.errors import PlanError
     from distort.scheduler.planner import make_plan
 
     if not typed:
         infer(model)
+    if pipeline is not None:
+        pipeline = after_optimization(model.graph, pipeline, strict=strict)
     devices: Sequence[Device]
     here: Device | None
     if devices_text:
@@ -169,32 +169,31 @@ def plan_model(
         choices: list[Sequence[Device]] = [devices]
     else:
         here = cpu_devices(1, threads, device_nbytes)[0]
-        choices = [
-            cpu_devices(count, threads, device_nbytes)
-            for count in _device_counts(model.graph, n_actors, replicas, device_nbytes)
-        ]
+        counts = _device_counts(model.graph, n_actors, replicas, device_nbytes)
+        choices = [cpu_devices(count, threads, device_nbytes) for count in ([n_cpus(pipeline)] if pipeline else counts)]
     cores = len(os.sched_getaffinity(0))
-    counts = {min(d.threads, cores) for d in (*choices[0], *([here] if here else [])) if d.kind == "cpu"}
-    known = measured.costs(model.graph, sorted(counts), _use_threads, mode=costs, dims=dims, feeds=feeds)
+    n_threads = {min(d.threads, cores) for d in (*choices[0], *([here] if here else [])) if d.kind == "cpu"}
+    known = measured.costs(model.graph, sorted(n_threads), _use_threads, mode=costs, dims=dims, feeds=feeds)
     if strict and costs == "measured" and not known.node_us:
         raise PlanError("; ".join(known.notes))
     for position, devices in enumerate(choices):
         try:
-            plan = make_plan(
-                model.graph,
-                devices,
-                n_stages=n_actors or None,
-                objective=objective,
-                dims={**known.dims, **(dims or {})},
-                strict=strict,
-                model_name=model_name,
-                here=here,
-                measured=known.node_us,
-                measured_nbytes=known.value_nbytes,
-                replicas=replicas,
-                in_process=in_process,
-                cores=None if devices_text else cores,
-            )
+            asked: dict[str, Any] = {
+                "n_stages": n_actors or None,
+                "objective": objective,
+                "dims": {**known.dims, **(dims or {})},
+                "strict": strict,
+                "model_name": model_name,
+                "here": here,
+                "measured": known.node_us,
+                "measured_nbytes": known.value_nbytes,
+                "replicas": replicas,
+                "cores": None if devices_text else cores,
+            }
+            if pipeline is not None:
+                plan = plan_annotated(model.graph, pipeline, devices, **asked)
+            else:
+                plan = make_plan(model.graph, devices, in_process=in_process, **asked)
             break
         except PlanError:
             if position == len(choices) - 1:
@@ -224,12 +223,29 @@ def _device_counts(graph: Graph, n_actors: int, replicas: int | None, device_nby
     ]
 
 
+def pin_annotations(model: Model, partition: str, *, strict: bool = False) -> Pipeline | None:
+    """The pipeline that ``distort.partition`` asks the model's annotations for; None where the planner is to cut.
+
+    To be called before the model is optimized, so that passes keep its stages apart. Raises ModelError.
+    """
+    from distort.graph import pipeline
+
+    if partition.partition(":")[0] != pipeline.ANNOTATIONS:
+        return None
+    return pipeline.pin(model, partition, strict=strict)
+
+
 class Engine:
     """A model ready to run. ``model`` is what results from optimization."""
 
     def __init__(self, model: Model, config: EngineConfig) -> None:
         self.model = model
         self.config = config
+        self._pipeline: Pipeline | None = None
+        if config.parallel and model.graph.nodes:
+            keys = config.distort_keys
+            strict = keys.get("strict_placement", "0") == "1"
+            self._pipeline = pin_annotations(model, keys.get("partition", "auto"), strict=strict)
         self.changes = (
             optimize(model, config.level, config.disabled_optimizers, config.fold_nbytes)
             if config.level != "disable"
@@ -238,11 +254,11 @@ class Engine:
         self._program: Program | None = None  # in this process
         self._paths = Paths(model.graph)
         self._actors: Actors | None = None
+        self._runs: ActorRuns | None = None
         self._plan: Plan | None = None
         self._typed = False
         self._closed = False
         graph = model.graph
-        self._produced = graph.producers()
         _require_kernels(graph)
         if config.parallel and graph.nodes:
             self._plan = self._make_plan()
@@ -295,6 +311,7 @@ class Engine:
             replicas=None if replicas is None else 0 if replicas == "auto" else int(replicas),
             device_nbytes=None if memory is None else parse_nbytes(memory),
             costs=keys.get("costs", "auto"),
+            pipeline=self._pipeline,
         )
         return plan
 
@@ -312,15 +329,56 @@ class Engine:
 
         In parallel mode those in ``keep`` stay on the actors that made them and come back as ``Resident``.
         """
+        return self.begin(fetches, feeds, keep=keep, control=control)()
+
+    def begin(
+        self,
+        fetches: Sequence[str],
+        feeds: Mapping[str, Any],
+        *,
+        keep: frozenset[str] = frozenset(),
+        control: RunControl | None = None,
+    ) -> Callable[[], list[Any]]:
+        """As :meth:`run`, in two steps: on actors the run begins now, and what is returned ends it.
+
+        What is returned must be called. Runs begin in the order of these calls.
+        """
         if self._closed:
             from distort.cluster.errors import SessionClosed
 
             raise SessionClosed("The session is closed.")
         control = control or RunControl()
-        executor = self._actors.ready if self._actors is not None else None
-        if executor is not None:
-            return self._run_on_actors(executor, fetches, feeds, keep, control)
-        return self._run_here(fetches, feeds, control)
+        runs = self._on_actors()
+        if runs is None:
+            return partial(self._run_here, fetches, feeds, control)
+        given = self._given(feeds)
+        begun = runs.start(fetches, given, keep, control)
+        return lambda: self._gathered(fetches, given, runs.finish(begun))
+
+    def _on_actors(self) -> ActorRuns | None:
+        """What runs on actors; None where they aren't there (yet)."""
+        if self._actors is None:
+            return None
+        if self._runs is None:
+            executor = self._actors.ready
+            if executor is None:
+                return None
+            from distort.runs import ActorRuns
+
+            self._runs = ActorRuns(self.model.graph, self.plan, self.config.distort_keys, executor)
+        return self._runs
+
+    def _given(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """Feeds, and the defaults of those that are left out."""
+        graph = self.model.graph
+        given = {name: graph.initializers[name] for name in graph.defaults if feeds.get(name) is None}
+        given.update((name, value) for name, value in feeds.items() if value is not None or name not in given)
+        return given
+
+    def _gathered(self, fetches: Sequence[str], given: Mapping[str, Any], made: Mapping[str, Any]) -> list[Any]:
+        # an output that is a feed or an initializer belongs to no stage
+        weights = self.model.graph.initializers
+        return [made[name] if name in made else given.get(name, weights.get(name)) for name in fetches]
 
     def _leave(self) -> None:
         """The actors are there: nothing runs in this process any more."""
@@ -339,38 +397,6 @@ class Engine:
         results = program.run(local_values(feeds), control.observer, control.cancellation)
         by_name = dict(zip(program.outputs, results, strict=True))
         return [by_name[name] for name in fetches]
-
-    def _run_on_actors(
-        self,
-        executor: Executor,
-        fetches: Sequence[str],
-        feeds: Mapping[str, Any],
-        keep: frozenset[str],
-        control: RunControl,
-    ) -> list[Any]:
-        graph = self.model.graph
-        given = {name: graph.initializers[name] for name in graph.defaults if feeds.get(name) is None}
-        given.update((name, value) for name, value in feeds.items() if value is not None or name not in given)
-        remote = [name for name in dict.fromkeys(fetches) if name in self._produced]
-        timeout_s = control.timeout_s
-        if timeout_s is None and "timeout_s" in self.config.distort_keys:
-            timeout_s = float(self.config.distort_keys["timeout_s"])
-        cancellation = control.cancellation
-        values, reports = executor.run(
-            remote,
-            given,
-            keep=keep.intersection(remote),
-            should_stop=None if cancellation is None else lambda: cancellation.requested,
-            timeout_s=timeout_s,
-            profile=control.on_report is not None,
-            everything=not control.only_path_to_fetches,
-        )
-        if control.on_report is not None:
-            for report in reports:
-                control.on_report(report)
-        by_name = dict(zip(remote, values, strict=True))
-        # an output that is a feed or an initializer belongs to no stage
-        return [by_name[n] if n in by_name else given.get(n, graph.initializers.get(n)) for n in fetches]
 
     # -- the rest
 
@@ -406,7 +432,7 @@ def _require_kernels(graph: Graph) -> None:
 
 
 def local_values(feeds: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Feeds with another session's resident values brought here."""
+    """Values with those that lie on actors brought here."""
     if any(hasattr(value, "fetch") for value in feeds.values()):
         return {name: value.fetch() if hasattr(value, "fetch") else value for name, value in feeds.items()}
     return feeds

@@ -89,6 +89,9 @@ def translate(error: BaseException) -> Exception | None:
         if isinstance(error, kernels.MissingKernel):
             return make("NOT_IMPLEMENTED", error.text)
         return make("FAIL", error.text)
+    scheduler = sys.modules.get("distort.scheduler.errors")
+    if scheduler is not None and isinstance(error, scheduler.PlanError):
+        return make("INVALID_ARGUMENT", str(error))
     cluster = sys.modules.get("distort.cluster.errors")
     if cluster is not None and isinstance(error, cluster.ClusterError):
         if isinstance(error, (cluster.AddressError, cluster.StaleResident)):

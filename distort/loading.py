@@ -314,9 +314,16 @@ def _write(loaded: Loaded, target: str, options: SessionOptions) -> None:
         loaded.logger.log(WARNING, _HARDWARE_SPECIFIC)
     start = "session.optimized_model_external_initializers_"
     least = config_keys.number(options._config, f"{start}min_size_in_bytes")
-    writer.save(
-        loaded.engine.model, target, external=options._config.get(f"{start}file_name") or False, least_nbytes=least
-    )
+    model = loaded.engine.model
+    if loaded.engine.config.parallel and model.graph.nodes:
+        from distort.scheduler.annotated import annotated_model
+
+        annotated = annotated_model(loaded.engine.plan, model)
+        if annotated.ir_version != model.ir_version:
+            was, now = model.ir_version, annotated.ir_version
+            loaded.logger.log(INFO, f"The plan is written into {target}: its IR version is {now}, and was {was}.")
+        model = annotated
+    writer.save(model, target, external=options._config.get(f"{start}file_name") or False, least_nbytes=least)
 
 
 def _fix_dims(model: Model, source: str | bytes, options: SessionOptions) -> None:

@@ -24,6 +24,10 @@ def _at_least_one(text: str) -> bool:
     return text.isdecimal() and int(text) >= 1
 
 
+def _parts(text: str) -> bool:
+    return text == "auto" or text.isdecimal()
+
+
 def _seconds(text: str) -> bool:
     try:
         return float(text) > 0
@@ -44,6 +48,10 @@ def _any_text(text: str) -> bool:
     return True
 
 
+def _partition(text: str) -> bool:
+    return text in ("auto", "annotations") or (text.startswith("annotations:") and text != "annotations:")
+
+
 def _one_of(*names: str) -> Callable[[str], bool]:
     return lambda text: text in names
 
@@ -56,12 +64,16 @@ DISTORT_KEYS: dict[str, tuple[Callable[[str], bool], str]] = {
     "costs": (_one_of("auto", "measured", "estimated"), "auto, measured or estimated"),
     "device_memory": (_nbytes, "bytes with a unit, as 512MB or 2GiB"),
     "max_in_flight": (_at_least_one, "a number of runs, at least 1"),
-    "micro_batch": (_one_of("0"), "0: a run is not split"),
+    "micro_batch": (_parts, "0, auto or a number of parts"),
     "transport": (_one_of("auto", "shm", "object_store"), "auto, shm or object_store"),
-    "partition": (_one_of("auto"), "auto: the planner cuts the graph"),
+    "partition": (
+        _partition,
+        "auto (the planner cuts the graph), annotations or annotations:NAME (the model's own device configuration)",
+    ),
     "strict_placement": (_one_of("0", "1"), "0 or 1"),
     "recovery": (_one_of("raise", "replay"), "raise or replay"),
     "start": (_one_of("overlap", "wait"), "overlap or wait"),
+    "verify": (_one_of("0", "1"), "0 or 1"),
     "timeout_s": (_seconds, "seconds, more than 0"),
     "objective": (_one_of("latency", "throughput", "memory"), "latency, throughput or memory"),
 }
@@ -222,14 +234,14 @@ class SessionOptions:
         return self._config.find("SessionOptions", arg0)
 
     def add_free_dimension_override_by_name(self, arg0: str, arg1: int, /) -> None:
-        """Give a symbolic dimension its size."""
+        """Give a symbolic dimension its size; the first one stays."""
         _take(self, "add_free_dimension_override_by_name", (str, int), (arg0, arg1))
-        self._free_dims_by_name[arg0] = operator.index(arg1)
+        self._free_dims_by_name.setdefault(arg0, operator.index(arg1))
 
     def add_free_dimension_override_by_denotation(self, arg0: str, arg1: int, /) -> None:
-        """Give dimensions of a denotation (``DATA_BATCH``) their size."""
+        """Give dimensions of a denotation (``DATA_BATCH``) their size; the first one stays."""
         _take(self, "add_free_dimension_override_by_denotation", (str, int), (arg0, arg1))
-        self._free_dims_by_denotation[arg0] = operator.index(arg1)
+        self._free_dims_by_denotation.setdefault(arg0, operator.index(arg1))
 
     def add_initializer(self, arg0: str, arg1: Any, /) -> None:
         """Use an OrtValue as the initializer ``arg0``."""
@@ -338,7 +350,7 @@ class RunOptions:
     log_severity_level = _Option(-1, "As in SessionOptions; -1: the session's.")
     log_verbosity_level = _Option(0, "Verbosity of severity 0.")
     logid = _Option("", "Named in log lines.")
-    only_execute_path_to_fetches = _Option(False, "Kept for compatibility: every node runs, as in onnxruntime.")
+    only_execute_path_to_fetches = _Option(False, "Run only the nodes that the fetches depend on.")
 
     def __init__(self) -> None:
         self._config = _ConfigEntries()

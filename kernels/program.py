@@ -38,6 +38,10 @@ class Step:
 StepObserver = Callable[[Node, int, int, Sequence[Any], Sequence[Any]], None]
 
 
+#: the text of a cancelled run's error
+TERMINATED = "Exiting due to terminate flag being set to true."
+
+
 class Cancellation:
     """A flag that a run looks at between steps."""
 
@@ -227,7 +231,7 @@ class Program:
         with np.errstate(all="ignore"):
             for step in self._steps:
                 if scope.cancellation is not None and scope.cancellation.requested:
-                    raise RunCancelled("Exiting due to terminate flag being set to true.", node=step.node.name)
+                    raise RunCancelled(TERMINATED, node=step.node.name)
                 self._run_step(step, slots, scope)
         return [slots[slot] for slot in self._output_slots]
 
@@ -276,6 +280,14 @@ class Paths:
             part = replace(whole, nodes=nodes, outputs=[name for name in whole.outputs if name in wanted])
             program = self._programs[wanted] = Program(part)
         return program
+
+
+def evaluate(node: Node, inputs: Sequence[Any]) -> tuple[Any, ...] | None:
+    """One node on constants; None where that fails: the run that reaches it will say why."""
+    try:
+        return evaluate_node(node, inputs)
+    except KernelError:
+        return None
 
 
 def evaluate_node(node: Node, inputs: Sequence[Any]) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from distort.scheduler.device import Device, format_nbytes, format_us
 
 if TYPE_CHECKING:
-    from distort.graph.ir import Graph
+    from distort.graph.ir import Graph, Model
 
 #: letters of a name in a table
 _NAME_WIDTH = 41
@@ -205,6 +205,20 @@ class Plan:
         from distort.scheduler.html import render
 
         return render(self, graph)
+
+    def to_onnx(self, model: Model | Any, *, configuration: str = "distort") -> Any:
+        """The plan inside its model: a ModelProto with the stages and devices as IR 11's annotations.
+
+        ``model`` is the optimized model that the plan was made of, ours or a ModelProto. ``configuration`` names the
+        device configuration; one that the model has of that name is replaced. The IR version becomes 11 where it is
+        less. Raises ValueError for a model that the plan is not of.
+        """
+        from distort.graph import reader, writer
+        from distort.graph.ir import Model
+        from distort.scheduler.annotated import annotated_model
+
+        ours = model if isinstance(model, Model) else reader.read_model(model)
+        return writer.to_proto(annotated_model(self, ours, configuration))
 
     def end_name(self, stage: int) -> str:
         """How an end of an edge is called."""

@@ -85,6 +85,39 @@ def make_plan(
     return planner.plan(chosen, model_name)
 
 
+def plan_of_stages(
+    graph: Graph,
+    stage_of: Sequence[int],
+    placed: Sequence[Device],
+    *,
+    why: str,
+    replicas: Sequence[Sequence[Device]] = (),
+    notes: Sequence[str] = (),
+    objective: str = "latency",
+    dims: Mapping[str, int] | None = None,
+    strict: bool = False,
+    model_name: str = "",
+    measured: Mapping[int, Mapping[int, float]] | None = None,
+    measured_nbytes: Mapping[str, int] | None = None,
+    link: Network = LINKS,
+    here: Device | None = None,
+    in_process: bool = False,
+    cores: int | None = None,
+) -> Plan:
+    """The plan of stages that somebody else chose: ``stage_of`` by node, the device of each stage in ``placed``.
+
+    ``replicas`` are further devices of each stage; ``in_process`` wants one stage without. ``why`` says who chose,
+    after "2 stages". The rest is as in :func:`make_plan`. Raises PlanError where a stage doesn't fit its device.
+    """
+    devices = tuple({device.id: device for stage in (placed, *replicas) for device in stage}.values())
+    evaluator = Evaluator(graph, CostModel(graph, dims, measured, measured_nbytes), link, cores)
+    planner = _Planner(evaluator, devices, objective, here, strict, None)
+    planner.notes += notes
+    chosen = planner.given(stage_of, placed, replicas, why, in_process)
+    check_memory(evaluator.dag, chosen.partition.loads, chosen.placed, devices, chosen.replicas)
+    return planner.plan(chosen, model_name)
+
+
 class _Planner:
     def __init__(
         self,
@@ -203,6 +236,24 @@ class _Planner:
             self._suggest_throughput()
             return single
         self._compare(chosen, f"are best for {self.objective} of 1 to {most}")
+        return chosen
+
+    def given(
+        self,
+        stage_of: Sequence[int],
+        placed: Sequence[Device],
+        replicas: Sequence[Sequence[Device]],
+        why: str,
+        in_process: bool,
+    ) -> Candidate:
+        """The stages that somebody else chose."""
+        if in_process:
+            chosen = self.single
+        else:
+            partitioner = self.evaluator.partitioner(placed, replicas)
+            partition = partitioner.partition(stage_of, len(placed), order_name="")
+            chosen = self.evaluator.candidate(partitioner, partition)
+        self._compare(chosen, why)
         return chosen
 
     def _cuts(self, most: int) -> list[Candidate]:

@@ -75,9 +75,11 @@ def cut_notes(partition: Partition, dag: Dag) -> list[str]:
     received = sum(load.receive_us for load in partition.loads)
     work = sum(load.cost_us for load in partition.loads)
     notes = [
-        f"cut by the order {partition.order_name!r} of the nodes, the best of those tried; stage{slowest} is the "
-        f"slowest, and transfers are {100 * received / max(received + work, 1e-9):.0f} % of all stages' time"
+        f"stage{slowest} is the slowest, and transfers are {100 * received / max(received + work, 1e-9):.0f} % of all "
+        "stages' time"
     ]
+    if partition.order_name:  # stages that somebody else chose follow no order of ours
+        notes[0] = f"cut by the order {partition.order_name!r} of the nodes, the best of those tried; {notes[0]}"
     shared: dict[str, int] = {}
     for value in dag.values:
         readers = {partition.stage_of[node] for node in value.consumers}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 import tempfile
 import time
@@ -28,10 +29,17 @@ def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
 
 
 def shared_memory() -> set[str]:
+    """Names of shared memory, but those that carry the number of another process that lives."""
     try:
-        return set(os.listdir("/dev/shm"))
+        names = set(os.listdir("/dev/shm"))
     except FileNotFoundError:
         return set()
+    own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+    return {
+        name
+        for name in names
+        if not any(int(n) not in own and psutil.pid_exists(int(n)) for n in re.findall(r"(?<!\d)\d{2,7}(?!\d)", name))
+    }
 
 
 def temporary_files() -> set[str]:

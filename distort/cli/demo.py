@@ -92,6 +92,7 @@ def classify(content: bytes, images: Array, *, parallel: bool) -> Outcome:
     options.add_free_dimension_override_by_name("batch", _BATCH)
     if parallel:
         options.execution_mode = ExecutionMode.ORT_PARALLEL
+        options.add_session_config_entry("distort.start", "wait")
         options.inter_op_num_threads = 2
     n_batches = -(-len(images) // _BATCH)
     padded = np.concatenate([images, np.zeros((n_batches * _BATCH - len(images), *images.shape[1:]), images.dtype)])

@@ -66,6 +66,7 @@ def inspect(path: str) -> tuple[dict[str, Any], list[Operator]]:
             "inputs": _values(graph, [name for name in graph.inputs if name not in graph.defaults]),
             "overridable_initializers": _values(graph, graph.defaults),
             "outputs": _values(graph, graph.outputs),
+            "configurations": _configurations(model),
             "functions": [f"{domain or 'ai.onnx'}:{name}" for domain, name, _ in model.functions],
             "n_nodes": len(graph.nodes),
             "n_initializers": len(graph.initializers),
@@ -74,6 +75,26 @@ def inspect(path: str) -> tuple[dict[str, Any], list[Operator]]:
         operators = _operators(model)
         facts["problem"], facts["no_kernel"] = _check(model, proto, operators)
     return facts, operators
+
+
+def _configurations(model: Model) -> list[dict[str, Any]]:
+    """The device configurations (IR 11), and what nodes of the graph say under each."""
+    from distort.graph import annotations
+
+    told = []
+    for item in annotations.configurations(model):
+        found = [annotations.annotation(node, item.name) for node in model.graph.nodes]
+        stages = {annotation.stage for annotation in found if annotation is not None and annotation.stage is not None}
+        told.append(
+            {
+                "name": item.name,
+                "n_devices": item.n_devices,
+                "devices": list(item.devices),
+                "stages": sorted(stages),
+                "n_annotated": sum(annotation is not None for annotation in found),
+            }
+        )
+    return told
 
 
 def _values(graph: Graph, names: Iterable[str]) -> list[dict[str, Any]]:
@@ -169,6 +190,19 @@ def _show(facts: dict[str, Any], operators: list[Operator]) -> None:
     if facts["metadata"]:
         screen.heading("Metadata")
         screen.table(("key", "value"), list(facts["metadata"].items()))
+    if facts["configurations"]:
+        screen.heading("Device configurations")
+        head = ("name", "devices", "pipeline stages", "annotated nodes")
+        configured = [
+            (
+                told["name"],
+                ", ".join(told["devices"]) or str(told["n_devices"]),
+                ", ".join(map(str, told["stages"])) or "none",
+                f"{told['n_annotated']} of {facts['n_nodes']}",
+            )
+            for told in facts["configurations"]
+        ]
+        screen.table(head, configured)
     screen.heading("Operators")
     rows = [(o.domain, o.op_type, str(o.opset), str(o.count), o.runs_by) for o in operators]
     screen.table(("domain", "operator", "opset", "count", "runs by"), rows, frozenset({2, 3}))

@@ -47,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--runs", type=count, default=4, metavar="N", help="runs in flight that the simulated schedule shows (4)"
     )
     parser.add_argument("--objective", choices=("latency", "throughput", "memory"), default="latency")
+    parser.add_argument(
+        "--partition",
+        default="auto",
+        metavar="HOW",
+        help="auto (the planner cuts), annotations or annotations:NAME (what the model is annotated with)",
+    )
+    parser.add_argument("--write", metavar="OUT.onnx", help="write the optimized model, annotated with the plan")
     parser.add_argument("--html", metavar="OUT.html", help="write a page with the graph, coloured by stage")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
 
@@ -55,8 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
     dims = dict(_dim(text) for text in arguments.dim)
     if arguments.html is not None:
         atomic.require_folder(arguments.html)
+    if arguments.write is not None:
+        atomic.require_folder(arguments.write)
     with console.progress(f"planning {arguments.model}"):
-        plan, graph, missing = _make(arguments, dims)
+        plan, model, missing = _make(arguments, dims)
+    graph = model.graph
+    written = [] if arguments.write is None else _write(plan, model, arguments.write)
     if arguments.html is not None:
         page = plan.to_html(graph)
         with atomic.writing(arguments.html) as file:
@@ -74,9 +85,27 @@ def run(arguments: argparse.Namespace) -> int:
         screen.line()
         screen.line(f"No kernel runs {', '.join(missing)}: a session of this model can't be made.", "bold")
     if arguments.html is not None:
+        written.append(f"written: {arguments.html}")
+    if written:
         screen.line()
-        screen.line(f"written: {arguments.html}")
+    for line in written:
+        screen.line(line)
     return OK
+
+
+def _write(plan: Plan, model: Model, path: str) -> list[str]:
+    """The optimized model with the plan in it, as a file. What there is to say of it."""
+    from distort import errors
+    from distort.graph import annotations, writer
+    from distort.scheduler.annotated import annotated_model
+
+    with errors.translated():
+        result = annotated_model(plan, model)
+        writer.save(result, path)
+    said = f"written: {path}, with the device configuration '{annotations.DEFAULT_NAME}'"
+    if result.ir_version != model.ir_version:
+        said += f"; its IR version is {result.ir_version}, and was {model.ir_version}: earlier ones have no annotations"
+    return [said]
 
 
 def _dim(text: str) -> tuple[str, int]:
@@ -112,13 +141,14 @@ def _simulated(plan: Plan, n_runs: int) -> Simulation | None:
     return simulate(plan, n_runs=n_runs) if plan.stages and n_runs else None
 
 
-def _make(arguments: argparse.Namespace, dims: dict[str, int]) -> tuple[Plan, Graph, list[str]]:
-    """The plan of the graph as a session would run it, that graph, and operators that no kernel runs."""
+def _make(arguments: argparse.Namespace, dims: dict[str, int]) -> tuple[Plan, Model, list[str]]:
+    """The plan of the graph as a session would run it, that graph's model, and operators that no kernel runs."""
     from distort import engine, errors
     from distort.scheduler.errors import PlanError
 
     with errors.translated():
         model = engine.load_model(arguments.model)
+        pipeline = engine.pin_annotations(model, _partition(arguments.partition))
         engine.optimize(model, "all")
         _check_dims(model.graph, dims)
         feeds = _feeds(arguments, model)
@@ -134,13 +164,23 @@ def _make(arguments: argparse.Namespace, dims: dict[str, int]) -> tuple[Plan, Gr
                 device_nbytes=arguments.memory,
                 costs="measured" if arguments.measure else "auto",
                 feeds=feeds,
+                pipeline=pipeline,
             )
         except PlanError as error:
             raise TaskFailed(str(error)) from error
         except ValueError as error:  # devices that can't be read
             raise UsageError(str(error)) from error
         missing = {f"{n.domain + ':' if n.domain else ''}{n.op_type}({n.opset})" for n in engine.missing_kernels(graph)}
-    return plan, graph, sorted(missing)
+    return plan, model, sorted(missing)
+
+
+def _partition(text: str) -> str:
+    from distort.options import DISTORT_KEYS
+
+    valid, expected = DISTORT_KEYS["partition"]
+    if not valid(text):
+        raise UsageError(f"--partition {text}: it wants {expected}")
+    return text
 
 
 def _feeds(arguments: argparse.Namespace, model: Model) -> dict[str, Any] | None:

@@ -92,6 +92,7 @@ def _open(arguments: argparse.Namespace) -> InferenceSession:
     options = SessionOptions()
     if arguments.parallel is not None:
         options.execution_mode = ExecutionMode.ORT_PARALLEL
+        options.add_session_config_entry("distort.start", "wait")
         options.inter_op_num_threads = arguments.parallel
     if arguments.address:
         options.add_session_config_entry("distort.address", arguments.address)

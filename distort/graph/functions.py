@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from .annotations import inherited, renamed
 from .errors import ModelError
 from .inference import infer
 from .ir import AttributeValue, Function, Graph, Model, Node
@@ -120,6 +121,7 @@ class _Renaming:
         self._prefix = prefix
         self._taken = taken
         self._attributes = {**function.attribute_defaults, **call.attributes}
+        self._call = call
         self._names: dict[str, str] = {"": ""}
         given = itertools.chain(call.inputs, itertools.repeat(""))
         self._names.update(zip(function.inputs, given, strict=False))
@@ -155,14 +157,17 @@ class _Renaming:
                 attributes[key] = [self.graph(item) for item in value]
             else:
                 attributes[key] = value
-        return replace(
+        result = replace(
             node,
             inputs=[self.name(name) for name in node.inputs],
             outputs=[self.name(name) for name in node.outputs],
             attributes=attributes,
             opset=node.opset or self._opsets.get(node.domain, 0),
             name=self._node_name(node.name or node.op_type),
+            device_configurations=renamed(node.device_configurations, self.name),
         )
+        result.device_configurations = inherited(self._call, result)
+        return result
 
     def _node_name(self, name: str) -> str:
         n_before = self._node_names.get(name, 0)
@@ -184,9 +189,11 @@ class _Renaming:
         for source, target in self._passed:
             if not source:
                 raise ModelError("INVALID_GRAPH", f"'{target}' is an absent input handed through by a function")
-            yield Node(
+            handed = Node(
                 "Identity", "", [source], [target], name=self._node_name("Identity"), opset=self._opsets.get("", 1)
             )
+            handed.device_configurations = inherited(self._call, handed)
+            yield handed
 
 
 def inlined(

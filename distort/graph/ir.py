@@ -51,7 +51,7 @@ class Node:
     #: opset version of the node's domain in the model (or function) that it came from
     opset: int = 0
     overload: str = ""
-    #: names of ``device_configurations`` (IR 11) carried through, as serialized protos
+    #: ``NodeProto.device_configurations`` (IR 11), as serialized protos; annotations.py reads and writes them
     device_configurations: tuple[bytes, ...] = ()
     #: metadata_props carried through
     metadata: dict[str, str] = field(default_factory=dict)

@@ -84,6 +84,8 @@ def read_model(
         # initializers had to be listed as inputs, and nobody could feed others
         graph.inputs = [name for name in graph.inputs if name not in graph.initializers]
         graph.defaults = []
+        for tensor in proto.graph.initializer:
+            graph.types[tensor.name] = TensorType(tensor.data_type, tuple(tensor.dims))
     return Model(
         graph=graph,
         opsets=opsets,
@@ -115,9 +117,13 @@ class _Reader:
             graph.types[tensor.name] = TensorType(tensor.data_type, tuple(tensor.dims))
         for sparse in proto.sparse_initializer:
             graph.initializers[sparse.values.name] = sparse_from_proto(sparse, self._external)
-        for info in (*proto.value_info, *proto.output, *proto.input):
+        for info in (*proto.value_info, *proto.output):
             read = type_from_proto(info.type) if info.HasField("type") else None
             if read is not None and not (info.name in graph.initializers and info.name in graph.types):
+                graph.types[info.name] = read
+        for info in proto.input:  # of one with a default too: what is fed instead may have other sizes
+            read = type_from_proto(info.type) if info.HasField("type") else None
+            if read is not None:
                 graph.types[info.name] = read
         graph.outputs = [info.name for info in proto.output]
         graph.inputs = [info.name for info in proto.input]

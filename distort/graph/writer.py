@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .annotations import fitted
 from .atomic import writing
 from .ir import AttributeValue, Function, Graph, Initializer, Model, Node, SparseInitializer
 from .onnx_parts import protobuf, schema
@@ -215,7 +216,7 @@ def _write_node(node: Node, proto: Any, external: WeightSink | None) -> None:
     proto.output.extend(node.outputs)
     for key, value in node.metadata.items():
         proto.metadata_props.add(key=key, value=value)
-    for content in node.device_configurations:
+    for content in fitted(node) if node.device_configurations else ():
         proto.device_configurations.add().ParseFromString(content)
     for name, value in node.attributes.items():
         attribute = proto.attribute.add()

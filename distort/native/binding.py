@@ -16,7 +16,7 @@ from distort.feeds import InputSpec, check_shape, read_feeds, runtime_text, unex
 from distort.graph.types import TensorType
 from distort.native import values
 from distort.native.base import native
-from distort.native.devices import OrtDevice
+from distort.native.devices import OrtDevice, is_host
 from distort.native.values import OrtValue, OrtValueVector
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ class SessionIOBinding:
             signature = "(self: C.SessionIOBinding, arg0: str, arg1: C.OrtDevice, arg2: object, arg3: "
             signature += f"collections.abc.Sequence[{_INT}], arg4: {_INT}) -> None"
             raise errors.incompatible("bind_input", signature, self, *args)
-        name, _, element_type, shape, pointer = args
+        name, device, element_type, shape, pointer = args
+        _require_readable(device)
         self._bind_value(name, values.from_pointer(int(pointer), element_type, shape))
 
     def _bind_array(self, name: str, array: Any) -> None:
@@ -201,6 +202,23 @@ class SessionIOBinding:
 def _is_buffer(name: Any, device: Any, element_type: Any, shape: Any, pointer: Any) -> bool:
     """Whether these are the arguments for memory at an address."""
     return isinstance(name, str) and isinstance(device, OrtDevice) and isinstance(pointer, (int, np.integer))
+
+
+def _described(device: OrtDevice) -> str:
+    return (
+        f"Device:[DeviceType:{device.device_type()} MemoryType:{device.mem_type()} VendorId:{device.vendor_id()} "
+        f"DeviceId:{device.device_id()} Alignment:0]"
+    )
+
+
+def _require_readable(device: OrtDevice) -> None:
+    """An address in another device's memory means nothing to this process. Raises RuntimeError."""
+    if not is_host(device):
+        host = OrtDevice(0, 0, 0, 0)
+        raise RuntimeError(
+            "Error when binding input: There's no data transfer registered for copying tensors from "
+            f"{_described(device)} to {_described(host)}"
+        )
 
 
 def _is_remote(buffer: OrtValue) -> bool:

@@ -111,9 +111,14 @@ class OrtDevice:
         return _DEFAULT_MEMORY
 
 
+def is_host(device: OrtDevice) -> bool:
+    """Whether this process can read and write there."""
+    return device.device_type() == CPU or device.mem_type() == _HOST_ACCESSIBLE
+
+
 def require_host(device: OrtDevice) -> None:
     """Raise unless this process can allocate there; actors' memory is reached through runs, not by name."""
-    if device.device_type() != CPU and device.mem_type() != _HOST_ACCESSIBLE:
+    if not is_host(device):
         raise RuntimeError(
             "Can't allocate memory on the device using this package of OnnxRuntime. Please use the appropriate package "
             "of OnnxRuntime for your hardware to use this feature."

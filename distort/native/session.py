@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence, Set, ValuesView
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from distort import config_keys, errors, fetches, loading, logs, providers
 from distort.engine import RunControl
@@ -19,14 +20,10 @@ from distort.native.values import OrtValue, OrtValueVector
 from distort.options import RunOptions, SessionOptions
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
-
     from distort.native import hardware
+    from distort.native.async_runs import AsyncRuns
     from distort.native.binding import SessionIOBinding
 
-#: runs of run_async at once; an engine on actors keeps no more in flight unless distort.max_in_flight says so
-_ASYNC_THREADS = 8
-_ASYNC_NAME = "distort-async"
 _MAX_SELECTIONS = 8  # devices that a selection delegate may choose
 _RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
 
@@ -60,8 +57,7 @@ class InferenceSession:
         severity, verbosity = arg0.log_severity_level, arg0.log_verbosity_level
         self._logger = logs.DEFAULT.child(severity, verbosity, arg0.logid)
         self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
-        self._pool_pid = 0
+        self._async: AsyncRuns | None = None
         self._providers: list[tuple[str, dict[str, str]]] = []
 
     _loaded: loading.Loaded
@@ -193,6 +189,7 @@ class InferenceSession:
     def run(self, arg0: Sequence[str], arg1: Mapping[str, Any], arg2: RunOptions | None, /) -> list[Any]:
         """Outputs in the order of their names."""
         loaded = self._loaded
+        arg0 = _listed(arg0)
         self._check_arguments("run", _RUN, arg0, arg1, arg2)
         values = read_feeds(loaded.specs, arg1)
         return fetches.to_users(self._execute(loaded, arg0, values, arg2))
@@ -201,6 +198,7 @@ class InferenceSession:
         self, arg0: Mapping[str, OrtValue], arg1: Sequence[str], arg2: RunOptions | None, /
     ) -> list[OrtValue]:
         """Feeds, names of the fetches. On actors, results stay where they were made."""
+        arg1 = _listed(arg1)
         self._check_arguments("run_with_ort_values", _RUN, arg1, arg0, arg2)
         return self._run_to_ort_values(arg1, arg0, arg2)
 
@@ -233,29 +231,27 @@ class InferenceSession:
         ``error`` is empty where all went well. Feeds that can't be converted raise here.
         """
         loaded = self._loaded
+        arg0 = _listed(arg0)
         self._check_arguments("run_async", _RUN_ASYNC, arg0, arg1, arg4)
         if not callable(arg2):
             raise errors.incompatible("run_async", _RUN_ASYNC, self, arg0, arg1, arg2, arg3, arg4)
         converted = {k: convert(v, k, loaded.specs.get(k)) for k, v in arg1.items() if v is not None}
 
-        def job() -> None:
-            try:
-                check(loaded.specs, converted)
-                loaded.check_fetches(arg0, " ")
-                values = {name: value for name, (value, _) in converted.items()}
-                results = fetches.to_users(self._execute(loaded, arg0, values, arg4))
-            except Exception as error:  # noqa: BLE001  # the callback is told, whatever it is
-                arg2([], arg3, errors.text_of(error))
-            else:
-                arg2(results, arg3, "")
+        def job(begun: Callable[[], None]) -> list[Any]:
+            check(loaded.specs, converted)
+            loaded.check_fetches(arg0, " ")
+            values = {name: value for name, (value, _) in converted.items()}
+            return fetches.to_users(self._execute(loaded, arg0, values, arg4, begun=begun))
 
         with self._lock:
-            if self._pool is None or self._pool_pid != os.getpid():  # threads don't survive a fork
-                from concurrent.futures import ThreadPoolExecutor
+            if self._async is None or not self._async.usable:
+                from distort.native.async_runs import AsyncRuns
 
-                self._pool = ThreadPoolExecutor(_ASYNC_THREADS, thread_name_prefix=_ASYNC_NAME)
-                self._pool_pid = os.getpid()
-            self._pool.submit(job)
+                # a caller may be two rounds ahead of the actors
+                most = int(self._options._config.get("distort.max_in_flight", "8"))
+                self._async = AsyncRuns(most, 2 * most) if loaded.engine.parallel else AsyncRuns()
+            runs = self._async
+        runs.submit(job, lambda results, text: arg2(results, arg3, text))
 
     def run_with_iobinding(self, arg0: SessionIOBinding, arg1: RunOptions | None, /) -> None:
         """Run over what is bound. Errors are RuntimeError, as in onnxruntime."""
@@ -296,8 +292,12 @@ class InferenceSession:
         values: Mapping[str, Any],
         run_options: RunOptions | None,
         keep: frozenset[str] = frozenset(),
+        begun: Callable[[], None] | None = None,
     ) -> list[Any]:
-        """Values of a run, as the engine returns them. Raises onnxruntime's exceptions."""
+        """Values of a run, as the engine returns them. Raises onnxruntime's exceptions.
+
+        ``begun`` is called when the run has begun, and later ones come after it.
+        """
         loaded.check_fetches(names)
         if run_options is not None and run_options._adapters:
             adapters = reversed(run_options._adapters)  # the first one wins
@@ -318,7 +318,10 @@ class InferenceSession:
         logger.log(logs.VERBOSE, "Begin execution")
         start_ns = time.time_ns() if profiler is not None else 0
         try:
-            results = loaded.engine.run(names, values, keep=keep, control=control)
+            finish = loaded.engine.begin(names, values, keep=keep, control=control)
+            if begun is not None:
+                begun()
+            results = finish()
         except Exception as error:
             ours = errors.translate(error)
             if ours is None:
@@ -387,12 +390,18 @@ class InferenceSession:
     def _close(self) -> None:
         """End the session's actors and free its weights; safe to call twice. A run afterwards raises."""
         with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None and self._pool_pid == os.getpid():
-            # a callback may close its session; its own thread can't be waited for
-            pool.shutdown(wait=not threading.current_thread().name.startswith(_ASYNC_NAME))
+            runs, self._async = self._async, None
+        if runs is not None:
+            runs.close()
         self.end_profiling()
         self._loaded.engine.close()
+
+
+def _listed(names: Any) -> Any:
+    """Names as a list, of what onnxruntime takes for one: sets, keys, generators and arrays too."""
+    if isinstance(names, (list, tuple)):
+        return names
+    return list(names) if isinstance(names, (Set, ValuesView, Generator, map, np.ndarray)) else names
 
 
 def _apply(options: RunOptions, control: RunControl) -> None:

@@ -89,7 +89,7 @@ class SparseTensor(Made):
         made = cls.__new__(cls)
         made._format = form
         made._dense_shape = tuple(int(dim) for dim in dense_shape)
-        made._values = _read_only(values)
+        made._values = _read_only(values.astype(object) if values.dtype.kind in "UST" else values)
         made._indices = tuple(_read_only(array) for array in indices)
         made._element = _element(values)
         return made

@@ -58,7 +58,11 @@ def element_of_argument(element_type: Any) -> int:
         if element == _STRING:
             raise RuntimeError(_NO_STRINGS)
         return element
-    return tensor_element(np.empty(0, element_type))
+    try:
+        dtype = np.dtype(element_type)
+    except TypeError:
+        raise RuntimeError("Not a valid numpy type") from None
+    return tensor_element(np.empty(0, dtype))
 
 
 def type_of(value: Any) -> ValueType | None:
@@ -364,8 +368,8 @@ class OrtValueVector:
         self, arg0: Sequence[Any], arg1: Sequence[int], arg2: Sequence[Any], arg3: Sequence[Any], arg4: Any, /
     ) -> None:
         """Tensors over foreign memory: objects that keep it alive, addresses, dtypes, shapes, devices."""
-        for pointer, element_type, shape in zip(arg1, arg2, arg3, strict=True):
-            self._values.append(from_pointer(pointer, element_type, shape))
+        for owner, pointer, element_type, shape in zip(arg0, arg1, arg2, arg3, strict=True):
+            self._values.append(from_pointer(pointer, element_type, shape, owner))
 
     def reserve(self, arg0: int, /) -> None:
         """Nothing to do: Python's lists grow by themselves."""
@@ -396,14 +400,20 @@ class OrtValueVector:
         return self._values[index]
 
 
-def from_pointer(pointer: int, element_type: Any, shape: Sequence[int]) -> OrtValue:
-    """A tensor over memory of this process that somebody else owns and keeps alive."""
+def from_pointer(pointer: int, element_type: Any, shape: Sequence[int], owner: object = None) -> OrtValue:
+    """A tensor over memory of this process that somebody else keeps alive, or that lives as long as ``owner``."""
     import ctypes
 
-    dtype = DTYPE_OF[element_of_argument(element_type)]
+    element = element_of_argument(element_type)
+    if element in SUB_BYTE_BITS:
+        raise RuntimeError("Elements smaller than a byte are packed in memory, which arrays here are not: bind a value")
+    dtype = DTYPE_OF[element]
     sizes = tuple(operator.index(dim) for dim in shape)
+    if any(dim < 0 for dim in sizes):
+        raise RuntimeError("shape.Size() must >=0")
     count = int(np.prod(sizes, dtype=np.int64))
     if count == 0:
         return OrtValue._of(np.zeros(sizes, dtype))
-    memory = (ctypes.c_char * (count * dtype.itemsize)).from_address(pointer)
+    memory: Any = (ctypes.c_char * (count * dtype.itemsize)).from_address(pointer)
+    memory.owner = owner
     return OrtValue._of(np.frombuffer(memoryview(memory), np.uint8).view(dtype).reshape(sizes))

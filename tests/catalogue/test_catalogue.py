@@ -27,7 +27,7 @@ def check_result(row: Row, env: Env) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         got = outcome(row, env)
-    assert_outcome(got, row.wanted(env.ort.__name__), env)
+    assert_outcome(got, row.wanted(env.ort.__name__, env.parallel), env)
 
 
 def check_output(row: Row, env: Env, capfd: pytest.CaptureFixture[str]) -> None:

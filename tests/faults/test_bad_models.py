@@ -54,6 +54,7 @@ class Runtime:
         options.log_severity_level = 4
         if self.parallel:
             options.execution_mode = self.module.ExecutionMode.ORT_PARALLEL
+            options.add_session_config_entry("distort.start", "wait")
             options.inter_op_num_threads = 2
         return self.module.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

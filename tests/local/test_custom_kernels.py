@@ -57,6 +57,7 @@ def test_runs_here_and_on_actors(n_actors: int) -> None:
     options = distort.SessionOptions()
     if n_actors:
         options.execution_mode = distort.ExecutionMode.ORT_PARALLEL
+        options.add_session_config_entry("distort.start", "wait")
         options.inter_op_num_threads = n_actors
     with distort.InferenceSession(build(), options) as session:
         assert len(session.plan.stages) == max(n_actors, 1)
@@ -132,6 +133,7 @@ def test_an_exception_in_a_kernel_names_its_node(n_actors: int) -> None:
     options = distort.SessionOptions()
     if n_actors:
         options.execution_mode = distort.ExecutionMode.ORT_PARALLEL
+        options.add_session_config_entry("distort.start", "wait")
         options.inter_op_num_threads = n_actors
     with (
         distort.InferenceSession(build(), options) as session,

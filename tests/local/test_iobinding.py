@@ -29,6 +29,7 @@ def session(request: pytest.FixtureRequest) -> Iterator[onnxruntime.InferenceSes
     options = onnxruntime.SessionOptions()
     if request.param == "parallel":
         options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+        options.add_session_config_entry("distort.start", "wait")
         options.inter_op_num_threads = 2
     with onnxruntime.InferenceSession(model.SerializeToString(), options) as opened:
         yield opened

@@ -16,6 +16,7 @@ from ..element_types import ELEMENT_TYPES, assert_same, sample, tensor_type
 def _options() -> distort.SessionOptions:
     options = distort.SessionOptions()
     options.execution_mode = distort.ExecutionMode.ORT_PARALLEL
+    options.add_session_config_entry("distort.start", "wait")
     options.inter_op_num_threads = 2
     options.intra_op_num_threads = 1
     options.graph_optimization_level = distort.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -52,6 +52,7 @@ def feeds(trips: int) -> dict[str, np.ndarray]:
 def session():
     options = onnxruntime.SessionOptions()
     options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+    options.add_session_config_entry("distort.start", "wait")
     options.inter_op_num_threads = 2
     options.add_session_config_entry("distort.recovery", "raise")
     with onnxruntime.InferenceSession(build(), options) as opened:
@@ -152,6 +153,7 @@ def test_an_interrupt_ends_the_run_and_spares_the_session(
 def test_a_run_has_a_deadline(expected: np.ndarray) -> None:
     options = onnxruntime.SessionOptions()
     options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+    options.add_session_config_entry("distort.start", "wait")
     options.inter_op_num_threads = 2
     options.add_session_config_entry("distort.timeout_s", "1.5")
     with onnxruntime.InferenceSession(build(), options) as session:
@@ -188,6 +190,7 @@ def test_replay_answers_in_spite_of_a_kill(which: int) -> None:
     trips = 20_000  # long enough to be killed in
     options = onnxruntime.SessionOptions()
     options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+    options.add_session_config_entry("distort.start", "wait")
     options.inter_op_num_threads = 2
     options.add_session_config_entry("distort.recovery", "replay")
     with onnxruntime.InferenceSession(build(), options) as session:

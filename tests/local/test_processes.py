@@ -35,6 +35,7 @@ WANTED = [[-1, -1], [2, 2]]
 def _options() -> distort.SessionOptions:
     options = distort.SessionOptions()
     options.execution_mode = distort.ExecutionMode.ORT_PARALLEL
+    options.add_session_config_entry("distort.start", "wait")
     options.inter_op_num_threads = 2
     options.log_severity_level = 4
     return options

@@ -24,6 +24,7 @@ chain (float[N,8] x) => (float[N,8] y) <float[8] w = {1, 2, 3, 4, 5, 6, 7, 8}> {
 def test_one_file_for_all_actors(tmp_path: Path) -> None:
     options = distort.SessionOptions()
     options.execution_mode = distort.ExecutionMode.ORT_PARALLEL
+    options.add_session_config_entry("distort.start", "wait")
     options.inter_op_num_threads = 2
     options.enable_profiling = True
     options.profile_file_prefix = str(tmp_path / "profile")

@@ -41,6 +41,7 @@ def session(request: pytest.FixtureRequest):
     options = onnxruntime.SessionOptions()
     if request.param == "parallel":
         options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+        options.add_session_config_entry("distort.start", "wait")
         options.inter_op_num_threads = 2
     with onnxruntime.InferenceSession(build(), options) as opened:
         yield opened
@@ -99,6 +100,7 @@ def test_a_kept_value_is_a_handle_that_can_be_read_and_run_with(session: onnxrun
 def test_two_sessions_hand_each_other_values() -> None:
     options = onnxruntime.SessionOptions()
     options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+    options.add_session_config_entry("distort.start", "wait")
     options.inter_op_num_threads = 2
     with (
         onnxruntime.InferenceSession(build(), options) as first,
@@ -115,6 +117,7 @@ def test_two_sessions_hand_each_other_values() -> None:
 def test_a_value_outlives_neither_its_session_nor_its_handle() -> None:
     options = onnxruntime.SessionOptions()
     options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+    options.add_session_config_entry("distort.start", "wait")
     options.inter_op_num_threads = 2
     feeds = {"state": np.ones(STATE, np.float32), "x": X}
     session = onnxruntime.InferenceSession(build(), options)
@@ -128,6 +131,7 @@ def test_a_value_outlives_neither_its_session_nor_its_handle() -> None:
 def test_actors_free_values_that_nobody_holds() -> None:
     options = onnxruntime.SessionOptions()
     options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+    options.add_session_config_entry("distort.start", "wait")
     options.inter_op_num_threads = 2
     values = {
         "state": onnxruntime.OrtValue.ortvalue_from_numpy(np.ones(STATE, np.float32)),

@@ -38,6 +38,7 @@ def build() -> bytes:
 def parallel(n_actors: int = 2, **entries: str) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+    options.add_session_config_entry("distort.start", "wait")
     options.inter_op_num_threads = n_actors
     options.intra_op_num_threads = 1
     for key, value in entries.items():
@@ -136,6 +137,7 @@ import distort as onnxruntime
 
 options = onnxruntime.SessionOptions()
 options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+options.add_session_config_entry("distort.start", "wait")
 options.inter_op_num_threads = 2
 options.add_session_config_entry("distort.address", sys.argv[2])
 with onnxruntime.InferenceSession(sys.argv[1], options) as session:
@@ -177,3 +179,14 @@ def test_unknown_key_lists_the_known_ones() -> None:
     with pytest.raises(InvalidArgument, match=r"distort\.adress.*address"):
         parallel(2, adress="auto")
         onnxruntime.InferenceSession(build(), parallel(2, adress="auto"))
+
+
+def test_a_run_that_was_told_to_stop_before_it_began() -> None:
+    feeds = {"x": np.ones((2, 8), np.float32), "rows": np.array([1])}
+    options = onnxruntime.RunOptions()
+    with onnxruntime.InferenceSession(build(), parallel()) as session:
+        options.terminate = True
+        with pytest.raises(Fail, match="Exiting due to terminate flag being set to true"):
+            session.run(None, feeds, options)
+        options.terminate = False
+        assert session.run(["y"], feeds, options)[0].shape == (1, 8)

@@ -28,6 +28,7 @@ def open_session(path: Path, n_actors: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     if n_actors:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+        options.add_session_config_entry("distort.start", "wait")
         options.inter_op_num_threads = n_actors
         options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -15,6 +15,16 @@ import distort
 session = distort.InferenceSession("m.onnx", distort.SessionOptions(), providers=3)
 session.nothing()
 """
+#: names of submodules by way of the package alone
+DOTTED = """
+import distort as onnxruntime
+
+try:
+    onnxruntime.InferenceSession("m.onnx")
+except onnxruntime.capi.onnxruntime_pybind11_state.NoSuchFile as error:
+    print(error.args)
+print(onnxruntime.datasets.get_example("mul_1.onnx"), onnxruntime.backend.supports_device("CPU"))
+"""
 
 
 def _check(folder: Path, name: str) -> str:
@@ -34,7 +44,9 @@ def test_mypy_accepts_a_users_script(tmp_path: Path) -> None:
         shutil.copytree(ROOT / name, tmp_path / "installed" / "distort" / name)
     shutil.copy(Path(__file__).with_name("user_script.py"), tmp_path / "script.py")
     (tmp_path / "wrong.py").write_text(WRONG)
+    (tmp_path / "dotted.py").write_text(DOTTED)
     assert _check(tmp_path, "script.py").startswith("Success")
+    assert _check(tmp_path, "dotted.py").startswith("Success")
     found = _check(tmp_path, "wrong.py")
     assert '"InferenceSession" has no attribute "nothing"' in found
     assert 'Argument "providers" to "InferenceSession" has incompatible type "int"' in found

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from distort.graph.annotations import inherited
 from distort.graph.ir import Graph, Node
 
 from .context import Context, rename_reads
@@ -54,11 +55,14 @@ def _moved_out(node: Node, branch: Graph, graph: Graph, taken: set[str]) -> Iter
     for item in inner.nodes:
         item.outputs = [names.get(name, name) for name in item.outputs]
         item.name = f"{node.label()}/{item.name}" if item.name else ""
+        item.device_configurations = inherited(node, item)
         yield item
     for formal, actual in zip(branch.outputs, node.outputs, strict=False):
         source = names.get(formal, formal)
         if actual and source != actual:  # captured, an initializer, or an output listed twice
-            yield Node("Identity", "", [source], [actual], opset=node.opset)
+            handed = Node("Identity", "", [source], [actual], opset=node.opset)
+            handed.device_configurations = inherited(node, handed)
+            yield handed
 
 
 def _names(graph: Graph) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from distort.graph.annotations import place
 from distort.graph.ir import Graph, Node
 from distort.graph.operators import operator
 
@@ -131,4 +132,6 @@ def _key(node: Node, inputs: tuple[str, ...]) -> Any | None:
             return None
         # repr tells 0.0 from -0.0 and 1 from 1.0
         attributes.append((name, repr(value)))
-    return (node.domain, node.op_type, node.opset, node.overload, inputs, tuple(attributes))
+    # what a model puts in two places stays two nodes
+    where = tuple(place(node).items())
+    return (node.domain, node.op_type, node.opset, node.overload, inputs, tuple(attributes), where)

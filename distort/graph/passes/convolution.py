@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from distort.graph.annotations import apart, joined
 from distort.graph.ir import Graph, Node
 
 from .context import Context
@@ -23,7 +24,7 @@ def fold_batch_normalization(graph: Graph, context: Context) -> int:
         if conv is None or conv.op_type != "Conv" or conv.domain:
             continue
         between = node.inputs[0]
-        if len(readers.get(between, ())) != 1 or between in outputs:
+        if len(readers.get(between, ())) != 1 or between in outputs or apart(conv, node):
             continue
         parameters = [constants.get(name) for name in (*conv.inputs[1:3], *node.inputs[1:5]) if name]
         if any(not isinstance(value, np.ndarray) or value.dtype != np.float32 for value in parameters):
@@ -33,6 +34,7 @@ def fold_batch_normalization(graph: Graph, context: Context) -> int:
         weights_name, bias_name = f"{target}/folded weights", f"{target}/folded bias"
         graph.initializers[weights_name], graph.initializers[bias_name] = weights, bias
         conv.inputs = [conv.inputs[0], weights_name, bias_name]
+        conv.device_configurations = joined(conv, node)
         conv.outputs = [target]
         producers[target] = conv
         dropped.add(id(node))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from distort.graph.annotations import apart, joined
 from distort.graph.ir import Graph, Node
 from distort.graph.types import TensorType
 
@@ -30,7 +31,10 @@ def merge_bias(graph: Graph, context: Context) -> int:
                 continue
             if node.inputs[0] == node.inputs[1] or not _fits(matmul, constants.get(bias), constants, context):
                 continue
+            if apart(matmul, node):
+                continue
             node.op_type, node.inputs = "Gemm", [*matmul.inputs, bias]
+            node.device_configurations = joined(matmul, node)
             dropped.add(id(matmul))
             break
     if dropped:

@@ -195,6 +195,19 @@ def test_overridable_initializers(model: Callable[[str], bytes]) -> None:
     assert session.run(None, {"x": x, "w": np.full(2, 5, np.float32)})[0].tolist() == [5, 5]
 
 
+def test_an_overridable_initializer_may_have_other_sizes(model: Callable[[str], bytes]) -> None:
+    text = "low_rank (float[N,4] x, float[4,R] a) => (float[N,K] y) <float[4,0] a = {}> { y = MatMul(x, a) }"
+    session = distort.InferenceSession(model(text))
+    assert session.get_overridable_initializers()[0].shape == [4, "R"]
+    assert session.get_outputs()[0].shape == ["N", "K"]
+    x = np.ones((1, 4), np.float32)
+    assert session.run(None, {"x": x})[0].shape == (1, 0)
+    for rank in (1, 3):
+        assert session.run(None, {"x": x, "a": np.ones((4, rank), np.float32)})[0].tolist() == [[4.0] * rank]
+    with pytest.raises(C.InvalidArgument, match="index: 0 Got: 3 Expected: 4"):
+        session.run(None, {"x": x, "a": np.ones((3, 1), np.float32)})
+
+
 def test_optimized_model_is_written(tmp_path: Path, mul: bytes) -> None:
     options = distort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "out.onnx")

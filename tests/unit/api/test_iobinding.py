@@ -203,3 +203,27 @@ def test_outputs_come_in_the_order_of_binding(model: Callable[[str], bytes]) -> 
     binding.bind_output("y")
     session.run_with_iobinding(binding)
     assert [array.tolist() for array in binding.copy_outputs_to_cpu()] == [[-1, -1], [1, 1]]
+
+
+@pytest.mark.parametrize("device", ["cuda", "dml", "npu"])
+def test_an_address_in_a_device_that_is_not_here(session: distort.InferenceSession, device: str) -> None:
+    with pytest.raises(RuntimeError, match="Error when binding input: There's no data transfer registered"):
+        session.io_binding().bind_input("X", device, 0, np.float32, [3, 2], X.ctypes.data)
+
+
+@pytest.mark.parametrize(
+    ("element_type", "shape", "text"),
+    [
+        ("nope", [3, 2], "Not a valid numpy type"),
+        (np.float32, [-3, 2], "shape.Size() must >=0"),
+        (22, [3, 2], "Elements smaller than a byte are packed"),
+    ],
+)
+def test_what_an_address_can_not_hold(
+    session: distort.InferenceSession, element_type: object, shape: list[int], text: str
+) -> None:
+    binding = session.io_binding()
+    with pytest.raises(RuntimeError, match=re.escape(text)):
+        binding.bind_input("X", "cpu", 0, element_type, shape, X.ctypes.data)
+    with pytest.raises(RuntimeError, match=re.escape(text)):
+        binding.bind_output("Y", "cpu", 0, element_type, shape, X.ctypes.data)

@@ -120,6 +120,14 @@ def test_values_of_our_keys_are_checked(key: str, good: str, bad: str) -> None:
     assert options.get_session_config_entry(f"distort.{key}") == good
 
 
+def test_the_first_size_of_a_free_dimension_stays(relu: bytes) -> None:
+    options = distort.SessionOptions()
+    for size in (4, 5):
+        options.add_free_dimension_override_by_name("N", size)
+        options.add_free_dimension_override_by_denotation("DATA_BATCH", size)
+    assert distort.InferenceSession(relu, options).get_inputs()[0].shape[0] == 4
+
+
 def test_a_session_copies_its_options(mul: bytes) -> None:
     options = distort.SessionOptions()
     options.logid = "one"

@@ -143,6 +143,7 @@ class _Owner:
         return Resident(
             self,
             stage,
+            stage,
             0,
             ResidentMeta(key, 1, value.shape, value.nbytes),
             fetch=self._fetch,
@@ -256,3 +257,23 @@ def test_vectors(x: np.ndarray) -> None:
     assert (len(vector), vector.element_type_at(0), [v.shape() for v in vector]) == (1, 1, [[3, 2]])
     with pytest.raises(IndexError):
         vector[5]
+
+
+def test_a_vector_keeps_the_memory_of_what_it_was_given(x: np.ndarray) -> None:
+    owner = x.copy()
+    alive = weakref.ref(owner)
+    cpu = distort.OrtDevice.make("cpu", 0)._get_c_device()
+    vector = OrtValueVector()
+    vector.push_back_batch([owner], [owner.ctypes.data], [np.float32], [owner.shape], [cpu])
+    del owner
+    view = vector[0].numpy()
+    del vector
+    assert alive() is not None and view.tolist() == x.tolist()
+    del view
+    assert alive() is None
+
+
+def test_strings_of_sparse_tensors_are_objects() -> None:
+    cpu = distort.OrtDevice.make("cpu", 0)
+    made = distort.SparseTensor.sparse_coo_from_numpy([3, 3], np.array(["a", "bc"]), np.array([0, 4]), cpu)
+    assert made.values().dtype == object and made.values().tolist() == ["a", "bc"]

@@ -18,7 +18,11 @@ ARGUMENT = "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : "
 ADVICE = "\n Please fix either the inputs/outputs or the model."
 
 
-@pytest.mark.parametrize("names", [None, [], ["Y"], ("Y",)])
+@pytest.mark.parametrize(
+    "names",
+    [None, [], ["Y"], ("Y",), {"Y"}, {"Y": 1}.keys(), {1: "Y"}.values(), map(str, ["Y"]), np.array(["Y"])],
+    ids=lambda names: type(names).__name__,
+)
 def test_run_returns_outputs_in_order(mul: bytes, names: object) -> None:
     (result,) = distort.InferenceSession(mul).run(names, {"X": X})
     assert result.tolist() == WANTED

@@ -139,3 +139,38 @@ def test_an_operator_without_a_kernel_is_named(distort: Distort, write_model: Ca
     ran = distort("plan", path, "--json")
     said = ran.out + ran.err
     assert "Warp" in said and "Traceback" not in said
+
+
+def test_a_written_plan_is_planned_again(distort: Distort, model: str, tmp_path: Path) -> None:
+    target = tmp_path / "annotated.onnx"
+    ran = distort("plan", model, "--actors", "2", "--write", str(target))
+    assert ran.code == 0
+    assert "with the device configuration 'distort'; its IR version is 11, and was 10" in ran.out
+    first, again = plan(distort, model, "--actors", "2"), plan(distort, str(target), "--partition", "annotations")
+    assert [stage["node_names"] for stage in again["stages"]] == [stage["node_names"] for stage in first["stages"]]
+    assert any("device configuration 'distort'" in note for note in again["notes"])
+    told = json.loads(distort("inspect", str(target), "--json").out)["configurations"]
+    assert told == [
+        {"name": "distort", "n_devices": 2, "devices": ["cpu:0", "cpu:1"], "stages": [0, 1], "n_annotated": 4}
+    ]
+    assert "cpu:0, cpu:1" in distort("inspect", str(target)).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("--partition", "annotations:other"), 1, "no device configuration 'other'. It has: distort"),
+        (("--partition", "annotations", "--actors", "3"), 1, "3 stages are asked for"),
+        (("--partition", "annotations", "--devices", "1xcpu"), 1, "cpu:1 is not here; there are: cpu:0"),
+        (("--partition", "mine"), 2, "annotations:NAME"),
+        (("--write", "/no/such/folder/out.onnx"), 1, "no folder"),
+    ],
+)
+def test_what_is_wrong_with_annotations_is_said(
+    distort: Distort, model: str, tmp_path: Path, arguments: tuple[str, ...], code: int, text: str
+) -> None:
+    target = tmp_path / "annotated.onnx"
+    assert distort("plan", model, "--actors", "2", "--write", str(target)).code == 0
+    ran = distort("plan", str(target), *arguments)
+    assert (ran.code, ran.out) == (code, "")
+    assert text in ran.err and "Traceback" not in ran.err

@@ -1,0 +1,62 @@
+"""What parts of a batch are predicted to cost on the stages of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from distort.graph.ir import Graph
+from distort.scheduler.cost import CostModel
+from distort.scheduler.plan import Plan
+from distort.scheduler.simulate import LINKS
+
+
+class PartCosts:
+    """Costs by the number of samples in a part. ``sized`` is the graph with the sizes of its values for so many.
+
+    ``measured`` has the samples of a run and µs of each stage: the estimates are scaled so that they agree there.
+    """
+
+    def __init__(
+        self, sized: Callable[[int], Graph], plan: Plan, measured: tuple[int, Sequence[float]] | None = None
+    ) -> None:
+        self._sized = sized
+        self._plan = plan
+        self._scale = [1.0] * len(plan.stages)
+        if measured is not None:
+            n_samples, measured_us = measured
+            estimated = self._estimated_us(CostModel(sized(n_samples)))
+            self._scale = [real / max(guess, 1e-3) for real, guess in zip(measured_us, estimated, strict=True)]
+
+    def stage_us(self, n_samples: int) -> list[float]:
+        """Each stage for one part: what it receives, then its nodes."""
+        model = CostModel(self._sized(n_samples))
+        works = self._estimated_us(model)
+        return [
+            receive + scale * work
+            for receive, scale, work in zip(self._received_us(model), self._scale, works, strict=True)
+        ]
+
+    def _estimated_us(self, model: CostModel) -> list[float]:
+        return [sum(model.node_cost_us(node, stage.device) for node in stage.nodes) for stage in self._plan.stages]
+
+    def _received_us(self, model: CostModel) -> list[float]:
+        received: list[float] = []
+        for stage in self._plan.stages:
+            nbytes: dict[str, int] = {}
+            for edge in self._plan.edges:
+                if edge.consumer == stage.index and edge.transport in LINKS:
+                    nbytes[edge.transport] = nbytes.get(edge.transport, 0) + (model.value_nbytes(edge.value) or 0)
+            received.append(sum(LINKS[transport].transfer_us(total) for transport, total in nbytes.items()))
+        return received
+
+    def elapsed_us(self, stage_us: Sequence[float], n_parts: int) -> float:
+        """Until the last of ``n_parts`` is through: the first one's longest path, then the busiest device's work."""
+        ends: list[float] = []
+        for stage, cost_us in zip(self._plan.stages, stage_us, strict=True):
+            ready = max((ends[producer] for producer in self._plan.producers_of(stage.index)), default=0.0)
+            ends.append(ready + cost_us)
+        busy: dict[str, float] = {}
+        for stage, cost_us in zip(self._plan.stages, stage_us, strict=True):
+            for device in stage.devices:
+                busy[device.id] = busy.get(device.id, 0.0) + cost_us / len(stage.devices)
+        return max(ends, default=0.0) + (n_parts - 1) * max(busy.values(), default=0.0)
