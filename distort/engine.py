@@ -188,13 +188,12 @@ def plan_model(
                 "measured": known.node_us,
                 "measured_nbytes": known.value_nbytes,
                 "replicas": replicas,
+                "cores": None if devices_text else cores,
             }
             if pipeline is not None:
                 plan = plan_annotated(model.graph, pipeline, devices, **asked)
             else:
-                plan = make_plan(
-                    model.graph, devices, in_process=in_process, cores=None if devices_text else cores, **asked
-                )
+                plan = make_plan(model.graph, devices, in_process=in_process, **asked)
             break
         except PlanError:
             if position == len(choices) - 1:

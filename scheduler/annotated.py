@@ -61,6 +61,7 @@ def plan_annotated(
     link: Network = LINKS,
     here: Device | None = None,
     replicas: int | None = None,
+    cores: int | None = None,
 ) -> Plan:
     """The plan that a pipeline describes, on those of ``devices`` that it names.
 
@@ -101,6 +102,7 @@ def plan_annotated(
         model_name=model_name,
         measured=measured,
         measured_nbytes=measured_nbytes,
+        cores=cores,
         link=link,
         here=here,
         in_process=alone is not None and alone.kind == "cpu" and alone.host == "",

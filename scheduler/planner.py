@@ -102,6 +102,7 @@ def plan_of_stages(
     link: Network = LINKS,
     here: Device | None = None,
     in_process: bool = False,
+    cores: int | None = None,
 ) -> Plan:
     """The plan of stages that somebody else chose: ``stage_of`` by node, the device of each stage in ``placed``.
 
@@ -109,7 +110,7 @@ def plan_of_stages(
     after "2 stages". The rest is as in :func:`make_plan`. Raises PlanError where a stage doesn't fit its device.
     """
     devices = tuple({device.id: device for stage in (placed, *replicas) for device in stage}.values())
-    evaluator = Evaluator(graph, CostModel(graph, dims, measured, measured_nbytes), link)
+    evaluator = Evaluator(graph, CostModel(graph, dims, measured, measured_nbytes), link, cores)
     planner = _Planner(evaluator, devices, objective, here, strict, None)
     planner.notes += notes
     chosen = planner.given(stage_of, placed, replicas, why, in_process)
