@@ -10,6 +10,7 @@ from typing import Any
 
 from distort.cluster.errors import ClusterError
 from distort.cluster.probe import NOT_RAY, probe
+from distort.scheduler.device import Device, cpu
 
 #: how long a node that is there may take to answer
 ANSWER_TIMEOUT_S = 1.0
@@ -86,14 +87,43 @@ def _node(entry: dict[str, Any], free: dict[str, float], here: str) -> Node:
     )
 
 
+def devices_of(found: Sequence[Node], n_devices: int, threads: int = 0) -> tuple[Device, ...]:
+    """CPU shares for a plan, on the nodes where :func:`share_out` puts as many actors; fewer where there is no room.
+
+    ``threads`` of each (0: what uses the nodes best). Devices on this process's host have the host "". Those of a
+    node share its memory: each may use all of it.
+    """
+    threads = threads or threads_of(found, n_devices)
+    places: tuple[Place, ...] = ()
+    for count in range(n_devices, 0, -1):
+        try:
+            places = share_out(found, [threads] * count)
+            break
+        except ClusterError:
+            if count == 1:
+                raise
+    memory = {node.node_id: node.memory_nbytes or None for node in found}
+    here = {node.host for node in found if node.here}
+    return tuple(
+        cpu(i, place.threads, memory[place.node_id], host="" if place.host in here else place.host)
+        for i, place in enumerate(places)
+    )
+
+
 def share_out(
-    found: Sequence[Node], threads: Sequence[int], *, granted: bool = True, taken: Sequence[Place] = ()
+    found: Sequence[Node],
+    threads: Sequence[int],
+    *,
+    granted: bool = True,
+    taken: Sequence[Place] = (),
+    hosts: Sequence[str | None] = (),
 ) -> tuple[Place, ...]:
     """The node of each actor, given the threads of each: the driver's host first, then where most is free.
 
     ``granted``: Ray grants CPUs, so a node takes no more actors than it has CPUs for; those that are free now go
     before those that others use. Otherwise what doesn't fit is spread over all. ``taken``: what the session's other
-    actors have. Raises :class:`ClusterError` where actors don't fit, with what each node has.
+    actors have. ``hosts``: of each actor the host that it must be on ("": the driver's; None: any). Raises
+    :class:`ClusterError` where actors don't fit, with what each node has.
     """
     here = {node.host for node in found if node.here}
     order = sorted(found, key=lambda node: (node.host not in here, not node.here, -node.n_free_cpus, node.node_id))
@@ -104,16 +134,19 @@ def share_out(
             room[place.node_id] -= place.threads
     places: list[Place] = []
     for position, wanted in enumerate(threads):
-        node = next((node for node in order if min(free[node.node_id], room[node.node_id]) >= wanted), None)
-        node = node or next((node for node in order if room[node.node_id] >= wanted), None)
-        if node is None and order and not granted:
-            node = order[position % len(order)]
+        host = hosts[position] if hosts else None
+        able = [node for node in order if host is None or node.host == host or (host == "" and node.host in here)]
+        node = next((node for node in able if min(free[node.node_id], room[node.node_id]) >= wanted), None)
+        node = node or next((node for node in able if room[node.node_id] >= wanted), None)
+        if node is None and able and not granted:
+            node = able[position % len(able)]
         if node is None:
             offers = ", ".join(f"{n.host} ({n.address}) {n.n_cpus:g} CPUs" for n in found) or "no node"
             used = f", {sum(place.threads for place in taken)} of them for this session's other actors" if taken else ""
+            where = "The cluster" if host is None else f"Host {host}" if host else "The driver's host"
             actors = "an actor" if len(threads) == 1 else f"{len(threads)} actors"
             raise ClusterError(
-                f"The cluster has no room for {actors} of {max(threads)} CPUs: it has {offers}{used}. Ask for fewer "
+                f"{where} has no room for {actors} of {max(threads)} CPUs: there is {offers}{used}. Ask for fewer "
                 "actors (inter_op_num_threads) or threads (intra_op_num_threads), or add nodes."
             )
         free[node.node_id] -= wanted

@@ -37,6 +37,7 @@ slow (float[64,64] x, int64 trips) => (float[64,64] y) {
     y = Mul (third, half)
 }
 """
+REAL_MODELS = ("silero_vad", "ppocr4_det", "magika", "tashkeel_rawi3_int8")
 MANY_TRIPS = 50_000_000
 
 
@@ -60,7 +61,7 @@ def trips_of(seconds: float) -> int:
     return int(1000 * seconds / (time.perf_counter() - began))
 
 
-def open_session(address: str, n_actors: int, **keys: str) -> distort.InferenceSession:
+def open_session(address: str, n_actors: int, model: str = "", **keys: str) -> distort.InferenceSession:
     options = distort.SessionOptions()
     options.execution_mode = distort.ExecutionMode.ORT_PARALLEL
     options.inter_op_num_threads = n_actors
@@ -68,7 +69,7 @@ def open_session(address: str, n_actors: int, **keys: str) -> distort.InferenceS
     options.log_severity_level = 4
     for key, value in {"address": address, "start": "wait", **keys}.items():
         options.add_session_config_entry(f"distort.{key}", value)
-    return distort.InferenceSession(build(), options)
+    return distort.InferenceSession(model or build(), options)
 
 
 def nodes_of(session: distort.InferenceSession) -> list[str]:
@@ -149,6 +150,27 @@ def two_nodes(folder: Path) -> dict[str, Any]:
             if found["after"]["error"]:
                 found["after"] = outcome(lambda: right(session))
             found["nodes_after"] = nodes_of(session)
+    finally:
+        close(cluster)
+    return found
+
+
+def real_models(folder: Path) -> dict[str, Any]:
+    """Some of the real models, each cut in two, over two nodes of one CPU."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+    import real
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    found: dict[str, Any] = {}
+    try:
+        add_node(cluster, 1)
+        for name in REAL_MODELS:
+            with open_session(cluster.address, 2, model=str(real.model_path(name)), timeout_s="60") as session:
+                want = real.expected_of(name)
+                for output, value in zip(want, session.run(list(want), real.feeds_of(name)), strict=True):
+                    real.assert_close(name, output, value, want[output])
+                crossed = [e for e in session.get_transfer_stats() if e["producer"] == 0 and e["consumer"] == 1]
+                found[name] = {"nodes": nodes_of(session), "nbytes": sum(edge["nbytes"] for edge in crossed)}
     finally:
         close(cluster)
     return found

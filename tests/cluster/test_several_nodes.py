@@ -34,3 +34,14 @@ def test_three_nodes_of_which_the_drivers_hosts_nothing_and_one_lacks_distort(sc
     assert found["old"]["error"] == "Fail"
     for word in ("has onnx 1.2.3", "stages want", "distort.runtime_env"):
         assert word in found["old"]["text"]
+
+
+@pytest.mark.slow
+@pytest.mark.models
+@pytest.mark.usefixtures("models")
+def test_real_models_over_two_nodes(scenario: Scenario) -> None:
+    found = scenario("scenarios", "real_models", timeout_s=120)  # it compares the answers itself
+    assert len(found) == 4
+    for name, told in found.items():
+        assert len(set(told["nodes"])) == 2, name
+        assert told["nbytes"] > 0, name

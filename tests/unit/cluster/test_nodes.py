@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distort.cluster.errors import ClusterError
-from distort.cluster.nodes import Node, Place, share_out, threads_of
+from distort.cluster.nodes import Node, Place, devices_of, share_out, threads_of
 
 
 def node(name: str, n_cpus: float, free: float | None = None, host: str = "", here: bool = False) -> Node:
@@ -57,6 +57,31 @@ def test_actors_may_differ() -> None:
     assert ids(share_out([node("a", 4, here=True), node("b", 2)], [3, 2, 1])) == "aba"
 
 
+def test_devices_for_a_plan() -> None:
+    nodes = [node("a", 4), node("b", 2, here=True)]
+    devices = devices_of(nodes, 3, 2)
+    assert [(device.id, device.threads, device.host) for device in devices] == [
+        ("cpu:0", 2, ""),
+        ("cpu:1", 2, "host-a"),
+        ("cpu:2", 2, "host-a"),
+    ]
+    assert len(devices_of(nodes, 5, 2)) == 3  # no room for more
+    assert {device.threads for device in devices_of(nodes, 6)} == {1}
+    with pytest.raises(ClusterError, match="no room for an actor of 8 CPUs"):
+        devices_of(nodes, 2, 8)
+    hosts = [device.host for device in devices]
+    assert ids(share_out(nodes, [2, 2, 2], hosts=hosts)) == "baa"
+
+
+def test_a_host_that_is_asked_for() -> None:
+    nodes = [node("a", 2), node("b", 2, here=True)]
+    assert ids(share_out(nodes, [1, 1, 1], hosts=["host-a", "", None])) == "abb"
+    with pytest.raises(ClusterError, match="Host host-a has no room for 2 actors of 2 CPUs"):
+        share_out(nodes, [2, 2], hosts=["host-a", "host-a"])
+    with pytest.raises(ClusterError, match="The driver's host has no room"):
+        share_out(nodes, [3], hosts=[""])
+
+
 def test_beside_actors_that_are_there() -> None:
     nodes = [node("a", 2, 0), node("b", 2, 1)]
     taken = [Place("a", "host-a", 2), Place("b", "host-b", 1)]
@@ -68,7 +93,7 @@ def test_beside_actors_that_are_there() -> None:
 def test_what_does_not_fit_says_what_there_is() -> None:
     with pytest.raises(ClusterError, match=r"no room for 3 actors of 2 CPUs.*host-a \(10.0.0.97\) 4 CPUs.*add nodes"):
         share_out([node("a", 4)], [2, 2, 2])
-    with pytest.raises(ClusterError, match="it has no node"):
+    with pytest.raises(ClusterError, match="there is no node"):
         share_out([], [1])
 
 
