@@ -1,10 +1,8 @@
 """Runs over the stages of a plan: commands of the state machine become calls and orders, answers become events.
 
 The state machine (``distort.scheduler.state``) decides; this module only carries out. One lock guards it. Whoever
-has an event drains the queue: a caller its own submission, a dispatcher thread what Ray reports. What comes over
-sockets is read by a caller that waits: one of them leads, and reads for all; when its own run is done, it passes that
-on. So a run in one thread goes out and comes back without a change of threads. Nothing here blocks on an actor while
-it holds the lock.
+has an event drains the queue: a caller its own submission, a dispatcher thread what Ray reports, a caller that waits
+(``waiting.py``) what comes over sockets. Nothing here blocks on an actor while it holds the lock.
 """
 
 from __future__ import annotations
@@ -30,6 +28,7 @@ from distort.cluster.resident import Resident, ResidentMeta
 from distort.cluster.routes import Leg, RunKind, make_route
 from distort.cluster.traffic import Traffic
 from distort.cluster.transport.base import Answer, Handle, Loss, StageHost, Transport
+from distort.cluster.waiting import Waiting
 from distort.kernels.errors import RunCancelled
 from distort.kernels.program import TERMINATED
 from distort.scheduler import state as machine
@@ -60,8 +59,7 @@ class Run:
     resident: tuple[tuple[str, int], ...]  # feeds that lie on units
     began_ns: int = 0  # time.monotonic_ns()
     done: bool = False
-    #: set when the run is done, or when its caller is to lead; there where a caller waits and doesn't lead
-    wake: threading.Event | None = None
+    wake: threading.Event | None = None  # see waiting.py
     error: BaseException | None = None
     attempt: int = -1
     legs: Mapping[int, Leg] = field(default_factory=dict)
@@ -121,12 +119,9 @@ class Executor:
         self._closed = False
         self._broken: dict[int, BaseException] = {}  # units that could not be restarted
         self._state = machine.RunState(plan, max_in_flight=max_in_flight, eager=transport.chains, recovery=recovery)
-        self._leading = threading.Lock()  # held by the thread that polls the transport
-        self._leader: int | None = None
-        self._followers: dict[int, Run] = {}  # runs whose callers wait and don't lead
         self._inbox: queue.SimpleQueue[Answer | Loss | Callable[[Executor], None] | None] = queue.SimpleQueue()
         self._hosts: list[StageHost] = transport.open(payloads, weights, self._inbox.put)
-        self._polls = transport.polls
+        self._waiting = Waiting(transport, self._lock)
         self._finalizer = weakref.finalize(self, _shut_down, transport, self._inbox, self._pid)
         threading.Thread(
             target=_dispatch, args=(weakref.ref(self), self._inbox), name="distort-dispatch", daemon=True
@@ -166,7 +161,7 @@ class Executor:
         wanted = self._results.union(fetches) if everything else frozenset(fetches)
         values = dict(feeds)
         if any(isinstance(value, Resident) for value in feeds.values()):
-            self._look()  # whether they are still there
+            self._waiting.look(self._hear)  # whether they are still there
         resident = []
         for name, value in feeds.items():
             if isinstance(value, Resident):
@@ -177,7 +172,7 @@ class Executor:
                     values[name] = value.fetch()
         path_only = not wanted >= self._results
         run = Run(0, tuple(fetches), keep, wanted, profile, path_only, values, tuple(resident))
-        if not self._polls:  # putting large values takes time, which the lock should not be held for
+        if not self._transport.polls:  # putting large values takes time, which the lock should not be held for
             for name, value in values.items():
                 if not isinstance(value, Resident):
                     run.handles[name] = self._transport.put(value)
@@ -226,7 +221,7 @@ class Executor:
             if deadline is not None:
                 left = max(0.0, deadline - time.monotonic())
                 pause = left if pause is None else min(pause, left)
-            self._await_news(run, pause)
+            self._waiting.wait(run, pause, self._hear)
             if run.done:
                 return
             if not stopping and should_stop is not None and should_stop():
@@ -235,67 +230,6 @@ class Executor:
             if deadline is not None and time.monotonic() >= deadline:
                 self._post(machine.DeadlinePassed(run.number))
                 deadline = None
-
-    def _await_news(self, run: Run, timeout_s: float | None) -> None:
-        """Until the run is done, the time is over, or somebody has to look what comes."""
-        if self._polls:
-            # known as waiting before the try: whoever leads either sees this one, or has let go already
-            if run.wake is None:
-                if self._leading.acquire(blocking=False):
-                    self._lead(run, timeout_s)
-                    return
-                with self._lock:
-                    run.wake = threading.Event()
-                    self._followers[run.number] = run
-            if self._leading.acquire(blocking=False):
-                with self._lock:
-                    run.wake = None
-                    self._followers.pop(run.number, None)
-                self._lead(run, timeout_s)
-                return
-        else:
-            with self._lock:
-                if run.done:
-                    return
-                if run.wake is None:
-                    run.wake = threading.Event()
-        if not run.done and run.wake is not None:
-            run.wake.wait(timeout_s)
-            if self._polls:
-                run.wake.clear()
-
-    def _lead(self, run: Run, timeout_s: float | None) -> None:
-        """Read for everybody until this run is done. The caller has taken the lead, and this gives it back."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        self._leader = threading.get_ident()
-        try:
-            while not run.done:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    break
-                self._hear(self._transport.poll(left))
-        finally:
-            self._leader = None
-            self._leading.release()
-            self._pass_on()
-
-    def _pass_on(self) -> None:
-        """Wake one of the callers that wait, to lead."""
-        if self._followers:
-            with self._lock:
-                for run in self._followers.values():
-                    if not run.done and run.wake is not None:
-                        run.wake.set()
-                        return
-
-    def _look(self) -> None:
-        """Read what has come, where nobody waits for it."""
-        if self._polls and not self._closed and self._leading.acquire(blocking=False):
-            try:
-                self._hear(self._transport.poll(0))
-            finally:
-                self._leading.release()
-                self._pass_on()
 
     def _hear(self, news: Sequence[Answer | Loss]) -> None:
         if news:
@@ -554,11 +488,7 @@ class Executor:
         self._tally.end(run.began_ns, error is not None)
         run.error = error
         run.done = True
-        self._followers.pop(number, None)
-        if run.wake is not None:
-            run.wake.set()
-        elif self._leader is not None and self._leader != threading.get_ident():
-            self._transport.wake()
+        self._waiting.ended(run)
 
     def _restart(self, unit: int) -> None:
         try:
@@ -632,10 +562,7 @@ class Executor:
             self._closed = True
             for number in list(self._runs):
                 self._end(number, SessionClosed("The session was closed during the run."))
-        # whoever leads lets go before its epoll is closed
-        self._transport.wake()
-        with self._leading:
-            self._finalizer()
+        self._waiting.close(self._finalizer)
 
 
 def _release(executor: Executor, unit: int, epoch: int, key: int) -> None:

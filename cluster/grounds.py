@@ -35,13 +35,15 @@ class Grounds:
     def _known(self) -> bool:
         return not (self._connection.grants_cpus or self._runtime_env)
 
-    def settle(self, threads: Sequence[int]) -> None:
-        """Choose a node for each unit, given its threads. Raises :class:`ClusterError` where there is no room, or
-        where a node lacks what actors need."""
+    def settle(self, threads: Sequence[int], hosts: Sequence[str | None]) -> None:
+        """Choose a node for each unit, given its threads and the host that a plan has it on.
+
+        Raises :class:`ClusterError` where there is no room, or where a node lacks what actors need.
+        """
         if self._known:
             return
         found = answering(nodes())
-        self._places = list(share_out(found, threads, granted=self._connection.grants_cpus))
+        self._places = list(share_out(found, threads, granted=self._connection.grants_cpus, hosts=hosts))
         self._prepare(found)
 
     def _prepare(self, found: Sequence[Node]) -> None:

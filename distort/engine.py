@@ -7,12 +7,12 @@ the scheduler is imported. Parallel: the plan's stages live on actors, and an :c
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from distort.blas import use_threads
 from distort.graph import passes, reader
 from distort.graph.errors import ModelError
 from distort.graph.functions import expand
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from distort.graph.tensors import ExternalData
     from distort.parallel import Actors
     from distort.runs import ActorRuns
-    from distort.scheduler.device import Device
     from distort.scheduler.plan import Plan
 
 
@@ -112,129 +111,6 @@ def optimize(
     return passes.optimize(model, level, evaluate, disabled, fold_nbytes)
 
 
-def cpu_devices(n_devices: int, threads: int, memory_nbytes: int | None = None) -> list[Device]:
-    """This machine's CPU as ``n_devices`` devices of ``threads`` threads (0: its cores shared out).
-
-    They share the machine's memory, so without ``memory_nbytes`` each may use all of it; weights that several hold are
-    mapped once.
-    """
-    from distort.scheduler.device import cpu
-
-    cores = len(os.sched_getaffinity(0))
-    memory = memory_nbytes or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    share = threads or max(1, cores // max(1, n_devices))
-    return [cpu(i, threads=share, memory_nbytes=memory) for i in range(n_devices)]
-
-
-def plan_model(
-    model: Model,
-    n_actors: int,
-    *,
-    threads: int = 0,
-    devices_text: str | None = None,
-    dims: Mapping[str, int] | None = None,
-    objective: str = "latency",
-    strict: bool = False,
-    model_name: str = "",
-    typed: bool = False,
-    replicas: int | None = None,
-    device_nbytes: int | None = None,
-    costs: str = "auto",
-    feeds: Mapping[str, Any] | None = None,
-    in_process: bool = False,
-    pipeline: Pipeline | None = None,
-) -> tuple[Plan, Graph]:
-    """The cut of a model for ``n_actors`` (0: as many as pay). Starts nothing.
-
-    ``typed``: the types of its values were inferred before. ``replicas`` is what ``make_plan`` says, ``device_nbytes``
-    the memory of each actor, ``costs`` one of ``measured.MODES``, ``feeds`` what a measurement runs with.
-    ``in_process``: one stage, and no actor. ``pipeline``: what :func:`pin_annotations` found before the model was
-    optimized; its stages are the plan's. Raises PlanError where nothing fits, ValueError for ``devices_text``.
-    """
-    from distort import measured
-    from distort.graph.pipeline import after_optimization
-    from distort.scheduler.annotated import n_cpus, plan_annotated
-    from distort.scheduler.device import parse_devices
-    from distort.scheduler.errors import PlanError
-    from distort.scheduler.planner import make_plan
-
-    if not typed:
-        infer(model)
-    if pipeline is not None:
-        pipeline = after_optimization(model.graph, pipeline, strict=strict)
-    devices: Sequence[Device]
-    here: Device | None
-    if devices_text:
-        devices, here = parse_devices(devices_text), None
-        choices: list[Sequence[Device]] = [devices]
-    else:
-        here = cpu_devices(1, threads, device_nbytes)[0]
-        counts = _device_counts(model.graph, n_actors, replicas, device_nbytes)
-        choices = [cpu_devices(count, threads, device_nbytes) for count in ([n_cpus(pipeline)] if pipeline else counts)]
-    cores = len(os.sched_getaffinity(0))
-    n_threads = {min(d.threads, cores) for d in (*choices[0], *([here] if here else [])) if d.kind == "cpu"}
-    known = measured.costs(model.graph, sorted(n_threads), _use_threads, mode=costs, dims=dims, feeds=feeds)
-    if strict and costs == "measured" and not known.node_us:
-        raise PlanError("; ".join(known.notes))
-    for position, devices in enumerate(choices):
-        try:
-            asked: dict[str, Any] = {
-                "n_stages": n_actors or None,
-                "objective": objective,
-                "dims": {**known.dims, **(dims or {})},
-                "strict": strict,
-                "model_name": model_name,
-                "here": here,
-                "measured": known.node_us,
-                "measured_nbytes": known.value_nbytes,
-                "replicas": replicas,
-                "cores": None if devices_text else cores,
-            }
-            if pipeline is not None:
-                plan = plan_annotated(model.graph, pipeline, devices, **asked)
-            else:
-                plan = make_plan(model.graph, devices, in_process=in_process, **asked)
-            break
-        except PlanError:
-            if position == len(choices) - 1:
-                raise
-    return replace(plan, notes=(*plan.notes, *known.notes)), model.graph
-
-
-#: actors that a budget of memory may call for
-_MOST_ACTORS = 64
-
-
-def _device_counts(graph: Graph, n_actors: int, replicas: int | None, device_nbytes: int | None) -> list[int]:
-    """How many actors to plan for: those asked for; else one a core, and more where memory calls for them."""
-    cores = len(os.sched_getaffinity(0))
-    if n_actors:
-        return [max(n_actors, cores) if replicas == 0 else n_actors * (replicas or 1)]
-    least = max(cores, replicas or 1)
-    if device_nbytes is None:
-        return [least]
-    from distort.scheduler.cost import weight_nbytes
-
-    weights = sum(map(weight_nbytes, graph.initializers.values()))
-    first = min(_MOST_ACTORS, max(least, -(-weights // device_nbytes)))
-    return [
-        first,
-        *(count for count in (first + 2, 2 * first, 4 * first, _MOST_ACTORS) if first < count <= _MOST_ACTORS),
-    ]
-
-
-def pin_annotations(model: Model, partition: str, *, strict: bool = False) -> Pipeline | None:
-    """The pipeline that ``distort.partition`` asks the model's annotations for; None where the planner is to cut.
-
-    To be called before the model is optimized, so that passes keep its stages apart. Raises ModelError.
-    """
-    from distort.graph import pipeline
-
-    if partition.partition(":")[0] != pipeline.ANNOTATIONS:
-        return None
-    return pipeline.pin(model, partition, strict=strict)
-
-
 class Engine:
     """A model ready to run. ``model`` is what results from optimization."""
 
@@ -243,6 +119,8 @@ class Engine:
         self.config = config
         self._pipeline: Pipeline | None = None
         if config.parallel and model.graph.nodes:
+            from distort.planning import pin_annotations
+
             keys = config.distort_keys
             strict = keys.get("strict_placement", "0") == "1"
             self._pipeline = pin_annotations(model, keys.get("partition", "auto"), strict=strict)
@@ -261,7 +139,10 @@ class Engine:
         graph = model.graph
         _require_kernels(graph)
         if config.parallel and graph.nodes:
-            self._plan = self._make_plan()
+            from distort.planning import session_plan
+
+            self.infer_types()
+            self._plan = session_plan(model, config, self._pipeline)
             if not self._plan.in_process:
                 from distort.parallel import Actors
 
@@ -281,6 +162,8 @@ class Engine:
     def plan(self) -> Plan:
         """The plan; a sequential session's is one stage in this process, and is made when it is asked for."""
         if self._plan is None:
+            from distort.planning import plan_model
+
             self.infer_types()
             self._plan = plan_model(
                 self.model,
@@ -291,29 +174,6 @@ class Engine:
                 in_process=True,
             )[0]
         return self._plan
-
-    def _make_plan(self) -> Plan:
-        from distort.scheduler.device import parse_nbytes
-
-        keys = self.config.distort_keys
-        self.infer_types()
-        n_stages = int(keys["stages"]) if "stages" in keys else self.config.n_actors
-        replicas = keys.get("replicas")
-        memory = keys.get("device_memory")
-        plan, _ = plan_model(
-            self.model,
-            n_stages,
-            threads=self.config.intra_op_threads,
-            objective=keys.get("objective", "latency"),
-            strict=keys.get("strict_placement", "0") == "1",
-            model_name=self.config.model_name,
-            typed=True,
-            replicas=None if replicas is None else 0 if replicas == "auto" else int(replicas),
-            device_nbytes=None if memory is None else parse_nbytes(memory),
-            costs=keys.get("costs", "auto"),
-            pipeline=self._pipeline,
-        )
-        return plan
 
     # -- running
 
@@ -390,8 +250,7 @@ class Engine:
         if program is None:
             # a parallel session's, until its actors are there
             program = self._program = Program(self.model.graph)
-        if self.config.intra_op_threads != _threads_in_use:
-            _use_threads(self.config.intra_op_threads)
+        use_threads(self.config.intra_op_threads)
         if control.only_path_to_fetches:
             program = self._paths.to(fetches)
         results = program.run(local_values(feeds), control.observer, control.cancellation)
@@ -452,23 +311,3 @@ def local_values(feeds: Mapping[str, Any]) -> Mapping[str, Any]:
     if any(hasattr(value, "fetch") for value in feeds.values()):
         return {name: value.fetch() if hasattr(value, "fetch") else value for name, value in feeds.items()}
     return feeds
-
-
-_threads_lock = threading.Lock()
-_threads_in_use = 0
-_blas: list[tuple[Any, int]] = []  # each library, and the threads that it had before any session chose
-
-
-def _use_threads(n_threads: int) -> None:
-    """Threads of the BLAS in this process (0: what it had); sessions that differ set it anew on each run."""
-    global _threads_in_use  # noqa: PLW0603  # the library's setting is the process's
-    with _threads_lock:
-        if _threads_in_use == n_threads:
-            return
-        if not _blas:
-            from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # it ships no types
-
-            _blas.extend((library, library.num_threads) for library in ThreadpoolController().lib_controllers)
-        for library, default in _blas:
-            library.set_num_threads(n_threads or default)
-        _threads_in_use = n_threads

@@ -116,6 +116,9 @@ def open_executor(graph: Graph, plan: Plan, keys: Mapping[str, str], given_up: C
     if given_up():
         raise SessionClosed("The session was closed while its actors were being started.")
     payloads, weights = stage_payloads(graph, plan)
+    if keys.get("address"):  # the plan is one for the cluster's hosts
+        units = Units(plan.stages)
+        payloads = [replace(payload, host=units.device_of[payload.unit].host) for payload in payloads]
     return Executor(
         plan,
         payloads,

@@ -182,7 +182,9 @@ class ActorTransport:
             for position in positions:
                 self._weights[position].append(reference)
         try:
-            self._grounds.settle([max(payload.threads, 1) for payload in payloads])
+            self._grounds.settle(
+                [max(payload.threads, 1) for payload in payloads], [payload.host for payload in payloads]
+            )
             self._hosts = [self._start(unit, epoch=0) for unit in range(len(self._payloads))]
             self._load(range(len(self._hosts)))
             self._link(range(len(self._hosts)))

@@ -144,17 +144,17 @@ def _simulated(plan: Plan, n_runs: int) -> Simulation | None:
 
 def _make(arguments: argparse.Namespace, dims: dict[str, int]) -> tuple[Plan, Model, list[str]]:
     """The plan of the graph as a session would run it, that graph's model, and operators that no kernel runs."""
-    from distort import engine, errors
+    from distort import engine, errors, planning
     from distort.scheduler.errors import PlanError
 
     with errors.translated():
         model = engine.load_model(arguments.model)
-        pipeline = engine.pin_annotations(model, _partition(arguments.partition))
+        pipeline = planning.pin_annotations(model, _partition(arguments.partition))
         engine.optimize(model, "all")
         _check_dims(model.graph, dims)
         feeds = _feeds(arguments, model)
         try:
-            plan, graph = engine.plan_model(
+            plan, graph = planning.plan_model(
                 model,
                 arguments.actors,
                 devices_text=arguments.devices,

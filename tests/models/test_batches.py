@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distort import engine
+from distort import engine, planning
 from distort.graph.batch import BatchProof, Refusal
 from distort.kernels.program import Program, evaluate_node
 from distort.microbatch import MicroBatches, merge, split
@@ -53,7 +53,7 @@ def optimized(path: Path) -> Any:
 
 
 def proof_of(graph: Any, feeds: dict[str, Any]) -> BatchProof | Refusal:
-    plan, _ = engine.plan_model(engine.Model(graph, {"": 18}), 1, typed=True)
+    plan, _ = planning.plan_model(engine.Model(graph, {"": 18}), 1, typed=True)
     return MicroBatches(graph, plan, "2", evaluate_node).proof(feeds, graph.outputs)
 
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 import distort as onnxruntime
-from distort import engine
+from distort import planning
 from distort.graph.inference import infer
 from distort.graph.ir import Model
 from distort.graph.reader import read_model
@@ -36,16 +36,16 @@ def model() -> Model:
 
 def test_a_budget_makes_as_many_actors_as_it_takes() -> None:
     budget = 2 * WEIGHT_NBYTES + 3 * SIDE * 4
-    plan, _ = engine.plan_model(model(), 0, device_nbytes=budget, typed=True)
+    plan, _ = planning.plan_model(model(), 0, device_nbytes=budget, typed=True)
     assert len(plan.stages) == N_WEIGHTS // 2
     assert len({stage.device.id for stage in plan.stages}) == len(plan.stages)
     assert all(stage.peak_nbytes <= budget for stage in plan.stages)
     assert any("one stage wants" in note for note in plan.notes)
-    assert any("share the" in note for note in plan.notes) or len(plan.stages) <= engine.cpu_devices(1, 0)[0].threads
+    assert any("share the" in note for note in plan.notes) or len(plan.stages) <= planning.cpu_devices(1, 0)[0].threads
 
 
 def test_a_large_budget_changes_nothing() -> None:
-    plan, _ = engine.plan_model(model(), 0, device_nbytes=10**12, typed=True)
+    plan, _ = planning.plan_model(model(), 0, device_nbytes=10**12, typed=True)
     assert plan.in_process and len(plan.stages) == 1
 
 
@@ -68,7 +68,7 @@ def test_strict_wants_what_it_asked_to_measure(monkeypatch: pytest.MonkeyPatch, 
             "g (seq(float[2]) s) => (float[2] y) <int64 i = {0}> { y = SequenceAt(s, i) }"
         )
     )
-    plan, _ = engine.plan_model(sequences, 1, costs="measured")
+    plan, _ = planning.plan_model(sequences, 1, costs="measured")
     assert any("could not be measured" in note for note in plan.notes)
     with pytest.raises(ValueError, match="could not be measured: input 's' is seq"):
-        engine.plan_model(sequences, 1, costs="measured", strict=True)
+        planning.plan_model(sequences, 1, costs="measured", strict=True)

@@ -14,7 +14,7 @@ import numpy as np
 import onnx.parser
 import pytest
 
-from distort import cost_cache, engine, measured
+from distort import cost_cache, measured, planning
 from distort.cost_cache import Measurement
 from distort.graph.inference import infer
 from distort.graph.ir import Graph, Model
@@ -89,7 +89,7 @@ def test_own_feeds_and_their_sizes(cache: Path) -> None:
 def test_bytes_that_no_shape_tells_are_measured() -> None:
     model = model_of("g (float[N] x) => (int64[1, K] y, float[N] z) { y = NonZero(x) z = Exp(x) }")
     feeds = {"x": np.array([0, 1, 1, 0, 1], np.float32)}
-    plan, _ = engine.plan_model(model, 1, costs="measured", feeds=feeds, typed=True)
+    plan, _ = planning.plan_model(model, 1, costs="measured", feeds=feeds, typed=True)
     assert {edge.value: edge.nbytes for edge in plan.edges} == {"x": 20, "y": 24, "z": 20}
     assert "nobody gave a size" not in plan.explain()
 
@@ -252,7 +252,7 @@ def test_a_plan_says_what_its_costs_rest_on() -> None:
     model = chain()
 
     def notes(costs: str) -> str:
-        plan, _ = engine.plan_model(model, 2, costs=costs, typed=True, devices_text="2xcpu:1")
+        plan, _ = planning.plan_model(model, 2, costs=costs, typed=True, devices_text="2xcpu:1")
         return plan.explain()
 
     assert "estimated from operators and shapes" in notes("auto") and "never measured" in notes("auto")
@@ -266,6 +266,6 @@ def test_measured_costs_decide_where_a_graph_is_cut(monkeypatch: pytest.MonkeyPa
         return Measurement(1, (900.0, 1.0, 1.0), SHAPES, 1)
 
     monkeypatch.setattr(measured, "measure", slow_first)
-    plan, _ = engine.plan_model(chain(), 2, costs="measured", typed=True, devices_text="2xcpu:1")
+    plan, _ = planning.plan_model(chain(), 2, costs="measured", typed=True, devices_text="2xcpu:1")
     assert [stage.nodes for stage in plan.stages] == [(0,), (1, 2)]
     assert plan.stages[0].cost_us == 900.0

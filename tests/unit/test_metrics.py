@@ -25,8 +25,9 @@ from distort.cluster.executor import Executor
 from distort.cluster.metrics import FAMILIES, RayMetrics, to_text
 from distort.cluster.publisher import Publisher
 from distort.cluster.transport.inproc import InprocTransport
-from distort.engine import load_model, plan_model
+from distort.engine import load_model
 from distort.parallel import stage_payloads
+from distort.planning import plan_model
 
 MODEL = '<ir_version: 9, opset_import: ["" : 17]> g (float[N] x) => (float[N] y) { h = Sqrt (x) y = Neg (h) }'
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from onnx import parser
 
-from distort.engine import plan_model
 from distort.graph import reader
 from distort.graph.batch import BatchProof, Refusal, find_batch
 from distort.graph.ir import Graph
 from distort.microbatch import MicroBatches, decide, merge, part_sizes, plan_parts, split
+from distort.planning import plan_model
 from distort.scheduler.plan import Plan
 
 CHAIN = """<ir_version: 9, opset_import: ["" : 18]>

@@ -12,11 +12,11 @@ import pytest
 
 from distort import verify
 from distort.capi.onnxruntime_pybind11_state import EPFail
-from distort.engine import cpu_devices
 from distort.graph import reader
 from distort.graph.inference import infer
 from distort.graph.ir import Graph, SparseInitializer
 from distort.kernels.program import Program
+from distort.planning import cpu_devices
 from distort.scheduler.plan import CALLER, Plan
 from distort.scheduler.planner import plan_of_stages
 
