@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from distort.cluster.clocks import Reading, read_clock
 from distort.cluster.errors import StaleResident
 from distort.cluster.orders import ActorFacts, ActorStats, ExecuteOrder, Held, NodeEvent, StagePayload, StageReport
 from distort.cluster.resident import ResidentMeta
 from distort.cluster.shm.channel import network_of_host
 from distort.cluster.shm.loop import StageLoop
+from distort.cluster.weights import open_weights
 from distort.graph.ir import Node
 from distort.graph.types import element_of
 from distort.kernels.events import describe
@@ -41,7 +43,9 @@ class StageActor:
         self._busy_ns = 0
 
     def load(self, payload: StagePayload, *weights: dict[str, Any]) -> ActorFacts:
-        """Lower the stage. ``weights`` are mapped read-only from the object store. Returns the actor's facts.
+        """Lower the stage. ``weights`` are mapped read-only from the object store, those in files from these.
+
+        Returns the actor's facts. Raises WeightsMissing where the node lacks files: then nothing is changed.
 
         With a token in the payload, the actor listens for orders and mail on a socket of its host.
         """
@@ -54,7 +58,7 @@ class StageActor:
 
             threadpool_limits(payload.threads)
         graph = payload.graph
-        for group in weights:
+        for group in (*weights, open_weights(payload.files)):
             graph.initializers.update({name: group[name] for name in group if name not in graph.initializers})
         self._program = Program(graph, outputs=payload.outputs)
         self._paths = Paths(graph)
@@ -92,12 +96,14 @@ class StageActor:
         feeds = dict(zip(order.inputs, values, strict=True))
         received = {name: nbytes_of(value) for name, value in feeds.items() if not isinstance(value, Held)}
         release: Callable[[], None] = _nothing
+        mailed: dict[str, int] = {}
         if order.mail:
             assert self._loop is not None, "mail comes by the loop"
-            mail, _, release = self._loop.wait_for_mail(order, run, oldest)
+            mail, mailed, release = self._loop.wait_for_mail(order, run, oldest)
             feeds.update(mail)
         try:
             outputs, report = self._compute(order, run, feeds, received)
+            report.mail = mailed
             if order.sends:
                 assert self._loop is not None
                 self._loop.send_mail(order, run, outputs)
@@ -212,6 +218,9 @@ class StageActor:
             *self.held(),
             0 if loop is None else loop.pool.nbytes,
         )
+
+    def clock(self) -> Reading:
+        return read_clock()
 
     def ping(self) -> int:
         return os.getpid()

@@ -21,7 +21,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from distort.cluster.activity import EdgeActivity, Snapshot, Tally, unit_activity
 from distort.cluster.actor import nbytes_of
+from distort.cluster.clocks import Clocks
 from distort.cluster.errors import ClusterError, DeadlineExceeded, Forked, SessionClosed, StageLost
 from distort.cluster.orders import ATTEMPTS, ActorStats, Held, StagePayload, StageReport
 from distort.cluster.resident import Resident, ResidentMeta
@@ -56,6 +58,7 @@ class Run:
     #: value -> itself, or the Resident that was fed
     feeds: dict[str, Any]
     resident: tuple[tuple[str, int], ...]  # feeds that lie on units
+    began_ns: int = 0  # time.monotonic_ns()
     done: bool = False
     #: set when the run is done, or when its caller is to lead; there where a caller waits and doesn't lead
     wake: threading.Event | None = None
@@ -73,6 +76,8 @@ class Run:
     errors: dict[int, BaseException] = field(default_factory=dict)
     reports: list[StageReport] = field(default_factory=list)
     sent: dict[int, list[tuple[str, int]]] = field(default_factory=dict)  # stage -> feeds with their bytes
+    #: producing stage, and a result with its bytes and transport
+    returned: list[tuple[int, tuple[str, int, str]]] = field(default_factory=list)
 
     @property
     def on_wire(self) -> int:
@@ -86,7 +91,7 @@ class Executor:
         self,
         plan: Plan,
         payloads: Sequence[StagePayload],
-        weights: dict[str, Any],
+        weights: Sequence[Mapping[str, Any]],
         transport: Transport,
         *,
         max_in_flight: int = 8,
@@ -111,6 +116,8 @@ class Executor:
         self._orders = itertools.count(1)
         self._routes: dict[RunKind, dict[int, Leg]] = {}
         self._traffic = Traffic()
+        self._tally = Tally()
+        self._clocks = Clocks()
         self._closed = False
         self._broken: dict[int, BaseException] = {}  # units that could not be restarted
         self._state = machine.RunState(plan, max_in_flight=max_in_flight, eager=transport.chains, recovery=recovery)
@@ -178,6 +185,7 @@ class Executor:
             if self._closed:
                 raise SessionClosed("The session is closed.")
             run.number = next(self._numbers)
+            run.began_ns = self._tally.begin()
             self._runs[run.number] = run
             self._events.append(machine.Submit(run.number, wanted, dict(resident)))
         self.drain()
@@ -194,7 +202,17 @@ class Executor:
             raise
         if run.error is not None:
             raise run.error
-        return [self._result(run, name) for name in run.fetches], run.reports
+        results = [self._result(run, name) for name in run.fetches]
+        if run.profile:
+            self._complete_reports(run)
+        return results, run.reports
+
+    def _complete_reports(self, run: Run) -> None:
+        """What a profile wants to know of a run that is done: times on this host's clock, results by their makers."""
+        for report in run.reports:
+            report.run, report.unit = run.number, run.units[report.stage]
+            self._clocks.align(report, self._hosts[report.unit])
+            report.returned = [told for producer, told in run.returned if producer == report.stage]
 
     def cancel(self, run: Run) -> None:
         """End a run that nobody waits for any more."""
@@ -293,9 +311,15 @@ class Executor:
             return run.results[name]
         if name in run.handles and name in self._producer:
             result = self._transport.get(run.handles[name])
-            self._traffic.count(name, self._producer[name], CALLER, "object_store", nbytes_of(result))
+            self._count_result(run, name, nbytes_of(result), "object_store")
             return result
         return run.feeds[name]
+
+    def _count_result(self, run: Run, name: str, nbytes: int, transport: str) -> None:
+        producer = self._producer[name]
+        self._traffic.count(name, producer, CALLER, transport, nbytes)
+        if run.profile:
+            run.returned.append((producer, (name, nbytes, transport)))
 
     # -- events and commands
 
@@ -378,6 +402,7 @@ class Executor:
             for sofar in (run.results, run.kept, run.errors, run.sent):
                 sofar.clear()
             run.reports.clear()
+            run.returned.clear()
 
     def _value_for(self, run: Run, name: str, stage: int) -> Any:
         """A feed as it goes with an order."""
@@ -435,7 +460,7 @@ class Executor:
     def _note(self, run: Run, stage: int, news: Answer) -> None:
         for name, (value, nbytes) in news.values.items():
             run.results[name] = value
-            self._traffic.count(name, self._producer[name], CALLER, "shm", nbytes)
+            self._count_result(run, name, nbytes, "shm")
         report = news.report
         if report is None:
             return
@@ -446,8 +471,9 @@ class Executor:
             producer = fed.stage if isinstance(fed, Resident) else self._producer.get(name, CALLER)
             if not direct:
                 self._traffic.count(name, producer, stage, "object_store", nbytes)
-            report.edges.append((name, producer, nbytes))
-        report.edges += [(name, CALLER, nbytes) for name, nbytes in run.sent.get(stage, ())]
+            report.edges.append((name, producer, nbytes, "shm" if direct else "object_store"))
+        report.edges += [(name, self._producer[name], nbytes, "shm") for name, nbytes in report.mail.items()]
+        report.edges += [(name, CALLER, nbytes, "shm") for name, nbytes in run.sent.get(stage, ())]
         for name, meta in report.kept.items():
             run.kept[name] = None if meta.empty else self._resident(news.unit, meta)
 
@@ -512,13 +538,20 @@ class Executor:
             )
             error.__cause__ = cause
             return error
-        return cause if cause is not None else ClusterError(command.error)
+        if cause is None:
+            return ClusterError(command.error)
+        if type(cause).__module__.startswith("ray."):  # what Ray says of an actor's end is no answer to a caller
+            lost = StageLost(command.error)
+            lost.__cause__ = cause
+            return lost
+        return cause
 
     def _end(self, number: int, error: BaseException | None) -> None:
         run = self._runs.pop(number, None)
         if run is None:
             return
         self._oldest = next(iter(self._runs), number + 1) * ATTEMPTS
+        self._tally.end(run.began_ns, error is not None)
         run.error = error
         run.done = True
         self._followers.pop(number, None)
@@ -579,6 +612,14 @@ class Executor:
                 edges = {(name, self._producer[name], stage, "shm"): sums for name, sums in stats.received.items()}
                 self._traffic.tell(unit, host.epoch, edges)
         return found
+
+    def activity(self) -> Snapshot:
+        """What runs, actors and edges have come to since the start."""
+        told = self.stats()
+        units = [unit_activity(self.units, unit, self._hosts[unit].epoch, stats) for unit, stats in enumerate(told)]
+        edges = [EdgeActivity(**row) for row in self._traffic.rows()]
+        with self._lock:
+            return self._tally.snapshot(units, edges)
 
     def close(self) -> None:
         """End every actor; runs in flight fail. Safe to call twice. In a forked process nothing happens."""

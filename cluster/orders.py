@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distort.cluster.resident import ResidentMeta
 from distort.graph.ir import Graph
+
+if TYPE_CHECKING:
+    from distort.cluster.weights import FileWeight
 
 #: attempts of one run that numbers have room for; a run's number on the wire is ``run * ATTEMPTS + attempt``
 ATTEMPTS = 8
@@ -32,6 +35,7 @@ class StagePayload:
     unit: int = 0  # the stage's, or a replica's
     names: tuple[str, ...] = ()  # every value that may cross, of all stages: messages say their numbers
     token: str = ""  # whoever connects must know it
+    files: dict[str, FileWeight] = field(default_factory=dict)  # weights that the actor maps itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,13 @@ class StageReport:
     events: list[NodeEvent] = field(default_factory=list)
     pid: int = 0
     thread: int = 0
-    edges: list[tuple[str, int, int]] = field(default_factory=list)  # value, producing stage (-1: driver), bytes
+    mail: dict[str, int] = field(default_factory=dict)  # of an execution by a call: what came by mail beside it
+    # what the executor adds, where a profile is asked for
+    unit: int = 0
+    #: value, producing stage (-1: the caller), bytes, transport
+    edges: list[tuple[str, int, int, str]] = field(default_factory=list)
+    returned: list[tuple[str, int, str]] = field(default_factory=list)  # to the caller: value, bytes, transport
+    clock_error_ns: int = 0  # how far the times may be off; -1: nobody knows
 
 
 @dataclass(frozen=True, slots=True)

@@ -410,6 +410,22 @@ class Engine:
         """The executor of a parallel session, when its actors are there."""
         return self._actors.wait() if self._actors is not None else None
 
+    @property
+    def ready_executor(self) -> Executor | None:
+        """As :attr:`executor`; None also while the actors are on their way."""
+        return self._actors.ready if self._actors is not None else None
+
+    @property
+    def published(self) -> str:
+        """Where the metrics of its actors are, for people; nothing where nobody asked for them."""
+        publisher = self._actors.publisher if self._actors is not None else None
+        return publisher.where if publisher is not None else ""
+
+    @property
+    def split_told(self) -> str:
+        """Why the last run that had a batch was split into micro-batches, or not; nothing where none had."""
+        return self._runs.told_of_split if self._runs is not None else ""
+
     def transfer_stats(self) -> list[dict[str, Any]]:
         """Bytes and messages by edge since the start; empty in sequential mode, where nothing moves."""
         executor = self._actors.ready if self._actors is not None else None

@@ -5,6 +5,7 @@ What onnxruntime has no name for is a session config entry ``distort.<key>``; an
 
 from __future__ import annotations
 
+import json
 import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,13 @@ def _nbytes(text: str) -> bool:
         return False
 
 
+def _json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
 def _any_text(text: str) -> bool:
     return True
 
@@ -54,6 +62,11 @@ def _partition(text: str) -> bool:
 
 def _one_of(*names: str) -> Callable[[str], bool]:
     return lambda text: text in names
+
+
+def _metrics(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return text in ("0", "1") or (bool(host) and port.isdecimal() and int(port) < 65536)
 
 
 #: key without the prefix -> (is a value valid?, what is expected); a value that nothing here acts on is not valid
@@ -75,6 +88,8 @@ DISTORT_KEYS: dict[str, tuple[Callable[[str], bool], str]] = {
     "start": (_one_of("overlap", "wait"), "overlap or wait"),
     "verify": (_one_of("0", "1"), "0 or 1"),
     "timeout_s": (_seconds, "seconds, more than 0"),
+    "metrics": (_metrics, "0, 1 (by Ray) or host:port (an address to serve them at)"),
+    "runtime_env": (_json_object, "a JSON object, as Ray's runtime environments are"),
     "objective": (_one_of("latency", "throughput", "memory"), "latency, throughput or memory"),
 }
 

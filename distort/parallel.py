@@ -7,28 +7,28 @@ answered by a program in this process (``distort.start=overlap``). ``wait`` wait
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import threading
 import uuid
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from distort.cluster.errors import SessionClosed
 from distort.cluster.executor import Executor
 from distort.cluster.orders import StagePayload
 from distort.cluster.resources import attach
 from distort.cluster.transport.actors import ActorTransport
+from distort.cluster.weights import take_weights
 from distort.scheduler.units import Units
 
 if TYPE_CHECKING:
+    from distort.cluster.publisher import Publisher
     from distort.graph.ir import Graph
     from distort.scheduler.plan import Plan
 
-#: initializers up to this size travel with the stage's graph; larger ones through the object store
-_SMALL_WEIGHT_NBYTES = 4096
 #: a start that takes less shows no bar
 _BAR_AFTER_S = 0.5
 
@@ -48,6 +48,13 @@ class Actors:
         address = keys.get("address", "")
         if address:
             attach(address)  # what is wrong with an address is said at once
+        wanted = keys.get("metrics", "0")
+        self.publisher: Publisher | None = None
+        if wanted != "0":
+            from distort.cluster.publisher import Publisher
+
+            self.publisher = Publisher(wanted, plan.model_name)
+            weakref.finalize(self, self.publisher.stop)
         start = threading.Thread(target=self._start, args=(graph, plan), name="distort-start")
         start.start()
         if keys.get("start", "overlap") == "wait":
@@ -67,6 +74,8 @@ class Actors:
             if closed:
                 executor.close()
             else:
+                if self.publisher is not None:
+                    self.publisher.follow(executor)
                 self._on_ready()
         self._there.set()
 
@@ -95,6 +104,8 @@ class Actors:
         with self._lock:
             self._closed = True
             executor = self._executor
+        if self.publisher is not None:
+            self.publisher.close()
         if executor is not None:
             executor.close()
 
@@ -109,36 +120,32 @@ def open_executor(graph: Graph, plan: Plan, keys: Mapping[str, str], given_up: C
         plan,
         payloads,
         weights,
-        ActorTransport(connection, keys.get("transport", "auto")),
+        ActorTransport(connection, keys.get("transport", "auto"), json.loads(keys.get("runtime_env", "{}"))),
         max_in_flight=int(keys.get("max_in_flight", 8)),
         recovery=keys.get("recovery", "replay"),
     )
 
 
-def stage_payloads(graph: Graph, plan: Plan) -> tuple[list[StagePayload], dict[str, Any]]:
-    """What each unit's actor is sent, and the weights that travel by themselves."""
+def stage_payloads(graph: Graph, plan: Plan) -> tuple[list[StagePayload], list[dict[str, Any]]]:
+    """What each unit's actor is sent, and its weights that travel by themselves."""
     from distort.cluster.custom_kernels import pack
 
     session = uuid.uuid4().hex[:12]
     names = tuple(sorted({name for stage in plan.stages for name in (*stage.inputs, *stage.outputs)}))
     by_stage = []
-    weights: dict[str, Any] = {}
+    weights = []
     for stage in plan.stages:
         part = graph.extract(stage.nodes, name=f"{graph.name or 'graph'}.{stage.id}")
-        for name, value in list(part.initializers.items()):
-            if isinstance(value, np.ndarray) and value.nbytes > _SMALL_WEIGHT_NBYTES:
-                weights[name] = value
-                del part.initializers[name]
         part.types = {}
-        by_stage.append(
-            StagePayload(session, stage.index, part, tuple(part.outputs), stage.device.threads, pack(part), 0, names)
-        )
+        payload = StagePayload(session, stage.index, part, tuple(part.outputs), 0, pack(part), 0, names)
+        weights.append(take_weights(payload))
+        by_stage.append(payload)
     units = Units(plan.stages)
     payloads = [
         replace(by_stage[stage], unit=unit, threads=units.device_of[unit].threads)
         for unit, stage in enumerate(units.stage_of)
     ]
-    return payloads, weights
+    return payloads, [weights[stage] for stage in units.stage_of]
 
 
 @contextlib.contextmanager

@@ -1,13 +1,11 @@
 """onnxruntime's profile: a JSON array of complete events ("ph": "X"), times in microseconds since the profile began.
 
-A parallel session's has the events of all actors, on one clock: "Node" and "Stage" events by the actor's process,
-"Bubble" events where an actor waited between two executions, and the bytes that each edge brought among the arguments
-of a stage's event. Perfetto and chrome://tracing open it.
+A parallel session's has the events of all actors, on this process's clock: "Node" and "Stage" events by the actor's
+process, and what :mod:`distort.trace` makes of them. Perfetto and chrome://tracing open it.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import threading
@@ -16,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from distort import trace
 from distort.graph.ir import Graph, Node
 from distort.kernels.events import describe
 
@@ -37,6 +36,9 @@ class Profiler:
         self._weights: frozenset[str] = frozenset()
         self._stage_names: list[str] = []
         self._lock = threading.Lock()
+        self._runs: list[trace.CallerRun] = []
+        self._of_thread = threading.local()  # executions of the run that the thread waits for
+        self._rows: dict[tuple[int, int], int] = {}  # unit, its process -> the number of its row
 
     def watch(self, graph: Graph) -> None:
         """Number the nodes and know the weights of the graph that runs."""
@@ -56,14 +58,16 @@ class Profiler:
         *,
         pid: int = 0,
         thread: int = 0,
-    ) -> None:
+    ) -> dict[str, Any]:
         """A complete event; of this process and thread unless others are named."""
+        # both ends are rounded, so that what lies within another still does
+        ts = max(0, start_ns - self.start_ns) // 1000
         event = {
             "cat": category,
             "pid": pid or os.getpid(),
             "tid": thread or threading.get_native_id(),
-            "dur": max(0, end_ns - start_ns) // 1000,
-            "ts": max(0, start_ns - self.start_ns) // 1000,
+            "dur": max(ts, (end_ns - self.start_ns) // 1000) - ts,
+            "ts": ts,
             "ph": "X",
             "name": name,
             "args": args or {},
@@ -71,6 +75,7 @@ class Profiler:
         with self._lock:
             if self._events is not None:
                 self._events.append(event)
+        return event
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
@@ -89,24 +94,50 @@ class Profiler:
         self.add("Node", name, start_ns, end_ns, args)
 
     def report(self, report: StageReport) -> None:
-        """Events of a stage's execution on its actor."""
-        where = {"pid": report.pid, "thread": report.thread}
+        """Events of a stage's execution on its actor, for the run that this thread waits for."""
+        where = {"pid": self._row(report.unit, report.pid), "thread": report.thread}
         edges = [
-            {"value": value, "from": "driver" if producer < 0 else f"stage{producer}", "nbytes": nbytes}
-            for value, producer, nbytes in report.edges
+            {
+                "value": value,
+                "from": "driver" if producer < 0 else f"stage{producer}",
+                "nbytes": nbytes,
+                "transport": transport,
+            }
+            for value, producer, nbytes, transport in report.edges
         ]
-        stage = f"stage{report.stage}"
-        args = {
+        args: dict[str, Any] = {
             "run": report.run,
             "stage": report.stage,
-            "nbytes_in": sum(n for _, _, n in report.edges),
+            "nbytes_in": sum(edge[2] for edge in report.edges),
             "edges": edges,
         }
-        self.add("Stage", f"{stage}_execute", report.start_ns, report.end_ns, args, **where)
-        for event in report.events:
-            name, index = self._numbered(event.node, event.op_type, event.output)
+        if report.clock_error_ns:  # another host's: -1 where its clock could not be read
+            args["clock_error_us"] = max(-1, report.clock_error_ns // 1000)
+        event = self.add("Stage", f"stage{report.stage}_execute", report.start_ns, report.end_ns, args, **where)
+        execution = trace.Execution(report.run, report.stage, event, tuple(report.edges), tuple(report.returned))
+        self._of_thread.__dict__.setdefault("executions", []).append(execution)
+        for step in report.events:
+            name, index = self._numbered(step.node, step.op_type, step.output)
             of = {"stage": str(report.stage), "run": str(report.run)}
-            self.add("Node", name, event.start_ns, event.end_ns, event.args | index | of, **where)
+            self.add("Node", name, step.start_ns, step.end_ns, step.args | index | of, **where)
+
+    def end_run(self, executor_name: str, start_ns: int, end_ns: int) -> None:
+        """Session events of a run that this thread waited for."""
+        self.add("Session", executor_name, start_ns, end_ns)
+        event = self.add("Session", "model_run", start_ns, end_ns)
+        executions = self._of_thread.__dict__.pop("executions", None)
+        if executions:
+            with self._lock:
+                self._runs.append(trace.CallerRun(event, executions))
+
+    def _row(self, unit: int, pid: int) -> int:
+        """The number of an actor's row: its process's, or another where two hosts have processes of that number."""
+        with self._lock:
+            taken = {os.getpid(), *self._rows.values()}
+            row = self._rows.get((unit, pid))
+            if row is None:
+                row = self._rows[unit, pid] = pid if pid not in taken else max(taken) + 1
+            return row
 
     def _numbered(self, name: str, op_type: str, output: str) -> tuple[str, dict[str, str]]:
         """An event's name, and the node's place in the graph."""
@@ -121,31 +152,26 @@ class Profiler:
             if self._events is None:
                 return ""
             events, self._events = self._events, None
-        events += _bubbles(events)
-        events = [*self._process_names(events), *events]
+        events += trace.events_of(self._runs)
+        events = [*self._names(events), *events]
         lines = ",\n".join(map(_line, events))
         with open(self.path, "w", encoding="utf-8") as file:
             file.write(f"[\n{lines}\n]\n")
         return self.path
 
-    def _process_names(self, events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """What viewers call the processes of a parallel session."""
+    def _names(self, events: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """What viewers call the rows of a parallel session, and their order: that of the stages."""
         stages = {event["pid"]: event["args"]["stage"] for event in events if event["cat"] == "Stage"}
         if not stages:
-            return []
-        named = {os.getpid(): "driver"} | {pid: self._stage_names[stage] for pid, stage in stages.items()}
-        return [
-            {
-                "ph": "M",
-                "name": "process_name",
-                "cat": "__metadata",
-                "pid": pid,
-                "tid": 0,
-                "ts": 0,
-                "args": {"name": text},
-            }
-            for pid, text in named.items()
-        ]
+            return
+        names = {os.getpid(): "driver"} | {row: self._stage_names[stage] for row, stage in stages.items()}
+        units = {row: unit for (unit, _), row in self._rows.items()}
+        alike = [stages[row] for row in stages]
+        for row, name in sorted(names.items(), key=lambda item: units.get(item[0], -1)):
+            if row in stages and alike.count(stages[row]) > 1:  # a replica's, or one that was restarted
+                name += f" (unit {units[row]}, process {row})"
+            yield trace.metadata("process_name", row, name=name)
+            yield trace.metadata("process_sort_index", row, sort_index=units.get(row, -1))
 
 
 def _line(event: dict[str, Any]) -> str:
@@ -155,22 +181,3 @@ def _line(event: dict[str, Any]) -> str:
         f'"{key}" :{" " * (key in spaced)}{json.dumps(value, separators=(",", " : "))}' for key, value in event.items()
     )
     return "{" + ",".join(pairs) + "}"
-
-
-def _bubbles(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The time between two executions of a stage, when its actor had nothing to do."""
-    by_actor: dict[int, list[dict[str, Any]]] = {}
-    for event in events:
-        if event["cat"] == "Stage":
-            by_actor.setdefault(event["pid"], []).append(event)
-    found = []
-    for executions in by_actor.values():
-        executions.sort(key=lambda event: event["ts"])
-        for before, after in itertools.pairwise(executions):
-            start = before["ts"] + before["dur"]
-            if after["ts"] > start:
-                args = {"stage": after["args"]["stage"], "before_run": after["args"]["run"]}
-                found.append(
-                    after | {"cat": "Bubble", "name": "bubble", "ts": start, "dur": after["ts"] - start, "args": args}
-                )
-    return found

@@ -83,6 +83,25 @@ class Session:
         """Bytes and messages that moved since the start, by value, producing and consuming stage (-1: here)."""
         return self._sess._loaded.engine.transfer_stats()
 
+    def explain(self) -> str:
+        """The plan's explanation, and what was measured since: runs, busy actors, bytes by edge, restarts."""
+        engine = self._sess._loaded.engine
+        text = self.plan.explain()
+        if not engine.parallel:
+            return f"{text}\n\nIt runs in this process: no actor is asked, nothing crosses."
+        with errors.translated():
+            executor = engine.ready_executor
+        if executor is None:
+            return f"{text}\n\nIts actors are on their way; until they are there, it runs in this process."
+        from distort import explanation
+
+        told = explanation.explain(executor.activity(), engine.plan)
+        if engine.split_told:
+            told += f"\n  the last batch: {engine.split_told}"
+        if engine.published:
+            told += f"\n  metrics {engine.published}"
+        return f"{text}\n\n{told}"
+
     # libraries read these
 
     @property

@@ -49,14 +49,20 @@ class PartCosts:
             received.append(sum(LINKS[transport].transfer_us(total) for transport, total in nbytes.items()))
         return received
 
-    def elapsed_us(self, stage_us: Sequence[float], n_parts: int) -> float:
-        """Until the last of ``n_parts`` is through: the first one's longest path, then the busiest device's work."""
+    def elapsed_us(self, parts: Sequence[Sequence[float]]) -> float:
+        """Until the last part is through: the longest path of the first, then what the busiest device has left.
+
+        A part begins on a device when the part before it has ended there.
+        """
+        if not parts:
+            return 0.0
         ends: list[float] = []
-        for stage, cost_us in zip(self._plan.stages, stage_us, strict=True):
+        for stage, cost_us in zip(self._plan.stages, parts[0], strict=True):
             ready = max((ends[producer] for producer in self._plan.producers_of(stage.index)), default=0.0)
             ends.append(ready + cost_us)
         busy: dict[str, float] = {}
-        for stage, cost_us in zip(self._plan.stages, stage_us, strict=True):
-            for device in stage.devices:
-                busy[device.id] = busy.get(device.id, 0.0) + cost_us / len(stage.devices)
-        return max(ends, default=0.0) + (n_parts - 1) * max(busy.values(), default=0.0)
+        for part in parts[1:]:
+            for stage, cost_us in zip(self._plan.stages, part, strict=True):
+                for device in stage.devices:
+                    busy[device.id] = busy.get(device.id, 0.0) + cost_us / len(stage.devices)
+        return max(ends, default=0.0) + max(busy.values(), default=0.0)

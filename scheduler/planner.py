@@ -384,6 +384,9 @@ class _Planner:
         best = min(candidates, key=self._rank)
         limit = best.score(self.objective) * NEAR
         near = [c for c in candidates if c.over_nbytes <= best.over_nbytes and c.score(self.objective) <= limit]
+        if self.objective == "latency":
+            # one run takes as long wherever a chain is cut, and many runs in flight gain by balance
+            return min(near, key=lambda c: (c.n_stages, c.over_nbytes, c.bottleneck_us, c.latency_us))
         return min(near, key=lambda c: (c.n_stages, *self._rank(c)))
 
     def _critical_path_us(self) -> float:

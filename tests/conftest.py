@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -42,6 +44,14 @@ def shared_memory() -> set[str]:
     }
 
 
+def pytest_configure() -> None:
+    """A folder for the temporary files of this run, so that what is left there is this run's. Its name is short: Ray
+    makes sockets below it."""
+    folder = tempfile.mkdtemp(prefix="dt")
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
 def temporary_files() -> set[str]:
     return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("distort")}
 
@@ -54,6 +64,8 @@ def nothing_left_behind() -> Iterator[None]:
     gc.collect()
     if "ray" in sys.modules:
         sys.modules["ray"].shutdown()
+    if "distort.cluster.resources" in sys.modules:
+        sys.modules["distort.cluster.resources"].end_embedded()
 
     def children() -> list[str]:
         found = []
@@ -70,6 +82,12 @@ def nothing_left_behind() -> Iterator[None]:
     assert not children(), f"processes left behind: {children()}"
     assert not shared_memory() - memory, f"shared memory left behind: {shared_memory() - memory}"
     assert not temporary_files() - files, f"temporary files left behind: {temporary_files() - files}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_cluster_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Sessions would join the cluster that whoever runs the tests keeps warm; it is written down elsewhere."""
+    os.environ["XDG_RUNTIME_DIR"] = str(tmp_path_factory.mktemp("runtime"))
 
 
 @pytest.fixture(scope="session")

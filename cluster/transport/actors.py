@@ -13,25 +13,31 @@ import functools
 import gc
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from typing import Any, cast
 
 from distort.cluster.actor import StageActor, nbytes_of
+from distort.cluster.clocks import Reading
 from distort.cluster.errors import ClusterError, DeadlineExceeded, StageLost
+from distort.cluster.grounds import Grounds
 from distort.cluster.orders import ActorFacts, ActorStats, ExecuteOrder, StagePayload
 from distort.cluster.resident import ResidentMeta
 from distort.cluster.resources import Connection
 from distort.cluster.shm.caller import Line, Switchboard
 from distort.cluster.shm.channel import PeerGone, network_of_host
-from distort.cluster.transport.base import Answer, Handle, Listener, Loss, StageHost, weight_groups
+from distort.cluster.transport.base import Answer, Handle, Listener, Loss, StageHost
+from distort.cluster.watch import NodeWatch
+from distort.cluster.weights import WeightsMissing, open_weights, weight_groups
 from distort.scheduler.plan import CALLER
 
 #: values up to this size travel inside the call
 _INLINE_NBYTES = 64 * 1024
 #: how long an actor may take to start and to lower its stage
 LOAD_TIMEOUT_S = 120.0
+#: how long an actor may take to read its clock
+_CLOCK_TIMEOUT_S = 2.0
 #: values to release that wait for the next order, at most
 _MOST_TO_RELEASE = 256
 
@@ -129,6 +135,15 @@ class RayHost:
             return None
         return found
 
+    def clock(self) -> Reading | None:
+        import ray
+
+        try:
+            reading: Reading = ray.get(self.actor.clock.remote(), timeout=_CLOCK_TIMEOUT_S)
+        except (ray.exceptions.RayError, TimeoutError):
+            return None
+        return reading
+
     def close(self) -> None:
         import ray
 
@@ -142,43 +157,53 @@ class ActorTransport:
 
     chains = True
 
-    def __init__(self, connection: Connection, wanted: str = "auto") -> None:
-        self._connection = connection
+    def __init__(
+        self, connection: Connection, wanted: str = "auto", runtime_env: Mapping[str, Any] | None = None
+    ) -> None:
+        self._grounds = Grounds(connection, runtime_env)
+        self._watch: NodeWatch | None = None
         self._wanted = wanted
         self._payloads: list[StagePayload] = []
         self._weights: list[list[Any]] = []  # by unit: references of the groups that it reads
         self._hosts: list[RayHost] = []
         self._switchboard = Switchboard() if wanted != "object_store" else None
 
-    def open(self, payloads: Sequence[StagePayload], weights: dict[str, Any], listener: Listener) -> list[StageHost]:
+    def open(
+        self, payloads: Sequence[StagePayload], weights: Sequence[Mapping[str, Any]], listener: Listener
+    ) -> list[StageHost]:
         import ray
 
         self._listener = listener
         token = secrets.token_hex(16) if self._switchboard is not None else ""
         self._payloads = [replace(payload, token=token) for payload in payloads]
         self._weights = [[] for _ in payloads]
-        for positions, group in weight_groups(payloads, weights).items():
+        for positions, group in weight_groups(weights).items():
             reference = ray.put(group)
             for position in positions:
                 self._weights[position].append(reference)
         try:
+            self._grounds.settle([max(payload.threads, 1) for payload in payloads])
             self._hosts = [self._start(unit, epoch=0) for unit in range(len(self._payloads))]
             self._load(range(len(self._hosts)))
             self._link(range(len(self._hosts)))
+            if self._grounds.elsewhere:
+                grounds = self._grounds  # the thread must not hold this object
+                hosts = self._hosts
+                self._watch = NodeWatch(
+                    lambda: grounds.elsewhere, lambda unit, why: listener(Loss(unit, hosts[unit].epoch, why))
+                )
         except BaseException:
             self.close()
             raise
         return list(self._hosts)
 
     def _start(self, unit: int, epoch: int) -> RayHost:
-        payload = self._payloads[unit]
         ray: Any = import_module("ray")  # its stubs lack the options of actors
         actor_class = ray.remote(
             concurrency_groups={"control": 2},
             max_restarts=0,
             max_task_retries=0,
-            # an embedded cluster is the session's alone, so its actors need no permission to be there
-            num_cpus=0 if self._connection.embedded else max(payload.threads, 1),
+            **self._grounds.options(unit),
         )(_ray_actor_class())
         actor = actor_class.remote()
         return RayHost(unit, actor, epoch, self._listener)
@@ -186,9 +211,9 @@ class ActorTransport:
     def _load(self, units: Sequence[int]) -> None:
         import ray
 
-        loads = [self._hosts[unit].actor.load.remote(self._payloads[unit], *self._weights[unit]) for unit in units]
+        loads = [self._load_one(unit) for unit in units]
         try:
-            facts = ray.get(loads, timeout=LOAD_TIMEOUT_S)
+            facts = [self._loaded(unit, load) for unit, load in zip(units, loads, strict=True)]
         except ray.exceptions.GetTimeoutError:
             free = cast(Any, ray).available_resources().get("CPU", 0)
             raise ClusterError(
@@ -205,6 +230,27 @@ class ActorTransport:
             raise self.cause(error) from error
         for unit, fact in zip(units, facts, strict=True):
             self._hosts[unit].facts = fact
+
+    def _load_one(self, unit: int) -> Any:
+        return self._hosts[unit].actor.load.remote(self._payloads[unit], *self._weights[unit])
+
+    def _loaded(self, unit: int, load: Any) -> ActorFacts:
+        """What an actor says of itself. Weights whose files its node lacks are sent to it."""
+        import ray
+
+        try:
+            facts: ActorFacts = ray.get(load, timeout=LOAD_TIMEOUT_S)
+        except ray.exceptions.RayTaskError as error:
+            cause = self.cause(error)
+            if not isinstance(cause, WeightsMissing):
+                raise
+            payload = self._payloads[unit]
+            lacking = open_weights({name: payload.files[name] for name in cause.args})
+            kept = {name: place for name, place in payload.files.items() if name not in lacking}
+            self._payloads[unit] = replace(payload, files=kept)
+            self._weights[unit].append(ray.put(lacking))
+            facts = ray.get(self._load_one(unit), timeout=LOAD_TIMEOUT_S)
+        return facts
 
     def _link(self, units: Sequence[int]) -> None:
         """Connect with the hosts that share memory with this process, and tell all of them where the others listen."""
@@ -243,6 +289,7 @@ class ActorTransport:
         if old.line is not None and self._switchboard is not None:
             self._switchboard.drop(old.line)
         old.close()
+        self._grounds.move(unit)
         self._hosts[unit] = self._start(unit, old.epoch + 1)
         self._load([unit])
         self._link([unit])
@@ -320,6 +367,8 @@ class ActorTransport:
         return error
 
     def close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
         for host in self._hosts:
             host.close()
         self._hosts, self._payloads, self._weights = [], [], []
@@ -357,6 +406,6 @@ def _ray_actor_class() -> Any:
         gc.freeze()
         return facts
 
-    names = ("cancel", "release", "export", "held", "stats", "set_peers", "ping", "keep_value")
+    names = ("cancel", "release", "export", "held", "stats", "clock", "set_peers", "ping", "keep_value")
     methods = {name: control(name) for name in names}
     return type("RayStageActor", (StageActor,), {**methods, "load": load, "on_caller_gone": on_caller_gone})

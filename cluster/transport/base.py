@@ -6,10 +6,11 @@ transport may chain a consumer behind its producer. Hosts are numbered by unit: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from distort.cluster.clocks import Reading
 from distort.cluster.orders import ActorStats, ExecuteOrder, StagePayload, StageReport
 from distort.cluster.resident import ResidentMeta
 
@@ -75,6 +76,9 @@ class StageHost(Protocol):
     def stats(self, timeout_s: float) -> ActorStats | None:
         """What the actor has done; None where it doesn't answer."""
 
+    def clock(self) -> Reading | None:
+        """What the host's clock shows, and whose it is; None where it doesn't answer."""
+
     def close(self) -> None: ...
 
 
@@ -84,8 +88,10 @@ class Transport(Protocol):
     #: a consumer may be started before its producers are done
     chains: bool
 
-    def open(self, payloads: Sequence[StagePayload], weights: dict[str, Any], listener: Listener) -> list[StageHost]:
-        """Hosts of all units, loaded. Each gets the weights that its graph reads and does not hold."""
+    def open(
+        self, payloads: Sequence[StagePayload], weights: Sequence[Mapping[str, Any]], listener: Listener
+    ) -> list[StageHost]:
+        """Hosts of all units, loaded. ``weights`` are those of each unit that neither its graph nor a file has."""
 
     def reopen(self, unit: int) -> StageHost:
         """A new host for a unit whose host is lost."""
@@ -116,16 +122,3 @@ class Transport(Protocol):
         """The error that the stage raised, without the transport's wrapping."""
 
     def close(self) -> None: ...
-
-
-def weight_groups(payloads: Sequence[StagePayload], weights: dict[str, Any]) -> dict[tuple[int, ...], dict[str, Any]]:
-    """Weights by the set of units that read them, so that each travels once and a unit takes only its own."""
-    readers: dict[str, list[int]] = {}
-    for position, payload in enumerate(payloads):
-        for name in dict.fromkeys(payload.graph.captures()):
-            if name in weights:
-                readers.setdefault(name, []).append(position)
-    groups: dict[tuple[int, ...], dict[str, Any]] = {}
-    for name, positions in readers.items():
-        groups.setdefault(tuple(positions), {})[name] = weights[name]
-    return groups

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from distort.cluster.actor import StageActor
+from distort.cluster.clocks import Reading
 from distort.cluster.errors import StageLost
 from distort.cluster.orders import ActorStats, ExecuteOrder, StagePayload
 from distort.cluster.resident import ResidentMeta
-from distort.cluster.transport.base import Answer, Handle, Listener, Loss, StageHost, weight_groups
+from distort.cluster.transport.base import Answer, Handle, Listener, Loss, StageHost
 
 
 class InprocHost:
@@ -60,6 +61,9 @@ class InprocHost:
     def stats(self, timeout_s: float) -> ActorStats | None:
         return self._actor.stats()
 
+    def clock(self) -> Reading | None:
+        return self._actor.clock()
+
     def close(self) -> None:
         return None
 
@@ -73,14 +77,13 @@ class InprocTransport:
         self._weights: list[dict[str, Any]] = []
         self._epochs: list[int] = []
 
-    def open(self, payloads: Sequence[StagePayload], weights: dict[str, Any], listener: Listener) -> list[StageHost]:
+    def open(
+        self, payloads: Sequence[StagePayload], weights: Sequence[Mapping[str, Any]], listener: Listener
+    ) -> list[StageHost]:
         self._payloads = list(payloads)
         self._listener = listener
-        self._weights = [{} for _ in payloads]
+        self._weights = [dict(own) for own in weights]
         self._epochs = [0] * len(payloads)
-        for positions, group in weight_groups(payloads, weights).items():
-            for position in positions:
-                self._weights[position].update(group)
         return [self._host(unit) for unit in range(len(payloads))]
 
     def _host(self, unit: int) -> InprocHost:

@@ -13,7 +13,7 @@ from distort import __version__
 from distort.cli.errors import FAILED, INTERRUPTED, PIPE_CLOSED, USAGE, TaskFailed, UsageError
 
 #: each has ``add_arguments(parser)``, ``run(arguments) -> exit code`` and a docstring whose first line is its help
-COMMANDS = ("demo", "run", "inspect", "plan", "doctor")
+COMMANDS = ("demo", "run", "inspect", "plan", "bench", "top", "cluster", "doctor")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -69,9 +69,10 @@ def _encodable(stream: TextIO) -> None:
 
 
 def _failures() -> tuple[type[BaseException], ...]:
+    from distort.cluster.errors import ClusterError
     from distort.errors import STATUS_CLASSES
 
-    return (TaskFailed, *STATUS_CLASSES, OSError, MemoryError, ImportError)
+    return (TaskFailed, ClusterError, *STATUS_CLASSES, OSError, MemoryError, ImportError)
 
 
 def _text(error: BaseException) -> str:

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 
@@ -40,6 +41,17 @@ def drawable(text: str, stream: TextIO) -> bool:
 def is_plain(stream: TextIO) -> bool:
     """Whether a stream gets text without control sequences."""
     return not stream.isatty() or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A heading, lines, a table; :attr:`numbers` are the positions of columns that go to the right."""
+
+    heading: str
+    lines: Sequence[str] = ()
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    numbers: frozenset[int] = frozenset()
 
 
 class Screen:
@@ -81,15 +93,52 @@ class Screen:
             for text in _plain_table(columns, cells, numbers):
                 sys.stdout.write(text + "\n")
             return
-        from rich.box import SIMPLE_HEAD
-        from rich.table import Table
+        self._rich.print(_rich_table(columns, cells, numbers))
 
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-        for position, column in enumerate(columns):
-            table.add_column(column, justify="right" if position in numbers else "left", overflow="fold")
-        for row in cells:
-            table.add_row(*row)
-        self._rich.print(table)
+    def show(self, blocks: Iterable[Block]) -> None:
+        """Blocks, one below the other."""
+        for block in blocks:
+            self.heading(block.heading)
+            for text in block.lines:
+                self.line(text)
+            if block.rows:
+                self.table(block.columns, block.rows, block.numbers)
+
+    @contextmanager
+    def live(self) -> Iterator[Callable[[Sequence[Block]], None]]:
+        """What the block gets shows blocks in the place of those before; nothing where stdout is no terminal."""
+        if self._rich is None:
+            yield lambda blocks: None
+            return
+        from rich.live import Live
+
+        with Live(console=self._rich, auto_refresh=False, transient=True) as shown:
+            yield lambda blocks: shown.update(_rich_group(blocks), refresh=True)
+
+
+def _rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: frozenset[int]) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="right" if position in numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _rich_group(blocks: Iterable[Block]) -> Any:
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[Any] = []
+    for block in blocks:
+        parts += [Text(clean(block.heading), style="bold"), *(Text(clean(line)) for line in block.lines)]
+        if block.rows:
+            cells = [[clean(cell) for cell in row] for row in block.rows]
+            parts.append(_rich_table(block.columns, cells, block.numbers))
+    return Group(*parts)
 
 
 def _plain_table(columns: Sequence[str], rows: list[list[str]], numbers: frozenset[int]) -> Iterator[str]:

@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    dims = dict(_dim(text) for text in arguments.dim)
+    dims = dict(dimension(text) for text in arguments.dim)
     if arguments.html is not None:
         atomic.require_folder(arguments.html)
     if arguments.write is not None:
@@ -108,7 +108,8 @@ def _write(plan: Plan, model: Model, path: str) -> list[str]:
     return [said]
 
 
-def _dim(text: str) -> tuple[str, int]:
+def dimension(text: str) -> tuple[str, int]:
+    """NAME=SIZE, as ``--dim`` has it. Raises UsageError."""
     name, _, size = text.rpartition("=")
     if not name or not size.isdecimal():
         raise UsageError(f"--dim {text}: write NAME=SIZE, as batch=8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -96,10 +97,38 @@ def _map_file(path: Path, name: str) -> Array:
     if path.stat().st_size == 0:
         return np.zeros(0, np.uint8)
     try:
-        with path.open("rb") as file:
-            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        return np.frombuffer(map_file(path), np.uint8)
     except OSError as error:
         raise ModelError("FAIL", f"External data of initializer {name} can't be read: {error}") from error
+
+
+class MappedFile(mmap.mmap):
+    """A file mapped read-only, which knows what it is."""
+
+    path: str
+    mtime_ns: int
+
+
+def map_file(path: str | Path) -> MappedFile:
+    """Raises OSError."""
+    with open(path, "rb") as file:
+        mapped = MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)
+        mapped.path = str(path)
+        mapped.mtime_ns = os.fstat(file.fileno()).st_mtime_ns
+    return mapped
+
+
+def file_of(array: Array) -> tuple[MappedFile, int] | None:
+    """The file that an array is a view of, and where it begins there [bytes]; None where it is no file's."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+    if not isinstance(base, MappedFile):
+        return None
+    start = np.frombuffer(base, np.uint8).ctypes.data
+    return base, array.ctypes.data - start
 
 
 def array_from_proto(tensor: Any, external: ExternalData | None = None) -> Array:

@@ -335,9 +335,7 @@ class InferenceSession:
             return results
         finally:
             if profiler is not None:
-                end_ns = time.time_ns()
-                profiler.add("Session", loaded.executor_name, start_ns, end_ns)
-                profiler.add("Session", "model_run", start_ns, end_ns)
+                profiler.end_run(loaded.executor_name, start_ns, time.time_ns())
 
     def _logger_of(self, options: RunOptions) -> logs.Logger:
         own = self._options.logid

@@ -10,6 +10,9 @@ import numpy as np
 import onnx
 
 import distort
+from distort.cluster.clocks import SAME, measure
+
+from .. import chrome_trace
 
 MODEL = """
 <ir_version: 9, opset_import: ["" : 17]>
@@ -26,6 +29,7 @@ def test_one_file_for_all_actors(tmp_path: Path) -> None:
     options.execution_mode = distort.ExecutionMode.ORT_PARALLEL
     options.add_session_config_entry("distort.start", "wait")
     options.inter_op_num_threads = 2
+    options.add_session_config_entry("distort.start", "wait")
     options.enable_profiling = True
     options.profile_file_prefix = str(tmp_path / "profile")
     model = onnx.parser.parse_model(MODEL).SerializeToString()
@@ -36,9 +40,9 @@ def test_one_file_for_all_actors(tmp_path: Path) -> None:
         stats = {(e["value"], e["producer"], e["consumer"]): e["nbytes"] for e in session.get_transfer_stats()}
         path = session.end_profiling()
     events = json.loads(Path(path).read_text())
-    names = {event["args"]["name"] for event in events if event["ph"] == "M"}
-    assert len(names) == 3
-    assert "driver" in names
+    chrome_trace.check(events)
+    names = [event["args"]["name"] for event in events if event["name"] == "process_name"]
+    assert names == ["driver", "stage0 on cpu:0", "stage1 on cpu:1"]
     timed = [event for event in events if event["ph"] == "X"]
     assert all(0 <= event["ts"] <= event["ts"] + event["dur"] <= (ended_ns - began_ns) // 1000 for event in timed)
     stages = [event for event in timed if event["cat"] == "Stage"]
@@ -54,6 +58,11 @@ def test_one_file_for_all_actors(tmp_path: Path) -> None:
     assert nodes[0]["args"]["output_type_shape"] == [{"float": [3, 8]}]
     bubbles = [event for event in timed if event["cat"] == "Bubble"]
     assert len(bubbles) == 4  # between three runs, on two actors
+    assert all(0 < bubble["args"]["in_flight_us"] <= bubble["dur"] for bubble in bubbles)
+    arrows = [event for event in events if event["ph"] == "s"]
+    assert sum(arrow["args"]["nbytes"] for arrow in arrows) == sum(stats.values())
+    path = [event for event in timed if event["cat"] == "CriticalPath"]
+    assert sum(event["dur"] for event in path) == sum(run["dur"] for run in runs)  # from the call to its return
     moved: dict[tuple[str, int, int], int] = {}
     for stage in stages:
         for edge in stage["args"]["edges"]:
@@ -61,3 +70,19 @@ def test_one_file_for_all_actors(tmp_path: Path) -> None:
             key = (edge["value"], producer, stage["args"]["stage"])
             moved[key] = moved.get(key, 0) + edge["nbytes"]
     assert moved == {key: nbytes for key, nbytes in stats.items() if key[2] >= 0}
+
+
+def test_the_clock_of_another_host_is_measured() -> None:
+    """This process with a clock that is an hour ahead, and another kernel's name: an actor is as on another host."""
+    options = distort.SessionOptions()
+    options.execution_mode = distort.ExecutionMode.ORT_PARALLEL
+    options.inter_op_num_threads = 2
+    options.add_session_config_entry("distort.start", "wait")
+    model = onnx.parser.parse_model(MODEL).SerializeToString()
+    with distort.InferenceSession(model, options) as session:
+        host = session._sess._loaded.engine.executor.hosts[1]
+        assert measure(host.clock) is SAME
+        hour_ns = 3600 * 10**9
+        offset = measure(host.clock, lambda: (time.time_ns() + hour_ns, "another"))
+        assert abs(offset.ns - hour_ns) <= offset.error_ns < 10**9
+    assert host.clock() is None

@@ -54,7 +54,7 @@ def optimized(path: Path) -> Any:
 
 def proof_of(graph: Any, feeds: dict[str, Any]) -> BatchProof | Refusal:
     plan, _ = engine.plan_model(engine.Model(graph, {"": 18}), 1, typed=True)
-    return MicroBatches(graph, plan, "2", evaluate_node).proof(feeds, graph.outputs)[0]
+    return MicroBatches(graph, plan, "2", evaluate_node).proof(feeds, graph.outputs)
 
 
 def assert_parts_equal(graph: Any, proof: BatchProof, feeds: dict[str, Any], n_parts: int) -> None:
@@ -77,7 +77,7 @@ def test_trained_model(name: str) -> None:
     graph = optimized(real.model_path(name))
     feeds = real.feeds_of(name)
     if name not in SINGLE:
-        feeds = {key: samples(key, value, 5) for key, value in feeds.items()}
+        feeds = {key: samples(key, value, 3) for key, value in feeds.items()}
     feeds = {key: value.astype(object) if value.dtype.kind == "U" else value for key, value in feeds.items()}
     proof = proof_of(graph, feeds)
     if name in REFUSED:
@@ -86,9 +86,9 @@ def test_trained_model(name: str) -> None:
         return
     assert isinstance(proof, BatchProof), str(proof)
     assert_parts_equal(graph, proof, feeds, 2)
-    assert_parts_equal(graph, proof, feeds, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "n_samples"), [("resnet50", 16), ("bert_base", 16), ("llama_kv", 6), ("mobilenetv2_100", 4)]
 )
@@ -98,6 +98,8 @@ def test_architecture(name: str, n_samples: int, models: Path, tmp_path: Path) -
     folder = real.materialize(name, tmp_path)
     graph = optimized(folder / "model.onnx")
     feeds = {key: samples(key, value, n_samples) for key, value in real.load_arrays(folder / "inputs.npz").items()}
+    if name == "bert_base":
+        feeds = {key: value[:, :24] for key, value in feeds.items()}  # fewer tokens, less time
     proof = proof_of(graph, feeds)
     assert isinstance(proof, BatchProof), str(proof)
     assert set(proof.inputs.values()) == set(proof.outputs.values()) == {0}

@@ -7,11 +7,13 @@ it agrees, the operator is run on the whole and on parts.
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
+from onnx.backend.test.case.node import collect_testcases
 
 from distort.engine import has_kernel
 from distort.graph import reader
@@ -64,7 +66,7 @@ def run(graph: Graph, feeds: Mapping[str, Any]) -> dict[str, Any]:
     return dict(zip(graph.outputs, Program(graph).run(feeds), strict=True))
 
 
-def check(graph: Graph, feeds: Mapping[str, Any], size: int, axes: Mapping[str, int | None]) -> bool | None:
+def check(graph: Graph, feeds: Mapping[str, Any], size: int, axes: Mapping[str, int | None], case: str) -> bool | None:
     """Whether it is proved; fails where it is, and parts give something else. None: the whole fails itself."""
     shapes = {name: None if isinstance(value, list | dict) else np.shape(value) for name, value in feeds.items()}
     values = {name: np.asarray(feeds[name]) for name, axis in axes.items() if axis is None and shapes[name] is not None}
@@ -75,6 +77,7 @@ def check(graph: Graph, feeds: Mapping[str, Any], size: int, axes: Mapping[str, 
         whole = run(graph, feeds)
     except KernelError:
         return None
+    where = f"{case} with samples along {dict(axes)}"
     for cut in {1, size - 1}:
         pieces = []
         for part in (slice(0, cut), slice(cut, size)):
@@ -87,11 +90,15 @@ def check(graph: Graph, feeds: Mapping[str, Any], size: int, axes: Mapping[str, 
             parts = [piece[name] for piece in pieces]
             if axis is None:
                 for part in parts:
-                    assert_equal(part, whole[name])
+                    assert_equal(part, whole[name], where)
             elif isinstance(whole[name], list):
-                assert_equal(parts[0] + parts[1], whole[name])
+                assert_equal(parts[0] + parts[1], whole[name], where)
             else:
-                assert_equal(np.concatenate(parts, axis), whole[name])
+                assert_equal(np.concatenate(parts, axis), whole[name], where)
+            if axis is not None and name in proof.layouts:
+                known, real = proof.layouts[name].of(size), np.shape(whole[name])
+                assert len(known) == len(real) or isinstance(whole[name], list), where
+                assert all(a in (None, b) for a, b in zip(known, real, strict=False)), f"{where}: {known}, not {real}"
     return True
 
 
@@ -102,17 +109,17 @@ def evaluated(node: Any, inputs: Any) -> Any:
         return None
 
 
-def assert_equal(got: Any, want: Any) -> None:
+def assert_equal(got: Any, want: Any, where: str) -> None:
     if isinstance(want, list | dict):
-        assert got == want
+        assert got == want, where
         return
     got, want = np.asarray(got), np.asarray(want)
-    assert (got.dtype, got.shape) == (want.dtype, want.shape)
+    assert (got.dtype, got.shape) == (want.dtype, want.shape), where
     if want.dtype.kind in "OUSb":
-        assert got.tolist() == want.tolist()
+        assert got.tolist() == want.tolist(), where
     else:
         wide = np.complex128 if want.dtype.kind == "c" else np.float64
-        np.testing.assert_allclose(got.astype(wide), want.astype(wide), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(got.astype(wide), want.astype(wide), rtol=1e-5, atol=1e-6, err_msg=where)
 
 
 def graph_of(item: Case, version: int) -> Graph:
@@ -121,12 +128,38 @@ def graph_of(item: Case, version: int) -> Graph:
     return model.graph
 
 
-@pytest.mark.parametrize(
-    ("item", "version"),
-    [pytest.param(item, version, id=item.name(version)) for item in CASES for version in item.versions],
-)
-def test_cases(item: Case, version: int) -> None:
-    graph, feeds = graph_of(item, version), feeds_of(item)
-    with np.errstate(all="ignore"):
-        for given, size, axes in offers(feeds):
-            check(graph, given, size, axes)
+def by_operator() -> list[Any]:
+    groups: dict[str, list[tuple[Case, int]]] = {}
+    for item in CASES:
+        for version in item.versions:
+            groups.setdefault(item.op_type, []).append((item, version))
+    return [pytest.param(group, id=name) for name, group in groups.items()]
+
+
+@pytest.mark.parametrize("group", by_operator())
+def test_cases(group: list[tuple[Case, int]]) -> None:
+    for item, version in group:
+        graph, feeds = graph_of(item, version), feeds_of(item)
+        with np.errstate(all="ignore"):
+            for given, size, axes in offers(feeds):
+                check(graph, given, size, axes, item.name(version))
+
+
+@pytest.mark.slow
+def test_cases_of_the_standard() -> None:
+    """onnx's own node tests, those with an operator replaced by its body too."""
+    n_proved = 0
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # what the cases expect overflows on purpose
+        found = collect_testcases(None)
+    for test in found:
+        model = reader.read_model(test.model)
+        expand(model, has_kernel)
+        data = test.data_sets[0][0]
+        if len(data) != len(model.graph.inputs) or not all(isinstance(value, np.ndarray) for value in data):
+            continue  # sequences, and inputs left out
+        feeds = dict(zip(model.graph.inputs, data, strict=True))
+        with np.errstate(all="ignore"):
+            for given, size, axes in offers(feeds):
+                n_proved += bool(check(model.graph, given, size, axes, test.name))
+    assert n_proved > 4000

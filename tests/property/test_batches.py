@@ -37,6 +37,12 @@ class Sketch:
         self.graph = Graph("random", list(feeds))
         self.values: dict[str, Any] = dict(feeds)
 
+    def __repr__(self) -> str:
+        shapes = {name: value.shape for name, value in self.values.items()}
+        lines = [f"{n.outputs} = {n.op_type}({n.inputs}) {n.attributes}" for n in self.graph.nodes]
+        constants = {name: value.tolist() for name, value in self.graph.initializers.items() if value.size < 10}
+        return "\n".join([*lines, str(constants), str(shapes)])
+
     def constant(self, values: Any, dtype: Any = np.int64) -> str:
         name = f"c{len(self.graph.initializers)}"
         self.graph.initializers[name] = self.values[name] = np.asarray(values, dtype)

@@ -57,9 +57,16 @@ def loop(site: Site, run: Body) -> list[Value | None]:
         return outputs[1:]
 
     outputs, carried = _settled(site, carried, iterate)
+    runs = _runs_at_least_once(site)
     names = body.outputs[1 + len(carried) :]
     scanned = zip(names, outputs[len(carried) :], strict=True)
-    return [*carried, *(_stacked(site, value, body.types.get(name)) for name, value in scanned)]
+    return [*carried, *(_stacked(site, value, None if runs else body.types.get(name)) for name, value in scanned)]
+
+
+def _runs_at_least_once(site: Site) -> bool:
+    """Of a Loop, as far as its inputs tell."""
+    count, condition = site.integers(0), site.integers(1)
+    return (count is not None and count[0] > 0) and (not site.has(1) or (condition is not None and bool(condition[0])))
 
 
 def scan(site: Site, run: Body) -> list[Value | None]:
@@ -70,6 +77,7 @@ def scan(site: Site, run: Body) -> list[Value | None]:
     n_carried = len(site.inputs) - n_scanned
     axes = site.attribute("scan_input_axes") or [0] * n_scanned
     elements: list[Value | None] = []
+    runs = False
     for i in range(n_scanned):
         value = site.tensor(n_carried + i)
         if value.shape is None:
@@ -80,13 +88,15 @@ def scan(site: Site, run: Body) -> list[Value | None]:
         axis = normalized(axes[i], value.rank)
         if axis == value.axis:
             site.refuse("it goes over the samples one after the other")
+        runs = runs or (value.dims[axis] or 0) > 0
         kept = None if value.axis is None else value.axis - (value.axis > axis)
         elements.append(Tensor((*value.dims[:axis], *value.dims[axis + 1 :]), kept))
     carried = [_forgotten(value) for value in site.inputs[:n_carried]]
     outputs, carried = _settled(site, carried, lambda state: run(body, [*state, *elements]))
     out_axes = site.attribute("scan_output_axes") or [0] * (len(outputs) - n_carried)
     made = zip(body.outputs[n_carried:], outputs[n_carried:], out_axes, strict=True)
-    return [*carried, *(_stacked(site, value, body.types.get(name), axis) for name, value, axis in made)]
+    types = {} if runs else body.types
+    return [*carried, *(_stacked(site, value, types.get(name), axis) for name, value, axis in made)]
 
 
 def _settled(

@@ -37,6 +37,8 @@ def gather_blocks(site: Site) -> Value:
 @rule("GatherElements", samples=(0, 1))
 def gather_elements(site: Site) -> Value:
     data, indices = site.tensor(), site.tensor(1)
+    if data.rank != indices.rank:
+        site.refuse("its indices have another rank than its data")
     place = normalized(site.attribute("axis", 0), data.rank)
     if data.axis is None:
         if indices.axis not in (None, place):
@@ -85,6 +87,8 @@ def scatter_elements(site: Site) -> Value:
     values = (data, indices, updates)
     if all(value.axis is None for value in values):
         return Tensor(data.dims)
+    if len({value.rank for value in values}) > 1:
+        site.refuse("its data, indices and updates have different ranks")
     if any(value.axis is None for value in values):
         site.refuse("it places samples in what is the same for every part, or the other way round")
     if data.axis == place:

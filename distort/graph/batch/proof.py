@@ -34,6 +34,11 @@ from . import (
 from .rules import EVERY, MICROSOFT, ML, Site, find
 from .values import Content, Dims, Refused, Sizes, Tensor, Value, of_array
 
+#: axis of the batch by input; None where the input is the same for every part
+Axes = Mapping[str, int | None]
+#: shapes of feeds: a dimension of None may be any, a shape of None is that of no tensor
+Shapes = Mapping[str, Sequence[int | None] | None]
+
 #: the modules whose import fills the table of rules
 RULE_MODULES = (
     attention,
@@ -108,15 +113,15 @@ class _Stopped(Exception):
 
 def prove(
     graph: Graph,
-    axes: Mapping[str, int | None],
-    shapes: Mapping[str, Sequence[int] | None],
+    axes: Axes,
+    shapes: Shapes,
     fetches: Sequence[str] | None = None,
     evaluate: Evaluate | None = None,
     values: Mapping[str, np.ndarray[Any, Any]] | None = None,
 ) -> BatchProof | Refusal:
     """Whether samples lying along ``axes`` of the inputs stay apart on the way to ``fetches`` (None: all outputs).
 
-    ``shapes`` are those of the feeds; None where a feed is no tensor. An input without an axis is the same for every
+    ``shapes`` are those of the feeds. An input without an axis is the same for every
     part; ``values`` has those of which the elements may be used. ``evaluate``
     computes a node of small constants; without it fewer shapes are known.
     """
@@ -150,7 +155,7 @@ def prove(
 def _feed(
     name: str,
     axis: int | None,
-    shapes: Mapping[str, Sequence[int] | None],
+    shapes: Shapes,
     values: Mapping[str, np.ndarray[Any, Any]],
 ) -> Value | None:
     if name not in shapes:

@@ -11,12 +11,10 @@ from distort.graph.types import DTYPE_OF
 
 from .movement import sliced_dim
 from .rules import Site, rule
-from .values import FOLLOWED, Element, Refused, Size, Sizes, Tensor, Value, elements_of, shape_elements
+from .values import EXACT, FOLLOWED, Element, Refused, Size, Sizes, Tensor, Value, elements_of, shape_elements
 
 _INT64 = np.dtype(np.int64)
 _BOOL = np.dtype(np.bool_)
-#: integers that float32 holds exactly
-_EXACT = 1 << 24
 
 
 def element(per_sample: int, fixed: int) -> Element:
@@ -76,27 +74,33 @@ def _divide(a: Element, b: Element) -> Element:
     return abs(c) // abs(b) * (1 if (c < 0) == (b < 0) else -1)  # integers divide towards zero
 
 
-def _order(a: Element, b: Element) -> int | None:
-    """-1, 0, 1 where ``a`` is below, equal to, above ``b`` for every N >= 1; None where that differs or isn't known."""
+def _divide_floats(a: Element, b: Element) -> Element:
+    """What is no whole number isn't followed."""
+    quotient = _divide(a, b)
+    return quotient if a is None or _multiply(quotient, b) == a else _undecided(a, b)
+
+
+def _never_below(a: Element, b: Element, by: int = 0) -> bool:
+    """Whether ``a >= b + by`` for every N >= 1. What isn't known may be anything."""
     if a is None or b is None:
-        return None
+        return False
     (x, c), (y, d) = parts(a), parts(b)
-    grows, first = x - y, x - y + c - d
-    if grows == 0:
-        return (first > 0) - (first < 0)
-    if grows > 0 and first > 0:
-        return 1
-    if grows < 0 and first < 0:
-        return -1
-    return None
+    return x >= y and x + c >= y + d + by
 
 
-def _compare(holds: Callable[[int], bool]) -> Callable[[Element, Element], Element]:
+def _above(by: int) -> Callable[[Element, Element], Element]:
+    """``a >= b + by`` as 1 or 0."""
+
     def compared(a: Element, b: Element) -> Element:
-        order = _order(a, b)
-        return _undecided(a, b) if order is None else int(holds(order))
+        if _never_below(a, b, by):
+            return 1
+        return 0 if _never_below(b, a, 1 - by) else _undecided(a, b)
 
     return compared
+
+
+def _swapped(function: Callable[[Element, Element], Element]) -> Callable[[Element, Element], Element]:
+    return lambda a, b: function(b, a)
 
 
 def _equal(a: Element, b: Element) -> Element:
@@ -109,18 +113,16 @@ def _equal(a: Element, b: Element) -> Element:
     return 0 if rest or n < 1 else _undecided(a, b)
 
 
-def _extreme(sign: int) -> Callable[[Element, Element], Element]:
-    def chosen(a: Element, b: Element) -> Element:
-        order = _order(a, b)
-        if order is None:
-            grows, known = (a, b) if isinstance(a, Size) else (b, a)
-            # N·k + c >= k + c: the larger of it and that, or of it and less, is it
-            if isinstance(grows, Size) and isinstance(known, int) and sign > 0 and grows.per_sample > 0:
-                return grows if sum(parts(grows)) >= known else _undecided(a, b)
-            return _undecided(a, b)
-        return a if order * sign >= 0 else b
+def _largest(a: Element, b: Element) -> Element:
+    if _never_below(a, b):
+        return a
+    return b if _never_below(b, a) else _undecided(a, b)
 
-    return chosen
+
+def _smallest(a: Element, b: Element) -> Element:
+    if _never_below(a, b):
+        return b
+    return a if _never_below(b, a) else _undecided(a, b)
 
 
 _BINARY: dict[str, Callable[[Element, Element], Element]] = {
@@ -128,13 +130,13 @@ _BINARY: dict[str, Callable[[Element, Element], Element]] = {
     "Sub": _subtract,
     "Mul": _multiply,
     "Div": _divide,
-    "Max": _extreme(1),
-    "Min": _extreme(-1),
+    "Max": _largest,
+    "Min": _smallest,
     "Equal": _equal,
-    "Less": _compare(lambda order: order < 0),
-    "LessOrEqual": _compare(lambda order: order <= 0),
-    "Greater": _compare(lambda order: order > 0),
-    "GreaterOrEqual": _compare(lambda order: order >= 0),
+    "Less": _swapped(_above(1)),
+    "LessOrEqual": _swapped(_above(0)),
+    "Greater": _above(1),
+    "GreaterOrEqual": _above(0),
 }
 _TRUTHS = frozenset(("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"))
 _JOINED = ("Max", "Min", "Sum")
@@ -200,6 +202,8 @@ def _paired(site: Site) -> list[Value] | None:
             return None
         left, right = (list(o.elements) * (length if len(o.elements) == 1 else 1) for o in (result, other))
         function = _BINARY["Add" if op_type == "Sum" else op_type]
+        if op_type == "Div" and result.dtype.kind == "f":
+            function = _divide_floats
         elements = tuple(function(a, b) for a, b in zip(left, right, strict=True))
         dtype = _BOOL if op_type in _TRUTHS else result.dtype
         _check_exact(elements, dtype)
@@ -209,7 +213,7 @@ def _paired(site: Site) -> list[Value] | None:
 
 def _check_exact(elements: Sequence[Element], dtype: np.dtype[Any]) -> None:
     """Integers are followed exactly; a narrower type would round or wrap them."""
-    limit = _EXACT if dtype.kind == "f" else 1 << (8 * dtype.itemsize - 2)
+    limit = EXACT if dtype.kind == "f" else 1 << (8 * dtype.itemsize - 2)
     for item in elements:
         if item is not None and dtype != _BOOL and any(abs(part) >= limit for part in parts(item)):
             raise Refused(f"sizes that it computes don't fit {dtype}")
@@ -223,7 +227,7 @@ def _same(site: Site) -> list[Value]:
 def _cast(site: Site) -> list[Value] | None:
     operand = _operand(site, 0)
     dtype = DTYPE_OF.get(site.attribute("to", 0))
-    if dtype is None or dtype.kind not in "iu" or dtype.itemsize < 4:
+    if dtype is None or dtype not in (np.int32, np.int64, np.float32, np.float64):
         return None
     _check_exact(operand.elements, dtype)
     return _made(operand.elements, operand.rank, dtype)
@@ -368,6 +372,9 @@ def _expand(site: Site) -> list[Value] | None:
 _OPERATORS: dict[str, Callable[[Site], list[Value] | None]] = {
     "Identity": _same,
     "Cast": _cast,
+    "Ceil": _same,
+    "Floor": _same,
+    "Round": _same,
     "Gather": _gather,
     "Concat": _concat,
     "Unsqueeze": _unsqueeze,
@@ -382,6 +389,6 @@ _OPERATORS: dict[str, Callable[[Site], list[Value] | None]] = {
     "Expand": _expand,
     "ReduceProd": _reduce(_multiply),
     "ReduceSum": _reduce(_add),
-    "ReduceMax": _reduce(_extreme(1)),
-    "ReduceMin": _reduce(_extreme(-1)),
+    "ReduceMax": _reduce(_largest),
+    "ReduceMin": _reduce(_smallest),
 }

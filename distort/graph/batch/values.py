@@ -21,6 +21,9 @@ import numpy as np
 #: elements of a tensor whose values are followed; shapes, axes, pads and scales are smaller
 FOLLOWED = 64
 
+#: integers below it are exact in float32
+EXACT = 1 << 24
+
 Dims = tuple[int | None, ...]  # None: not known, and the same for every part
 
 
@@ -128,14 +131,20 @@ def of_array(array: np.ndarray[Any, Any]) -> Tensor:
 
 
 def elements_of(value: Value | None) -> tuple[Element, ...] | None:
-    """Elements of a vector or a scalar of integers, as far as they are known; None where nothing is."""
+    """Elements of a vector or a scalar of whole numbers, as far as they are known; None where nothing is."""
     if isinstance(value, Sizes):
         return value.elements
     if value is None or value.axis is not None or value.array is None or value.array.ndim > 1:
         return None
-    if value.array.dtype.kind not in "iub":
+    if value.array.dtype.kind in "iub":
+        return tuple(int(element) for element in value.array.reshape(-1).tolist())
+    if value.array.dtype not in (np.float32, np.float64):
         return None
-    return tuple(int(element) for element in value.array.reshape(-1).tolist())
+    return tuple(_whole(element) for element in value.array.reshape(-1).tolist())
+
+
+def _whole(number: float) -> int | None:
+    return int(number) if abs(number) < EXACT and number.is_integer() else None
 
 
 def shape_elements(value: Tensor) -> tuple[Element, ...]:

@@ -562,7 +562,149 @@ LEARNING = [
     ok("ArrayFeatureExtractor", "float[N, 3] x, int64[2] i", "y = ai.onnx.ml.ArrayFeatureExtractor(x, i)", domain=ML),
 ]
 
+SHAPE = """s = Shape({})
+        n = Gather(s, zero)
+        n1 = Unsqueeze(n, front)"""
+INDICES = "int64 zero = {0}, int64 one = {1}, int64[1] front = {0}"
+
+#: what exporters make of common layers
+PATTERNS = [
+    ok(  # a class token before the patches of an image
+        "Concat",
+        "float[N, 3, 4] x, float[1, 1, 4] token",
+        f"""{SHAPE.format("x")}
+        t = Concat<axis=0>(n1, rest)
+        minus = ConstantOfShape<value = int64[1] {{-1}}>(three)
+        same = Equal(t, minus)
+        ones = ConstantOfShape<value = int64[1] {{1}}>(three)
+        u = Where(same, ones, t)
+        e = Expand(token, u)
+        y = Concat<axis=1>(e, x)""",
+        f"{INDICES}, int64[2] rest = {{-1, -1}}, int64[1] three = {{3}}",
+    ),
+    ok(  # windows of an image, and back
+        "Reshape",
+        "float[N, 4, 6, 2] x, float[4, 4] mix",
+        f"""{SHAPE.format("x")}
+        split = Concat<axis=0>(n1, tiles)
+        a = Reshape(x, split)
+        b = Transpose<perm=[0, 1, 3, 2, 4, 5]>(a)
+        w = Reshape(b, window)
+        t = MatMul(mix, w)
+        ws = Shape(t)
+        wn = Gather(ws, zero)
+        f = Cast<to=1>(wn)
+        q = Div(f, six)
+        m = Cast<to=7>(q)
+        m1 = Unsqueeze(m, front)
+        back = Concat<axis=0>(m1, untiles)
+        c = Reshape(t, back)
+        d = Transpose<perm=[0, 1, 3, 2, 4, 5]>(c)
+        whole = Concat<axis=0>(m1, image)
+        y = Reshape(d, whole)""",
+        f"{INDICES}, int64[5] tiles = {{2, 2, 3, 2, 2}}, int64[3] window = {{-1, 4, 2}}, float six = {{6.0}},"
+        " int64[5] untiles = {2, 3, 2, 2, -1}, int64[3] image = {4, 6, -1}",
+    ),
+    ok(  # group normalization
+        "InstanceNormalization",
+        IMAGE,
+        """g = Reshape(x, groups)
+        i = InstanceNormalization(g, scale, bias)
+        s = Shape(x)
+        y = Reshape(i, s)""",
+        "int64[3] groups = {0, 2, -1}, float[2] scale = {1, 2}, float[2] bias = {0, 1}",
+    ),
+    ok(  # a head of a detector: boxes of all anchors in one list
+        "Concat",
+        "float[N, 6, 2, 2] a, float[N, 6, 1, 1] b, float[1, 2, 2, 2, 3] grid",
+        f"""{SHAPE.format("a")}
+        five = Concat<axis=0>(n1, anchors)
+        c = Reshape(a, five)
+        d = Transpose<perm=[0, 1, 3, 4, 2]>(c)
+        e = Sigmoid(d)
+        f = Add(e, grid)
+        three = Concat<axis=0>(n1, flat)
+        g = Reshape(f, three)
+        h = Reshape(b, other)
+        y = Concat<axis=1>(g, h)""",
+        f"{INDICES}, int64[4] anchors = {{2, 3, 2, 2}}, int64[2] flat = {{-1, 3}}, int64[3] other = {{0, 2, 3}}",
+    ),
+    ok(  # an initial state of zeros
+        "GRU",
+        "float[N, 5, 3] x, float[1, 6, 3] w, float[1, 6, 2] r",
+        f"""{SHAPE.format("x")}
+        shape = Concat<axis=0>(front1, n1, width)
+        h = ConstantOfShape(shape)
+        t = Transpose<perm=[1, 0, 2]>(x)
+        o, y = GRU<hidden_size=2>(t, w, r, , , h)""",
+        f"{INDICES}, int64[1] front1 = {{1}}, int64[1] width = {{2}}",
+    ),
+    ok(  # a causal mask, cut to the length
+        "Where",
+        "float[N, 2, 3, 3] scores, bool[1, 1, 4, 4] causal, float low",
+        """s = Shape(scores)
+        k = Gather(s, three)
+        k1 = Unsqueeze(k, front)
+        m = Slice(causal, front, k1, two)
+        c = Slice(m, front, k1, three1)
+        w = Where(c, scores, low)
+        y = Softmax<axis=-1>(w)""",
+        "int64 three = {3}, int64[1] front = {0}, int64[1] two = {2}, int64[1] three1 = {3}",
+    ),
+    ok(  # position numbers, repeated for each sample
+        "Gather",
+        "int64[N, 3] ids, float[4, 2] words, float[4, 2] places",
+        """s = Shape(ids)
+        l = Gather(s, one)
+        r = Range(zero, l, one)
+        r1 = Unsqueeze(r, front)
+        p = Expand(r1, s)
+        a = Gather(words, ids)
+        b = Gather(places, p)
+        y = Add(a, b)""",
+        INDICES,
+    ),
+    ok(  # heads beside the batch, as torch's multi-head attention has them
+        "MatMul",
+        "float[3, N, 4] x",
+        """s = Shape(x)
+        n = Gather(s, one)
+        m = Mul(n, two)
+        m1 = Unsqueeze(m, front)
+        heads = Concat<axis=0>(three, m1, two1)
+        q = Reshape(x, heads)
+        t = Transpose<perm=[1, 0, 2]>(q)
+        k = Transpose<perm=[1, 2, 0]>(q)
+        a = MatMul(t, k)
+        b = Softmax<axis=-1>(a)
+        o = MatMul(b, t)
+        u = Transpose<perm=[1, 0, 2]>(o)
+        n1 = Unsqueeze(n, front)
+        joined = Concat<axis=0>(three, n1, four)
+        y = Reshape(u, joined)""",
+        f"{INDICES}, int64 two = {{2}}, int64[1] two1 = {{2}}, int64[1] three = {{3}}, int64[1] four = {{4}}",
+    ),
+    no(  # contrast of samples with one another
+        "Gemm",
+        "float[N, 4] image, float[N, 4] text",
+        """a = LpNormalization(image)
+        b = LpNormalization(text)
+        y = Gemm<transB=1>(a, b)""",
+        "samples with other samples",
+    ),
+    no(  # moments of a batch, spelled out
+        "Div",
+        "float[N, 4] x",
+        """m = ReduceMean(x, front)
+        d = Sub(x, m)
+        y = Abs(d)""",
+        "reduces the batch axis",
+        "int64[1] front = {0}",
+    ),
+]
+
 ROWS = [
+    *PATTERNS,
     *(
         ELEMENTWISE
         + PRODUCTS
@@ -575,5 +717,5 @@ ROWS = [
         + EXPERTS
         + CONTROL
         + LEARNING
-    )
+    ),
 ]
