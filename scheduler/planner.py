@@ -13,7 +13,6 @@ from distort.scheduler.cost import CostModel
 from distort.scheduler.device import INPROC, LINKS, Device, Network, format_nbytes, format_us
 from distort.scheduler.errors import PlanError
 from distort.scheduler.fit import SEARCHED_NODES
-from distort.scheduler.partition import LARGE
 from distort.scheduler.placement import check_memory, device_orders, distinct
 from distort.scheduler.plan import Plan, Prediction
 from distort.scheduler.stages import cut_notes, gap_notes, make_edges, make_stages
@@ -346,8 +345,8 @@ class _Planner:
     def _smaller(self, order: Sequence[Device], n_stages: int, start: Candidate) -> Iterator[Candidate]:
         """The fastest plans under ever smaller bounds of memory, by bisection below what ``start`` holds."""
         peak_nbytes = start.peak_nbytes
-        orders = (start.partition.source,) if self.dag.n_nodes > LARGE else ()
         small = self.dag.n_nodes <= SEARCHED_NODES
+        orders = () if small else (start.partition.source,)
         low, high = 0, peak_nbytes
         for _ in range(MEMORY_STEPS):
             middle = (low + high) // 2

@@ -125,8 +125,11 @@ def simulate(
     if n_runs < 0 or interval_us < 0:
         raise ValueError("n_runs and interval_us must not be negative")
     world = _World(plan, max_in_flight, links)
+    free_us = 0.0  # when the caller's process has dealt with the runs before
     for run in range(n_runs):
-        world.at(run * interval_us, Submit(run, world.wanted))
+        begin_us = max(run * interval_us, free_us)
+        world.at(begin_us, Submit(run, world.wanted))
+        free_us = begin_us + world.caller_us
     world.go()
     latencies = tuple(world.ended_us[run] - run * interval_us for run in range(n_runs))
     return Simulation(
@@ -148,6 +151,9 @@ class _World:
             for s in plan.stages
         ]
         self._links = links
+        ends = {(e.producer, e.consumer): e.transport for e in plan.edges if not e.between_stages}
+        #: what the caller's process does for one run: a message for each stage that it feeds or fetches from
+        self.caller_us = sum(links[transport].latency_us for transport in ends.values() if transport in links)
         self._fetched = {e.value: (e.transport, e.nbytes) for e in plan.edges if e.consumer == CALLER}
         self._nbytes = {edge.value: edge.nbytes or 0 for edge in plan.edges}
         devices = [device.id for stage in plan.stages for device in stage.devices]

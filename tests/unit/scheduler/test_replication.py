@@ -9,7 +9,7 @@ import pytest
 
 from distort.graph.ir import Graph, Node
 from distort.graph.types import TensorType
-from distort.scheduler.device import Device, cpu, parse_devices
+from distort.scheduler.device import SHARED_MEMORY, Device, cpu, parse_devices
 from distort.scheduler.errors import PlanError
 from distort.scheduler.html import render
 from distort.scheduler.plan import Plan
@@ -138,3 +138,17 @@ def test_what_goes_on_while_others_begin_is_drawn() -> None:
     lines = simulation.grid().splitlines()
     assert lines[2].split()[-2:] == ["0F1", "1F0"]
     assert lines[-1].split()[-1] == "1F1"
+
+
+def test_the_caller_bounds_what_many_small_runs_gain() -> None:
+    plan = plan_of([1.0, 1.0, 1.0], cpus(8), n_stages=1, replicas=0)
+    # two messages of the caller's for each run, however many actors there are
+    assert plan.predicted.bottleneck_us == pytest.approx(2 * SHARED_MEMORY.latency_us)
+    assert simulate(plan, n_runs=100, max_in_flight=100).throughput_per_s <= 1.1 * plan.predicted.throughput_per_s
+
+
+def test_actors_that_share_the_cores_do_no_more_than_those_can() -> None:
+    graph, measured = chain([1000.0] * 4)
+    many = make_plan(graph, cpus(8), n_stages=2, replicas=4, measured=measured, cores=2)
+    assert many.predicted.bottleneck_us >= 4000.0 / 2
+    assert any("8 actors share the 2 cores" in note for note in many.notes)
