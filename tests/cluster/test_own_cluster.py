@@ -134,6 +134,21 @@ def test_it_tells_of_itself(command: Command, started: Any) -> None:
     assert status["actors"] == []
 
 
+def test_a_killed_program_takes_its_actors_along(command: Command, environment: dict[str, str], started: Any) -> None:
+    waiting = SESSION.replace("print(json", "    print(json", 1) + "    sys.stdout.flush(); time.sleep(600)\n"
+    with subprocess.Popen([sys.executable, "-c", waiting], stdout=subprocess.PIPE, env=environment) as program:
+        try:
+            assert program.stdout is not None and json.loads(program.stdout.readline())[0] == "own"
+            actors = command("status")["actors"]
+            assert len(actors) == 2 and {actor["state"] for actor in actors} == {"ALIVE"}  # a node of the model each
+            processes = [psutil.Process(actor["pid"]) for actor in actors]
+            assert len(alive(processes)) == 2
+        finally:
+            program.kill()
+    assert wait_until(lambda: not alive(processes), 10)
+    assert wait_until(lambda: command("status")["actors"] == [], 10)
+
+
 def test_it_listens_on_loopback_alone(started: Any) -> None:
     listening = {
         connection.laddr.ip
