@@ -78,6 +78,7 @@ class StageActor:
                 release=self.release,
                 cancel=self._cancel,
                 on_caller_gone=self.on_caller_gone,
+                spin_s=payload.spin_us * 1e-6,
             )
         except OSError:  # a host that has no abstract names, or no memfd: values go by Ray
             return ""

@@ -35,6 +35,7 @@ class StagePayload:
     unit: int = 0  # the stage's, or a replica's
     names: tuple[str, ...] = ()  # every value that may cross, of all stages: messages say their numbers
     token: str = ""  # whoever connects must know it
+    spin_us: int = 0  # how long the actor waits awake for the next message
     host: str | None = None  # where the plan has it ("": the caller's); None: anywhere
     files: dict[str, FileWeight] = field(default_factory=dict)  # weights that the actor maps itself
 

@@ -88,9 +88,9 @@ SESSION_KEYS: tuple[Key, ...] = (
     _idle("session.function_expansion_node_limit", "", "the limit here is one of depth"),
     _idle("session.gqa_value_layout", "", "GroupQueryAttention has one layout"),
     _idle("session.graph_optimizations_loop_level", "1", "passes run until nothing changes"),
-    _idle("session.inter_op.allow_spinning", "1", _SPINNING),
+    _obeyed("session.inter_op.allow_spinning", "1", "`0`: actors and their callers sleep at once while they wait"),
     _idle("session.inter_op.spin_backoff_max", "", _SPINNING),
-    _idle("session.inter_op.spin_duration_us", "", _SPINNING),
+    _obeyed("session.inter_op.spin_duration_us", "250", "how long [µs] they wait awake before that"),
     _idle("session.intra_op.allow_spinning", "1", _SPINNING),
     _idle("session.intra_op.spin_backoff_max", "", _SPINNING),
     _idle("session.intra_op.spin_duration_us", "", _SPINNING),
@@ -203,6 +203,18 @@ def number(entries: Mapping[str, str], name: str) -> int | None:
         return None
     if not text.isdecimal():
         raise ModelError("INVALID_ARGUMENT", f"Session config key '{name}' wants a number of bytes, got '{text}'.")
+    return int(text)
+
+
+def spin_us(entries: Mapping[str, str]) -> int:
+    """How long actors and their callers wait awake. Raises ModelError for what is no number."""
+    if entries.get("session.inter_op.allow_spinning") == "0":
+        return 0
+    text = entries.get("session.inter_op.spin_duration_us", "250")
+    if not text.isdecimal():
+        raise ModelError(
+            "INVALID_ARGUMENT", f"session.inter_op.spin_duration_us wants a number of microseconds, got '{text}'."
+        )
     return int(text)
 
 

@@ -45,6 +45,7 @@ class EngineConfig:
     distort_keys: dict[str, str] = field(default_factory=dict)  # without the prefix "distort."
     model_name: str = ""
     disabled_optimizers: frozenset[str] = frozenset()  # by onnxruntime's names
+    spin_us: int = 250  # how long who waits for an actor, or for work, waits awake
     fold_nbytes: int | None = None  # the largest constant that folding may leave; None: what is reasonable
 
 
@@ -146,7 +147,7 @@ class Engine:
             if not self._plan.in_process:
                 from distort.parallel import Actors
 
-                self._actors = Actors(graph, self._plan, config.distort_keys, self._leave)
+                self._actors = Actors(graph, self._plan, config.distort_keys, config.spin_us, self._leave)
         if self._actors is None:
             self._program = Program(graph)
 

@@ -6,6 +6,7 @@ each costs its calls, a start of every kernel, and reading the weights once more
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 #: parts that the choice considers; more of them gain little where stages are few
 MOST_PARTS = 32
 #: the predicted time must fall below this part of the whole batch's: predictions aren't exact
-WORTH = 0.95
+WORTH = 0.9
 #: fewer parts are chosen up to this time relative to the best: kernels work better on more samples, and costs don't
 #: tell (measured: parts of 2 instead of 16 cost bert_base 12 % of its time)
 ABOUT = 1.08
@@ -218,7 +219,7 @@ class MicroBatches:
     def _chosen(self, proof: BatchProof, batch: int) -> Choice:
         from distort.scheduler.microbatch import PartCosts
 
-        costs = PartCosts(sized(self.graph, proof), self.plan, self.measured)
+        costs = PartCosts(sized(self.graph, proof), self.plan, self.measured, len(os.sched_getaffinity(0)))
         return plan_parts(batch, costs.stage_us, costs.elapsed_us)
 
 

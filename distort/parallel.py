@@ -36,8 +36,11 @@ _BAR_AFTER_S = 0.5
 class Actors:
     """The executor of a plan, as soon as it is there. ``keys`` are the session's, without the prefix ``distort.``."""
 
-    def __init__(self, graph: Graph, plan: Plan, keys: Mapping[str, str], on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, graph: Graph, plan: Plan, keys: Mapping[str, str], spin_us: int, on_ready: Callable[[], None]
+    ) -> None:
         """``on_ready`` is called when the actors are there, on the thread that starts them."""
+        self._spin_us = spin_us
         self._keys = keys
         self._executor: Executor | None = None
         self._error: BaseException | None = None
@@ -63,7 +66,7 @@ class Actors:
 
     def _start(self, graph: Graph, plan: Plan) -> None:
         try:
-            executor = open_executor(graph, plan, self._keys, self._given_up)
+            executor = open_executor(graph, plan, self._keys, self._spin_us, self._given_up)
         except Exception as error:  # noqa: BLE001  # the next run raises it, whatever it is
             self._error = error
         else:
@@ -110,7 +113,9 @@ class Actors:
             executor.close()
 
 
-def open_executor(graph: Graph, plan: Plan, keys: Mapping[str, str], given_up: Callable[[], bool]) -> Executor:
+def open_executor(
+    graph: Graph, plan: Plan, keys: Mapping[str, str], spin_us: int, given_up: Callable[[], bool]
+) -> Executor:
     """Start a plan's actors. Raises ClusterError."""
     connection = attach(keys.get("address", ""))
     if given_up():
@@ -123,7 +128,7 @@ def open_executor(graph: Graph, plan: Plan, keys: Mapping[str, str], given_up: C
         plan,
         payloads,
         weights,
-        ActorTransport(connection, keys.get("transport", "auto"), json.loads(keys.get("runtime_env", "{}"))),
+        ActorTransport(connection, keys.get("transport", "auto"), json.loads(keys.get("runtime_env", "{}")), spin_us),
         max_in_flight=int(keys.get("max_in_flight", 8)),
         recovery=keys.get("recovery", "replay"),
     )

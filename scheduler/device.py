@@ -61,7 +61,7 @@ INPROC = Link(latency_us=0.0, gbytes_per_s=float("inf"), transport="inproc")
 #: Measured on one shared host with Ray 2.60 and a prototype of the slots (docs/design): 1.1 to 1.5 ms for one actor and
 #: back, 2.3 ms for two in a row, 2 ms for a megabyte at each hop; 17 to 35 µs and 90 µs for the same in shared memory.
 RAY_CALLS = Link(latency_us=800.0, gbytes_per_s=0.6, transport="object_store")
-SHARED_MEMORY = Link(latency_us=40.0, gbytes_per_s=6.0, transport="shm")
+SHARED_MEMORY = Link(latency_us=80.0, gbytes_per_s=4.0, transport="shm")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,25 @@ from distort.scheduler.plan import Plan
 from distort.scheduler.simulate import LINKS
 
 
+#: µs that a part takes the caller: its feeds on their way, its results put together
+CALLER_US = 100.0
+
+
 class PartCosts:
     """Costs by the number of samples in a part. ``sized`` is the graph with the sizes of its values for so many.
 
     ``measured`` has the samples of a run and µs of each stage: the estimates are scaled so that they agree there.
+    ``cores`` are what the CPU devices of the caller's host share; None: they have what they need.
     """
 
     def __init__(
-        self, sized: Callable[[int], Graph], plan: Plan, measured: tuple[int, Sequence[float]] | None = None
+        self,
+        sized: Callable[[int], Graph],
+        plan: Plan,
+        measured: tuple[int, Sequence[float]] | None = None,
+        cores: int | None = None,
     ) -> None:
+        self._cores = cores
         self._sized = sized
         self._plan = plan
         self._scale = [1.0] * len(plan.stages)
@@ -65,4 +75,16 @@ class PartCosts:
             for stage, cost_us in zip(self._plan.stages, part, strict=True):
                 for device in stage.devices:
                     busy[device.id] = busy.get(device.id, 0.0) + cost_us / len(stage.devices)
-        return max(ends, default=0.0) + max(busy.values(), default=0.0)
+        elapsed_us = max(ends, default=0.0) + max(busy.values(), default=0.0)
+        if self._cores is not None:
+            elapsed_us = max(elapsed_us, self._cores_us(parts))
+        return elapsed_us + CALLER_US * len(parts)
+
+    def _cores_us(self, parts: Sequence[Sequence[float]]) -> float:
+        """What all parts take of this host's cores."""
+        cores = self._cores or 1
+        threads = [
+            min(stage.device.threads, cores) if stage.device.kind == "cpu" and not stage.device.host else 0
+            for stage in self._plan.stages
+        ]
+        return sum(cost_us * n for part in parts for cost_us, n in zip(part, threads, strict=True)) / cores

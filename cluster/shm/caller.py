@@ -15,6 +15,7 @@ from distort.cluster.orders import ExecuteOrder, Held
 from distort.cluster.shm import loop
 from distort.cluster.shm.channel import Channel, PeerGone, connect
 from distort.cluster.shm.slots import SlotPool
+from distort.cluster.shm.spinning import spin
 from distort.cluster.shm.wire import Message, inline_limit, stage
 from distort.cluster.transport.base import Answer, Loss
 
@@ -95,7 +96,8 @@ class Line:
 class Switchboard:
     """All lines of one session."""
 
-    def __init__(self) -> None:
+    def __init__(self, spin_s: float = 0.0) -> None:
+        self._spin_s = spin_s
         self.pool = SlotPool()
         self._lines: dict[int, Line] = {}  # by descriptor
         self._lock = threading.Lock()
@@ -142,7 +144,8 @@ class Switchboard:
         waiting = [line for line in list(self._lines.values()) if line.channel.waiting]
         for line in waiting:
             self._epoll.modify(line.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
-        for fd, event in self._epoll.poll(timeout_s):
+        events = spin(self._epoll, self._spin_s) if timeout_s is None or timeout_s > self._spin_s else None
+        for fd, event in events if events is not None else self._epoll.poll(timeout_s):
             if fd == self._wake:
                 os.eventfd_read(fd)
                 continue

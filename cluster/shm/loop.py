@@ -21,6 +21,7 @@ from distort.cluster.errors import ClusterError
 from distort.cluster.orders import ExecuteOrder, StageReport
 from distort.cluster.shm.channel import FIRST_KIND, Channel, PeerGone, connect, listen
 from distort.cluster.shm.slots import Reading, SlotPool
+from distort.cluster.shm.spinning import spin
 from distort.cluster.shm.wire import Message, Staged, inline_limit, read_values, stage
 
 HELLO, TEMPLATE, RUN, CANCEL, RELEASE, MAIL, DONE, FAILED, BYE = range(FIRST_KIND, FIRST_KIND + 9)
@@ -68,12 +69,14 @@ class StageLoop:
         release: Callable[[Sequence[int]], None],
         cancel: Callable[[int], None],
         on_caller_gone: Callable[[], None],
+        spin_s: float = 0.0,
     ) -> None:
         self.unit = unit
         self.endpoint = endpoint
         self._names = names
         self._number = {name: number for number, name in enumerate(names)}
         self._token = token
+        self._spin_s = spin_s
         self._compute, self._release, self._cancel = compute, release, cancel
         self._on_caller_gone = on_caller_gone
         self.pool = SlotPool()
@@ -111,7 +114,8 @@ class StageLoop:
     def _go(self) -> None:
         while not self._stopped:
             ready = self._ready()
-            for fd, event in self._epoll.poll(0 if ready is not None else None):
+            events = self._epoll.poll(0) if ready is not None else spin(self._epoll, self._spin_s)
+            for fd, event in events if events is not None else self._epoll.poll():
                 if fd == self._wake:
                     os.eventfd_read(fd)
                     for other, channel in [item for item in self._channels.items() if item[1].gone]:

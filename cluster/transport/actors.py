@@ -27,6 +27,7 @@ from distort.cluster.resident import ResidentMeta
 from distort.cluster.resources import Connection
 from distort.cluster.shm.caller import Line, Switchboard
 from distort.cluster.shm.channel import PeerGone, network_of_host
+from distort.cluster.shm.spinning import DEFAULT_SPIN_US
 from distort.cluster.transport.base import Answer, Handle, Listener, Loss, StageHost
 from distort.cluster.watch import NodeWatch
 from distort.cluster.weights import WeightsMissing, open_weights, weight_groups
@@ -158,15 +159,20 @@ class ActorTransport:
     chains = True
 
     def __init__(
-        self, connection: Connection, wanted: str = "auto", runtime_env: Mapping[str, Any] | None = None
+        self,
+        connection: Connection,
+        wanted: str = "auto",
+        runtime_env: Mapping[str, Any] | None = None,
+        spin_us: int = DEFAULT_SPIN_US,
     ) -> None:
         self._grounds = Grounds(connection, runtime_env)
         self._watch: NodeWatch | None = None
         self._wanted = wanted
+        self._spin_us = spin_us
         self._payloads: list[StagePayload] = []
         self._weights: list[list[Any]] = []  # by unit: references of the groups that it reads
         self._hosts: list[RayHost] = []
-        self._switchboard = Switchboard() if wanted != "object_store" else None
+        self._switchboard = Switchboard(spin_us * 1e-6) if wanted != "object_store" else None
 
     def open(
         self, payloads: Sequence[StagePayload], weights: Sequence[Mapping[str, Any]], listener: Listener
@@ -175,7 +181,7 @@ class ActorTransport:
 
         self._listener = listener
         token = secrets.token_hex(16) if self._switchboard is not None else ""
-        self._payloads = [replace(payload, token=token) for payload in payloads]
+        self._payloads = [replace(payload, token=token, spin_us=self._spin_us) for payload in payloads]
         self._weights = [[] for _ in payloads]
         for positions, group in weight_groups(weights).items():
             reference = ray.put(group)
