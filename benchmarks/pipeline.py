@@ -11,7 +11,8 @@ process tree, medians of their turns:
 - onnxruntime in this process, one thread.
 
 The limit of two actors is 2.0 times one process. Then one run with a batch of ``--batch``: in this process, and split
-into micro-batches over the two stages. Every process has one BLAS thread (OMP_NUM_THREADS=1, set below).
+into micro-batches over two stages, and over two actors as the planner has them for throughput. Costs are measured once
+and cached. Every process has one BLAS thread (OMP_NUM_THREADS=1, set below).
 """
 
 from __future__ import annotations
@@ -67,16 +68,16 @@ def throughput(folder: Path, arguments: argparse.Namespace) -> list[tuple[str, .
     import ray
 
     path, feeds, in_flight = str(folder / "model.onnx"), load_feeds(folder), arguments.in_flight
-    common = {"max_in_flight": in_flight, "objective": "throughput", "transport": "shm"}
+    common = {"max_in_flight": in_flight, "objective": "throughput", "transport": "shm", "costs": "measured"}
     with ExitStack() as stack:
         here = stack.enter_context(open_session(path))
-        stages = stack.enter_context(open_session(path, actors=2, **common))
+        stages = stack.enter_context(open_session(path, actors=2, stages=2, **common))
         sides: dict[str, tuple[Callable[[], Any], int]] = {
             "distort, this process": (lambda: here.run(None, feeds), 1),
             "distort, 2 stages": (lambda: stages.run(None, feeds), in_flight),
         }
         if arguments.replicas:
-            replicas = stack.enter_context(open_session(path, actors=1, replicas=2, **common))
+            replicas = stack.enter_context(open_session(path, actors=1, stages=1, replicas=2, **common))
             sides["distort, 1 stage twice"] = (lambda: replicas.run(None, feeds), in_flight)
         rival = open_rival(path)
         if rival is not None:
@@ -106,18 +107,23 @@ def batches(folder: Path, arguments: argparse.Namespace) -> list[tuple[str, ...]
     """One run with a large batch."""
     path = str(folder / "model.onnx")
     feeds = {name: np.repeat(value, arguments.batch, axis=0) for name, value in load_feeds(folder).items()}
-    split = f"distort, 2 stages, {arguments.micro_batches} micro-batches"
+    common = {"objective": "throughput", "costs": "measured", "micro_batch": arguments.micro_batches}
     with ExitStack() as stack:
         here = stack.enter_context(open_session(path))
-        stages = stack.enter_context(
-            open_session(path, actors=2, objective="throughput", micro_batch=arguments.micro_batches)
-        )
-        sides = {"distort, this process": lambda: here.run(None, feeds), split: lambda: stages.run(None, feeds)}
+        stages = stack.enter_context(open_session(path, actors=2, stages=2, **common))
+        free = stack.enter_context(open_session(path, actors=2, **common))
+        sides = {
+            "distort, this process": lambda: here.run(None, feeds),
+            f"distort, 2 stages, {arguments.micro_batches} micro-batches": lambda: stages.run(None, feeds),
+            "distort, 2 actors as the planner has them": lambda: free.run(None, feeds),
+        }
         rival = open_rival(path)
         if rival is not None:
             sides["onnxruntime, this process"] = lambda: rival.run(None, feeds)
         same(stages.run(None, feeds), here.run(None, feeds))
-        print(f"{folder.name}, a batch of {arguments.batch}: {stages._sess._loaded.engine.split_told}")
+        same(free.run(None, feeds), here.run(None, feeds))
+        for what, session in (("2 stages", stages), ("2 actors", free)):
+            print(f"{folder.name}, {what}: {session._sess._loaded.engine.split_told}")
         us = median_us(sides, arguments.rounds, 1)
     one = us["distort, this process"]
     return [(folder.name, str(arguments.batch), name, f"{of / 1e3:.0f}", f"{one / of:.2f}") for name, of in us.items()]

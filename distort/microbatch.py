@@ -151,7 +151,7 @@ class MicroBatches:
         if self.setting == "0":
             return Decision(None, "distort.micro_batch is 0")
         auto = self.setting == "auto"
-        if auto and len(self.plan.stages) < 2:
+        if auto and sum(len(stage.devices) for stage in self.plan.stages) < 2:
             return Decision(None, "a single stage has nothing to work on beside its part")
         away = next((name for name, value in feeds.items() if not _is_here(value)), None)
         if away is not None:

@@ -25,11 +25,14 @@ def session_plan(model: Model, config: EngineConfig, pipeline: Pipeline | None) 
     keys = config.distort_keys
     replicas = keys.get("replicas")
     memory = keys.get("device_memory")
+    objective = keys.get("objective", "latency")
     return plan_model(
         model,
         int(keys["stages"]) if "stages" in keys else config.n_actors,
         threads=config.intra_op_threads,
-        objective=keys.get("objective", "latency"),
+        objective=objective,
+        # a number of actors is no number of stages where throughput is asked for: replicas may answer more runs
+        employ=objective == "throughput" and replicas is None and "stages" not in keys and config.n_actors > 0,
         strict=keys.get("strict_placement", "0") == "1",
         model_name=config.model_name,
         typed=True,
@@ -100,6 +103,7 @@ def plan_model(
     in_process: bool = False,
     pipeline: Pipeline | None = None,
     devices: Sequence[Device] | None = None,
+    employ: bool = False,
 ) -> tuple[Plan, Graph]:
     """The cut of a model for ``n_actors`` (0: as many as pay). Starts nothing.
 
@@ -139,7 +143,7 @@ def plan_model(
     for position, chosen in enumerate(choices):
         try:
             asked: dict[str, Any] = {
-                "n_stages": n_actors or None,
+                "n_stages": None if employ else n_actors or None,
                 "objective": objective,
                 "dims": {**known.dims, **(dims or {})},
                 "strict": strict,
@@ -151,9 +155,10 @@ def plan_model(
                 "cores": None if devices_text else cores,
             }
             if pipeline is not None:
+                asked["n_stages"] = n_actors or None
                 plan = plan_annotated(model.graph, pipeline, chosen, **asked)
             else:
-                plan = make_plan(model.graph, chosen, in_process=in_process, **asked)
+                plan = make_plan(model.graph, chosen, in_process=in_process, employ=employ, **asked)
             break
         except PlanError:
             if position == len(choices) - 1:

@@ -9,7 +9,6 @@ from distort.scheduler.cost import CostModel
 from distort.scheduler.plan import Plan
 from distort.scheduler.simulate import LINKS
 
-
 #: µs that a part takes the caller: its feeds on their way, its results put together
 CALLER_US = 100.0
 
@@ -60,25 +59,23 @@ class PartCosts:
         return received
 
     def elapsed_us(self, parts: Sequence[Sequence[float]]) -> float:
-        """Until the last part is through: the longest path of the first, then what the busiest device has left.
-
-        A part begins on a device when the part before it has ended there.
-        """
+        """Until the last part is through, each stage on the device that is free first."""
         if not parts:
             return 0.0
-        ends: list[float] = []
-        for stage, cost_us in zip(self._plan.stages, parts[0], strict=True):
-            ready = max((ends[producer] for producer in self._plan.producers_of(stage.index)), default=0.0)
-            ends.append(ready + cost_us)
-        busy: dict[str, float] = {}
-        for part in parts[1:]:
+        free: dict[str, float] = {}
+        last_us = 0.0
+        for part in parts:
+            ends: list[float] = []
             for stage, cost_us in zip(self._plan.stages, part, strict=True):
-                for device in stage.devices:
-                    busy[device.id] = busy.get(device.id, 0.0) + cost_us / len(stage.devices)
-        elapsed_us = max(ends, default=0.0) + max(busy.values(), default=0.0)
+                ready = max((ends[producer] for producer in self._plan.producers_of(stage.index)), default=0.0)
+                device = min(stage.devices, key=lambda device: free.get(device.id, 0.0))
+                end = max(ready, free.get(device.id, 0.0)) + cost_us
+                free[device.id] = end
+                ends.append(end)
+            last_us = max(last_us, *ends)
         if self._cores is not None:
-            elapsed_us = max(elapsed_us, self._cores_us(parts))
-        return elapsed_us + CALLER_US * len(parts)
+            last_us = max(last_us, self._cores_us(parts))
+        return last_us + CALLER_US * len(parts)
 
     def _cores_us(self, parts: Sequence[Sequence[float]]) -> float:
         """What all parts take of this host's cores."""

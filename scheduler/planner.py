@@ -44,6 +44,7 @@ def make_plan(
     replicas: int | None = None,
     in_process: bool = False,
     cores: int | None = None,
+    employ: bool = False,
 ) -> Plan:
     """The plan of a graph for ``devices``, in their order of preference.
 
@@ -52,8 +53,9 @@ def make_plan(
     they share them.
 
     ``n_stages`` None or 0: the planner decides; a number is obeyed while the graph has that many nodes. ``in_process``:
-    one stage is asked for, and not on an actor. ``replicas`` is the number of devices for every stage; 0: as many as
-    pay; None: the same where throughput is asked for and the number of stages isn't, else 1. ``dims`` gives symbolic
+    one stage is asked for, and not on an actor. ``employ``: every device is to have work, as a stage of its own or a
+    replica of one, whatever is best for throughput. ``replicas`` is the number of devices for every stage; 0: as many
+    as pay; None: the same where throughput is asked for and the number of stages isn't, else 1. ``dims`` gives symbolic
     dimensions their sizes, ``measured`` nodes their µs, by the threads that they were measured with, and
     ``measured_nbytes`` values their bytes. ``strict`` refuses what would otherwise be a note: fewer stages or replicas
     than asked for, or several stages on one device.
@@ -78,6 +80,8 @@ def make_plan(
         chosen = planner.single
     elif n_stages:
         chosen = planner.obey(n_stages)
+    elif employ:
+        chosen = planner.employ()
     else:
         chosen = planner.decide()
     check_memory(evaluator.dag, chosen.partition.loads, chosen.placed, devices, chosen.replicas)
@@ -235,6 +239,25 @@ class _Planner:
             self._suggest_throughput()
             return single
         self._compare(chosen, f"are best for {self.objective} of 1 to {most}")
+        return chosen
+
+    def employ(self) -> Candidate:
+        """The best plan for throughput that has something to do for every device."""
+        n_devices = len(self.devices)
+        if n_devices == 1:
+            return self.obey(1)
+        ordered = [device for group in replication.groups(self.devices) for device in group]
+        cuts: list[Candidate] = []
+        if n_devices <= len(self.graph.nodes):
+            cuts = [c for order in device_orders(self.devices) for c in self._of(order, n_devices)]
+        others = replication.whole(self.evaluator, self.devices)
+        others += [c for c in replication.spread(self.evaluator, ordered) if c.replicated]
+        others = [c for c in others if c.n_devices == n_devices]
+        if not [*cuts, *others]:
+            return self.obey(n_devices)
+        self._list_alternatives(cuts, others)
+        chosen = self._best([*cuts, *others])
+        self._compare(chosen, f"are best for {self.objective} on {_count(n_devices, 'actor')}")
         return chosen
 
     def given(
