@@ -76,6 +76,7 @@ class StageActor:
                 payload.token,
                 self._compute,
                 release=self.release,
+                export=self.export,
                 cancel=self._cancel,
                 on_caller_gone=self.on_caller_gone,
                 spin_s=payload.spin_us * 1e-6,

@@ -27,7 +27,7 @@ from distort.cluster.orders import ATTEMPTS, ActorStats, Held, StagePayload, Sta
 from distort.cluster.resident import Resident, ResidentMeta
 from distort.cluster.routes import Leg, RunKind, make_route
 from distort.cluster.traffic import Traffic
-from distort.cluster.transport.base import Answer, Handle, Loss, StageHost, Transport
+from distort.cluster.transport.base import Answer, Fetched, Handle, Loss, News, StageHost, Transport
 from distort.cluster.waiting import Waiting
 from distort.kernels.errors import RunCancelled
 from distort.kernels.program import TERMINATED
@@ -82,6 +82,17 @@ class Run:
         return self.number * ATTEMPTS + self.attempt
 
 
+@dataclass(slots=True, eq=False)
+class _Fetch:
+    """A value on its way from its actor to a caller that waits."""
+
+    number: int
+    unit: int
+    done: bool = False
+    wake: threading.Event | None = None  # see waiting.py
+    answer: Fetched | None = None
+
+
 class Executor:
     """Runs of one session. Thread-safe; ``close`` ends every actor."""
 
@@ -110,6 +121,7 @@ class Executor:
         self._events: deque[Any] = deque()
         self._runs: dict[int, Run] = {}
         self._numbers = itertools.count()
+        self._fetches: dict[int, _Fetch] = {}
         self._oldest = 0
         self._orders = itertools.count(1)
         self._routes: dict[RunKind, dict[int, Leg]] = {}
@@ -119,7 +131,7 @@ class Executor:
         self._closed = False
         self._broken: dict[int, BaseException] = {}  # units that could not be restarted
         self._state = machine.RunState(plan, max_in_flight=max_in_flight, eager=transport.chains, recovery=recovery)
-        self._inbox: queue.SimpleQueue[Answer | Loss | Callable[[Executor], None] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[News | Callable[[Executor], None] | None] = queue.SimpleQueue()
         self._hosts: list[StageHost] = transport.open(payloads, weights, self._inbox.put)
         self._waiting = Waiting(transport, self._lock)
         self._finalizer = weakref.finalize(self, _shut_down, transport, self._inbox, self._pid)
@@ -231,7 +243,7 @@ class Executor:
                 self._post(machine.DeadlinePassed(run.number))
                 deadline = None
 
-    def _hear(self, news: Sequence[Answer | Loss]) -> None:
+    def _hear(self, news: Sequence[News]) -> None:
         if news:
             with self._lock:
                 for item in news:
@@ -361,11 +373,18 @@ class Executor:
             run.handles[name] = self._transport.put(value)
         return run.handles[name]
 
-    def _take(self, news: Answer | Loss) -> None:
+    def _take(self, news: News) -> None:
         """Turn what a host says into an event. Called with the lock."""
         if isinstance(news, Loss):
             if self._hosts[news.unit].epoch == news.epoch:
                 self._events.append(machine.StageLost(news.unit, news.reason))
+                for fetch in [fetch for fetch in self._fetches.values() if fetch.unit == news.unit]:
+                    self._end_fetch(fetch, Fetched(fetch.number, error=StageLost(news.reason)))
+            return
+        if isinstance(news, Fetched):
+            waiting = self._fetches.get(news.request)
+            if waiting is not None:
+                self._end_fetch(waiting, news)
             return
         number, attempt = divmod(news.run, ATTEMPTS)
         stage = self.units.stage_of[news.unit]
@@ -430,9 +449,8 @@ class Executor:
 
     def _fetch_resident(self, value: Resident) -> Any:
         self._require_process()
-        host = self._hosts[value.unit]
         try:
-            result = self._transport.get(host.export(value.meta.key))
+            result, transport = self._fetch_value(value)
         except Exception as error:
             if self._transport.lost_unit(error, value.unit) is None:
                 raise
@@ -442,8 +460,32 @@ class Executor:
                 f"The actor of {self.units.name(value.unit)} was lost, and a value of shape {list(value.shape)} with "
                 "it. Make it again."
             ) from error
-        self._traffic.count("(resident)", value.stage, CALLER, "object_store", nbytes_of(result))
+        self._traffic.count("(resident)", value.stage, CALLER, transport, nbytes_of(result))
         return result
+
+    def _fetch_value(self, value: Resident) -> tuple[Any, str]:
+        """By the socket where the actor has nothing else to do, else by a call, which is answered meanwhile."""
+        host = self._hosts[value.unit]
+        with self._lock:
+            fetch = _Fetch(next(self._numbers), value.unit)
+            asks = not (self._closed or self._state.executions(value.unit))
+            if asks:
+                self._fetches[fetch.number] = fetch
+        if not asks or not host.fetch(value.meta.key, fetch.number):
+            self._fetches.pop(fetch.number, None)
+            return self._transport.get(host.export(value.meta.key)), "object_store"
+        while not fetch.done:
+            self._waiting.wait(fetch, None, self._hear)
+        assert fetch.answer is not None, "it is done"
+        if fetch.answer.error is not None:
+            raise fetch.answer.error
+        return fetch.answer.value, "shm"
+
+    def _end_fetch(self, fetch: _Fetch, answer: Fetched) -> None:
+        del self._fetches[fetch.number]
+        fetch.answer = answer
+        fetch.done = True
+        self._waiting.ended(fetch)
 
     def _is_current(self, unit: int, epoch: int) -> bool:
         return not self._closed and self._hosts[unit].epoch == epoch and unit not in self._broken
@@ -562,6 +604,8 @@ class Executor:
             self._closed = True
             for number in list(self._runs):
                 self._end(number, SessionClosed("The session was closed during the run."))
+            for fetch in list(self._fetches.values()):
+                self._end_fetch(fetch, Fetched(fetch.number, error=SessionClosed("The session was closed.")))
         self._waiting.close(self._finalizer)
 
 
@@ -570,7 +614,7 @@ def _release(executor: Executor, unit: int, epoch: int, key: int) -> None:
 
 
 def _dispatch(
-    reference: weakref.ref[Executor], inbox: queue.SimpleQueue[Answer | Loss | Callable[[Executor], None] | None]
+    reference: weakref.ref[Executor], inbox: queue.SimpleQueue[News | Callable[[Executor], None] | None]
 ) -> None:
     """Drain what Ray reports. Holds the executor only while it works, so that an unused one can go."""
     while True:
@@ -578,7 +622,7 @@ def _dispatch(
         executor = reference()
         if item is None or executor is None:
             return
-        if isinstance(item, (Answer, Loss)):
+        if isinstance(item, (Answer, Loss, Fetched)):
             executor._hear([item])
         else:
             item(executor)
@@ -587,7 +631,7 @@ def _dispatch(
 
 def _shut_down(
     transport: Transport,
-    inbox: queue.SimpleQueue[Answer | Loss | Callable[[Executor], None] | None],
+    inbox: queue.SimpleQueue[News | Callable[[Executor], None] | None],
     pid: int,
 ) -> None:
     if os.getpid() == pid:  # a forked process has the object, and not the actors

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from distort.cluster.transport.base import Answer, Loss, Transport
+from distort.cluster.transport.base import News, Transport
 
 #: is given what a poll brought
-Hear = Callable[[Sequence[Answer | Loss]], None]
+Hear = Callable[[Sequence[News]], None]
 
 
 class Waited(Protocol):

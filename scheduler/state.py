@@ -126,6 +126,10 @@ class RunState:
         """Runs that wait for admission, in the order of their submission."""
         return tuple(self._queue)
 
+    def executions(self, unit: int) -> int:
+        """How many runs in flight have work for a unit."""
+        return self._load[unit]
+
     def units_of(self, number: int) -> Mapping[int, int]:
         """The unit of each stage that a run in flight needs; nothing while the run waits to begin anew."""
         return dict(self._active[number].units)

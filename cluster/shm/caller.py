@@ -17,7 +17,7 @@ from distort.cluster.shm.channel import Channel, PeerGone, connect
 from distort.cluster.shm.slots import SlotPool
 from distort.cluster.shm.spinning import spin
 from distort.cluster.shm.wire import Message, inline_limit, stage
-from distort.cluster.transport.base import Answer, Loss
+from distort.cluster.transport.base import Answer, Fetched, Loss, News
 
 #: how long a host may take to say that it is there
 _HELLO_TIMEOUT_S = 10.0
@@ -82,14 +82,21 @@ class Line:
             head = loop.KEYS_HEAD.pack(loop.RELEASE, len(part))
             self.channel.send(Message(head + b"".join(loop.KEY.pack(key) for key in part)))
 
-    def read(self, data: memoryview) -> Answer | None:
+    def fetch(self, key: int, request: int) -> None:
+        """Raises PeerGone."""
+        self.channel.send(Message(loop.FETCH_HEAD.pack(loop.FETCH, request, key)))
+
+    def read(self, data: memoryview) -> News | None:
         """What a message says."""
         if data[0] == loop.DONE:
             run, values, report = loop.read_done(data, self.channel.find_slot, self.names)
             return Answer(self.unit, (), run, report, None, values)
         if data[0] == loop.FAILED:
-            run, error = loop.read_failed(data, self.channel.find_slot)
+            run, error, _ = loop.read_told(data, self.channel.find_slot)
             return Answer(self.unit, (), run, None, error)
+        if data[0] in (loop.FETCHED, loop.MISSING):
+            request, value, nbytes = loop.read_told(data, self.channel.find_slot)
+            return Fetched(request, value, nbytes) if data[0] == loop.FETCHED else Fetched(request, error=value)
         return None
 
 
@@ -139,8 +146,8 @@ class Switchboard:
         self.pool.lose_reader(line.channel)
         line.channel.close()
 
-    def poll(self, timeout_s: float | None) -> list[Answer | Loss]:
-        news: list[Answer | Loss] = []
+    def poll(self, timeout_s: float | None) -> list[News]:
+        news: list[News] = []
         waiting = [line for line in list(self._lines.values()) if line.channel.waiting]
         for line in waiting:
             self._epoll.modify(line.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)

@@ -24,13 +24,16 @@ from distort.cluster.shm.slots import Reading, SlotPool
 from distort.cluster.shm.spinning import spin
 from distort.cluster.shm.wire import Message, Staged, inline_limit, read_values, stage
 
-HELLO, TEMPLATE, RUN, CANCEL, RELEASE, MAIL, DONE, FAILED, BYE = range(FIRST_KIND, FIRST_KIND + 9)
+HELLO, TEMPLATE, RUN, CANCEL, RELEASE, MAIL, DONE, FAILED, BYE, FETCH, FETCHED, MISSING = range(
+    FIRST_KIND, FIRST_KIND + 12
+)
 
 RUN_HEAD = struct.Struct("<BIQQH")  # kind, template, run, oldest run under way, values
 MAIL_HEAD = struct.Struct("<BQHIQ")  # kind, run, values; number of an order that goes along (0: none), oldest run
 DONE_HEAD = struct.Struct("<BQHI")  # kind, run, values; bytes of the report that follows them
 KEYS_HEAD = struct.Struct("<BI")  # kind, number of keys
 NUMBER_HEAD = struct.Struct("<BQ")  # kind, run
+FETCH_HEAD = struct.Struct("<BQQ")  # kind, number of the request, key
 TEMPLATE_HEAD = struct.Struct("<BI")  # kind, template
 KEY = struct.Struct("<Q")
 
@@ -67,6 +70,7 @@ class StageLoop:
         compute: Compute,
         *,
         release: Callable[[Sequence[int]], None],
+        export: Callable[[int], Any],
         cancel: Callable[[int], None],
         on_caller_gone: Callable[[], None],
         spin_s: float = 0.0,
@@ -77,7 +81,7 @@ class StageLoop:
         self._number = {name: number for number, name in enumerate(names)}
         self._token = token
         self._spin_s = spin_s
-        self._compute, self._release, self._cancel = compute, release, cancel
+        self._compute, self._release, self._export, self._cancel = compute, release, export, cancel
         self._on_caller_gone = on_caller_gone
         self.pool = SlotPool()
         self._templates: dict[int, ExecuteOrder] = {}  # by number
@@ -185,6 +189,8 @@ class StageLoop:
         elif kind == RELEASE:
             _, count = KEYS_HEAD.unpack_from(data)
             self._release([KEY.unpack_from(data, KEYS_HEAD.size + KEY.size * i)[0] for i in range(count)])
+        elif kind == FETCH:
+            self._answer_fetch(*FETCH_HEAD.unpack_from(data)[1:])
         elif kind == BYE:
             self._on_caller_gone = _nothing
 
@@ -286,7 +292,7 @@ class StageLoop:
             outputs, report = self._compute(order, run, mail.values, mail.nbytes)
             self._hand_out(order, run, outputs, report)
         except Exception as error:  # noqa: BLE001  # the actor boundary: every error travels to the run that asked
-            self._tell(FAILED, run, error)
+            self._tell(FAILED, run, _picklable(error))
         finally:
             mail.values.clear()
             mail.release()
@@ -349,12 +355,19 @@ class StageLoop:
             self._send(channel, message)
         return {name: (staged[name], len(readers[name]) - 1) for name in order.results if name in staged}
 
-    def _tell(self, kind: int, run: int, error: Exception) -> None:
+    def _answer_fetch(self, request: int, key: int) -> None:
+        try:
+            self._tell(FETCHED, request, self._export(key))
+        except Exception as error:  # noqa: BLE001  # the actor boundary: the error travels to who asked
+            self._tell(MISSING, request, _picklable(error))
+
+    def _tell(self, kind: int, number: int, what: Any) -> None:
+        """One value for the caller: of a run, or of a request."""
         caller = self._caller
         if caller is None:
             return
-        value = stage(_picklable(error), self.pool, (caller,))
-        message = Message(MAIL_HEAD.pack(kind, run, 1, 0, 0))
+        value = stage(what, self.pool, (caller,))
+        message = Message(MAIL_HEAD.pack(kind, number, 1, 0, 0))
         self._announce(caller, value)
         message.add(0, value, 0)
         self._send(caller, message)
@@ -474,10 +487,15 @@ def read_done(
     return run, values, report
 
 
-def read_failed(data: memoryview, find: Callable[[int], Any]) -> tuple[int, BaseException]:
-    run = MAIL_HEAD.unpack_from(data)[1]
-    ((_, error, _),), _ = read_values(data, MAIL_HEAD.size, 1, find, [])
-    return run, error
+def read_told(data: memoryview, find: Callable[[int], Any]) -> tuple[int, Any, int]:
+    """A message of one value: the number of its run or request, a copy of the value, its bytes."""
+    number = MAIL_HEAD.unpack_from(data)[1]
+    readings: list[Reading] = []
+    ((_, value, nbytes),), _ = read_values(data, MAIL_HEAD.size, 1, find, readings)
+    if readings:
+        value = value.copy()
+        readings[0].release()
+    return number, value, nbytes
 
 
 def _picklable(error: Exception) -> Exception:

@@ -28,7 +28,7 @@ from distort.cluster.resources import Connection
 from distort.cluster.shm.caller import Line, Switchboard
 from distort.cluster.shm.channel import PeerGone, network_of_host
 from distort.cluster.shm.spinning import DEFAULT_SPIN_US
-from distort.cluster.transport.base import Answer, Handle, Listener, Loss, StageHost
+from distort.cluster.transport.base import Answer, Handle, Listener, Loss, News, StageHost
 from distort.cluster.watch import NodeWatch
 from distort.cluster.weights import WeightsMissing, open_weights, weight_groups
 from distort.scheduler.plan import CALLER
@@ -89,6 +89,12 @@ class RayHost:
 
     def export(self, key: int) -> Handle:
         return self.actor.export.remote(key)
+
+    def fetch(self, key: int, request: int) -> bool:
+        if self.line is None:
+            return False
+        self._say(lambda line: line.fetch(key, request))
+        return True
 
     def release(self, keys: Sequence[int]) -> None:
         line = self.line
@@ -321,7 +327,7 @@ class ActorTransport:
     def polls(self) -> bool:
         return any(host.line is not None for host in self._hosts)
 
-    def poll(self, timeout_s: float | None) -> list[Answer | Loss]:
+    def poll(self, timeout_s: float | None) -> list[News]:
         assert self._switchboard is not None
         return self._switchboard.poll(timeout_s)
 

@@ -31,6 +31,16 @@ class Answer:
 
 
 @dataclass(slots=True)
+class Fetched:
+    """The value that a host was asked for, or why it has none."""
+
+    request: int
+    value: Any = None
+    nbytes: int = 0
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
 class Loss:
     """A host that is gone."""
 
@@ -40,7 +50,10 @@ class Loss:
 
 
 #: whoever is told; called on threads that must not be held up, or inside ``call`` and ``order``
-Listener = Callable[[Answer | Loss], None]
+Listener = Callable[["Answer | Loss | Fetched"], None]
+
+
+News = Answer | Loss | Fetched
 
 
 class StageHost(Protocol):
@@ -63,6 +76,9 @@ class StageHost(Protocol):
         """Start a run of the stage by the number of its order, with values themselves instead of handles."""
 
     def export(self, key: int) -> Handle: ...
+
+    def fetch(self, key: int, request: int) -> bool:
+        """Ask a host that is linked to this process for a value that it holds; ``Fetched`` answers. False: it isn't."""
 
     def release(self, keys: Sequence[int]) -> None: ...
 
@@ -103,7 +119,7 @@ class Transport(Protocol):
     def polls(self) -> bool:
         """Whether some host is linked to this process, so that somebody has to :meth:`poll`."""
 
-    def poll(self, timeout_s: float | None) -> list[Answer | Loss]:
+    def poll(self, timeout_s: float | None) -> list[News]:
         """What linked hosts say, waiting up to ``timeout_s`` (None: as long as it takes) for the first word.
 
         One thread at a time. Ends early, with nothing, when :meth:`wake` is called.

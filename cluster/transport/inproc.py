@@ -11,7 +11,7 @@ from distort.cluster.clocks import Reading
 from distort.cluster.errors import StageLost
 from distort.cluster.orders import ActorStats, ExecuteOrder, StagePayload
 from distort.cluster.resident import ResidentMeta
-from distort.cluster.transport.base import Answer, Handle, Listener, Loss, StageHost
+from distort.cluster.transport.base import Answer, Handle, Listener, News, StageHost
 
 
 class InprocHost:
@@ -45,6 +45,9 @@ class InprocHost:
 
     def export(self, key: int) -> Handle:
         return self._actor.export(key)
+
+    def fetch(self, key: int, request: int) -> bool:
+        return False
 
     def release(self, keys: Sequence[int]) -> None:
         self._actor.release(keys)
@@ -96,7 +99,7 @@ class InprocTransport:
     def linked(self, producer: int, consumer: int) -> bool:
         return False
 
-    def poll(self, timeout_s: float | None) -> list[Answer | Loss]:
+    def poll(self, timeout_s: float | None) -> list[News]:
         return []
 
     def wake(self) -> None:
