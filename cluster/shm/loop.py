@@ -116,14 +116,23 @@ class StageLoop:
     # -- the thread
 
     def _go(self) -> None:
+        try:
+            self._loop()
+        finally:
+            if not self._stopped:  # an error of ours: better gone, and started anew, than deaf
+                self._on_caller_gone()
+            self._clean_up()
+
+    def _loop(self) -> None:
         while not self._stopped:
             ready = self._ready()
             events = self._epoll.poll(0) if ready is not None else spin(self._epoll, self._spin_s)
             for fd, event in events if events is not None else self._epoll.poll():
                 if fd == self._wake:
                     os.eventfd_read(fd)
-                    for other, channel in [item for item in self._channels.items() if item[1].gone]:
-                        self._drop(other, channel)
+                    for other, channel in list(self._channels.items()):  # others add to them
+                        if channel.gone:
+                            self._drop(other, channel)
                 elif fd == self._listener.fileno():
                     self._accept()
                 else:
@@ -131,7 +140,6 @@ class StageLoop:
             ready = self._ready()
             if ready is not None:
                 self._run(*ready)
-        self._clean_up()
 
     def _accept(self) -> None:
         try:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,7 +58,7 @@ class SlotPool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._slots: dict[int, deque[Slot]] = {}  # by capacity, the one used longest ago first
+        self._slots: dict[int, list[Slot]] = {}  # by capacity, the one used last at the end
         self._n_made = 0
         self.nbytes = 0
         #: slots given back, for their readers to hear: peer -> numbers
@@ -73,15 +72,15 @@ class SlotPool:
         while capacity < nbytes + HEADER_NBYTES:
             capacity *= 2
         with self._lock:
-            same = self._slots.setdefault(capacity, deque())
-            for _ in range(len(same)):
-                slot = same[0]
-                same.rotate(-1)
-                if slot.free:
+            same = self._slots.setdefault(capacity, [])
+            # the one that was used last is likely to be in a cache still
+            for position in range(len(same) - 1, -1, -1):
+                if same[position].free:
+                    slot = same.pop(position)
                     break
             else:
                 slot = self._make(capacity)
-                same.append(slot)
+            same.append(slot)
             slot.readers = readers
             slot.flags[: len(readers)] = b"\1" * len(readers)
         return slot
