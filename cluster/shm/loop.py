@@ -449,6 +449,9 @@ class StageLoop:
     # -- the end
 
     def stop(self) -> None:
+        """End the thread, and with it every channel. Safe to call twice."""
+        if self._stopped:
+            return
         self._stopped = True
         with self._complete:
             self._complete.notify_all()
