@@ -65,6 +65,7 @@ def test_bench_on_actors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     path = tmp_path / "model.onnx"
     path.write_bytes(onnx.parser.parse_model(MODEL).SerializeToString())
     given = ["bench", str(path), "--parallel", "2", "--threads", "1", "--seconds", "0.3", "--dim", "N=4"]
+    given += ["--objective", "latency"]
     assert main([*given, "--profile", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["stages"], told["actors"], told["in_flight"]) == (2, 2, 4)
