@@ -90,7 +90,11 @@ SESSION_KEYS: tuple[Key, ...] = (
     _idle("session.graph_optimizations_loop_level", "1", "passes run until nothing changes"),
     _obeyed("session.inter_op.allow_spinning", "1", "`0`: actors and their callers sleep at once while they wait"),
     _idle("session.inter_op.spin_backoff_max", "", _SPINNING),
-    _obeyed("session.inter_op.spin_duration_us", "250", "how long [µs] they wait awake before that"),
+    _obeyed(
+        "session.inter_op.spin_duration_us",
+        "500",
+        "how long [µs] they wait awake before that, where waits have been shorter lately",
+    ),
     _idle("session.intra_op.allow_spinning", "1", _SPINNING),
     _idle("session.intra_op.spin_backoff_max", "", _SPINNING),
     _idle("session.intra_op.spin_duration_us", "", _SPINNING),
@@ -210,7 +214,7 @@ def spin_us(entries: Mapping[str, str]) -> int:
     """How long actors and their callers wait awake. Raises ModelError for what is no number."""
     if entries.get("session.inter_op.allow_spinning") == "0":
         return 0
-    text = entries.get("session.inter_op.spin_duration_us", "250")
+    text = entries.get("session.inter_op.spin_duration_us", "500")
     if not text.isdecimal():
         raise ModelError(
             "INVALID_ARGUMENT", f"session.inter_op.spin_duration_us wants a number of microseconds, got '{text}'."

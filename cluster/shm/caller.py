@@ -15,7 +15,7 @@ from distort.cluster.orders import ExecuteOrder, Held
 from distort.cluster.shm import loop
 from distort.cluster.shm.channel import Channel, PeerGone, connect
 from distort.cluster.shm.slots import SlotPool
-from distort.cluster.shm.spinning import spin
+from distort.cluster.shm.spinning import Spinner
 from distort.cluster.shm.wire import Message, inline_limit, stage
 from distort.cluster.transport.base import Answer, Fetched, Loss, News
 
@@ -104,11 +104,11 @@ class Switchboard:
     """All lines of one session."""
 
     def __init__(self, spin_s: float = 0.0) -> None:
-        self._spin_s = spin_s
         self.pool = SlotPool()
         self._lines: dict[int, Line] = {}  # by descriptor
         self._lock = threading.Lock()
         self._epoll = select.epoll()
+        self._spinner = Spinner(self._epoll, spin_s)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, select.EPOLLIN)
         self._closed = False
@@ -151,8 +151,7 @@ class Switchboard:
         waiting = [line for line in list(self._lines.values()) if line.channel.waiting]
         for line in waiting:
             self._epoll.modify(line.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
-        events = spin(self._epoll, self._spin_s) if timeout_s is None or timeout_s > self._spin_s else None
-        for fd, event in events if events is not None else self._epoll.poll(timeout_s):
+        for fd, event in self._spinner.poll(timeout_s):
             if fd == self._wake:
                 os.eventfd_read(fd)
                 continue

@@ -21,7 +21,7 @@ from distort.cluster.errors import ClusterError
 from distort.cluster.orders import ExecuteOrder, StageReport
 from distort.cluster.shm.channel import FIRST_KIND, Channel, PeerGone, connect, listen
 from distort.cluster.shm.slots import Reading, SlotPool
-from distort.cluster.shm.spinning import spin
+from distort.cluster.shm.spinning import Spinner
 from distort.cluster.shm.wire import Message, Staged, inline_limit, read_values, stage
 
 HELLO, TEMPLATE, RUN, CANCEL, RELEASE, MAIL, DONE, FAILED, BYE, FETCH, FETCHED, MISSING = range(
@@ -80,7 +80,6 @@ class StageLoop:
         self._names = names
         self._number = {name: number for number, name in enumerate(names)}
         self._token = token
-        self._spin_s = spin_s
         self._compute, self._release, self._export, self._cancel = compute, release, export, cancel
         self._on_caller_gone = on_caller_gone
         self.pool = SlotPool()
@@ -105,6 +104,7 @@ class StageLoop:
         self._epoll = select.epoll()
         for fd in (self._listener.fileno(), self._wake):
             self._epoll.register(fd, select.EPOLLIN)
+        self._spinner = Spinner(self._epoll, spin_s)
         self._stopped = False
         self._thread = threading.Thread(target=self._go, name="distort-stage", daemon=True)
         self._thread.start()
@@ -126,8 +126,7 @@ class StageLoop:
     def _loop(self) -> None:
         while not self._stopped:
             ready = self._ready()
-            events = self._epoll.poll(0) if ready is not None else spin(self._epoll, self._spin_s)
-            for fd, event in events if events is not None else self._epoll.poll():
+            for fd, event in self._epoll.poll(0) if ready is not None else self._spinner.poll():
                 if fd == self._wake:
                     os.eventfd_read(fd)
                     for other, channel in list(self._channels.items()):  # others add to them

@@ -6,19 +6,38 @@ import os
 import select
 import time
 
-#: long enough for an answer of a small stage, and a small part of what a large one takes
-DEFAULT_SPIN_US = 250
+#: longer than the answer of a small stage takes, where processes share cores too
+DEFAULT_SPIN_US = 500
+#: how much of what is typical the last wait is
+_WEIGHT = 0.25
 
 
-def spin(epoll: select.epoll, duration_s: float) -> list[tuple[int, int]] | None:
-    """What an epoll has to say within a short time; None where that is nothing. Others on this processor go first."""
-    if duration_s <= 0:
-        return None
-    end = time.perf_counter() + duration_s
-    while True:
-        events = epoll.poll(0)
-        if events:
-            return events
-        if time.perf_counter() >= end:
-            return None
-        os.sched_yield()
+class Spinner:
+    """Polls an epoll; where waits have been short lately, awake for up to ``most_s``, else asleep at once.
+
+    Others on this processor go first, so that who is waited for is not held up.
+    """
+
+    def __init__(self, epoll: select.epoll, most_s: float) -> None:
+        self._epoll = epoll
+        self._most_s = most_s
+        self._typical_s = 0.0
+
+    def poll(self, timeout_s: float | None = None) -> list[tuple[int, int]]:
+        """As the epoll's own; None: as long as it takes."""
+        most_s = self._most_s
+        if most_s <= 0:
+            return self._epoll.poll(timeout_s)
+        began = now = time.perf_counter()
+        events: list[tuple[int, int]] = []
+        if self._typical_s < most_s and (timeout_s is None or timeout_s > most_s):
+            while not events and now - began < most_s:
+                events = self._epoll.poll(0)
+                if not events:
+                    os.sched_yield()
+                    now = time.perf_counter()
+        if not events:
+            events = self._epoll.poll(timeout_s)
+        waited_s = min(time.perf_counter() - began, 4 * most_s)
+        self._typical_s += _WEIGHT * (waited_s - self._typical_s)
+        return events
