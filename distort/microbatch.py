@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: parts that the choice considers; more of them gain little where stages are few
 MOST_PARTS = 32
 #: the predicted time must fall below this part of the whole batch's: predictions aren't exact
-WORTH = 0.9
+WORTH = 0.8
 #: fewer parts are chosen up to this time relative to the best: kernels work better on more samples, and costs don't
 #: tell (measured: parts of 2 instead of 16 cost bert_base 12 % of its time)
 ABOUT = 1.08

@@ -10,7 +10,7 @@ from distort.scheduler.plan import Plan
 from distort.scheduler.simulate import LINKS
 
 #: µs that a part takes the caller: its feeds on their way, its results put together
-CALLER_US = 100.0
+CALLER_US = 150.0
 
 
 class PartCosts:
