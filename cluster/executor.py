@@ -15,7 +15,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,9 +22,11 @@ from distort.cluster.activity import EdgeActivity, Snapshot, Tally, unit_activit
 from distort.cluster.actor import nbytes_of
 from distort.cluster.clocks import Clocks
 from distort.cluster.errors import ClusterError, DeadlineExceeded, Forked, SessionClosed, StageLost
+from distort.cluster.fetching import Fetching, result_of
 from distort.cluster.orders import ATTEMPTS, ActorStats, Held, StagePayload, StageReport
 from distort.cluster.resident import Resident, ResidentMeta
 from distort.cluster.routes import Leg, RunKind, make_route
+from distort.cluster.run import Run
 from distort.cluster.traffic import Traffic
 from distort.cluster.transport.base import Answer, Fetched, Handle, Loss, News, StageHost, Transport
 from distort.cluster.waiting import Waiting
@@ -42,55 +43,6 @@ _POLL_S = 0.02
 _REMEMBERED = 256
 #: how long actors may take to say what they have done
 _STATS_TIMEOUT_S = 2.0
-
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """A run under way. What :meth:`Executor.start` returns and :meth:`Executor.finish` takes."""
-
-    number: int
-    fetches: tuple[str, ...]
-    keep: frozenset[str]
-    wanted: frozenset[str]
-    profile: bool
-    path_only: bool
-    #: value -> itself, or the Resident that was fed
-    feeds: dict[str, Any]
-    resident: tuple[tuple[str, int], ...]  # feeds that lie on units
-    began_ns: int = 0  # time.monotonic_ns()
-    done: bool = False
-    wake: threading.Event | None = None  # see waiting.py
-    error: BaseException | None = None
-    attempt: int = -1
-    legs: Mapping[int, Leg] = field(default_factory=dict)
-    units: Mapping[int, int] = field(default_factory=dict)
-    #: values that calls returned or take, by name
-    handles: dict[str, Handle] = field(default_factory=dict)
-    #: fetches that came with answers
-    results: dict[str, Any] = field(default_factory=dict)
-    #: fetches that stayed on the actors that made them; None: an optional value that is empty
-    kept: dict[str, Resident | None] = field(default_factory=dict)
-    #: stage -> why it failed, as the exception that it raised
-    errors: dict[int, BaseException] = field(default_factory=dict)
-    reports: list[StageReport] = field(default_factory=list)
-    sent: dict[int, list[tuple[str, int]]] = field(default_factory=dict)  # stage -> feeds with their bytes
-    #: producing stage, and a result with its bytes and transport
-    returned: list[tuple[int, tuple[str, int, str]]] = field(default_factory=list)
-
-    @property
-    def on_wire(self) -> int:
-        return self.number * ATTEMPTS + self.attempt
-
-
-@dataclass(slots=True, eq=False)
-class _Fetch:
-    """A value on its way from its actor to a caller that waits."""
-
-    number: int
-    unit: int
-    done: bool = False
-    wake: threading.Event | None = None  # see waiting.py
-    answer: Fetched | None = None
 
 
 class Executor:
@@ -121,7 +73,6 @@ class Executor:
         self._events: deque[Any] = deque()
         self._runs: dict[int, Run] = {}
         self._numbers = itertools.count()
-        self._fetches: dict[int, _Fetch] = {}
         self._oldest = 0
         self._orders = itertools.count(1)
         self._routes: dict[RunKind, dict[int, Leg]] = {}
@@ -134,6 +85,7 @@ class Executor:
         self._inbox: queue.SimpleQueue[News | Callable[[Executor], None] | None] = queue.SimpleQueue()
         self._hosts: list[StageHost] = transport.open(payloads, weights, self._inbox.put)
         self._waiting = Waiting(transport, self._lock)
+        self._fetching = Fetching(self._waiting, self._lock)
         self._finalizer = weakref.finalize(self, _shut_down, transport, self._inbox, self._pid)
         threading.Thread(
             target=_dispatch, args=(weakref.ref(self), self._inbox), name="distort-dispatch", daemon=True
@@ -378,13 +330,10 @@ class Executor:
         if isinstance(news, Loss):
             if self._hosts[news.unit].epoch == news.epoch:
                 self._events.append(machine.StageLost(news.unit, news.reason))
-                for fetch in [fetch for fetch in self._fetches.values() if fetch.unit == news.unit]:
-                    self._end_fetch(fetch, Fetched(fetch.number, error=StageLost(news.reason)))
+            self._fetching.lost(news.unit, news.epoch, news.reason)
             return
         if isinstance(news, Fetched):
-            waiting = self._fetches.get(news.request)
-            if waiting is not None:
-                self._end_fetch(waiting, news)
+            self._fetching.answered(news)
             return
         number, attempt = divmod(news.run, ATTEMPTS)
         stage = self.units.stage_of[news.unit]
@@ -466,26 +415,11 @@ class Executor:
     def _fetch_value(self, value: Resident) -> tuple[Any, str]:
         """By the socket where the actor has nothing else to do, else by a call, which is answered meanwhile."""
         host = self._hosts[value.unit]
-        with self._lock:
-            fetch = _Fetch(next(self._numbers), value.unit)
-            asks = not (self._closed or self._state.executions(value.unit))
-            if asks:
-                self._fetches[fetch.number] = fetch
-        if not asks or not host.fetch(value.meta.key, fetch.number):
-            self._fetches.pop(fetch.number, None)
-            return self._transport.get(host.export(value.meta.key)), "object_store"
-        while not fetch.done:
-            self._waiting.wait(fetch, None, self._hear)
-        assert fetch.answer is not None, "it is done"
-        if fetch.answer.error is not None:
-            raise fetch.answer.error
-        return fetch.answer.value, "shm"
-
-    def _end_fetch(self, fetch: _Fetch, answer: Fetched) -> None:
-        del self._fetches[fetch.number]
-        fetch.answer = answer
-        fetch.done = True
-        self._waiting.ended(fetch)
+        if not self._closed and not self._state.executions(value.unit):
+            answer = self._fetching.fetch(host, value.unit, value.meta.key, self._hear)
+            if answer is not None:
+                return result_of(answer), "shm"
+        return self._transport.get(host.export(value.meta.key)), "object_store"
 
     def _is_current(self, unit: int, epoch: int) -> bool:
         return not self._closed and self._hosts[unit].epoch == epoch and unit not in self._broken
@@ -604,8 +538,7 @@ class Executor:
             self._closed = True
             for number in list(self._runs):
                 self._end(number, SessionClosed("The session was closed during the run."))
-            for fetch in list(self._fetches.values()):
-                self._end_fetch(fetch, Fetched(fetch.number, error=SessionClosed("The session was closed.")))
+            self._fetching.close()
         self._waiting.close(self._finalizer)
 
 

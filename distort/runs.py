@@ -16,7 +16,8 @@ from distort.microbatch import MicroBatches, Parts, merge, split
 from distort.verify import Reference
 
 if TYPE_CHECKING:
-    from distort.cluster.executor import Executor, Run
+    from distort.cluster.executor import Executor
+    from distort.cluster.run import Run
     from distort.engine import RunControl
     from distort.graph.ir import Graph
     from distort.scheduler.plan import Plan

@@ -80,21 +80,21 @@ class RayHost:
     def order(self, number: int, names: Sequence[str], values: Sequence[Any], run: int, oldest: int) -> None:
         self._say(lambda line: line.order(number, names, values, run, oldest))
 
-    def _say(self, what: Callable[[Line], None]) -> None:
+    def _say(self, what: Callable[[Line], None]) -> bool:
+        """Whether somebody hears it."""
         assert self.line is not None, "a host without a line gets calls"
         try:
             what(self.line)
         except PeerGone:
             self._listener(Loss(self.unit, self.epoch, "its process has ended"))
+            return False
+        return True
 
     def export(self, key: int) -> Handle:
         return self.actor.export.remote(key)
 
     def fetch(self, key: int, request: int) -> bool:
-        if self.line is None:
-            return False
-        self._say(lambda line: line.fetch(key, request))
-        return True
+        return self.line is not None and self._say(lambda line: line.fetch(key, request))
 
     def release(self, keys: Sequence[int]) -> None:
         line = self.line
