@@ -29,10 +29,11 @@ _INT = "typing.SupportsInt | typing.SupportsIndex"
 class _Output:
     """A bound output: the caller's buffer, or whatever the last run made."""
 
-    __slots__ = ("buffer", "value")
+    __slots__ = ("buffer", "by_name", "value")
 
     def __init__(self, buffer: OrtValue | None) -> None:
         self.buffer = buffer
+        self.by_name = buffer is None  # it stays where it is made, and so does what later runs make
         self.value = buffer if buffer is not None else OrtValue._of(None)
 
 
@@ -152,12 +153,16 @@ class SessionIOBinding:
         names = list(self._outputs)
         keep = frozenset[str]()
         if loaded.engine.parallel:
-            keep = frozenset(name for name, o in self._outputs.items() if o.buffer is None or _is_remote(o.buffer))
+            keep = frozenset(
+                name for name, o in self._outputs.items() if o.buffer is None or o.by_name or _is_remote(o.buffer)
+            )
         results = self._session._execute(loaded, names, feeds, run_options, keep)
         types = loaded.engine.model.graph.types
         for i, name in enumerate(names):
             output = self._outputs[name]
-            if output.buffer is None:
+            # a run in this process may have made the buffer, before the actors were there
+            moves = output.by_name and hasattr(results[i], "fetch")
+            if output.buffer is None or (moves and not _is_remote(output.buffer)):
                 output.value = fetches.to_ort_value(results, i, types.get(name))
                 if output.value.is_tensor():
                     output.buffer = output.value  # the next run writes there
