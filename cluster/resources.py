@@ -140,10 +140,16 @@ def _start_embedded(connect_timeout_s: float) -> Connection:
     """Join the cluster of this process, started where it doesn't run (yet, or any more)."""
     try:
         embedded = _begin_embedded()
-        address = embedded.address()
+        address = embedded.address(on_wait=_require_program)
         return _join(address, connect_timeout_s, EMBEDDED)
     except (ClusterError, OSError) as error:
         raise ClusterError(f"An embedded Ray cluster could not be started: {error}") from error
+
+
+def _require_program() -> None:
+    """A program that has come to its end waits for the threads that it has left: this one need not go on."""
+    if not threading.main_thread().is_alive():
+        raise ClusterError("the program is ending")
 
 
 def _begin_embedded() -> Starting:
