@@ -51,6 +51,8 @@ def keep(folder: str, owner: int, command: list[str]) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         kill_members(os.getpid())
         shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # what this process says, where its owner had no time to take it away
+            os.unlink(f"{folder}.log")
 
 
 def kill_members(session: int, timeout_s: float = 5.0) -> None:

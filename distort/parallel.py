@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakMethod
 
 from distort.cluster.errors import SessionClosed
 from distort.cluster.executor import Executor
@@ -39,7 +40,7 @@ class Actors:
     def __init__(
         self, graph: Graph, plan: Plan, keys: Mapping[str, str], spin_us: int, on_ready: Callable[[], None]
     ) -> None:
-        """``on_ready`` is called when the actors are there, on the thread that starts them."""
+        """``on_ready``, a method, is called when the actors are there, on the thread that starts them."""
         self._spin_us = spin_us
         self._keys = keys
         self._executor: Executor | None = None
@@ -47,7 +48,7 @@ class Actors:
         self._closed = False
         self._lock = threading.Lock()
         self._there = threading.Event()
-        self._on_ready = on_ready
+        self._on_ready = WeakMethod(on_ready)  # it holds this
         address = keys.get("address", "")
         if address:
             attach(address)  # what is wrong with an address is said at once
@@ -79,7 +80,9 @@ class Actors:
             else:
                 if self.publisher is not None:
                     self.publisher.follow(executor)
-                self._on_ready()
+                tell = self._on_ready()
+                if tell is not None:
+                    tell()
         self._there.set()
 
     def _given_up(self) -> bool:

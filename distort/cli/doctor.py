@@ -22,6 +22,8 @@ HERE, MISSING, OPTIONAL = "ok", "missing", "not here"
 _PURPOSE = {
     "test": "the tests",
     "dev": "changing distort",
+    "image": "the operator ImageDecoder",
+    "compat": "the tests with libraries that import onnxruntime",
     "bench": "comparing with onnxruntime",
     "cuda12": "NVIDIA GPUs, CUDA 12",
     "cuda13": "NVIDIA GPUs, CUDA 13",

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from distort import errors
+from distort import errors, logs
 
 #: runs at once, at least
 _LEAST_THREADS = 8
@@ -85,6 +85,8 @@ class AsyncRuns:
             if turn.before is not None:
                 turn.before.told.wait()
             tell(results, text)
+        except Exception as error:  # noqa: BLE001  # the caller's own, and nobody waits for it
+            logs.DEFAULT.log(logs.ERROR, f"A callback of run_async raised {type(error).__name__}: {error}")
         finally:
             self._end(caller, turn, room)
 

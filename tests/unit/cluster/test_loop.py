@@ -267,4 +267,5 @@ def test_a_loop_that_fails_takes_its_process_along(monkeypatch: pytest.MonkeyPat
     line.prepare(1, ALONE)
     line.order(1, ("x",), [np.zeros(1)], 0, 0)
     assert gone.wait(5)
+    made._thread.join(5)  # its exception is told before the hook is put back
     switchboard.close()
