@@ -172,8 +172,9 @@ class Switchboard:
 
     def wake(self) -> None:
         """End a poll that waits, or the next one."""
-        if not self._closed:
-            os.eventfd_write(self._wake, 1)
+        with self._lock:
+            if not self._closed:
+                os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
         with self._lock:

@@ -101,6 +101,7 @@ class StageLoop:
         self._waited_for: dict[int, frozenset[str]] = {}
         self._listener = listen(endpoint)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wake_lock = threading.Lock()
         self._epoll = select.epoll()
         for fd in (self._listener.fileno(), self._wake):
             self._epoll.register(fd, select.EPOLLIN)
@@ -403,7 +404,7 @@ class StageLoop:
         fd = channel.fileno()
         if fd in self._channels:
             self._epoll.modify(fd, select.EPOLLIN | select.EPOLLOUT)
-        os.eventfd_write(self._wake, 1)
+        self._nudge()
 
     def _lose(self, channel: Channel) -> None:
         self.pool.lose_reader(channel)
@@ -427,7 +428,7 @@ class StageLoop:
     def _retire(self, channel: Channel) -> None:
         """Close a channel on the thread that reads it."""
         channel.gone = True
-        os.eventfd_write(self._wake, 1)
+        self._nudge()
 
     def _peer(self, unit: int) -> Channel | None:
         channel = self._peers.get(unit)
@@ -454,9 +455,15 @@ class StageLoop:
         self._stopped = True
         with self._complete:
             self._complete.notify_all()
-        os.eventfd_write(self._wake, 1)
+        self._nudge()
         if threading.current_thread() is not self._thread:
             self._thread.join(5)
+
+    def _nudge(self) -> None:
+        """Wake the thread, if it is still there: its descriptor may be another's by then."""
+        with self._wake_lock:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
 
     def _clean_up(self) -> None:
         for channel in self._channels.values():
@@ -464,7 +471,9 @@ class StageLoop:
         self._channels.clear()
         self._listener.close()
         self._epoll.close()
-        os.close(self._wake)
+        with self._wake_lock:
+            os.close(self._wake)
+            self._wake = -1
         self.pool.close()
 
 
