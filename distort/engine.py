@@ -242,9 +242,9 @@ class Engine:
         return [made[name] if name in made else given.get(name, weights.get(name)) for name in fetches]
 
     def _leave(self) -> None:
-        """The actors are there: nothing runs in this process any more."""
+        """Nothing more is to run in this process. A run that has begun here still ends here."""
         self._program = None
-        self._paths = Paths(Graph("", [], [], [], {}, {}))
+        self._paths = Paths(self.model.graph)
 
     def _run_here(self, fetches: Sequence[str], feeds: Mapping[str, Any], control: RunControl) -> list[Any]:
         program = self._program
@@ -288,7 +288,7 @@ class Engine:
 
     def transfer_stats(self) -> list[dict[str, Any]]:
         """Bytes and messages by edge since the start; empty in sequential mode, where nothing moves."""
-        executor = self._actors.ready if self._actors is not None else None
+        executor = self.ready_executor
         return executor.transfer_stats() if executor is not None else []
 
     def close(self) -> None:

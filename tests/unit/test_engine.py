@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_info
 
 import distort as onnxruntime
 from distort.capi.onnxruntime_pybind11_state import NotImplemented as NotImplementedStatus
+from distort.engine import RunControl
 from distort.kernels import registry
 
 MODEL = (
@@ -33,6 +34,18 @@ def test_each_session_runs_with_its_own_threads() -> None:
     for opened, expected in ((one, {1}), (three, {3}), (default, before), (one, {1}), (default, before)):
         opened.run(None, {"x": x})
         assert blas_threads() == expected
+
+
+@pytest.mark.parametrize("only_path", [False, True])
+def test_a_run_that_began_here_ends_here(only_path: bool) -> None:
+    """Actors may come between the two."""
+    engine = session(0)._sess._loaded.engine
+    x = np.eye(2, dtype=np.float32)
+    control = RunControl(only_path_to_fetches=only_path)
+    (wanted,) = engine.run(["y"], {"x": x}, control=control)
+    finish = engine.begin(["y"], {"x": x}, control=control)
+    engine._leave()
+    np.testing.assert_array_equal(finish()[0], wanted)
 
 
 @pytest.mark.parametrize("mode", ["ORT_SEQUENTIAL", "ORT_PARALLEL"])
