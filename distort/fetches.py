@@ -52,10 +52,17 @@ def fresh(values: list[Any], index: int) -> Array:
 
 
 def _owns(array: Array) -> bool:
-    """Whether the memory is the array's, or is of an array that only this view of it keeps alive."""
+    """Whether the memory is the array's, or is of an array that only this view of it keeps alive.
+
+    Memory that is no array's says of itself whether it is (``exclusive``): a slot that an actor wrote for us.
+    """
     if array.base is None:
         return array.flags.owndata
-    return type(array.base) is np.ndarray and array.base.flags.owndata and _base_holders(array) == _BASE_ALONE
+    if _base_holders(array) != _BASE_ALONE:
+        return False
+    if type(array.base) is not np.ndarray:
+        return getattr(array.base, "exclusive", False)
+    return array.base.flags.owndata or (array.base.base is not None and _owns(array.base))
 
 
 def to_users(values: list[Any]) -> list[Any]:

@@ -35,6 +35,7 @@ class Line:
         self._pool = pool
         self._to_release: list[int] = []
         self._release_lock = threading.Lock()
+        self._leases: set[int] = set()  # results that lie where the unit wrote them
 
     def prepare(self, number: int, order: ExecuteOrder) -> None:
         """Raises PeerGone."""
@@ -89,7 +90,7 @@ class Line:
     def read(self, data: memoryview) -> News | None:
         """What a message says."""
         if data[0] == loop.DONE:
-            run, values, report = loop.read_done(data, self.channel.find_slot, self.names)
+            run, values, report = loop.read_done(data, self.channel.find_slot, self.names, self._leases)
             return Answer(self.unit, (), run, report, None, values)
         if data[0] == loop.FAILED:
             run, error, _ = loop.read_told(data, self.channel.find_slot)

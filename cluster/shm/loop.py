@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from distort.cluster.errors import ClusterError
 from distort.cluster.orders import ExecuteOrder, StageReport
 from distort.cluster.shm.channel import FIRST_KIND, Channel, PeerGone, connect, listen
@@ -298,7 +300,7 @@ class StageLoop:
         del self._orders[run]
         try:
             outputs, report = self._compute(order, run, mail.values, mail.nbytes)
-            self._hand_out(order, run, outputs, report)
+            self._hand_out(order, run, outputs, report, mail)
         except Exception as error:  # noqa: BLE001  # the actor boundary: every error travels to the run that asked
             self._tell(FAILED, run, _picklable(error))
         finally:
@@ -307,24 +309,23 @@ class StageLoop:
 
     # -- what goes out
 
-    def _hand_out(self, order: ExecuteOrder, run: int, outputs: Mapping[str, Any], report: StageReport) -> None:
-        staged = self.send_mail(order, run, outputs)
-        if order.silent:
-            return
+    def _hand_out(
+        self, order: ExecuteOrder, run: int, outputs: Mapping[str, Any], report: StageReport, mail: _Mail
+    ) -> None:
+        parcel = self._pack(order, outputs, () if order.silent else order.results)
+        mail.release()  # before others hear of it: a slot that is free is taken again while it is in a cache
+        self._post(order, run, parcel)
         caller = self._caller
-        if caller is None:
+        if order.silent or caller is None:
             return
         body = b""
         if report.kept or order.profile:
             body = pickle.dumps(report, pickle.HIGHEST_PROTOCOL)
         message = Message(DONE_HEAD.pack(DONE, run, len(order.results) + (len(body) > _REPORT_NBYTES), len(body)))
-        limit = inline_limit(len(order.results))
         for name in order.results:
-            value, position = staged.get(name, (None, 0))
-            if value is None:
-                value = stage(outputs[name], self.pool, (caller,), limit)
+            value, readers = parcel[name]
             self._announce(caller, value)
-            message.add(self._number[name], value, position)
+            message.add(self._number[name], value, readers.index(caller))
         if len(body) > _REPORT_NBYTES:
             value = stage(body, self.pool, (caller,))
             self._announce(caller, value)
@@ -333,35 +334,43 @@ class StageLoop:
             message.parts.append(body)
         self._send(caller, message)
 
-    def send_mail(self, order: ExecuteOrder, run: int, outputs: Mapping[str, Any]) -> dict[str, tuple[Staged, int]]:
-        """Send what other units of this host read. Values that the caller gets too are returned, ready to be sent.
+    def send_mail(self, order: ExecuteOrder, run: int, outputs: Mapping[str, Any]) -> None:
+        """Send what other units of this host read.
 
         A unit that is gone is left out: the caller hears of its end by itself.
         """
-        if not order.sends:
-            return {}
-        readers: dict[str, list[Any]] = {}
-        forwards = dict(order.forwards)
-        channels = [(unit, self._peer(unit), names) for unit, names in order.sends]
-        for _, channel, names in channels:
+        self._post(order, run, self._pack(order, outputs, ()))
+
+    def _pack(
+        self, order: ExecuteOrder, outputs: Mapping[str, Any], results: Sequence[str]
+    ) -> dict[str, tuple[Staged, tuple[Channel, ...]]]:
+        """What others are to read, ready to be sent, with its readers; of ``results`` the caller is one."""
+        readers: dict[str, list[Channel]] = {}
+        for unit, names in order.sends:
+            channel = self._peer(unit)
             if channel is not None:
                 for name in names:
                     readers.setdefault(name, []).append(channel)
         caller = self._caller
-        for name in order.results:
-            if name in readers and caller is not None:
-                readers[name].append(caller)
-        limit = inline_limit(max(len(order.results), *(len(names) for _, names in order.sends)))
-        staged = {name: stage(outputs[name], self.pool, tuple(of), limit) for name, of in readers.items()}
-        for unit, channel, names in channels:
-            if channel is None:
+        if caller is not None:
+            for name in results:
+                readers.setdefault(name, []).append(caller)
+        limit = inline_limit(max(len(results), *(len(names) for _, names in order.sends), 1))
+        return {name: (stage(outputs[name], self.pool, tuple(of), limit), tuple(of)) for name, of in readers.items()}
+
+    def _post(self, order: ExecuteOrder, run: int, parcel: Mapping[str, tuple[Staged, tuple[Channel, ...]]]) -> None:
+        """Send each unit what it reads."""
+        forwards = dict(order.forwards)
+        for unit, names in order.sends:
+            channel = self._peers.get(unit)
+            if channel is None or any(name not in parcel or channel not in parcel[name][1] for name in names):
                 continue
             message = Message(MAIL_HEAD.pack(MAIL, run, len(names), forwards.get(unit, 0), self._oldest))
             for name in names:
-                self._announce(channel, staged[name])
-                message.add(self._number[name], staged[name], readers[name].index(channel))
+                value, readers = parcel[name]
+                self._announce(channel, value)
+                message.add(self._number[name], value, readers.index(channel))
             self._send(channel, message)
-        return {name: (staged[name], len(readers[name]) - 1) for name in order.results if name in staged}
 
     def _answer_fetch(self, request: int, key: int) -> None:
         try:
@@ -485,19 +494,23 @@ _NO_MAIL = _Mail()
 
 
 def read_done(
-    data: memoryview, find: Callable[[int], Any], names: Sequence[str]
+    data: memoryview, find: Callable[[int], Any], names: Sequence[str], leases: set[int]
 ) -> tuple[int, dict[str, tuple[Any, int]], StageReport | None]:
-    """A DONE message: the run, copies of its values with their bytes, the report where it has one."""
+    """A DONE message: the run, its values with their bytes, the report where it has one.
+
+    The values are the caller's own, copies or leased.
+    """
     _, run, count, report_nbytes = DONE_HEAD.unpack_from(data)
     readings: list[Reading] = []
-    found, offset = read_values(data, DONE_HEAD.size, count, find, readings)
+    found, offset = read_values(data, DONE_HEAD.size, count, find, readings, leases)
     report: StageReport | None = None
     values: dict[str, tuple[Any, int]] = {}
     for name, value, nbytes in found:
         if name == _REPORT_NAME:
             report = pickle.loads(value)
         else:
-            values[names[name]] = (value.copy() if getattr(value, "base", None) is not None else value, nbytes)
+            borrowed = isinstance(value, np.ndarray) and not value.flags.writeable
+            values[names[name]] = (value.copy() if borrowed else value, nbytes)
     if report is None and report_nbytes:
         report = pickle.loads(data[offset : offset + report_nbytes])
     del found

@@ -163,6 +163,51 @@ class Reading:
         self.memory[self.position] = 0
 
 
+#: how many payloads a process may have as its own, of one peer: each keeps a descriptor and a mapping
+MOST_LEASES = 32
+#: and how small they may be: a smaller one is copied sooner than it is leased
+LEAST_LEASE_NBYTES = 1 << 16
+
+
+class _Forks:
+    """How often this process has forked: what its children may read is not given back."""
+
+    count = 0
+
+    @classmethod
+    def add(cls) -> None:
+        cls.count += 1
+
+
+os.register_at_fork(before=_Forks.add)
+
+
+class Lease:
+    """The base of an array over another process's slot: this process is its only reader, and may write.
+
+    The slot is free again when the last array over it is gone. ``held`` has those that aren't.
+    """
+
+    __slots__ = ("__array_interface__", "_forks", "_held", "_reading")
+    exclusive = True  # no other memory's array lies here
+
+    def __init__(self, reading: Reading, held: set[int]) -> None:
+        address = np.frombuffer(reading.memory, np.uint8, 1, HEADER_NBYTES).ctypes.data
+        self._reading, self._held, self._forks = reading, held, _Forks.count
+        self.__array_interface__ = {
+            "data": (address, False),
+            "shape": (reading.nbytes,),
+            "typestr": "|u1",
+            "version": 3,
+        }
+        held.add(id(self))
+
+    def __del__(self) -> None:
+        if self._forks == _Forks.count:
+            self._reading.release()
+            self._held.discard(id(self))
+
+
 def map_slot(fd: int, capacity: int) -> mmap.mmap:
     """Another process's segment, mapped. Takes the descriptor."""
     try:

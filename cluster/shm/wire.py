@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from distort.cluster.orders import Held
-from distort.cluster.shm.slots import Reading, Slot, SlotPool
+from distort.cluster.shm.slots import LEAST_LEASE_NBYTES, MOST_LEASES, Lease, Reading, Slot, SlotPool
 from distort.graph.types import DTYPE_OF
 
 #: tensors up to this size lie in the message
@@ -23,7 +23,8 @@ INLINE_NBYTES = 4096
 #: and no message has more than this of them: what a socket takes at once is limited
 MESSAGE_NBYTES = 65536
 
-_TENSOR, _SLOT, _PICKLE, _PICKLE_SLOT, _HELD = range(5)
+# a slot that is shared has other readers too
+_TENSOR, _SLOT, _SHARED_SLOT, _PICKLE, _PICKLE_SLOT, _HELD = range(6)
 _HEAD = struct.Struct("<HBBB")  # name, kind, element, rank
 _SIZE = struct.Struct("<I")
 _PLACE = struct.Struct("<IBQ")  # slot, position of the flag, bytes
@@ -65,7 +66,7 @@ def stage(value: Any, pool: SlotPool, readers: tuple[Any, ...], inline_nbytes: i
             return Staged(_TENSOR, element, dims, value.tobytes(), None, nbytes)
         slot = pool.take(nbytes, readers)
         np.copyto(slot.payload(nbytes).view(value.dtype).reshape(dims), value)
-        return Staged(_SLOT, element, dims, b"", slot, nbytes)
+        return Staged(_SLOT if len(readers) == 1 else _SHARED_SLOT, element, dims, b"", slot, nbytes)
     data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     if len(data) <= inline_nbytes:
         return Staged(_PICKLE, 0, (), data, None, len(data))
@@ -105,11 +106,17 @@ FindSlot = Callable[[int], Any]
 
 
 def read_values(
-    data: memoryview, offset: int, count: int, find: FindSlot, readings: list[Reading]
+    data: memoryview,
+    offset: int,
+    count: int,
+    find: FindSlot,
+    readings: list[Reading],
+    leases: set[int] | None = None,
 ) -> tuple[list[tuple[int, Any, int]], int]:
     """``count`` values from ``offset`` on, as (name, value, bytes), and where they end.
 
     Tensors in slots are read-only views; what is to be released after their last use is appended to ``readings``.
+    With ``leases`` (those that stand) large ones that nobody else reads are given as they lie, to be written too.
     """
     found: list[tuple[int, Any, int]] = []
     for _ in range(count):
@@ -135,13 +142,14 @@ def read_values(
             number, position, nbytes = _PLACE.unpack_from(data, offset)
             offset += _PLACE.size
             reading = Reading(find(number), position, nbytes)
-            payload = reading.payload()
-            if kind == _SLOT:
-                value = _tensor(payload, element, dims)
-                readings.append(reading)
-            else:
-                value = pickle.loads(payload.data)
+            if kind == _PICKLE_SLOT:
+                value = pickle.loads(reading.payload().data)
                 reading.release()
+            elif kind == _SLOT and leases is not None and nbytes >= LEAST_LEASE_NBYTES and len(leases) < MOST_LEASES:
+                value = _tensor(np.asarray(Lease(reading, leases)), element, dims)
+            else:
+                value = _tensor(reading.payload(), element, dims)
+                readings.append(reading)
         found.append((name, value, nbytes))
     return found, offset
 

@@ -43,15 +43,17 @@ def head() -> bytes:
     return bytes([FIRST_KIND])
 
 
-def pass_on(pair: Pair, pool: SlotPool, *values: object) -> tuple[list[object], list[Reading]]:
-    """Values from one end to the other."""
+def pass_on(
+    pair: Pair, pool: SlotPool, *values: object, readers: int = 1, leases: set[int] | None = None
+) -> tuple[list[object], list[Reading]]:
+    """Values from one end to the other, the first of their readers."""
     sender, receiver = pair
     message = Message(head())
     for number, value in enumerate(values):
         if isinstance(value, Held):
             message.add_held(number, value)
             continue
-        staged = stage(value, pool, (sender,), inline_limit(len(values)))
+        staged = stage(value, pool, (sender,) * readers, inline_limit(len(values)))
         if staged.slot is not None:
             sender.announce(staged.slot)
         message.add(number, staged, 0)
@@ -59,7 +61,7 @@ def pass_on(pair: Pair, pool: SlotPool, *values: object) -> tuple[list[object], 
     data = receiver.receive()
     assert data is not None and data[0] == FIRST_KIND
     readings: list[Reading] = []
-    found, end = read_values(data, 1, len(values), receiver.find_slot, readings)
+    found, end = read_values(data, 1, len(values), receiver.find_slot, readings, leases)
     assert end == len(data)
     assert [number for number, _, _ in found] == list(range(len(values)))
     return [value for _, value, _ in found], readings
@@ -87,6 +89,51 @@ def test_values_of_all_kinds_arrive(pair: Pair, pool: SlotPool) -> None:
     assert found[8].tolist() == [0, 1, 2, 3, 4]
     assert found[9] == Held(2**40)
     assert len(readings) == 1 and not found[3].flags.writeable
+
+
+def test_a_large_value_is_leased_to_its_only_reader(pair: Pair, pool: SlotPool) -> None:
+    leases: set[int] = set()
+    value = np.arange(10**5, dtype=np.float32).reshape(10, -1)
+    found, readings = pass_on(pair, pool, value, np.ones(5000), leases=leases)
+    got = found[0]
+    assert len(readings) == 1 and len(leases) == 1  # the small one is read, and copied
+    assert got.flags.writeable
+    got += 1
+    np.testing.assert_array_equal(got, value + 1)
+    del found[0]
+    view = got[3:, ::2]
+    del got
+    assert len(leases) == 1 and pool.in_use() == 2  # a view keeps it
+    np.testing.assert_array_equal(view, value[3:, ::2] + 1)
+    del view
+    assert not leases and pool.in_use() == 1
+
+
+def test_what_others_read_too_is_not_leased(pair: Pair, pool: SlotPool) -> None:
+    leases: set[int] = set()
+    found, readings = pass_on(pair, pool, np.ones(10**5), readers=2, leases=leases)
+    assert not leases and len(readings) == 1 and not found[0].flags.writeable
+
+
+def test_leases_are_limited(pair: Pair, pool: SlotPool) -> None:
+    leases: set[int] = set()
+    kept = [pass_on(pair, pool, np.full(10**4, i), leases=leases) for i in range(slots.MOST_LEASES + 3)]
+    assert len(leases) == slots.MOST_LEASES
+    assert [len(readings) for _, readings in kept[-4:]] == [0, 1, 1, 1]
+    for i, (found, _) in enumerate(kept):
+        assert (found[0] == i).all()
+
+
+def test_what_a_child_may_read_is_not_given_back(pair: Pair, pool: SlotPool) -> None:
+    leases: set[int] = set()
+    found, _ = pass_on(pair, pool, np.ones(10**5), leases=leases)
+    child = os.fork()
+    if child == 0:
+        del found[:]
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    del found[:]
+    assert pool.in_use() == 1
 
 
 @pytest.mark.parametrize("element", sorted(set(DTYPE_OF) - {8}))
