@@ -1,8 +1,6 @@
 """Measured costs on disk: one small file a measurement, there whole or not at all.
 
-A file is named by what it is a measurement of: the model's structure, the machine, the version, then threads and feeds.
-Several processes may read and write at once; one that is killed leaves at most a temporary file, which a later writer
-removes. What can't be read is as if it weren't there.
+A file is named by what it is a measurement of: the model's structure, the machine, the version, then threads and feeds.What can't be read is as if it weren't there.
 """
 
 from __future__ import annotations
@@ -10,10 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import platform
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from distort.graph import atomic
+from distort.graph import atomic, caching
 from distort.graph.ir import Graph, SparseInitializer
 
 #: raised whenever the files' meaning changes
@@ -31,8 +26,6 @@ FORMAT = 1
 #: the cache holds at most this many measurements, and bytes; the longest unused ones go first
 MOST_FILES = 256
 MOST_NBYTES = 64 * 2**20
-#: a temporary file this old belongs to nobody
-STALE_S = 3600.0
 #: initializers up to this many bytes count with their values: shapes and axes, on which costs depend
 _SMALL_NBYTES = 256
 
@@ -49,17 +42,8 @@ class Measurement:
 
 
 def folder() -> Path:
-    """Where measurements are: ``DISTORT_CACHE_DIR``, else the platform's folder for caches."""
-    given = os.environ.get("DISTORT_CACHE_DIR")
-    if given:
-        return Path(given) / "costs"
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "distort" / "costs"
+    """Where measurements are."""
+    return caching.folder("costs")
 
 
 def key_of(graph: Graph, version: str) -> str:
@@ -98,7 +82,7 @@ def store(key: str, measurement: Measurement) -> None:
     }
     with atomic.writing(where / _name(key, measurement.threads, measurement.shapes)) as file:
         file.write(json.dumps(content).encode())
-    _trim(where)
+    caching.trim(where, ".json", MOST_FILES, MOST_NBYTES)
 
 
 def _name(key: str, threads: int, shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
@@ -126,26 +110,6 @@ def _read(path: Path, n_nodes: int) -> Measurement | None:
     with suppress(OSError):  # another process took it away, or it isn't ours to touch
         os.utime(path)  # the longest unused go first
     return measurement
-
-
-def _trim(where: Path) -> None:
-    """Remove what is too much, and what a killed writer left."""
-    kept: list[tuple[float, int, Path]] = []
-    for path in where.iterdir():
-        try:
-            state = path.stat()
-            if path.name.startswith(".") and time.time() - state.st_mtime > STALE_S:
-                path.unlink()
-            elif path.suffix == ".json":
-                kept.append((state.st_mtime, state.st_size, path))
-        except OSError:
-            continue  # another process was faster
-    kept.sort(key=lambda item: (-item[0], item[2].name))
-    nbytes = 0
-    for position, (_, size, path) in enumerate(kept):
-        nbytes += size
-        if position >= MOST_FILES or (nbytes > MOST_NBYTES and position):
-            path.unlink(missing_ok=True)
 
 
 @cache

@@ -1,0 +1,49 @@
+"""The platform's folder for caches, and how a cache there keeps its bounds.
+
+Several processes may read and write at once; one that is killed leaves at most a temporary file (a name with a dot
+before it), which a later writer removes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+#: a temporary file this old belongs to nobody
+STALE_S = 3600.0
+
+
+def folder(kind: str) -> Path:
+    """Where a kind of cache is: below ``DISTORT_CACHE_DIR``, else below the platform's folder for caches."""
+    given = os.environ.get("DISTORT_CACHE_DIR")
+    if given:
+        return Path(given) / kind
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "distort" / kind
+
+
+def trim(where: Path, suffix: str, most_files: int, most_nbytes: int) -> None:
+    """Remove the files that were used longest ago where there are too many, and what a killed writer left."""
+    kept: list[tuple[float, int, Path]] = []
+    for path in where.iterdir():
+        try:
+            state = path.stat()
+            if path.name.startswith(".") and time.time() - state.st_mtime > STALE_S:
+                path.unlink()
+            elif path.suffix == suffix:
+                kept.append((state.st_mtime, state.st_size, path))
+        except OSError:
+            continue  # another process was faster
+    kept.sort(key=lambda item: (-item[0], item[2].name))
+    nbytes = 0
+    for position, (_, size, path) in enumerate(kept):
+        nbytes += size
+        if position >= most_files or (nbytes > most_nbytes and position):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,147 @@
+"""Compiled kernels of this process, and the objects on disk that they come from."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from distort.kernels.compiler.codegen.target import Target, host
+from distort.kernels.compiler.codegen.text import Function
+from distort.kernels.compiler.keys import FAMILIES, Key
+from distort.kernels.compiler.objects import ObjectCache
+
+
+def module_text(keys: Iterable[Key], target: Target) -> str:
+    """LLVM IR of a module with these kernels."""
+    return link([function_of(key, target) for key in keys], target)
+
+
+def function_of(key: Key, target: Target) -> Function:
+    """The kernel, printed."""
+    where, _, name = FAMILIES[key.family].partition(":")
+    emit: Callable[..., None] = getattr(importlib.import_module(where), name)
+    function = Function(key.symbol)
+    emit(function, target, *key.parameters)
+    return function
+
+
+def link(functions: Sequence[Function], target: Target) -> str:
+    """One module of several functions."""
+    declared: dict[str, str] = {}
+    bodies = []
+    for function in functions:
+        body, needs = function.text()
+        bodies.append(body)
+        declared.update(needs)
+    own = {function.name for function in functions}
+    outside = [f"declare {text}" for text in declared.values() if text.split("@")[1].split("(")[0] not in own]
+    attributes = ['"no-trapping-math"="true"', '"no-signed-zeros-fp-math"="false"', "nounwind"]
+    if target.vector_nbytes == 64:
+        attributes += ['"prefer-vector-width"="512"', '"min-legal-vector-width"="512"']
+    return "\n".join(
+        [f'target triple = "{target.triple}"', *outside, *bodies, f"attributes #0 = {{ {' '.join(attributes)} }}", ""]
+    )
+
+
+def compile_text(text: str, target: Target) -> bytes:
+    """Object code of a module. Raises RuntimeError with LLVM's words where the text is wrong."""
+    from llvmlite import binding
+
+    _initialize()
+    machine = _machine(target)
+    module = binding.parse_assembly(text)
+    options = binding.create_pipeline_tuning_options(speed_level=2)
+    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
+    builder = binding.create_pass_builder(machine, options)
+    passes = binding.create_new_function_pass_manager()
+    passes.add_sroa_pass()
+    passes.add_instruction_combine_pass()
+    passes.add_simplify_cfg_pass()
+    passes.add_new_gvn_pass()
+    for function in module.functions:
+        if not function.is_declaration:
+            passes.run(function, builder)
+    return machine.emit_object(module)
+
+
+@functools.cache
+def _initialize() -> None:
+    from llvmlite import binding
+
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+
+
+_machine_of = threading.local()
+
+
+def _machine(target: Target) -> Any:
+    """LLVM's machine of a target. One for each thread: LLVM's own are not to be shared."""
+    from llvmlite import binding
+
+    machines = _machine_of.__dict__
+    if target not in machines:
+        found = binding.Target.from_triple(target.triple)
+        machines[target] = found.create_target_machine(
+            cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="jitdefault", jit=True
+        )
+    return machines[target]
+
+
+class Library:
+    """Kernels by their keys, as addresses. Thread-safe; what was loaded stays."""
+
+    def __init__(self, target: Target | None = None, cache: ObjectCache | None = None) -> None:
+        self.target = target or host()
+        self._cache = cache
+        self._addresses: dict[Key, int] = {}
+        self._engines: list[Any] = []
+        self._lock = threading.Lock()
+        #: seconds spent in LLVM and in printing for it
+        self.compile_s = 0.0
+
+    def get(self, keys: Iterable[Key]) -> dict[Key, int]:
+        """Addresses of kernels, compiled where they are not there yet: all that is missing in one module."""
+        wanted = list(dict.fromkeys(keys))
+        with self._lock:
+            missing = sorted((key for key in wanted if key not in self._addresses), key=lambda key: key.symbol)
+            if missing:
+                self._add(missing)
+            return {key: self._addresses[key] for key in wanted}
+
+    def _add(self, keys: Sequence[Key]) -> None:
+        name = hashlib.sha256("\n".join(key.symbol for key in keys).encode()).hexdigest()
+        code = self._cache.find(name, self.target) if self._cache is not None else None
+        if code is None:
+            code = compile_text(module_text(keys, self.target), self.target)
+            if self._cache is not None:
+                self._cache.keep(name, self.target, code)
+        addresses = load(code, [key.symbol for key in keys], self._engines)
+        self._addresses.update(zip(keys, addresses, strict=True))
+
+
+def load(code: bytes, symbols: Sequence[str], engines: list[Any]) -> list[int]:
+    """Addresses of an object's functions, valid as long as what is appended to ``engines``."""
+    from llvmlite import binding
+
+    _initialize()
+    empty = binding.parse_assembly("")
+    engine = binding.create_mcjit_compiler(empty, binding.Target.from_default_triple().create_target_machine(jit=True))
+    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    engines.append(engine)
+    return [engine.get_function_address(symbol) for symbol in symbols]
+
+
+@functools.cache
+def shared() -> Library:
+    """The library of this process."""
+    return Library(cache=ObjectCache.default())
+
+
+__all__ = ["Library", "Path", "compile_text", "link", "load", "module_text", "shared"]

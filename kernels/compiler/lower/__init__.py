@@ -1,0 +1,1 @@
+"""From nodes to tensor operations, by families of operators."""

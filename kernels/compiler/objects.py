@@ -1,0 +1,68 @@
+"""Objects on disk: bounded, checked, safe under several writers and sudden ends."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+from pathlib import Path
+
+from distort.graph import atomic, caching
+from distort.kernels.compiler.codegen.target import Target
+
+#: all objects together; the ones used last stay
+MOST_FILES, MOST_NBYTES = 4096, 1 << 28
+_SUFFIX = ".o"
+_DIGEST_NBYTES = 32
+
+
+class ObjectCache:
+    """A folder of objects. A file is whole or is not there; a damaged one is removed."""
+
+    def __init__(self, folder: Path, most_nbytes: int = MOST_NBYTES) -> None:
+        self.folder = folder
+        self.most_nbytes = most_nbytes
+
+    @classmethod
+    def default(cls) -> ObjectCache:
+        return cls(caching.folder("objects"))
+
+    def _path(self, name: str, target: Target) -> Path:
+        key = f"{name} {target.triple} {target.cpu} {target.features} {code_version()}"
+        return self.folder / (hashlib.sha256(key.encode()).hexdigest() + _SUFFIX)
+
+    def find(self, name: str, target: Target) -> bytes | None:
+        path = self._path(name, target)
+        try:
+            content = path.read_bytes()
+        except OSError:
+            return None
+        digest, code = content[:_DIGEST_NBYTES], content[_DIGEST_NBYTES:]
+        if hashlib.sha256(code).digest() != digest:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return code
+
+    def keep(self, name: str, target: Target, code: bytes) -> None:
+        """Write an object. A folder that can't be written is done without."""
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with atomic.writing(self._path(name, target)) as file:
+                file.write(hashlib.sha256(code).digest() + code)
+            caching.trim(self.folder, _SUFFIX, MOST_FILES, self.most_nbytes)
+
+
+@functools.cache
+def code_version() -> str:
+    """Changes with every change of what prints kernels, and with LLVM."""
+    from llvmlite import __version__, binding
+
+    digest = hashlib.sha256(f"{__version__} {binding.llvm_version_info}".encode())
+    here = Path(__file__).parent
+    for path in sorted([*here.glob("*.py"), *here.glob("codegen/*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
