@@ -1,6 +1,7 @@
 """Measured costs on disk: one small file a measurement, there whole or not at all.
 
-A file is named by what it is a measurement of: the model's structure, the machine, the version, then threads and feeds.What can't be read is as if it weren't there.
+A file is named by what it is a measurement of: the model's structure, the machine, the version, then threads and feeds.
+What can't be read is as if it weren't there.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
