@@ -66,7 +66,7 @@ def compile_text(text: str, target: Target) -> bytes:
     for function in module.functions:
         if not function.is_declaration:
             passes.run(function, builder)
-    return machine.emit_object(module)
+    return bytes(machine.emit_object(module))
 
 
 @functools.cache
@@ -84,7 +84,7 @@ def _machine(target: Target) -> Any:
     """LLVM's machine of a target. One for each thread: LLVM's own are not to be shared."""
     from llvmlite import binding
 
-    machines = _machine_of.__dict__
+    machines: dict[Target, Any] = _machine_of.__dict__.setdefault("by_target", {})
     if target not in machines:
         found = binding.Target.from_triple(target.triple)
         machines[target] = found.create_target_machine(

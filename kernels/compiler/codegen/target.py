@@ -29,7 +29,10 @@ class Target:
 def of_features(triple: str, cpu: str, features: dict[str, bool]) -> Target:
     """A target by what its processor has."""
     arm = triple.startswith(("aarch64", "arm64"))
-    has = lambda name: bool(features.get(name))  # noqa: E731
+
+    def has(name: str) -> bool:
+        return features.get(name, False)
+
     if arm:
         width, registers, fma = 16, 32, True
         dot, bf16 = has("dotprod"), has("bf16")

@@ -149,7 +149,7 @@ class Function:
 
     # -- constants
 
-    def int(self, value: Index, type_: str = "i64") -> Value:
+    def i64(self, value: Index, type_: str = "i64") -> Value:
         return Value(type_, str(value)) if not isinstance(value, Value) else value
 
     def const(self, type_: str, number: float) -> Value:
@@ -216,12 +216,12 @@ class Function:
     def min(self, a: Index, b: Index) -> Index:
         if isinstance(a, int) and isinstance(b, int):
             return min(a, b)
-        return self.call("i64", "llvm.smin.i64", [self.int(a), self.int(b)])
+        return self.call("i64", "llvm.smin.i64", [self.i64(a), self.i64(b)])
 
     def max(self, a: Index, b: Index) -> Index:
         if isinstance(a, int) and isinstance(b, int):
             return max(a, b)
-        return self.call("i64", "llvm.smax.i64", [self.int(a), self.int(b)])
+        return self.call("i64", "llvm.smax.i64", [self.i64(a), self.i64(b)])
 
     def compare(self, condition: str, a: Index, b: Index) -> Value:
         """``slt``, ``sge``, ``eq`` and so on."""
@@ -271,7 +271,7 @@ class Function:
     def first_lanes(self, lanes: int, count: Index) -> Value:
         """A mask of the first ``count`` of ``lanes`` lanes."""
         steps = ", ".join(f"i64 {i}" for i in range(lanes))
-        wide = self.splat(self.int(count), lanes)
+        wide = self.splat(self.i64(count), lanes)
         return self.op(f"<{lanes} x i1>", f"icmp slt <{lanes} x i64> <{steps}>, {wide.text}")
 
     # -- arithmetic of any type
