@@ -235,8 +235,19 @@ class Program:
                 self._run_step(step, slots, scope)
         return [slots[slot] for slot in self._output_slots]
 
+    def call(self, number: int, arguments: list[Any], scope: RunScope) -> Sequence[Any]:
+        """One node alone, by its place in the graph, on values of its inputs and captures. Returns its outputs."""
+        return self._call(self._steps[number], arguments, scope)
+
     def _run_step(self, step: Step, slots: list[Any], scope: RunScope) -> None:
-        arguments = [slots[i] for i in step.inputs]
+        results = self._call(step, [slots[i] for i in step.inputs], scope)
+        for slot, value in zip(step.outputs, results, strict=False):
+            slots[slot] = value
+        slots[0] = None
+        for slot in step.frees:
+            slots[slot] = None
+
+    def _call(self, step: Step, arguments: list[Any], scope: RunScope) -> Sequence[Any]:
         if getattr(step.call, "needs_scope", False):
             arguments.insert(0, scope)
         start_ns = time.time_ns() if scope.observer else 0
@@ -256,11 +267,8 @@ class Program:
             results = (results,)
         if scope.observer:
             scope.observer(step.node, start_ns, time.time_ns(), arguments, results)
-        for slot, value in zip(step.outputs, results, strict=False):
-            slots[slot] = value
-        slots[0] = None
-        for slot in step.frees:
-            slots[slot] = None
+        made: Sequence[Any] = results
+        return made
 
 
 class Paths:

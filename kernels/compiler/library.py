@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ class Library:
         self.target = target or host()
         self._cache = cache
         self._addresses: dict[Key, int] = {}
-        self._engines: list[Any] = []
+        self.engines: list[Any] = []
         self._lock = threading.Lock()
         #: seconds spent in LLVM and in printing for it
         self.compile_s = 0.0
@@ -116,13 +117,20 @@ class Library:
 
     def _add(self, keys: Sequence[Key]) -> None:
         name = hashlib.sha256("\n".join(key.symbol for key in keys).encode()).hexdigest()
+        code = self.cached(name, lambda: compile_text(module_text(keys, self.target), self.target))
+        addresses = load(code, [key.symbol for key in keys], self.engines)
+        self._addresses.update(zip(keys, addresses, strict=True))
+
+    def cached(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """An object by its name, from the disk or made now."""
         code = self._cache.find(name, self.target) if self._cache is not None else None
         if code is None:
-            code = compile_text(module_text(keys, self.target), self.target)
+            began = time.perf_counter()
+            code = make()
+            self.compile_s += time.perf_counter() - began
             if self._cache is not None:
                 self._cache.keep(name, self.target, code)
-        addresses = load(code, [key.symbol for key in keys], self._engines)
-        self._addresses.update(zip(keys, addresses, strict=True))
+        return code
 
 
 def load(code: bytes, symbols: Sequence[str], engines: list[Any]) -> list[int]:

@@ -100,7 +100,11 @@ class Function:
         self._n_values += 1
         return f"%v{self._n_values}"
 
-    def _fresh_label(self, stem: str) -> str:
+    def fresh(self, type_: str) -> Value:
+        """A value whose instruction is still to come."""
+        return Value(type_, self._fresh())
+
+    def fresh_label(self, stem: str) -> str:
         self._n_labels += 1
         return f"{stem}{self._n_labels}"
 
@@ -351,8 +355,8 @@ class Function:
 
         Inside, ``carried`` are the values of this pass; afterwards they are those after the last one.
         """
-        head, body, after = (self._fresh_label(stem) for stem in ("head", "body", "after"))
-        latch = self._fresh_label("latch")
+        head, body, after = (self.fresh_label(stem) for stem in ("head", "body", "after"))
+        latch = self.fresh_label("latch")
         before = self._label
         self.do(f"br label %{head}")
         self.label(head)
@@ -383,7 +387,7 @@ class Function:
     @contextmanager
     def when(self, condition: Value) -> Iterator[None]:
         """What is inside happens only where the condition (an ``i1``) holds."""
-        then, after = self._fresh_label("then"), self._fresh_label("after")
+        then, after = self.fresh_label("then"), self.fresh_label("after")
         self.do(f"br {condition}, label %{then}, label %{after}")
         self.label(then)
         yield
@@ -392,7 +396,7 @@ class Function:
 
     def choose(self, condition: Value, make: Sequence[object]) -> list[Value]:
         """Values of one of two branches: ``make`` are two functions without arguments that return lists of them."""
-        then, other, after = (self._fresh_label(stem) for stem in ("then", "else", "after"))
+        then, other, after = (self.fresh_label(stem) for stem in ("then", "else", "after"))
         self.do(f"br {condition}, label %{then}, label %{other}")
         found: list[tuple[list[Value], str]] = []
         for label, one in zip((then, other), make, strict=True):

@@ -1,0 +1,272 @@
+"""Lowering: nodes become tensor operations, one after another, with the shapes of this run.
+
+A lowering is registered for operators; it gets the node's inputs and returns its outputs, or None where it can't: then
+the node's NumPy kernel runs. What is known before the run (weights, shapes, what is computed from them) is a tensor
+with a value, and work on it is done at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from distort.graph.ir import Graph, Node, SparseInitializer
+from distort.kernels import adapters
+from distort.kernels.compiler.codegen.target import Target
+from distort.kernels.compiler.expression import STORED, Expression, Instruction, name_of
+from distort.kernels.compiler.ir import Array, Buffer, Host, Map, Operation, Place, Tensor, strides_of
+from distort.kernels.program import evaluate
+
+#: (builder, node, inputs) -> outputs, or None
+Lowering = Callable[["Builder", Node, "list[Tensor | None]"], "list[Tensor | None] | None"]
+LOWERINGS: dict[tuple[str, str], Lowering] = {}
+_MODULES = ("elementwise", "views", "movement", "matmul", "rows", "reductions", "convolution", "pooling", "recurrent")
+#: what is computed at once from known values, at most, in bytes of the result
+_KNOWN_NBYTES = 1 << 16
+
+
+def lowers(*op_types: str, domain: str = "") -> Callable[[Lowering], Lowering]:
+    """Register a lowering."""
+
+    def register(function: Lowering) -> Lowering:
+        for op_type in op_types:
+            LOWERINGS[domain, op_type] = function
+        return function
+
+    return register
+
+
+def _register_all() -> None:
+    if LOWERINGS:
+        return
+    for name in _MODULES:
+        try:
+            import_module(f"distort.kernels.compiler.lower.{name}")
+        except ModuleNotFoundError as error:
+            if name not in str(error):
+                raise
+
+
+class Builder:
+    """What lowerings work with. ``learned``: what runs have shown of values whose shapes nobody could tell."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        target: Target,
+        n_threads: int,
+        constants: dict[Any, Array],
+        learned: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
+    ) -> None:
+        self.graph = graph
+        self.target = target
+        self.n_threads = n_threads
+        self.operations: list[Operation] = []
+        self._learned = learned
+        self._tensors: dict[str, Tensor | None] = {}  # None: not a tensor, or of unknown shape
+        #: packed weights and the like, of all specialisations: made once
+        self._constants = constants
+        self._name, self._origin = "", Node("", "", [], [])
+        self.n_readers: dict[str, int] = {}
+        for name in graph.outputs:
+            self.n_readers[name] = self.n_readers.get(name, 0) + 1
+        for node in graph.nodes:
+            for name in node.reads():
+                self.n_readers[name] = self.n_readers.get(name, 0) + 1
+
+    # -- tensors
+
+    def new(self, dtype: Any, shape: Sequence[int]) -> Tensor:
+        """Room for a value that an operation makes."""
+        dtype = np.dtype(dtype)
+        buffer = Buffer(math.prod(shape) * dtype.itemsize)
+        return Tensor(dtype, tuple(shape), strides_of(shape), buffer)
+
+    def constant(self, array: Array) -> Tensor:
+        """A value that is known."""
+        array = np.ascontiguousarray(array).reshape(np.shape(array))
+        buffer = Buffer(array.nbytes, Place.CONSTANT, array)
+        return Tensor(array.dtype, array.shape, strides_of(array.shape), buffer, value=array)
+
+    def packed(self, key: Any, make: Callable[[], Array]) -> Tensor:
+        """A constant that is made once for all shapes of runs: ``key`` names what it is made of and how.
+
+        Weights are named by ``id`` of their arrays, which live as long as the model.
+        """
+        array = self._constants.get(key)
+        if array is None:
+            array = self._constants[key] = np.ascontiguousarray(make())
+        return self.constant(array)
+
+    def feed(self, name: str, dtype: np.dtype[Any], shape: Sequence[int], number: int) -> None:
+        nbytes = math.prod(shape) * dtype.itemsize
+        self._tensors[name] = Tensor(dtype, tuple(shape), strides_of(shape), Buffer(nbytes, Place.FEED, number=number))
+
+    def unknown(self, name: str) -> None:
+        """A feed that is no tensor."""
+        self._tensors[name] = None
+
+    def find(self, name: str) -> Tensor | None:
+        """The tensor of a name; None where it isn't one, or its shape isn't known."""
+        if name not in self._tensors:
+            value = self.graph.initializers.get(name)
+            if isinstance(value, SparseInitializer):
+                value = value.dense()
+            compiles = isinstance(value, np.ndarray) and name_of(value.dtype) in STORED
+            self._tensors[name] = self.constant(value) if compiles and value is not None else None
+        return self._tensors[name]
+
+    def is_known_to_be_absent(self, name: str) -> bool:
+        return name not in self._tensors and name not in self.graph.initializers
+
+    # -- operations
+
+    def add(self, operation: Operation) -> None:
+        operation.names = operation.names or [self._name]
+        self.operations.append(operation)
+
+    def map(
+        self,
+        op: str,
+        inputs: Sequence[Tensor],
+        dtype: Any = None,
+        attributes: tuple[Any, ...] = (),
+        *,
+        body: Sequence[Instruction] | None = None,
+    ) -> Tensor:
+        """Element-wise work with broadcast; scalars that are known become constants of the expression.
+
+        ``body`` instead of ``op``: instructions whose operands are the inputs first; the last is the result.
+        """
+        dtype = np.dtype(dtype or inputs[0].dtype)
+        shape = np.broadcast_shapes(*(t.shape for t in inputs))
+        name = name_of(dtype)
+        instructions = list(body) if body else [Instruction(op, tuple(range(len(inputs))), name, attributes)]
+        expression = Expression(
+            tuple(t.element for t in inputs), tuple(instructions), (len(inputs) + len(instructions) - 1,)
+        )
+        result = self.new(dtype, shape)
+        operands, expression = with_constants([t.broadcast(shape) for t in inputs], inputs, expression)
+        self.add(Map(operands, [result], expression))
+        return result
+
+    def copy(self, source: Tensor, target: Tensor) -> None:
+        """Copy elements into a view of the same shape."""
+        self.add(Map([source], [target], Expression((source.element,), (), (0,))))
+
+    def contiguous(self, tensor: Tensor) -> Tensor:
+        """The tensor, or a copy of it where its elements don't lie next to each other."""
+        if tensor.value is not None and not tensor.contiguous:
+            return self.constant(tensor.value)
+        if tensor.contiguous:
+            return tensor
+        made = self.new(tensor.dtype, tensor.shape)
+        self.copy(tensor, made)
+        return made
+
+    def plain(self, tensor: Tensor) -> Tensor:
+        """The tensor with its channels not in blocks."""
+        if not tensor.block:
+            return tensor
+        from distort.kernels.compiler.layout import unblocked
+
+        return unblocked(self, tensor)
+
+    # -- nodes
+
+    def lower(self, node: Node) -> None:
+        """Add what a node does."""
+        _register_all()
+        self._name, self._origin = node.label(), node
+        node, constants = adapters.modern(node)
+        for name, value in constants.items():
+            self._tensors[name] = self.constant(value)
+        inputs = [self.find(name) if name else None for name in node.inputs]
+        missing = any(name and tensor is None for name, tensor in zip(node.inputs, inputs, strict=True))
+        if not missing and not any(True for _ in node.subgraphs()):
+            if all(t is None or t.value is not None for t in inputs) and self._evaluate(node, inputs):
+                return
+            lowering = LOWERINGS.get((node.domain, node.op_type))
+            if lowering is not None:
+                n_operations = len(self.operations)
+                results = lowering(self, node, inputs)
+                if results is not None:
+                    for name, tensor in zip(node.outputs, results, strict=False):
+                        if name:
+                            self._tensors[name] = tensor
+                    return
+                del self.operations[n_operations:]
+        self._host(node, inputs)
+
+    def _evaluate(self, node: Node, inputs: Sequence[Tensor | None]) -> bool:
+        """Do the work now, where all inputs are known. False where it is large, or fails: the run will say why."""
+        if node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial", "Dropout"):
+            return False
+        if sum(t.nbytes for t in inputs if t is not None) > _KNOWN_NBYTES:
+            return False
+        results = evaluate(node, [None if t is None else t.value for t in inputs])
+        if results is None:
+            return False
+        arrays = [np.asarray(r) if r is not None else None for r in results]
+        if any(a is not None and (name_of(a.dtype) not in STORED or a.nbytes > _KNOWN_NBYTES) for a in arrays):
+            return False
+        for name, array in zip(node.outputs, arrays, strict=False):
+            if name:
+                self._tensors[name] = None if array is None else self.constant(array)
+        return True
+
+    def _host(self, node: Node, inputs: Sequence[Tensor | None]) -> None:
+        """A step for the node's NumPy kernel."""
+        arguments: list[Tensor | str | None] = []
+        for name, tensor in zip(node.inputs, inputs, strict=True):
+            arguments.append(None if not name else tensor if tensor is not None else name)
+        for name in node.captured():
+            found = self.find(name)
+            arguments.append(found if found is not None else name)
+        plain: list[Tensor | str | None] = []
+        for argument in arguments:
+            plain.append(self.plain(argument) if isinstance(argument, Tensor) else argument)
+        results: list[Tensor | str | None] = []
+        for name in node.outputs:
+            known = self._learned.get(name)
+            tensor = self.new(*known) if known is not None else None
+            if name:
+                self._tensors[name] = tensor
+            results.append(None if not name else tensor if tensor is not None else name)
+        reads = [a for a in plain if isinstance(a, Tensor)]
+        makes = [r for r in results if isinstance(r, Tensor)]
+        self.add(Host(reads, makes, node, self._origin, plain, results))
+
+
+def with_constants(
+    operands: Sequence[Tensor], inputs: Sequence[Tensor], expression: Expression
+) -> tuple[list[Tensor], Expression]:
+    """Without operands that are known numbers: these become instructions. At least one operand stays."""
+    numbers = [i for i, t in enumerate(inputs) if t.value is not None and t.size == 1 and t.dtype.kind in "fiub"]
+    if len(numbers) == len(inputs):
+        numbers = numbers[1:]
+    if not numbers:
+        return list(operands), expression
+    kept = [i for i in range(len(inputs)) if i not in numbers]
+    place = {old: new for new, old in enumerate(kept)}
+    body = []
+    for count, old in enumerate(numbers):
+        value = inputs[old].value
+        assert value is not None
+        number = value.reshape(()).item() if name_of(value.dtype) != "bfloat16" else float(value.reshape(()))
+        place[old] = len(kept) + count
+        body.append(Instruction("constant", (0,), expression.inputs[old], (number,)))
+    for old in range(len(inputs), len(inputs) + len(expression.body)):
+        place[old] = old - len(inputs) + len(kept) + len(numbers)
+    body += [i._replace(operands=tuple(place[o] for o in i.operands)) for i in expression.body]
+    made = Expression(
+        tuple(expression.inputs[i] for i in kept), tuple(body), tuple(place[r] for r in expression.results)
+    )
+    return [operands[i] for i in kept], made
+
+
+__all__ = ["LOWERINGS", "Builder", "Lowering", "lowers", "with_constants"]

@@ -1,0 +1,178 @@
+"""Fusion: element-wise work joins the operation before it, so that nothing is written to be read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from distort.kernels.compiler.codegen.target import Target
+from distort.kernels.compiler.expression import Expression, Instruction
+from distort.kernels.compiler.ir import Buffer, Map, Operation, Place, Tensor
+
+#: a fused expression has no more operands and instructions than registers and caches like
+MOST_OPERANDS, MOST_INSTRUCTIONS = 14, 80
+
+
+class _Uses:
+    """Which operations read and write each buffer."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        self.readers: dict[Buffer, list[Operation]] = {}
+        self.writers: dict[Buffer, list[Operation]] = {}
+        for operation in operations:
+            self.enter(operation)
+
+    def enter(self, operation: Operation) -> None:
+        for tensor in operation.inputs:
+            readers = self.readers.setdefault(tensor.buffer, [])
+            if operation not in readers:
+                readers.append(operation)
+        for tensor in operation.outputs:
+            writers = self.writers.setdefault(tensor.buffer, [])
+            if operation not in writers:
+                writers.append(operation)
+
+    def leave(self, operation: Operation) -> None:
+        for tensor in operation.inputs:
+            readers = self.readers[tensor.buffer]
+            if operation in readers:
+                readers.remove(operation)
+        for tensor in operation.outputs:
+            writers = self.writers[tensor.buffer]
+            if operation in writers:
+                writers.remove(operation)
+
+    def only_maker(self, tensor: Tensor, reader: Operation) -> Operation | None:
+        """Who makes a value that nobody but ``reader`` reads, all of it."""
+        buffer = tensor.buffer
+        if buffer.place is not Place.ARENA or self.readers.get(buffer) != [reader]:
+            return None
+        writers = self.writers.get(buffer, [])
+        return writers[0] if len(writers) == 1 and writers[0] is not reader and len(writers[0].outputs) == 1 else None
+
+
+def fuse(operations: Sequence[Operation], target: Target) -> list[Operation]:
+    """Operations in an order that respects what they read."""
+    uses = _Uses(operations)
+    # consumers stay where they are; what joins them moves there
+    order: list[Operation | None] = list(operations)
+    place = {operation: i for i, operation in enumerate(operations)}
+    for position in range(len(order)):
+        while (current := order[position]) is not None:
+            joined = _join_one(current, uses, target)
+            if joined is None:
+                break
+            before, made = joined
+            uses.leave(before)
+            uses.leave(current)
+            uses.enter(made)
+            made.names = [*before.names, *current.names]
+            order[place[before]] = None
+            order[position] = made
+            place[made] = position
+    return [operation for operation in order if operation is not None]
+
+
+def _join_one(current: Operation, uses: _Uses, target: Target) -> tuple[Operation, Operation] | None:
+    """An operation that makes an input of ``current``, and the one that both become."""
+    for position in range(len(current.inputs) - 1, -1, -1):
+        tensor = current.inputs[position]
+        before = uses.only_maker(tensor, current)
+        if before is None:
+            continue
+        if isinstance(before, Map) and isinstance(current, Map):
+            made: Operation | None = _merge(before, current)
+        elif isinstance(before, Map):
+            made = current.absorb_before(before, position, target)
+        elif isinstance(current, Map) and _in_step(current, before.outputs[0]):
+            made = before.absorb(current, position, target)
+        else:
+            made = None
+        if made is not None:
+            return before, made
+    return None
+
+
+def _in_step(current: Map, made: Tensor) -> bool:
+    """Whether the map goes through ``made`` element by element, wherever it reads it."""
+    return all(
+        same_elements(tensor, made) and same_shape(tensor.shape, current.shape)
+        for tensor in current.inputs
+        if tensor.buffer is made.buffer
+    ) and same_shape(made.shape, current.shape)
+
+
+def _merge(before: Map, after: Map) -> Map | None:
+    """One map that does both; None where they don't go through the value in step."""
+    made = before.outputs[0]
+    if not _in_step(after, made):
+        return None
+    inputs = [t if t.shape == after.shape else aligned(t, after.shape) for t in before.inputs]
+    result = compose(before.expression, inputs, after.expression, after.inputs, made.buffer)
+    if result is None:
+        return None
+    operands, expression = result
+    return Map(operands, after.outputs, expression)
+
+
+def compose(
+    before: Expression, before_inputs: Sequence[Tensor], after: Expression, after_inputs: Sequence[Tensor], made: Buffer
+) -> tuple[list[Tensor], Expression] | None:
+    """The expression that does ``after`` to the one result of ``before``, which ``after`` reads from ``made``.
+
+    Operands: those of ``before``, then those of ``after`` without the value between. None where it grows too large.
+    """
+    operands = list(before_inputs)
+    number = {i: i for i in range(len(operands))}  # of operands of before
+    place: dict[int, int] = {}  # of operands of after; -1: the value between
+    for i, tensor in enumerate(after_inputs):
+        if tensor.buffer is made:
+            place[i] = -1
+            continue
+        same = next((n for n, other in enumerate(operands) if same_view(tensor, other)), None)
+        if same is None:
+            same = len(operands)
+            operands.append(tensor)
+        place[i] = same
+    if len(operands) > MOST_OPERANDS or len(before.body) + len(after.body) > MOST_INSTRUCTIONS:
+        return None
+    n_inputs, shift = len(operands), len(operands) - len(before.inputs)
+    body: list[Instruction] = []
+    for instruction in before.body:
+        moved = tuple(number[o] if o < len(before.inputs) else o + shift for o in instruction.operands)
+        body.append(instruction._replace(operands=moved))
+    (result,) = before.results
+    between = result if result < len(before.inputs) else result + shift
+    offset = n_inputs + len(before.body) - len(after.inputs)
+
+    def moved_of_after(operand: int) -> int:
+        if operand >= len(after.inputs):
+            return operand + offset
+        return between if place[operand] == -1 else place[operand]
+
+    for instruction in after.body:
+        body.append(instruction._replace(operands=tuple(moved_of_after(o) for o in instruction.operands)))
+    dtypes = tuple(t.element for t in operands)
+    return operands, Expression(dtypes, tuple(body), tuple(moved_of_after(r) for r in after.results))
+
+
+def same_view(a: Tensor, b: Tensor) -> bool:
+    return a.buffer is b.buffer and (a.offset, a.shape, a.strides, a.dtype) == (b.offset, b.shape, b.strides, b.dtype)
+
+
+def same_shape(a: Sequence[int], b: Sequence[int]) -> bool:
+    """But for dimensions of one element."""
+    return [n for n in a if n != 1] == [n for n in b if n != 1]
+
+
+def same_elements(a: Tensor, b: Tensor) -> bool:
+    """Whether two views of a buffer go through the same elements in the same order, but for dimensions of one."""
+    one = [(n, s) for n, s in zip(a.shape, a.strides, strict=True) if n != 1]
+    other = [(n, s) for n, s in zip(b.shape, b.strides, strict=True) if n != 1]
+    return a.offset == b.offset and one == other and a.block == b.block and a.dtype == b.dtype
+
+
+def aligned(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    """A view in a shape that differs in dimensions of one element."""
+    rest = iter([(n, s) for n, s in zip(tensor.shape, tensor.strides, strict=True) if n != 1])
+    strides = [0 if size == 1 else next(rest)[1] for size in shape]
+    return tensor.view(shape, strides)

@@ -1,0 +1,220 @@
+"""Operators that move nothing: their results are views of their inputs, or known from shapes alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from distort.graph.ir import Node
+from distort.kernels.compiler.builder import Builder, lowers
+from distort.kernels.compiler.ir import Tensor
+
+Result = list[Tensor | None] | None
+
+
+def numbers(tensor: Tensor | None) -> list[int] | None:
+    """The integers of a known tensor."""
+    if tensor is None or tensor.value is None:
+        return None
+    return [int(n) for n in tensor.value.reshape(-1)]
+
+
+@lowers("Identity")
+def _identity(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    return [inputs[0]]
+
+
+@lowers("Shape")
+def _shape(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    (x,) = inputs
+    assert x is not None
+    rank = len(x.shape)
+    begin, end, _ = slice(node.attributes.get("start", 0), node.attributes.get("end")).indices(rank)
+    return [b.constant(np.array(x.shape[begin:end], np.int64))]
+
+
+@lowers("Size")
+def _size(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    (x,) = inputs
+    assert x is not None
+    return [b.constant(np.array(x.size, np.int64))]
+
+
+def reshape(b: Builder, x: Tensor, shape: Sequence[int]) -> Tensor:
+    """A view where that goes, else a copy."""
+    x = b.plain(x)
+    if x.contiguous:
+        return x.reshaped(shape)
+    strides = _strides_after(x, shape)
+    if strides is not None and x.value is None:
+        return x.view(shape, strides)
+    return b.contiguous(x).reshaped(shape)
+
+
+def _strides_after(x: Tensor, shape: Sequence[int]) -> list[int] | None:
+    """Strides of a reshape that only cuts dimensions, or joins those that lie next to each other."""
+    # one element of memory stands for none: numpy finds the strides, or has to copy
+    probe = np.lib.stride_tricks.as_strided(np.empty(1, np.int8), x.shape, x.strides, writeable=False)
+    try:
+        found = probe.view()
+        found.shape = tuple(shape)
+    except AttributeError:
+        return None
+    return list(found.strides)
+
+
+@lowers("Reshape")
+def _reshape(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    x, wanted = inputs[0], numbers(inputs[1])
+    if x is None or wanted is None:
+        return None
+    shape = list(wanted)
+    if not node.attributes.get("allowzero", 0):
+        if any(n == 0 and i >= len(x.shape) for i, n in enumerate(shape)):
+            return None
+        shape = [x.shape[i] if n == 0 else n for i, n in enumerate(shape)]
+    if shape.count(-1) == 1:
+        rest = math.prod(n for n in shape if n != -1)
+        if not rest or x.size % rest:
+            return None
+        shape[shape.index(-1)] = x.size // rest
+    if any(n < 0 for n in shape) or math.prod(shape) != x.size:
+        return None
+    return [reshape(b, x, shape)]
+
+
+@lowers("Flatten")
+def _flatten(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    (x,) = inputs
+    assert x is not None
+    axis = node.attributes.get("axis", 1)
+    axis += len(x.shape) if axis < 0 else 0
+    if not 0 <= axis <= len(x.shape):
+        return None
+    return [reshape(b, x, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))]
+
+
+@lowers("Unsqueeze")
+def _unsqueeze(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    x, axes = inputs[0], numbers(inputs[1])
+    if x is None or axes is None:
+        return None
+    rank = len(x.shape) + len(axes)
+    places = sorted(a + rank if a < 0 else a for a in axes)
+    if len(set(places)) != len(places) or any(not 0 <= p < rank for p in places):
+        return None
+    return [_inserted(b.plain(x), places)]
+
+
+def _inserted(x: Tensor, places: Sequence[int]) -> Tensor:
+    """With dimensions of one element at these places of the result."""
+    shape, strides = list(x.shape), list(x.strides)
+    for place in places:
+        shape.insert(place, 1)
+        strides.insert(place, 0)
+    made = x.view(shape, strides)
+    made.value = None if x.value is None else x.value.reshape(shape)
+    return made
+
+
+@lowers("Squeeze")
+def _squeeze(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    x = inputs[0]
+    assert x is not None
+    rank = len(x.shape)
+    if len(inputs) > 1 and inputs[1] is not None:
+        axes = numbers(inputs[1])
+        if axes is None:
+            return None
+        gone = {a + rank if a < 0 else a for a in axes}
+        if any(not 0 <= a < rank or x.shape[a] != 1 for a in gone):
+            return None
+    else:
+        gone = {i for i, n in enumerate(x.shape) if n == 1}
+    x = b.plain(x)
+    kept = [i for i in range(rank) if i not in gone]
+    made = x.view([x.shape[i] for i in kept], [x.strides[i] for i in kept])
+    made.value = None if x.value is None else x.value.reshape(made.shape)
+    return [made]
+
+
+@lowers("Transpose")
+def _transpose(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    (x,) = inputs
+    assert x is not None
+    axes = node.attributes.get("perm") or list(reversed(range(len(x.shape))))
+    if sorted(axes) != list(range(len(x.shape))):
+        return None
+    return [b.plain(x).permuted(axes)]
+
+
+@lowers("Expand")
+def _expand(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    x, wanted = inputs[0], numbers(inputs[1])
+    if x is None or wanted is None:
+        return None
+    try:
+        shape = np.broadcast_shapes(x.shape, tuple(wanted))
+    except ValueError:
+        return None
+    return [b.plain(x).broadcast(shape)]
+
+
+@lowers("Slice")
+def _slice(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    x, starts, ends = inputs[0], numbers(inputs[1]), numbers(inputs[2])
+    rest = [numbers(t) if t is not None else [] for t in inputs[3:]]
+    if x is None or starts is None or ends is None or any(r is None for r in rest):
+        return None
+    axes = (rest[0] if rest and rest[0] else None) or list(range(len(starts)))
+    steps = (rest[1] if len(rest) > 1 and rest[1] else None) or [1] * len(starts)
+    x = b.plain(x)
+    shape, strides, extra = list(x.shape), list(x.strides), 0
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if not -len(shape) <= axis < len(shape) or step == 0:
+            return None
+        size = x.shape[axis]
+        if step < 0:
+            # ONNX clamps to [-1, size - 1] going backwards; Python's slices mean the same but for "before the first"
+            first = min(start + size if start < 0 else start, size - 1)
+            last = max(end + size if end < 0 else end, -1)
+            chosen = range(first, last, step)
+        else:
+            chosen = range(size)[start:end:step]
+        shape[axis] = len(chosen)
+        if len(chosen):
+            extra += chosen[0] * strides[axis]
+        strides[axis] *= step
+    made = x.view(shape, strides, extra if math.prod(shape) else 0)
+    return [made]
+
+
+@lowers("Split")
+def _split(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    x = inputs[0]
+    assert x is not None
+    axis = node.attributes.get("axis", 0)
+    if not -len(x.shape) <= axis < len(x.shape):
+        return None
+    axis %= len(x.shape)
+    size = x.shape[axis]
+    if len(inputs) > 1 and inputs[1] is not None:
+        sizes = numbers(inputs[1])
+    else:
+        n = node.attributes.get("num_outputs", len(node.outputs))
+        part = -(-size // n)
+        sizes = [min(part, size - part * i) for i in range(n)]
+        if node.opset < 18 and size % n:
+            return None
+    if sizes is None or sum(sizes) != size or any(n < 0 for n in sizes) or len(sizes) != len(node.outputs):
+        return None
+    x = b.plain(x)
+    parts: list[Tensor | None] = []
+    begin = 0
+    for n in sizes:
+        shape = [*x.shape[:axis], n, *x.shape[axis + 1 :]]
+        parts.append(x.view(shape, x.strides, begin * x.strides[axis]))
+        begin += n
+    return parts

@@ -1,0 +1,369 @@
+"""A graph compiled for the shapes that it is run with: native segments with NumPy kernels between them.
+
+For each set of feed shapes there is a plan with its kernels; what a run needs besides (an arena, the steps' words) is
+an instance, of which there are as many as runs at the same time. Where a value turns out to have another shape than
+was learned from earlier runs, the run is done again by the plain program.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from distort.graph.ir import Graph
+from distort.kernels.compiler.codegen import drive
+from distort.kernels.compiler.expression import STORED, name_of
+from distort.kernels.compiler.ir import ALIGNMENT, Address, Array, Host, Place, Tensor
+from distort.kernels.compiler.library import Library, shared
+from distort.kernels.compiler.specialise import FeedType, Plan, Step, specialise
+from distort.kernels.compiler.team import Team
+from distort.kernels.errors import RunCancelled
+from distort.kernels.program import TERMINATED, Cancellation, Program, RunScope, StepObserver
+
+#: plans that are kept, those used last
+MOST_PLANS = 64
+
+
+class _Surprise(Exception):
+    """A value has another shape than was expected of it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@dataclass(slots=True)
+class Instance:
+    """What one run at a time writes."""
+
+    memory: Array  # keeps the arena
+    words: Array  # of all steps
+    steps: Array  # [steps, 4]
+    base: int  # the arena's address
+    hosted: dict[int, tuple[list[Any], list[Any]]]  # by step: views of arguments and results
+
+
+@dataclass(slots=True)
+class Segment:
+    """Native steps ``first`` to before ``last``, or one step of a NumPy kernel."""
+
+    first: int = 0
+    last: int = 0
+    host: Host | None = None
+    number: int = 0
+    shared: bool = False  # whether a second thread has work
+
+
+@dataclass(slots=True)
+class Compiled:
+    """A plan whose kernels are there."""
+
+    plan: Plan
+    segments: list[Segment]
+    steps: Array  # as in an instance, with offsets of words instead of their addresses
+    words: Array  # with offsets where addresses of the arena will be
+    of_arena: Array  # positions of such words
+    of_feeds: Array  # positions of words that hold a feed's address
+    feeds: Array  # for each of them: the feed's number, the offset in bytes
+    of_results: Array
+    results: Array
+    fetched: list[int]  # feeds whose addresses are needed
+    arrays: list[Array]  # constants that words point to
+    free: list[Instance] = field(default_factory=list)
+
+
+class CompiledProgram:
+    """As :class:`distort.kernels.program.Program`, compiled. ``n_threads`` take part in steps that are large enough."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        outputs: Sequence[str] | None = None,
+        n_threads: int = 1,
+        team: Team | None = None,
+        library: Library | None = None,
+    ) -> None:
+        self.plain = Program(graph, outputs=outputs)
+        self.inputs, self.outputs = self.plain.inputs, self.plain.outputs
+        self._graph = graph
+        self._library = library or shared()
+        self._team = team or Team(n_threads)
+        self._compiled: OrderedDict[tuple[FeedType, ...], Compiled] = OrderedDict()
+        self._constants: dict[Any, Array] = {}
+        self._learned: dict[tuple[FeedType, ...], dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {}
+        self._volatile: set[str] = set()
+        self._lock = threading.Lock()
+        self._node_of = {id(node): i for i, node in enumerate(graph.nodes)}
+        #: seconds spent on plans, kernels included
+        self.compile_s = 0.0
+
+    def run(
+        self,
+        feeds: Mapping[str, Any],
+        observer: StepObserver | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> list[Any]:
+        """As :meth:`Program.run`. With an observer, node by node."""
+        if observer is not None:
+            return self.plain.run(feeds, observer, cancellation)
+        values = [feeds.get(name) for name in self.inputs]
+        key = tuple((v.dtype, v.shape) if isinstance(v, np.ndarray) else None for v in values)
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            compiled = self._compile(key)
+        try:
+            return self._run(compiled, key, values, RunScope(None, cancellation))
+        except _Surprise as surprise:
+            with self._lock:
+                self._volatile.add(surprise.name)
+                self._learned.pop(key, None)
+                self._compiled.pop(key, None)
+            return self.plain.run(feeds, None, cancellation)
+
+    # -- compilation
+
+    def prepare(self, feeds: Sequence[FeedType]) -> Plan:
+        """Compile for feeds of these types, in the order of ``inputs``."""
+        key = tuple(feeds)
+        compiled = self._compiled.get(key) or self._compile(key)
+        return compiled.plan
+
+    def _compile(self, key: tuple[FeedType, ...]) -> Compiled:
+        with self._lock:
+            compiled = self._compiled.get(key)
+            if compiled is not None:
+                return compiled
+            began = time.perf_counter()
+            plan = specialise(
+                self._graph,
+                self.outputs,
+                self.inputs,
+                key,
+                self._library.target,
+                self._team.n_threads,
+                self._constants,
+                self._learned.get(key, {}),
+            )
+            compiled = self._assemble(plan)
+            self._compiled[key] = compiled
+            while len(self._compiled) > MOST_PLANS:
+                self._compiled.popitem(last=False)
+            self.compile_s += time.perf_counter() - began
+            return compiled
+
+    def _assemble(self, plan: Plan) -> Compiled:
+        addresses = self._library.get(step.call.key for step in plan.steps if step.call is not None)
+        words: list[int] = []
+        of_arena: list[int] = []
+        pointing: dict[Place, list[tuple[int, int, int]]] = {Place.FEED: [], Place.RESULT: []}
+        arrays: list[Array] = []
+        native: list[tuple[int, int, int, int]] = []
+        segments: list[Segment] = []
+        for number, step in enumerate(plan.steps):
+            if step.call is None:
+                segments.append(Segment(host=step.host, number=number))
+                continue
+            if not segments or segments[-1].host is not None:
+                segments.append(Segment(len(native), len(native)))
+            segments[-1].last += 1
+            segments[-1].shared |= step.n_threads > 1
+            native.append((addresses[step.call.key], len(words) * 8, step.n_threads, int(step.together)))
+            for word in step.call.words:
+                if isinstance(word, Address):
+                    buffer = word.buffer
+                    if buffer.place is Place.ARENA:
+                        of_arena.append(len(words))
+                        words.append(buffer.offset + word.offset)
+                    elif buffer.place is Place.CONSTANT:
+                        assert buffer.array is not None
+                        arrays.append(buffer.array)
+                        words.append(buffer.array.ctypes.data + word.offset)
+                    else:
+                        pointing[buffer.place].append((len(words), buffer.number, word.offset))
+                        words.append(0)
+                else:
+                    words.append(int(word))
+        feeds, results = (np.array(pointing[place], np.int64).reshape(-1, 3) for place in (Place.FEED, Place.RESULT))
+        return Compiled(
+            plan,
+            segments,
+            np.array(native, np.int64).reshape(-1, drive.STEP_WORDS),
+            np.array(words, np.int64),
+            np.array(of_arena, np.int64),
+            feeds[:, 0].copy(),
+            feeds[:, 1:].copy(),
+            results[:, 0].copy(),
+            results[:, 1:].copy(),
+            sorted({int(number) for number in feeds[:, 1]}),
+            arrays,
+        )
+
+    def _instance(self, compiled: Compiled) -> Instance:
+        try:
+            return compiled.free.pop()
+        except IndexError:
+            pass
+        memory = np.empty(compiled.plan.arena_nbytes + ALIGNMENT, np.uint8)
+        base = -(-memory.ctypes.data // ALIGNMENT) * ALIGNMENT
+        words = compiled.words.copy()
+        words[compiled.of_arena] += base
+        steps = compiled.steps.copy()
+        steps[:, 1] += words.ctypes.data
+        hosted = {
+            segment.number: (
+                [_view(t, memory, base) for t in segment.host.arguments],
+                [_view(t, memory, base) for t in segment.host.results],
+            )
+            for segment in compiled.segments
+            if segment.host is not None
+        }
+        return Instance(memory, words, steps, base, hosted)
+
+    # -- running
+
+    def _run(self, compiled: Compiled, key: tuple[FeedType, ...], values: Sequence[Any], scope: RunScope) -> list[Any]:
+        instance = self._instance(compiled)
+        try:
+            results, named = self._go(compiled, instance, values, scope)
+        finally:
+            compiled.free.append(instance)
+        if compiled.plan.unknown and key not in self._learned:
+            self._learn(key, compiled, named)
+        return results
+
+    def _go(
+        self, compiled: Compiled, instance: Instance, values: Sequence[Any], scope: RunScope
+    ) -> tuple[list[Any], dict[str, Any]]:
+        given: list[Any] = list(values)
+        if compiled.fetched:
+            addresses = np.zeros(len(given), np.int64)
+            for number in compiled.fetched:
+                if not given[number].flags.c_contiguous:
+                    given[number] = np.ascontiguousarray(given[number])
+                addresses[number] = given[number].__array_interface__["data"][0]
+            instance.words[compiled.of_feeds] = addresses[compiled.feeds[:, 0]] + compiled.feeds[:, 1]
+        results: list[Any] = []
+        for result in compiled.plan.results:
+            tensor = result.tensor
+            results.append(None if tensor is None else np.empty(tensor.shape, tensor.dtype))
+        if len(compiled.of_results):
+            addresses = np.array([0 if r is None else r.__array_interface__["data"][0] for r in results], np.int64)
+            instance.words[compiled.of_results] = addresses[compiled.results[:, 0]] + compiled.results[:, 1]
+        named: dict[str, Any] = {}
+        steps, cancellation = instance.steps, scope.cancellation
+        for segment in compiled.segments:
+            if cancellation is not None and cancellation.requested:
+                raise RunCancelled(TERMINATED)
+            if segment.host is not None:
+                self._host(segment, instance, given, results, named, scope)
+                continue
+            address = steps.ctypes.data + segment.first * steps.strides[0]
+            run = self._team.run if segment.shared else self._team.run_alone
+            run(address, segment.last - segment.first)
+        for i, result in enumerate(compiled.plan.results):
+            if result.value is not None:
+                results[i] = result.value.copy()
+            elif result.name:
+                results[i] = self._named(result.name, given, named)
+        return results, named
+
+    def _named(self, name: str, given: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        if name in named:
+            return named[name]
+        if name in self.inputs:
+            return given[self.inputs.index(name)]
+        return self._graph.initializers.get(name)
+
+    def _host(
+        self,
+        segment: Segment,
+        instance: Instance,
+        given: Sequence[Any],
+        results: Sequence[Any],
+        named: dict[str, Any],
+        scope: RunScope,
+    ) -> None:
+        host = segment.host
+        assert host is not None
+        views, targets = instance.hosted[segment.number]
+        arguments: list[Any] = []
+        for argument, view in zip(host.arguments, views, strict=True):
+            if argument is None:
+                arguments.append(None)
+            elif isinstance(argument, str):
+                arguments.append(self._named(argument, given, named))
+            else:
+                arguments.append(view if view is not None else _outside(argument, given, results))
+        with np.errstate(all="ignore"):
+            made = self.plain.call(self._node_of[id(host.origin)], arguments, scope)
+        for result, view, value in zip(host.results, targets, made, strict=False):
+            if isinstance(result, Tensor):
+                place = view if view is not None else _outside(result, given, results)
+                if not isinstance(value, (np.ndarray, np.generic)) or (value.shape, value.dtype) != (
+                    place.shape,
+                    place.dtype,
+                ):
+                    raise _Surprise(host.node.outputs[list(host.results).index(result)])
+                place[...] = value
+            elif result:
+                named[result] = _apart(value, instance.memory)
+
+    def _learn(self, key: tuple[FeedType, ...], compiled: Compiled, named: Mapping[str, Any]) -> None:
+        """Take note of shapes that nobody could tell: the next run has a plan that goes by them."""
+        found = {
+            name: (np.asarray(value).dtype, np.asarray(value).shape)
+            for name, value in named.items()
+            if name not in self._volatile
+            and isinstance(value, (np.ndarray, np.generic))
+            and name_of(value.dtype) in STORED
+        }
+        with self._lock:
+            self._learned[key] = found
+            if found:
+                self._compiled.pop(key, None)
+        del compiled
+
+
+def _apart(value: Any, memory: Array) -> Any:
+    """A value that outlives the arena's use of its memory."""
+    if isinstance(value, np.ndarray):
+        return value.copy() if np.may_share_memory(value, memory) else value
+    if isinstance(value, (list, tuple)):
+        return type(value)(_apart(item, memory) for item in value)
+    if isinstance(value, dict):
+        return {key: _apart(item, memory) for key, item in value.items()}
+    return value
+
+
+def _view(tensor: Tensor | str | None, memory: Array, base: int) -> Any:
+    """A tensor as an array; None where it lies in a feed or result, or is no tensor."""
+    if not isinstance(tensor, Tensor):
+        return None
+    if tensor.value is not None:
+        return tensor.value
+    if tensor.buffer.place is not Place.ARENA:
+        return None
+    begin = base - memory.ctypes.data + tensor.buffer.offset
+    return _strided(tensor, memory[begin : begin + max(tensor.buffer.nbytes, 1)])
+
+
+def _outside(tensor: Tensor, given: Sequence[Any], results: Sequence[Any]) -> Any:
+    number = tensor.buffer.number
+    array = given[number] if tensor.buffer.place is Place.FEED else results[number]
+    return _strided(tensor, array.reshape(-1).view(np.uint8) if array.size else np.empty(1, np.uint8))
+
+
+def _strided(tensor: Tensor, raw: Array) -> Array:
+    itemsize = tensor.dtype.itemsize
+    if tensor.size == 0:
+        return np.empty(tensor.shape, tensor.dtype)
+    return np.ndarray(tensor.shape, tensor.dtype, raw, tensor.offset * itemsize, [s * itemsize for s in tensor.strides])
+
+
+__all__ = ["CompiledProgram", "Step"]

@@ -1,0 +1,185 @@
+"""From a graph and the shapes of a run to a plan: operations placed in an arena, kernels named, steps in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from distort.graph.ir import Graph
+from distort.kernels.compiler import arena
+from distort.kernels.compiler.builder import Builder
+from distort.kernels.compiler.codegen.target import Target
+from distort.kernels.compiler.expression import STORED, name_of
+from distort.kernels.compiler.fuse import fuse
+from distort.kernels.compiler.ir import ALIGNMENT, Array, Buffer, Call, Host, Operation, Place, Scratch, Tensor
+
+#: a step that takes one thread less than this is not shared
+LEAST_SHARED_NS = 8000.0
+
+#: of a feed: its dtype and shape; None: no tensor
+FeedType = tuple[np.dtype[Any], tuple[int, ...]] | None
+
+
+@dataclass(slots=True)
+class Step:
+    """One call of a kernel, or (``host``) of a NumPy kernel."""
+
+    call: Call | None = None
+    host: Host | None = None
+    n_threads: int = 1
+    together: bool = False  # whether all threads must have come this far
+    scratch: Buffer | None = None
+    operation: Operation | None = None
+
+
+@dataclass(slots=True)
+class Result:
+    """What becomes of a graph output: a tensor made for the caller, a known value, or a value by name."""
+
+    tensor: Tensor | None = None
+    value: Array | None = None
+    name: str = ""
+
+
+@dataclass(slots=True)
+class Plan:
+    steps: list[Step]
+    results: list[Result]
+    arena_nbytes: int
+    operations: list[Operation]
+    #: names of values whose shapes are not known before they are made
+    unknown: list[str] = field(default_factory=list)
+
+
+def specialise(
+    graph: Graph,
+    outputs: Sequence[str],
+    inputs: Sequence[str],
+    feeds: Sequence[FeedType],
+    target: Target,
+    n_threads: int,
+    constants: dict[Any, Array],
+    learned: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
+) -> Plan:
+    builder = Builder(graph, target, n_threads, constants, learned)
+    for number, (name, feed) in enumerate(zip(inputs, feeds, strict=True)):
+        if feed is None or name_of(feed[0]) not in STORED:
+            if name in graph.initializers and feed is None:
+                continue  # its default
+            builder.unknown(name)
+        else:
+            builder.feed(name, feed[0], feed[1], number)
+    for node in graph.nodes:
+        builder.lower(node)
+    results = _results(builder, outputs)
+    operations = fuse(builder.operations, target)
+    steps = [step for operation in operations for step in _steps(operation, target, n_threads)]
+    arena_nbytes = arena.place(_lifetimes(steps))
+    _set_barriers(steps)
+    unknown = [
+        result
+        for op in operations
+        if isinstance(op, Host)
+        for result in op.results
+        if isinstance(result, str) and result
+    ]
+    return Plan(steps, results, arena_nbytes, operations, unknown)
+
+
+def _results(builder: Builder, outputs: Sequence[str]) -> list[Result]:
+    results = []
+    taken: set[Buffer] = set()
+    for number, name in enumerate(outputs):
+        tensor = builder.find(name)
+        if tensor is None:
+            results.append(Result(name=name))
+            continue
+        if tensor.value is not None:
+            results.append(Result(value=tensor.value))
+            continue
+        fresh = tensor.buffer.place is Place.ARENA and tensor.buffer not in taken
+        if not (fresh and tensor.whole):
+            made = builder.new(tensor.dtype, tensor.shape)
+            builder.copy(builder.plain(tensor), made)
+            tensor = made
+        taken.add(tensor.buffer)
+        tensor.buffer.place, tensor.buffer.number = Place.RESULT, number
+        results.append(Result(tensor=tensor))
+    return results
+
+
+def _steps(operation: Operation, target: Target, n_threads: int) -> list[Step]:
+    if isinstance(operation, Host):
+        return [Step(host=operation, operation=operation)]
+    steps = []
+    for call in operation.calls(target, n_threads):
+        wanted = 1 if call.work_ns < LEAST_SHARED_NS else min(n_threads, call.most_threads)
+        scratch = Buffer(call.scratch_nbytes) if call.scratch_nbytes else None
+        if scratch is not None:
+            call.words = [_scratch_address(word, scratch) for word in call.words]
+        steps.append(Step(call=call, n_threads=wanted, scratch=scratch, operation=operation))
+    return steps
+
+
+def _scratch_address(word: Any, scratch: Buffer) -> Any:
+    from distort.kernels.compiler.ir import Address
+
+    return Address(scratch) if isinstance(word, Scratch) else word
+
+
+def _buffers(step: Step) -> tuple[list[Buffer], list[Buffer]]:
+    """What a step reads, and what it writes."""
+    operation = step.operation
+    assert operation is not None
+    writes = [t.buffer for t in operation.outputs]
+    if step.scratch is not None:
+        writes.append(step.scratch)
+    return [t.buffer for t in operation.inputs], writes
+
+
+def _lifetimes(steps: Sequence[Step]) -> list[tuple[Buffer, int, int]]:
+    first: dict[Buffer, int] = {}
+    last: dict[Buffer, int] = {}
+    for position, step in enumerate(steps):
+        for buffers in _buffers(step):
+            for buffer in buffers:
+                if buffer.place is Place.ARENA:
+                    first.setdefault(buffer, position)
+                    last[buffer] = position
+    return [(buffer, first[buffer], last[buffer]) for buffer in first]
+
+
+def _set_barriers(steps: Sequence[Step]) -> None:
+    """A step waits for the others where it touches what steps since the last wait have written, or the other way.
+
+    Steps that one thread does in a row need not wait for each other.
+    """
+    since: list[tuple[Step, list[Buffer], list[Buffer]]] = []
+    for step in steps:
+        if step.host is not None:
+            since = []  # a segment ends for all threads together
+            continue
+        reads, writes = _buffers(step)
+        for other, other_reads, other_writes in since:
+            if step.n_threads == 1 and other.n_threads == 1:
+                continue
+            if _meet(writes, other_writes) or _meet(reads, other_writes) or _meet(writes, other_reads):
+                step.together = True
+                since = []
+                break
+        since.append((step, reads, writes))
+
+
+def _meet(some: Sequence[Buffer], others: Sequence[Buffer]) -> bool:
+    return any(_overlap(a, b) for a in some for b in others)
+
+
+def _overlap(a: Buffer, b: Buffer) -> bool:
+    if a is b:
+        return True
+    if a.place is not Place.ARENA or b.place is not Place.ARENA:
+        return False
+    return a.offset < b.offset + max(b.nbytes, ALIGNMENT) and b.offset < a.offset + max(a.nbytes, ALIGNMENT)
