@@ -7,7 +7,9 @@ with a value, and work on it is done at once.
 
 from __future__ import annotations
 
+import functools
 import math
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 
 from distort.graph.ir import Graph, Node, SparseInitializer
 from distort.kernels import adapters
+from distort.kernels.compiler import lower
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.expression import STORED, Expression, Instruction, name_of
 from distort.kernels.compiler.ir import Array, Buffer, Host, Map, Operation, Place, Tensor, strides_of
@@ -24,7 +27,6 @@ from distort.kernels.program import evaluate
 #: (builder, node, inputs) -> outputs, or None
 Lowering = Callable[["Builder", Node, "list[Tensor | None]"], "list[Tensor | None] | None"]
 LOWERINGS: dict[tuple[str, str], Lowering] = {}
-_MODULES = ("elementwise", "views", "movement", "matmul", "rows", "reductions", "convolution", "pooling", "recurrent")
 #: what is computed at once from known values, at most, in bytes of the result
 _KNOWN_NBYTES = 1 << 16
 
@@ -40,15 +42,10 @@ def lowers(*op_types: str, domain: str = "") -> Callable[[Lowering], Lowering]:
     return register
 
 
+@functools.cache
 def _register_all() -> None:
-    if LOWERINGS:
-        return
-    for name in _MODULES:
-        try:
-            import_module(f"distort.kernels.compiler.lower.{name}")
-        except ModuleNotFoundError as error:
-            if name not in str(error):
-                raise
+    for module in pkgutil.iter_modules(lower.__path__, f"{lower.__name__}."):
+        import_module(module.name)
 
 
 class Builder:
