@@ -25,14 +25,15 @@ from distort.cluster.shm.loop import StageLoop
 from distort.cluster.weights import open_weights
 from distort.graph.ir import Node
 from distort.graph.types import element_of
+from distort.kernels.compiler.choice import make_program
 from distort.kernels.events import describe
-from distort.kernels.program import Cancellation, Paths, Program, StepObserver
+from distort.kernels.program import Cancellation, Paths, StepObserver
 
 
 class StageActor:
     def __init__(self) -> None:
         self._payload: StagePayload | None = None
-        self._program: Program | None = None
+        self._program: Any = None  # plain or compiled
         self._loop: StageLoop | None = None
         self._resident: dict[int, Any] = {}
         self._n_kept = 0
@@ -60,7 +61,9 @@ class StageActor:
         graph = payload.graph
         for group in (*weights, open_weights(payload.files)):
             graph.initializers.update({name: group[name] for name in group if name not in graph.initializers})
-        self._program = Program(graph, outputs=payload.outputs)
+        self._program = make_program(
+            graph, outputs=payload.outputs, n_threads=payload.threads, mode=payload.compile, spin=payload.spin_us > 0
+        )
         self._paths = Paths(graph)
         self._payload = payload
         endpoint = self._listen(payload) if payload.token else ""

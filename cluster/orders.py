@@ -37,6 +37,7 @@ class StagePayload:
     token: str = ""  # whoever connects must know it
     spin_us: int = 0  # how long the actor waits awake for the next message
     host: str | None = None  # where the plan has it ("": the caller's); None: anywhere
+    compile: str = "auto"  # the config key ``distort.compile``
     files: dict[str, FileWeight] = field(default_factory=dict)  # weights that the actor maps itself
 
 

@@ -95,7 +95,7 @@ SESSION_KEYS: tuple[Key, ...] = (
         "500",
         "how long [µs] they wait awake before that, where waits have been shorter lately",
     ),
-    _idle("session.intra_op.allow_spinning", "1", _SPINNING),
+    _obeyed("session.intra_op.allow_spinning", "1", "`0`: the threads of a run sleep at once when there is no work"),
     _idle("session.intra_op.spin_backoff_max", "", _SPINNING),
     _idle("session.intra_op.spin_duration_us", "", _SPINNING),
     _idle("session.intra_op_thread_affinities", "", "threads are not bound to processors", misleads=True),

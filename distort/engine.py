@@ -21,6 +21,7 @@ from distort.graph.ir import Graph, Model, Node
 from distort.graph.operators import since_version
 from distort.graph.validate import check_model
 from distort.kernels import registry
+from distort.kernels.compiler.choice import make_program
 from distort.kernels.program import Cancellation, Paths, Program, StepObserver, evaluate
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from distort.cluster.orders import StageReport
     from distort.graph.pipeline import Pipeline
     from distort.graph.tensors import ExternalData
+    from distort.kernels.compiler.program import CompiledProgram
     from distort.parallel import Actors
     from distort.runs import ActorRuns
     from distort.scheduler.plan import Plan
@@ -46,6 +48,7 @@ class EngineConfig:
     model_name: str = ""
     disabled_optimizers: frozenset[str] = frozenset()  # by onnxruntime's names
     spin_us: int = 500  # how long who waits for an actor, or for work, waits awake
+    spin_threads: bool = True  # whether threads of one run wait awake for the next
     fold_nbytes: int | None = None  # the largest constant that folding may leave; None: what is reasonable
 
 
@@ -130,7 +133,7 @@ class Engine:
             if config.level != "disable"
             else []
         )
-        self._program: Program | None = None  # in this process
+        self._program: Program | CompiledProgram | None = None  # in this process
         self._paths = Paths(model.graph)
         self._actors: Actors | None = None
         self._runs: ActorRuns | None = None
@@ -149,7 +152,16 @@ class Engine:
 
                 self._actors = Actors(graph, self._plan, config.distort_keys, config.spin_us, self._leave)
         if self._actors is None:
-            self._program = Program(graph)
+            self._program = self._make_program()
+
+    def _make_program(self) -> Program | CompiledProgram:
+        config = self.config
+        return make_program(
+            self.model.graph,
+            n_threads=config.intra_op_threads,
+            mode=config.distort_keys.get("compile", "auto"),
+            spin=config.spin_threads,
+        )
 
     # -- planning
 
@@ -247,10 +259,10 @@ class Engine:
         self._paths = Paths(self.model.graph)
 
     def _run_here(self, fetches: Sequence[str], feeds: Mapping[str, Any], control: RunControl) -> list[Any]:
-        program = self._program
+        program: Program | CompiledProgram | None = self._program
         if program is None:
             # a parallel session's, until its actors are there
-            program = self._program = Program(self.model.graph)
+            program = self._program = self._make_program()
         use_threads(self.config.intra_op_threads)
         if control.only_path_to_fetches:
             program = self._paths.to(fetches)

@@ -287,6 +287,7 @@ def _start(
         model_name=model.graph.name if isinstance(source, bytes) else Path(source).name,
         disabled_optimizers=disabled_optimizers,
         spin_us=config_keys.spin_us(options._config),
+        spin_threads=options._config.get("session.intra_op.allow_spinning") != "0",
         fold_nbytes=config_keys.number(options._config, "optimization.constant_folding_max_output_size_in_bytes"),
     )
     loaded = Loaded(model, config, profiler, logger)

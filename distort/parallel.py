@@ -123,7 +123,7 @@ def open_executor(
     connection = attach(keys.get("address", ""))
     if given_up():
         raise SessionClosed("The session was closed while its actors were being started.")
-    payloads, weights = stage_payloads(graph, plan)
+    payloads, weights = stage_payloads(graph, plan, keys.get("compile", "auto"))
     if keys.get("address"):  # the plan is one for the cluster's hosts
         units = Units(plan.stages)
         payloads = [replace(payload, host=units.device_of[payload.unit].host) for payload in payloads]
@@ -137,7 +137,9 @@ def open_executor(
     )
 
 
-def stage_payloads(graph: Graph, plan: Plan) -> tuple[list[StagePayload], list[dict[str, Any]]]:
+def stage_payloads(
+    graph: Graph, plan: Plan, compile_mode: str = "auto"
+) -> tuple[list[StagePayload], list[dict[str, Any]]]:
     """What each unit's actor is sent, and its weights that travel by themselves."""
     from distort.cluster.custom_kernels import pack
 
@@ -153,7 +155,7 @@ def stage_payloads(graph: Graph, plan: Plan) -> tuple[list[StagePayload], list[d
         by_stage.append(payload)
     units = Units(plan.stages)
     payloads = [
-        replace(by_stage[stage], unit=unit, threads=units.device_of[unit].threads)
+        replace(by_stage[stage], unit=unit, threads=units.device_of[unit].threads, compile=compile_mode)
         for unit, stage in enumerate(units.stage_of)
     ]
     return payloads, [weights[stage] for stage in units.stage_of]

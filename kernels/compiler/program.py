@@ -22,7 +22,7 @@ from distort.kernels.compiler.expression import STORED, name_of
 from distort.kernels.compiler.ir import ALIGNMENT, Address, Array, Host, Place, Tensor
 from distort.kernels.compiler.library import Library, shared
 from distort.kernels.compiler.specialise import FeedType, Plan, Step, specialise
-from distort.kernels.compiler.team import Team
+from distort.kernels.compiler.team import DEFAULT_SPINS, Team
 from distort.kernels.errors import RunCancelled
 from distort.kernels.program import TERMINATED, Cancellation, Program, RunScope, StepObserver
 
@@ -78,7 +78,10 @@ class Compiled:
 
 
 class CompiledProgram:
-    """As :class:`distort.kernels.program.Program`, compiled. ``n_threads`` take part in steps that are large enough."""
+    """As :class:`distort.kernels.program.Program`, compiled. ``n_threads`` take part in steps that are large enough.
+
+    Feeds of a type run by plain kernels ``plain_runs`` times before there is a plan for them.
+    """
 
     def __init__(
         self,
@@ -86,19 +89,22 @@ class CompiledProgram:
         *,
         outputs: Sequence[str] | None = None,
         n_threads: int = 1,
-        team: Team | None = None,
+        spins: int = DEFAULT_SPINS,
+        plain_runs: int = 0,
         library: Library | None = None,
     ) -> None:
         self.plain = Program(graph, outputs=outputs)
         self.inputs, self.outputs = self.plain.inputs, self.plain.outputs
         self._graph = graph
         self._library = library or shared()
-        self._team = team or Team(n_threads)
+        self._team = Team(n_threads, spins)
         self._compiled: OrderedDict[tuple[FeedType, ...], Compiled] = OrderedDict()
         self._constants: dict[Any, Array] = {}
         self._learned: dict[tuple[FeedType, ...], dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {}
         self._volatile: set[str] = set()
         self._lock = threading.Lock()
+        self._plain_runs = plain_runs
+        self._n_plain: dict[tuple[FeedType, ...], int] = {}
         self._node_of = {id(node): i for i, node in enumerate(graph.nodes)}
         #: seconds spent on plans, kernels included
         self.compile_s = 0.0
@@ -116,6 +122,11 @@ class CompiledProgram:
         key = tuple((v.dtype, v.shape) if isinstance(v, np.ndarray) else None for v in values)
         compiled = self._compiled.get(key)
         if compiled is None:
+            n_runs = self._n_plain.get(key, 0)
+            if n_runs < self._plain_runs:
+                if len(self._n_plain) < MOST_PLANS:
+                    self._n_plain[key] = n_runs + 1
+                return self.plain.run(feeds, observer, cancellation)
             compiled = self._compile(key)
         try:
             return self._run(compiled, key, values, RunScope(None, cancellation))

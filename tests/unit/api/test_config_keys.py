@@ -106,7 +106,7 @@ def test_what_has_no_effect_is_told(mul: bytes) -> None:
     try:
         entries = {
             "session__set_denormal_as_zero": "1",
-            "session__intra_op__allow_spinning": "0",
+            "session__intra_op__spin_backoff_max": "0",
             "session__moe__offload__mode": "x",
             "session__no_such_thing": "1",
             "mine": "1",
@@ -116,7 +116,7 @@ def test_what_has_no_effect_is_told(mul: bytes) -> None:
         told = {text.split("'")[1]: level for level, text in lines if "no effect" in text}
         assert told == {
             "session.set_denormal_as_zero": 2,
-            "session.intra_op.allow_spinning": 1,
+            "session.intra_op.spin_backoff_max": 1,
             "session.moe.offload.mode": 1,
             "session.no_such_thing": 2,
             "mine": 1,
