@@ -208,6 +208,8 @@ class Builder:
         results = evaluate(node, [None if t is None else t.value for t in inputs])
         if results is None:
             return False
+        if any(r is not None and not isinstance(r, (np.ndarray, np.generic)) for r in results):
+            return False  # a sequence or a map
         arrays = [np.asarray(r) if r is not None else None for r in results]
         if any(a is not None and (name_of(a.dtype) not in STORED or a.nbytes > _KNOWN_NBYTES) for a in arrays):
             return False

@@ -22,7 +22,7 @@ _ENGINES: list[object] = []
 
 @pytest.fixture(scope="module")
 def kernel() -> int:
-    """words: address of a table of counts, the step's number, address of a flag. Counts who saw the steps before done."""
+    """Words: address of a table of counts, the step's number. Counts who saw the step before done."""
     f = Function("count_step")
     table, step = f.address(0), f.word(1)
     thread, n_threads = f.parameters[1:]
