@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from distort.kernels.compiler.codegen.text import Function, Value, lanes_of, vector
+from distort.kernels.compiler.codegen.text import Function, Value, lanes_of, vector, with_element
 from distort.kernels.compiler.expression import COMPUTED, STORED, Expression, Instruction
 
 #: op -> how it is printed: (function, expression, instruction, operands) -> result
@@ -28,8 +28,11 @@ def computed(f: Function, value: Value, dtype: str) -> Value:
     """A stored value as it is computed with."""
     if dtype == "bool":
         return f.icmp("ne", value, f.const(value.type, 0))
-    if dtype in ("float16", "bfloat16"):
-        return f.cast("fpext", value, "float")
+    if dtype == "bfloat16":
+        bits = f.cast("zext", f.cast("bitcast", value, "i16"), "i32")
+        return f.cast("bitcast", f.binary("shl", bits, f.const(bits.type, 16)), "float")
+    if dtype == "float16":
+        return f.cast("fpext", value, "float") if _has_half(f) else _from_half(f, value)
     return value
 
 
@@ -37,9 +40,60 @@ def stored(f: Function, value: Value, dtype: str) -> Value:
     """A computed value as it is stored."""
     if dtype == "bool":
         return f.cast("zext", value, "i8")
-    if dtype in ("float16", "bfloat16"):
-        return f.cast("fptrunc", value, STORED[dtype])
+    if dtype == "bfloat16":
+        return _to_bfloat(f, value)
+    if dtype == "float16":
+        return f.cast("fptrunc", value, "half") if _has_half(f) else _to_half(f, value)
     return value
+
+
+def _has_half(f: Function) -> bool:
+    """Whether the machine converts float16; else LLVM would call a function that nobody has."""
+    return f.target is None or "+f16c" in f.target.features or f.target.triple.startswith(("aarch64", "arm64"))
+
+
+def _shifted(f: Function, name: str, value: Value, places: int) -> Value:
+    return f.binary(name, value, f.const(value.type, places))
+
+
+def _to_bfloat(f: Function, value: Value) -> Value:
+    """Rounded to even; NaN stays one."""
+    bits = f.cast("bitcast", value, "i32")
+    upper = _shifted(f, "lshr", bits, 16)
+    odd = f.binary("and", upper, f.const(bits.type, 1))
+    rounded = f.binary("add", f.binary("add", bits, f.const(bits.type, 0x7FFF)), odd)
+    quiet = f.binary("or", upper, f.const(bits.type, 0x40))
+    bits = f.select(f.fcmp("uno", value, value), quiet, _shifted(f, "lshr", rounded, 16))
+    return f.cast("bitcast", f.cast("trunc", bits, "i16"), "bfloat")
+
+
+def _from_half(f: Function, value: Value) -> Value:
+    bits = f.cast("zext", f.cast("bitcast", value, "i16"), "i32")
+    number = lambda n: f.const(bits.type, n)  # noqa: E731
+    sign = _shifted(f, "shl", f.binary("and", bits, number(0x8000)), 16)
+    rest = _shifted(f, "shl", f.binary("and", bits, number(0x7FFF)), 13)
+    scaled = f.fmul(f.cast("bitcast", rest, "float"), f.const(with_element(rest.type, "float"), 2.0**112))
+    beyond = f.icmp("uge", rest, number(0x7C00 << 13))
+    size = f.select(beyond, f.binary("or", rest, number(0x7F800000)), f.cast("bitcast", scaled, "i32"))
+    return f.cast("bitcast", f.binary("or", size, sign), "float")
+
+
+def _to_half(f: Function, value: Value) -> Value:
+    """Rounded to even (F. Giesen, float_to_half_fast3_rtne)."""
+    bits = f.cast("bitcast", value, "i32")
+    number = lambda n: f.const(bits.type, n)  # noqa: E731
+    size = f.binary("and", bits, number(0x7FFFFFFF))
+    sign = f.binary("and", _shifted(f, "lshr", bits, 16), number(0x8000))
+    magic = 126 << 23  # a half's last subnormal place is this number's last
+    shifted = f.fadd(f.cast("bitcast", size, "float"), f.cast("bitcast", number(magic), "float"))
+    subnormal = f.binary("sub", f.cast("bitcast", shifted, "i32"), number(magic))
+    odd = f.binary("and", _shifted(f, "lshr", size, 13), number(1))
+    normal = f.binary("add", f.binary("add", size, number(((15 - 127) << 23) + 0xFFF)), odd)
+    normal = _shifted(f, "lshr", normal, 13)
+    result = f.select(f.icmp("ult", size, number(113 << 23)), subnormal, normal)
+    nan = f.select(f.icmp("ugt", size, number(0x7F800000)), number(0x7E00), number(0x7C00))
+    result = f.select(f.icmp("uge", size, number(143 << 23)), nan, result)
+    return f.cast("bitcast", f.cast("trunc", f.binary("or", result, sign), "i16"), "half")
 
 
 def load(f: Function, address: Value, dtype: str, lanes: int) -> Value:
