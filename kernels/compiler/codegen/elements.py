@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from distort.kernels.compiler.codegen.text import Function, Value, lanes_of, vector, with_element
+from distort.kernels.compiler.codegen.target import Target
+from distort.kernels.compiler.codegen.text import Function, Index, Value, lanes_of, vector, with_element
 from distort.kernels.compiler.expression import COMPUTED, STORED, Expression, Instruction
 
 #: op -> how it is printed: (function, expression, instruction, operands) -> result
@@ -96,17 +97,78 @@ def _to_half(f: Function, value: Value) -> Value:
     return f.cast("bitcast", f.cast("trunc", f.binary("or", result, sign), "i16"), "half")
 
 
-def load(f: Function, address: Value, dtype: str, lanes: int) -> Value:
-    """Elements next to each other, ready to be computed with."""
-    return computed(f, f.load(vector(STORED[dtype], lanes), address), dtype)
+def load(f: Function, address: Value, dtype: str, lanes: int, mask: Value | None = None) -> Value:
+    """Elements next to each other, ready to be computed with. Lanes that ``mask`` leaves out are 0."""
+    type_ = vector(STORED[dtype], lanes)
+    if mask is None:
+        return computed(f, f.load(type_, address), dtype)
+    plain = vector(_PLAIN.get(dtype, STORED[dtype]), lanes)
+    value = f.masked_load(plain, address, mask, f.const(plain, 0))
+    return computed(f, f.bitcast(value, type_), dtype)
 
 
-def store(f: Function, value: Value, address: Value, dtype: str) -> None:
-    f.store(stored(f, value, dtype), address)
+def store(f: Function, value: Value, address: Value, dtype: str, mask: Value | None = None) -> None:
+    """Elements next to each other; those that ``mask`` leaves out stay as they are."""
+    value = stored(f, value, dtype)
+    if mask is None:
+        f.store(value, address)
+    else:
+        f.masked_store(f.cast("bitcast", value, _PLAIN.get(dtype, STORED[dtype])), address, mask)
+
+
+#: masked memory of these is of integers
+_PLAIN = {"float16": "i16", "bfloat16": "i16"}
+
+
+def has_masks(target: Target) -> bool:
+    """Whether vectors of any element are read and written in part at no cost."""
+    return target.vector_nbytes == 64
+
+
+def mask_of(f: Function, lanes: int, count: Index) -> Value:
+    """The first ``count`` of so many lanes; ``count`` may be more than there are."""
+    element = {64: "i8", 32: "i16", 16: "i32"}.get(lanes, "i64")
+    numbers = ", ".join(f"{element} {lane}" for lane in range(lanes))
+    few = f.min(count, lanes)
+    short = few if element == "i64" else f.op(element, f"trunc {f.i64(few)} to {element}")
+    limit = f.splat(f.i64(short, element), lanes)
+    return f.op(vector("i1", lanes), f"icmp slt <{lanes} x {element}> <{numbers}>, {limit.text}")
+
+
+def lanes_for(target: Target, expression: Expression) -> int:
+    """Lanes of vectors on which the expression's largest values fill one register."""
+    elements = {COMPUTED[dtype] for dtype in (*expression.inputs, *(i.dtype for i in expression.body))}
+    return max(1, min(target.lanes(element) if element != "i1" else target.vector_nbytes for element in elements))
+
+
+#: instructions that are worth about so many of the others
+_COSTS = dict.fromkeys(("exp", "expm1", "log", "tanh", "erf", "sigmoid", "gelu", "swish", "mish", "elu", "selu"), 12)
+_COSTS |= dict.fromkeys(("log1p", "softplus", "celu", "mod"), 25)
+_COSTS |= dict.fromkeys(("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh"), 40)
+_COSTS |= {"pow": 60, "constant": 0, "div": 2, "sqrt": 2}
+
+
+def cost_of(body: Iterable[Instruction]) -> int:
+    """About how many simple instructions a body is worth, for each vector."""
+    return sum(_COSTS.get(instruction.op, 1) for instruction in body)
 
 
 def type_of(dtype: str, lanes: int) -> str:
     return vector(COMPUTED[dtype], lanes)
 
 
-__all__ = ["EMITTERS", "Emitter", "computed", "evaluate", "lanes_of", "load", "store", "stored", "type_of"]
+__all__ = [
+    "EMITTERS",
+    "Emitter",
+    "computed",
+    "cost_of",
+    "evaluate",
+    "has_masks",
+    "lanes_for",
+    "lanes_of",
+    "load",
+    "mask_of",
+    "store",
+    "stored",
+    "type_of",
+]
