@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from distort.kernels.compiler.codegen import mathematics
@@ -88,10 +89,12 @@ def _relu(f: Function, x: Value, signed: bool) -> Value:
 def _shrink(f: Function, x: Value, signed: bool, bias: float = 0.0, lambd: float = 0.5) -> Value:
     """Integers as doubles, then cut towards zero."""
     wide = x if is_real(x) else f.cast("sitofp" if signed else "uitofp", x, "double")
-    number = lambda value: f.const(wide.type, value)  # noqa: E731
+    number = partial(f.const, wide.type)
     below = f.select(f.fcmp("ogt", wide, number(lambd)), f.fsub(wide, number(bias)), number(0))
     result = f.select(f.fcmp("olt", wide, number(-lambd)), f.fadd(wide, number(bias)), below)
-    return result if is_real(x) else f.cast("fptosi" if signed else "fptoui", result, x.type.split(" x ")[-1].rstrip(">"))
+    return (
+        result if is_real(x) else f.cast("fptosi" if signed else "fptoui", result, x.type.split(" x ")[-1].rstrip(">"))
+    )
 
 
 def _of_reals(function: Callable[..., Value]) -> Emitter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, lanes_of, vector, with_element
@@ -70,7 +71,7 @@ def _to_bfloat(f: Function, value: Value) -> Value:
 
 def _from_half(f: Function, value: Value) -> Value:
     bits = f.cast("zext", f.cast("bitcast", value, "i16"), "i32")
-    number = lambda n: f.const(bits.type, n)  # noqa: E731
+    number = partial(f.const, bits.type)
     sign = _shifted(f, "shl", f.binary("and", bits, number(0x8000)), 16)
     rest = _shifted(f, "shl", f.binary("and", bits, number(0x7FFF)), 13)
     scaled = f.fmul(f.cast("bitcast", rest, "float"), f.const(with_element(rest.type, "float"), 2.0**112))
@@ -82,7 +83,7 @@ def _from_half(f: Function, value: Value) -> Value:
 def _to_half(f: Function, value: Value) -> Value:
     """Rounded to even (F. Giesen, float_to_half_fast3_rtne)."""
     bits = f.cast("bitcast", value, "i32")
-    number = lambda n: f.const(bits.type, n)  # noqa: E731
+    number = partial(f.const, bits.type)
     size = f.binary("and", bits, number(0x7FFFFFFF))
     sign = f.binary("and", _shifted(f, "lshr", bits, 16), number(0x8000))
     magic = 126 << 23  # a half's last subnormal place is this number's last

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from distort.kernels.compiler.codegen.elements import Emitter
 from distort.kernels.compiler.codegen.text import Function, Value, element_of, lanes_of
@@ -26,9 +27,7 @@ _LOG = (
 #: (tanh(x) - x) / x³ by x², up to 0.625: Cephes, tanhf
 _TANH = (-3.33332819422e-1, 1.33314422036e-1, -5.37397155531e-2, 2.06390887954e-2, -5.70498872745e-3)
 #: erf (N. Juffa): (erf(x) - x) / x by x² up to 475/512; above, log2(1 - erf(x)) / x by x
-_ERF_SMALL = (
-    *(1.28379166e-1, -3.76125336e-1, 1.12819925e-1, -2.67681349e-2, 4.99119423e-3, -5.96761703e-4),
-)
+_ERF_SMALL = (*(1.28379166e-1, -3.76125336e-1, 1.12819925e-1, -2.67681349e-2, 4.99119423e-3, -5.96761703e-4),)
 _ERF_LARGE = (
     *(-1.0 - 1.28717512e-1, -6.34846687e-1, -1.06777877e-1, 2.42546219e-2, -3.88396438e-3, 3.83197126e-4),
     -1.72853470e-5,
@@ -129,7 +128,7 @@ def log(f: Function, x: Value) -> Value:
     """The natural logarithm."""
     if element_of(x.type) == "double":
         return f.unary("log", x)
-    number = lambda value: f.const(x.type, value)  # noqa: E731
+    number = partial(f.const, x.type)
     tiny = f.fcmp("olt", x, number(2.0**-126))
     normal = f.select(tiny, f.fmul(x, number(2.0**23)), x)
     bits = f.cast("bitcast", normal, "i32")
@@ -222,8 +221,7 @@ def of_one(function: Callable[[Function, Value], Value]) -> Emitter:
 
 
 OPERATORS: dict[str, Emitter] = {
-    function.__name__: of_one(function)
-    for function in (exp, expm1, log, log1p, tanh, erf, sigmoid, softplus)
+    function.__name__: of_one(function) for function in (exp, expm1, log, log1p, tanh, erf, sigmoid, softplus)
 }
 
 __all__ = ["OPERATORS", "at_least", "at_most", "by_lanes", "exp", "of_one", "polynomial"]

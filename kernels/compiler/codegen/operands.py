@@ -66,9 +66,7 @@ def read_operands(
 
 
 def _moved(f: Function, operands: Sequence[Operand], bases: Sequence[Value], index: Index, loop: int) -> list[Value]:
-    return [
-        f.at(base, f.mul(index, o.strides[loop]), STORED[o.dtype]) for o, base in zip(operands, bases, strict=True)
-    ]
+    return [f.at(base, f.mul(index, o.strides[loop]), STORED[o.dtype]) for o, base in zip(operands, bases, strict=True)]
 
 
 @contextmanager

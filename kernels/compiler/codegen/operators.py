@@ -202,7 +202,7 @@ def _comparison(condition: str) -> Emitter:
 def _bits(name: str) -> Emitter:
     def emit(f: Function, expression: Expression, instruction: Instruction, operands: Sequence[Value]) -> Value:
         del expression, instruction
-        return f.binary(name, *operands)
+        return f.binary(name, operands[0], operands[1])
 
     return emit
 

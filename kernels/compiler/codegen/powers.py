@@ -35,10 +35,7 @@ def _easy(f: Function, x: Value, exponent: float | None) -> Value | None:
     if exponent == 1:
         return x
     if exponent == 0.5:
-        # unlike √, the power of -0 is 0 and that of -∞ is ∞
-        root = f.unary("sqrt", f.fadd(x, zero(f, x)))
-        infinity = f.const(x.type, float("inf"))
-        return f.select(f.fcmp("oeq", f.unary("fabs", x), infinity), infinity, root)
+        return f.unary("sqrt", x)  # of -0 and -∞ too, as in numpy
     if exponent == -1:
         return f.fdiv(one, x)
     if exponent not in (2, 3, 4, -2):

@@ -197,7 +197,9 @@ def power(f: Function, x: Value, y: Value) -> Value:
     finite_negative = f.binary("and", f.fcmp("olt", x, zero), f.fcmp("ogt", x, _number(f, x, -math.inf)))
     outside = f.binary("and", finite_negative, f.fcmp("one", f.unary("floor", y), y))
     result = f.select(outside, _number(f, x, math.nan), result)
-    unit = f.binary("and", f.fcmp("oeq", x, _number(f, x, -1)), f.fcmp("oeq", f.unary("fabs", y), _number(f, x, math.inf)))
+    unit = f.binary(
+        "and", f.fcmp("oeq", x, _number(f, x, -1)), f.fcmp("oeq", f.unary("fabs", y), _number(f, x, math.inf))
+    )
     always_one = f.binary("or", unit, f.binary("or", f.fcmp("oeq", x, one), f.fcmp("oeq", y, zero)))
     return f.select(always_one, one, result)
 
