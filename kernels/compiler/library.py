@@ -27,6 +27,7 @@ def function_of(key: Key, target: Target) -> Function:
     where, _, name = FAMILIES[key.family].partition(":")
     emit: Callable[..., None] = getattr(importlib.import_module(where), name)
     function = Function(key.symbol)
+    function.target = target
     emit(function, target, *key.parameters)
     return function
 

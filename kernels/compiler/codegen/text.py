@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from distort.kernels.compiler.codegen.target import Target
+
 
 @dataclass(frozen=True, slots=True)
 class Value:
@@ -91,6 +93,8 @@ class Function:
         self._label = "entry"
         self._declared: dict[str, str] = {}
         self._constants: dict[str, str] = {}
+        #: whose instructions may be used where they are better than what every machine has
+        self.target: Target | None = None
         #: set false where a sum must be rounded as written
         self.contract = True
 
