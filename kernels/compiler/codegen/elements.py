@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from distort.kernels.compiler.codegen.text import Function, Value, lanes_of, vector
+from distort.kernels.compiler.codegen.text import NUMBER_OF_BITS, Function, Value, lanes_of, vector
 from distort.kernels.compiler.expression import COMPUTED, STORED, Expression, Instruction
 
 #: op -> how it is printed: (function, expression, instruction, operands) -> result
@@ -51,8 +51,14 @@ def store(f: Function, value: Value, address: Value, dtype: str) -> None:
     f.store(stored(f, value, dtype), address)
 
 
+def nbytes(dtype: str) -> int:
+    """Of an element as it is stored."""
+    bits = NUMBER_OF_BITS.get(STORED[dtype]) or int(STORED[dtype][1:])
+    return bits // 8
+
+
 def type_of(dtype: str, lanes: int) -> str:
     return vector(COMPUTED[dtype], lanes)
 
 
-__all__ = ["EMITTERS", "Emitter", "computed", "evaluate", "lanes_of", "load", "store", "stored", "type_of"]
+__all__ = ["EMITTERS", "Emitter", "computed", "evaluate", "lanes_of", "load", "nbytes", "store", "stored", "type_of"]
