@@ -37,6 +37,12 @@ class Tile(NamedTuple):
     vectors: int
 
 
+def scratch_nbytes(tile: Tile, width: int, b: str, block_tiles: int, block_depth: int, depth: int) -> int:
+    """Of one thread: a tile's sums, a panel where B is not packed, and sums between blocks of depth."""
+    n_rows = tile.rows * (1 + (block_tiles if depth > block_depth else 0)) + (0 if b == PACKED else block_depth)
+    return n_rows * width * 4
+
+
 class Gemm(NamedTuple):
     """What a kernel is made for."""
 
@@ -92,9 +98,9 @@ class _Emitter:
         self.shorter, self.longer = f.div(words["rows"], some), f.rem(words["rows"], some)
         scratch = f.at(words["scratch"], f.mul(f.parameters[1], words["scratch_nbytes"]), "i8")
         self.partial = scratch  # [rows of a tile, columns of a panel]
-        self.sums = f.at(scratch, self.tile.rows * self.width, "float")  # a partial for each tile of a block
-        panel_at = f.mul(f.add(words["block_tiles"], 1), self.tile.rows * self.width)
-        self.panel = f.at(scratch, panel_at, "float")  # [block_depth, columns of a panel]
+        self.panel = f.at(scratch, self.tile.rows * self.width, "float")  # [block_depth, columns of a panel]
+        sums_at = 0 if self.gemm.b == PACKED else f.mul(words["block_depth"], self.width)
+        self.sums = f.at(self.panel, sums_at, "float")  # a partial for each tile of a block
         of_product = f.mul(n_tiles, n_panels)
         of_block = f.mul(words["block_tiles"], n_panels)
         begin, end = f.share(f.mul(of_product, f.mul(words["outer"], words["inner"])))
@@ -127,19 +133,19 @@ class _Emitter:
             is_last = f.compare("sge", f.add(block.index, words["block_depth"]), end)
             if self.gemm.b == PACKED:
                 place = f.mul(f.add(f.mul(panel, words["depth"]), block.index), self.width)
-                lines, step = f.at(b, place, b_element), f.int(self.width)
+                lines, step = f.at(b, place, b_element), f.i64(self.width)
             else:
                 lines, step = self._lines(b, column, block.index, depth, n_tiles)
             # each tile asks for its share of what is next: the panel after this one, or its next block
             line_nbytes = self.width * elements.nbytes(self.gemm.b_dtype)
-            ahead = f.select(f.compare("sgt", n_tiles, 1), f.int(f.div(line_nbytes, n_tiles)), f.int(0))
+            ahead = f.select(f.compare("sgt", n_tiles, 1), f.i64(f.div(line_nbytes, n_tiles)), f.i64(0))
             following = f.at(lines, f.mul(depth, line_nbytes), "i8")
             with f.loop(0, n_tiles) as loop:
                 soon = f.at(following, f.mul(loop.index, f.mul(ahead, depth)), "i8")
                 number = f.add(first_tile, loop.index)
                 row = f.add(f.mul(number, self.shorter), f.min(number, self.longer))
                 more = f.op("i64", f"zext {f.compare('slt', number, self.longer)} to i64")
-                n_rows = f.int(f.add(self.shorter, more))
+                n_rows = f.i64(f.add(self.shorter, more))
                 offset = f.add(f.mul(row, words["a_row"]), f.mul(block.index, words["a_depth"]))
                 a_tile = f.at(a, offset, STORED[self.gemm.a_dtype])
                 kept = f.at(self.sums, f.mul(loop.index, self.tile.rows * self.width), "float")
@@ -165,13 +171,13 @@ class _Emitter:
         if self.gemm.b == COLUMNS:
             at = f.at(b, f.add(f.mul(column, words["b_line"]), first), STORED[self.gemm.b_dtype])
             packing.emit_columns(f, at, words["b_line"], self.gemm.b_dtype, left, depth, self.panel, self.tile.vectors, self.lanes)
-            return self.panel, f.int(self.width)
+            return self.panel, f.i64(self.width)
         at = f.at(b, f.add(f.mul(first, words["b_line"]), column), STORED[self.gemm.b_dtype])
         direct = f.compare("sge", left, self.width)
 
         def pack() -> list[Value]:
             packing.emit_rows(f, at, words["b_line"], self.gemm.b_dtype, left, depth, self.panel, self.tile.vectors, self.lanes)
-            return [self.panel, f.int(self.width)]
+            return [self.panel, f.i64(self.width)]
 
         lines, step = f.choose(direct, (lambda: [at, words["b_line"]], pack))
         return lines, step

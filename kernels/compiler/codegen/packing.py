@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,16 +13,28 @@ from distort.kernels.compiler.codegen import elements
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
 from distort.kernels.compiler.expression import STORED
 
+_LINE_NBYTES = 64
+
 
 def pack_panels(b: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:
     """b: [..., depth, columns] -> [..., panels, depth, width], zeros where columns end."""
     *batch, depth, columns = b.shape
     n_panels = -(-columns // width)
-    packed = np.zeros((*batch, n_panels, depth, width), b.dtype)
+    packed = aligned((*batch, n_panels, depth, width), b.dtype)
     for panel in range(n_panels):
         part = b[..., panel * width : (panel + 1) * width]
         packed[..., panel, :, : part.shape[-1]] = part
+        packed[..., panel, :, part.shape[-1] :] = 0
     return packed
+
+
+def aligned(shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """An empty array that begins with a cache line."""
+    dtype = np.dtype(dtype)
+    nbytes = math.prod(shape) * dtype.itemsize
+    memory = np.empty(nbytes + _LINE_NBYTES, np.uint8)
+    begin = -memory.ctypes.data % _LINE_NBYTES
+    return memory[begin : begin + nbytes].view(dtype).reshape(shape)
 
 
 def emit_rows(

@@ -416,8 +416,8 @@ class Function:
 
     def switch(self, value: Value, cases: Sequence[Callable[[], None]], first: int = 0) -> None:
         """One of the cases: ``cases[value - first]``. Numbers without a case don't occur."""
-        labels = [self._fresh_label("case") for _ in cases]
-        other, after = self._fresh_label("none"), self._fresh_label("after")
+        labels = [self.fresh_label("case") for _ in cases]
+        other, after = self.fresh_label("none"), self.fresh_label("after")
         table = " ".join(f"i64 {number}, label %{label}" for number, label in enumerate(labels, first))
         self.do(f"switch {value}, label %{other} [ {table} ]")
         self.label(other)
