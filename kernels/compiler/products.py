@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.codegen.gemm import COLUMNS, PACKED, ROWS, Gemm, Tile, scratch_nbytes
 from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS
@@ -15,7 +17,18 @@ from distort.kernels.compiler.codegen.packing import pack_panels
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.expression import Expression, identity, name_of
 from distort.kernels.compiler.fuse import compose
-from distort.kernels.compiler.ir import ALIGNMENT, Buffer, Call, Map, Operation, Place, Scratch, Tensor, Word, strides_of
+from distort.kernels.compiler.ir import (
+    ALIGNMENT,
+    Buffer,
+    Call,
+    Map,
+    Operation,
+    Place,
+    Scratch,
+    Tensor,
+    Word,
+    strides_of,
+)
 from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.loops import merged
 from distort.kernels.compiler.lower.views import strides_after
@@ -99,7 +112,7 @@ class Product(Operation):
         words += [Scratch(), nbytes]
         words += [a.address(), a.strides[2], a.strides[3], a.strides[0], a.strides[1]]
         words += [b.address(), line, b.strides[0], b.strides[1]]
-        ways = []
+        ways: list[int] = []
         for tensor in [*others, *self.outputs]:
             strides = self._strides(tensor)
             assert strides is not None
@@ -151,14 +164,11 @@ def multiply(b: Builder, left: Tensor, right: Tensor) -> Tensor | None:
         packed = _packed(b, right, tile)
         tail = packed.shape[-3:]
     steps = [left.broadcast((*batch, rows, depth)).strides, packed.broadcast((*batch, *tail)).strides, result.strides]
-    if not batch:
-        sizes, strides = [1], [[0]] * 3
-    else:
-        sizes, strides = merged(batch, [s[: len(batch)] for s in steps])
+    sizes, strides = _at_most_two(batch, [s[: len(batch)] for s in steps])
     if len(sizes) > 2:
         return None
-    if len(sizes) < 2:
-        sizes, strides = [1, *sizes], [[0, *s] for s in strides]
+    missing = 2 - len(sizes)
+    sizes, strides = [1] * missing + sizes, [[0] * missing + s for s in strides]
     a = left.view((*sizes, rows, depth), (*strides[0], *left.strides[-2:]))
     operand = packed.view((*sizes, *tail), (*strides[1], *packed.strides[-len(tail) :]))
     b.add(
@@ -175,9 +185,15 @@ def multiply(b: Builder, left: Tensor, right: Tensor) -> Tensor | None:
     return result
 
 
-def _broadcast(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...] | None:
-    import numpy as np
+def _at_most_two(batch: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
+    """Loops over products: as they are where that will do, for what joins may not go through them as through one."""
+    kept = [i for i, size in enumerate(batch) if size != 1]
+    if len(kept) > 2:
+        return merged(batch, strides)
+    return [batch[i] for i in kept], [[s[i] for i in kept] for s in strides]
 
+
+def _broadcast(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...] | None:
     try:
         return tuple(np.broadcast_shapes(tuple(one), tuple(other)))
     except ValueError:

@@ -57,7 +57,10 @@ def check(
     (expected,) = Program(graph).run(feeds)
     assert result.dtype == expected.dtype and result.shape == expected.shape
     np.testing.assert_allclose(
-        result.astype(np.float64), expected.astype(np.float64), rtol=rtol, atol=rtol * max(1, feeds["a"].shape[-1]) ** 0.5
+        result.astype(np.float64),
+        expected.astype(np.float64),
+        rtol=rtol,
+        atol=rtol * max(1, feeds["a"].shape[-1]) ** 0.5,
     )
     plan = program.prepare([(feeds[n].dtype, feeds[n].shape) for n in program.inputs])
     assert [o.kind for o in plan.operations] == list(kinds)

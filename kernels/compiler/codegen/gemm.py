@@ -152,7 +152,7 @@ class _Emitter:
                 sums = f.select(one_block, self.partial, kept)
                 target = f.select(is_first, sums, self.partial)
                 cases = [
-                    lambda n=n: self._multiply(n, a_tile, lines, step, depth, target, soon, ahead)  # type: ignore[misc]
+                    lambda n=n: self._multiply(n, a_tile, lines, step, depth, target, soon, ahead)
                     for n in range(1, self.tile.rows + 1)
                 ]
                 f.switch(n_rows, cases, first=1)
@@ -170,19 +170,25 @@ class _Emitter:
         left = f.sub(words["columns"], column)
         if self.gemm.b == COLUMNS:
             at = f.at(b, f.add(f.mul(column, words["b_line"]), first), STORED[self.gemm.b_dtype])
-            packing.emit_columns(f, at, words["b_line"], self.gemm.b_dtype, left, depth, self.panel, self.tile.vectors, self.lanes)
+            packing.emit_columns(
+                f, at, words["b_line"], self.gemm.b_dtype, left, depth, self.panel, self.tile.vectors, self.lanes
+            )
             return self.panel, f.i64(self.width)
         at = f.at(b, f.add(f.mul(first, words["b_line"]), column), STORED[self.gemm.b_dtype])
         direct = f.compare("sge", left, self.width)
 
         def pack() -> list[Value]:
-            packing.emit_rows(f, at, words["b_line"], self.gemm.b_dtype, left, depth, self.panel, self.tile.vectors, self.lanes)
+            packing.emit_rows(
+                f, at, words["b_line"], self.gemm.b_dtype, left, depth, self.panel, self.tile.vectors, self.lanes
+            )
             return [self.panel, f.i64(self.width)]
 
         lines, step = f.choose(direct, (lambda: [at, words["b_line"]], pack))
         return lines, step
 
-    def _multiply(self, n_rows: int, a: Value, b: Value, step: Value, depth: Index, target: Value, soon: Value, ahead: Index) -> None:
+    def _multiply(
+        self, n_rows: int, a: Value, b: Value, step: Value, depth: Index, target: Value, soon: Value, ahead: Index
+    ) -> None:
         """A [n_rows, depth] · B [depth, width] to ``target`` [n_rows, width]."""
         f, n_vectors = self.f, self.tile.vectors
         # as many chains of sums as the machine has additions on their way
@@ -192,7 +198,10 @@ class _Emitter:
         zero = f.const(self.type, 0)
 
         def advance(sums: list[Value], line: Value, a_offset: Index) -> list[Value]:
-            panel = [elements.load(f, f.at(line, n * self.lanes, STORED[b_dtype]), b_dtype, self.lanes) for n in range(n_vectors)]
+            panel = [
+                elements.load(f, f.at(line, n * self.lanes, STORED[b_dtype]), b_dtype, self.lanes)
+                for n in range(n_vectors)
+            ]
             made = []
             for n, a_row in enumerate(a_rows):
                 one = elements.load(f, f.at(a_row, a_offset, a_element), self.gemm.a_dtype, 1)

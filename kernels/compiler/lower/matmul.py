@@ -50,7 +50,11 @@ def _inserted(x: Tensor, place: int) -> Tensor:
 
 
 def _scaled(b: Builder, x: Tensor, factor: float) -> Tensor:
-    return x if factor == 1.0 else b.map("mul", [x, b.constant(np.array(factor, x.dtype))])
+    if factor == 1.0:
+        return x
+    if x.value is not None:
+        return b.constant(x.value * x.dtype.type(factor))
+    return b.map("mul", [x, b.constant(np.array(factor, x.dtype))])
 
 
 def _turned(x: Tensor, trans: int, trans_batch: int = 0) -> Tensor:
