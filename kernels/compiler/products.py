@@ -23,11 +23,9 @@ from distort.kernels.compiler.ir import (
     Call,
     Map,
     Operation,
-    Place,
     Scratch,
     Tensor,
     Word,
-    strides_of,
 )
 from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.loops import merged

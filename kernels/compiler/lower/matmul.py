@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.ir import Tensor
@@ -12,8 +14,6 @@ from distort.kernels.compiler.lower.views import reshape
 from distort.kernels.compiler.products import multiply
 from distort.kernels.errors import InvalidInput
 from distort.kernels.ops.linear_algebra import parse_equation
-
-import numpy as np
 
 Result = list[Tensor | None] | None
 _MICROSOFT = "com.microsoft"
