@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from distort.kernels.compiler.builder import Builder
-from distort.kernels.compiler.codegen.gemm import COLUMNS, PACKED, ROWS, Gemm, Tile, scratch_nbytes
+from distort.kernels.compiler.codegen.gemm import COLUMNS, DOTS, PACKED, ROWS, Gemm, Tile, scratch_nbytes
 from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS
 from distort.kernels.compiler.codegen.packing import pack_panels
 from distort.kernels.compiler.codegen.target import Target
@@ -40,6 +40,8 @@ _ROWS_OF_16 = {2: 6, 3: 4, 1: 8}
 _COST = {1: 1.3, 2: 1.03, 3: 1.0, 4: 1.0}
 #: rows of A that are gone through for panel after panel stay in the second cache
 _BLOCK_NBYTES = 1 << 20
+#: so few rows are multiplied with columns where these are
+_DOT_ROWS = 4
 #: longer sums are cut, where several tiles read a panel
 _BLOCK_DEPTH, _FEW_TILES = 1024, 4
 _FLOP_NS, _BYTE_NS, _STEP_NS = 1 / 130, 1 / 25, 100.0
@@ -99,7 +101,7 @@ class Product(Operation):
         a, b, *others = self.inputs
         n_tiles = -(-rows // self.tile.rows)
         block_tiles = max(1, min(n_tiles, _BLOCK_NBYTES // max(1, 4 * self.depth * self.tile.rows)))
-        n_blocks = -(-self.depth // _BLOCK_DEPTH) if n_tiles > _FEW_TILES or self.form != PACKED else 1
+        n_blocks = -(-self.depth // _BLOCK_DEPTH) if n_tiles > _FEW_TILES or self.form in (ROWS, COLUMNS) else 1
         block_depth = -(-self.depth // max(1, n_blocks)) or 1
         width = self.tile.vectors * target.lanes("float")
         n_panels = -(-columns // width)
@@ -156,6 +158,8 @@ def multiply(b: Builder, left: Tensor, right: Tensor) -> Tensor | None:
             right, form = b.contiguous(right), ROWS
         if form == ROWS and columns == 1 and right.strides[-1] != 1:
             right = right.view(right.shape, (*right.strides[:-1], 1))
+        if form == COLUMNS and rows <= _DOT_ROWS and (left.strides[-1] == 1 or depth == 1):
+            form, tile = DOTS, Tile(_DOT_ROWS, 1)
         packed = right
         tail = right.shape[-2:]
     else:

@@ -11,17 +11,19 @@ blocks are in the thread's scratch memory, never in the result, which may hold a
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from distort.kernels.compiler.codegen import elements, packing
+from distort.kernels.compiler.codegen.dots import emit_dots
 from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
 from distort.kernels.compiler.expression import STORED, Expression
 
-#: how B comes: packed panels; [depth, columns]; [columns, depth]
-PACKED, ROWS, COLUMNS = "packed", "rows", "columns"
+#: how B comes: packed panels; [depth, columns]; [columns, depth]; the same for a few rows, as dot products
+PACKED, ROWS, COLUMNS, DOTS = "packed", "rows", "columns", "dots"
 #: the words of a step, in order; those of the epilogue's further inputs and of the results follow, ``OPERAND`` each
 WORDS = (
     *("rows", "columns", "depth", "outer", "inner"),  # outer × inner products of rows × depth · depth × columns
@@ -39,8 +41,13 @@ class Tile(NamedTuple):
 
 def scratch_nbytes(tile: Tile, width: int, b: str, block_tiles: int, block_depth: int, depth: int) -> int:
     """Of one thread: a tile's sums, a panel where B is not packed, and sums between blocks of depth."""
-    n_rows = tile.rows * (1 + (block_tiles if depth > block_depth else 0)) + (0 if b == PACKED else block_depth)
+    n_rows = tile.rows * (1 + (block_tiles if depth > block_depth else 0)) + (block_depth if _has_panel(b) else 0)
     return n_rows * width * 4
+
+
+def _has_panel(b: str) -> bool:
+    """Whether threads make panels of B for themselves."""
+    return b in (ROWS, COLUMNS)
 
 
 class Gemm(NamedTuple):
@@ -99,7 +106,7 @@ class _Emitter:
         scratch = f.at(words["scratch"], f.mul(f.parameters[1], words["scratch_nbytes"]), "i8")
         self.partial = scratch  # [rows of a tile, columns of a panel]
         self.panel = f.at(scratch, self.tile.rows * self.width, "float")  # [block_depth, columns of a panel]
-        sums_at = 0 if self.gemm.b == PACKED else f.mul(words["block_depth"], self.width)
+        sums_at = f.mul(words["block_depth"], self.width) if _has_panel(self.gemm.b) else 0
         self.sums = f.at(self.panel, sums_at, "float")  # a partial for each tile of a block
         of_product = f.mul(n_tiles, n_panels)
         of_block = f.mul(words["block_tiles"], n_panels)
@@ -135,7 +142,7 @@ class _Emitter:
                 place = f.mul(f.add(f.mul(panel, words["depth"]), block.index), self.width)
                 lines, step = f.at(b, place, b_element), f.i64(self.width)
             else:
-                lines, step = self._lines(b, column, block.index, depth, n_tiles)
+                lines, step = self._lines(b, column, block.index, depth)
             # each tile asks for its share of what is next: the panel after this one, or its next block
             line_nbytes = self.width * elements.nbytes(self.gemm.b_dtype)
             ahead = f.select(f.compare("sgt", n_tiles, 1), f.i64(f.div(line_nbytes, n_tiles)), f.i64(0))
@@ -151,10 +158,14 @@ class _Emitter:
                 kept = f.at(self.sums, f.mul(loop.index, self.tile.rows * self.width), "float")
                 sums = f.select(one_block, self.partial, kept)
                 target = f.select(is_first, sums, self.partial)
-                cases = [
-                    lambda n=n: self._multiply(n, a_tile, lines, step, depth, target, soon, ahead)
-                    for n in range(1, self.tile.rows + 1)
-                ]
+
+                def multiply(n: int) -> None:
+                    if self.gemm.b == DOTS:
+                        self._dots(n, a_tile, lines, step, depth, column, target)
+                    else:
+                        self._multiply(n, a_tile, lines, step, depth, target, soon, ahead)
+
+                cases = [functools.partial(multiply, n) for n in range(1, self.tile.rows + 1)]
                 f.switch(n_rows, cases, first=1)
                 with f.when(f.compare("ne", block.index, 0)):
                     self._accumulate(sums, n_rows)
@@ -164,12 +175,14 @@ class _Emitter:
     def _batch(self, batch: tuple[Index, Index], outer: Value, inner: Value) -> Index:
         return self.f.add(self.f.mul(batch[0], outer), self.f.mul(batch[1], inner))
 
-    def _lines(self, b: Value, column: Index, first: Index, depth: Index, n_tiles: Index) -> tuple[Value, Value]:
+    def _lines(self, b: Value, column: Index, first: Index, depth: Index) -> tuple[Value, Value]:
         """Lines of a panel of B as it is: where the first is, and elements from each to the next."""
         f, words = self.f, self.words
         left = f.sub(words["columns"], column)
-        if self.gemm.b == COLUMNS:
+        if self.gemm.b in (COLUMNS, DOTS):
             at = f.at(b, f.add(f.mul(column, words["b_line"]), first), STORED[self.gemm.b_dtype])
+            if self.gemm.b == DOTS:
+                return at, words["b_line"]
             packing.emit_columns(
                 f, at, words["b_line"], self.gemm.b_dtype, left, depth, self.panel, self.tile.vectors, self.lanes
             )
@@ -185,6 +198,12 @@ class _Emitter:
 
         lines, step = f.choose(direct, (lambda: [at, words["b_line"]], pack))
         return lines, step
+
+    def _dots(self, n_rows: int, a: Value, b: Value, line: Value, depth: Index, column: Index, target: Value) -> None:
+        f, gemm = self.f, self.gemm
+        rows = [f.at(a, f.mul(n, self.words["a_row"]), STORED[gemm.a_dtype]) for n in range(n_rows)]
+        left = f.sub(self.words["columns"], column)
+        emit_dots(f, self.lanes, rows, gemm.a_dtype, b, line, gemm.b_dtype, left, depth, target)
 
     def _multiply(
         self, n_rows: int, a: Value, b: Value, step: Value, depth: Index, target: Value, soon: Value, ahead: Index

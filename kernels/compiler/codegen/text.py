@@ -337,6 +337,14 @@ class Function:
         zeros = f"<{lanes} x i32> zeroinitializer"
         return self.op(type_, f"shufflevector {first}, {type_} poison, {zeros}")
 
+    def reduce_add(self, value: Value) -> Value:
+        """The sum of all lanes, in any order."""
+        if not value.type.startswith("<"):
+            return value
+        element = element_of(value.type)
+        name = f"llvm.vector.reduce.fadd.{mangle(value.type)}"
+        return self.call(element, name, [self.const(element, -0.0), value], flags="reassoc")
+
     def extract(self, value: Value, lane: Index) -> Value:
         return self.op(element_of(value.type), f"extractelement {value}, i64 {_text(lane)}")
 
