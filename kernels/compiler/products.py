@@ -38,8 +38,8 @@ _ROWS_OF_32 = {3: 8, 4: 6, 2: 12, 1: 12}
 _ROWS_OF_16 = {2: 6, 3: 4, 1: 8}
 #: what a padded column costs in tiles of so many vectors, against the best
 _COST = {1: 1.3, 2: 1.03, 3: 1.0, 4: 1.0}
-#: rows of A that are gone through for panel after panel stay in the second cache
-_BLOCK_NBYTES = 1 << 20
+#: rows of A that are gone through for panel after panel stay in the second cache: fewer where all of B does too
+_BLOCK_NBYTES, _SMALL_BLOCK_NBYTES, _SMALL_NBYTES = 1 << 20, 1 << 17, 1 << 19
 #: so few rows are multiplied with columns where these are
 _DOT_ROWS = 4
 #: longer sums are cut, where several tiles read a panel
@@ -100,7 +100,9 @@ class Product(Operation):
             return []
         a, b, *others = self.inputs
         n_tiles = -(-rows // self.tile.rows)
-        block_tiles = max(1, min(n_tiles, _BLOCK_NBYTES // max(1, 4 * self.depth * self.tile.rows)))
+        small = columns * self.depth * 4 <= _SMALL_NBYTES
+        block_nbytes = _SMALL_BLOCK_NBYTES if small else _BLOCK_NBYTES
+        block_tiles = max(1, min(n_tiles, block_nbytes // max(1, 4 * self.depth * self.tile.rows)))
         n_blocks = -(-self.depth // _BLOCK_DEPTH) if n_tiles > _FEW_TILES or self.form in (ROWS, COLUMNS) else 1
         block_depth = -(-self.depth // max(1, n_blocks)) or 1
         width = self.tile.vectors * target.lanes("float")
