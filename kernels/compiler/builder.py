@@ -99,6 +99,10 @@ class Builder:
             array = self._constants[key] = np.ascontiguousarray(make())
         return self.constant(array)
 
+    def keep(self, array: Array) -> None:
+        """Keep what a key of :meth:`packed` names by its address: nothing else comes to lie there."""
+        self._constants.setdefault(("kept", array.__array_interface__["data"][0]), array)
+
     def feed(self, name: str, dtype: np.dtype[Any], shape: Sequence[int], number: int) -> None:
         nbytes = math.prod(shape) * dtype.itemsize
         self._tensors[name] = Tensor(dtype, tuple(shape), strides_of(shape), Buffer(nbytes, Place.FEED, number=number))

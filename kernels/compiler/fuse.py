@@ -83,8 +83,9 @@ def _join_one(current: Operation, uses: _Uses, target: Target) -> tuple[Operatio
             made: Operation | None = _merge(before, current)
         elif isinstance(before, Map):
             made = current.absorb_before(before, position, target)
-        elif isinstance(current, Map) and _in_step(current, before.outputs[0]):
-            made = before.absorb(current, position, target)
+        elif isinstance(current, Map):
+            turned = _turned(current, before.outputs[0])
+            made = before.absorb(turned, position, target) if turned is not None else None
         else:
             made = None
         if made is not None:
@@ -99,6 +100,24 @@ def _in_step(current: Map, made: Tensor) -> bool:
         for tensor in current.inputs
         if tensor.buffer is made.buffer
     ) and same_shape(made.shape, current.shape)
+
+
+def _turned(current: Map, made: Tensor) -> Map | None:
+    """The map with its dimensions in the order of ``made``, which it goes through in step; None where it doesn't."""
+    if _in_step(current, made):
+        return current
+    read = next(t for t in current.inputs if t.buffer is made.buffer)
+    if made.block or any(t.block for t in (*current.inputs, *current.outputs)):
+        return None
+    place = {pair: axis for axis, pair in enumerate(zip(read.shape, read.strides, strict=True)) if pair[0] != 1}
+    wanted = [pair for pair in zip(made.shape, made.strides, strict=True) if pair[0] != 1]
+    if sorted(place) != sorted(wanted):
+        return None
+    axes = [place[pair] for pair in wanted]
+    axes += [axis for axis in range(len(read.shape)) if axis not in axes]
+    inputs, outputs = ([t.permuted(axes) for t in tensors] for tensors in (current.inputs, current.outputs))
+    turned = Map(inputs, outputs, current.expression, names=current.names)
+    return turned if _in_step(turned, made) else None
 
 
 def _merge(before: Map, after: Map) -> Map | None:

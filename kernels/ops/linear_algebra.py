@@ -36,7 +36,7 @@ def _expanded(term: str, rank: int | None, ellipsis: str) -> str:
     return before + ellipsis[len(ellipsis) - count :] + after
 
 
-def _parse(equation: str, ranks: list[int]) -> tuple[list[str], str]:
+def parse_equation(equation: str, ranks: list[int]) -> tuple[list[str], str]:
     """Input terms and output term, ellipses written out."""
     text = equation.replace(" ", "")
     left, arrow, right = text.partition("->")
@@ -120,7 +120,7 @@ def _pair(xp: Any, a: Any, a_term: str, b: Any, b_term: str, keep: set[str]) -> 
 @kernel("Einsum", 12)
 def einsum(xp: Any, *inputs: Any, equation: str) -> Any:
     """Operands are contracted from left to right. 16-bit floats accumulate in float32."""
-    terms, output = _parse(equation, [x.ndim for x in inputs])
+    terms, output = parse_equation(equation, [x.ndim for x in inputs])
     operands = [_diagonal(xp, working(xp, x), term) for x, term in zip(inputs, terms, strict=True)]
     result, term = operands[0]
     for position, (x, other) in enumerate(operands[1:], start=1):

@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from distort.kernels.compiler.codegen.target import Target
-from distort.kernels.compiler.codegen.text import Function, Index, Value, lanes_of, vector, with_element
+from distort.kernels.compiler.codegen.text import (
+    NUMBER_OF_BITS,
+    Function,
+    Index,
+    Value,
+    lanes_of,
+    vector,
+    with_element,
+)
 from distort.kernels.compiler.expression import COMPUTED, STORED, Expression, Instruction
 
 #: op -> how it is printed: (function, expression, instruction, operands) -> result
@@ -154,6 +162,12 @@ def cost_of(body: Iterable[Instruction]) -> int:
     return sum(_COSTS.get(instruction.op, 1) for instruction in body)
 
 
+def nbytes(dtype: str) -> int:
+    """Of an element as it is stored."""
+    bits = NUMBER_OF_BITS.get(STORED[dtype]) or int(STORED[dtype][1:])
+    return bits // 8
+
+
 def type_of(dtype: str, lanes: int) -> str:
     return vector(COMPUTED[dtype], lanes)
 
@@ -169,6 +183,7 @@ __all__ = [
     "lanes_of",
     "load",
     "mask_of",
+    "nbytes",
     "store",
     "stored",
     "type_of",

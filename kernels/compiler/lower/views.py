@@ -47,13 +47,13 @@ def reshape(b: Builder, x: Tensor, shape: Sequence[int]) -> Tensor:
     x = b.plain(x)
     if x.contiguous:
         return x.reshaped(shape)
-    strides = _strides_after(x, shape)
+    strides = strides_after(x, shape)
     if strides is not None and x.value is None:
         return x.view(shape, strides)
     return b.contiguous(x).reshaped(shape)
 
 
-def _strides_after(x: Tensor, shape: Sequence[int]) -> list[int] | None:
+def strides_after(x: Tensor, shape: Sequence[int]) -> list[int] | None:
     """Strides of a reshape that only cuts dimensions, or joins those that lie next to each other."""
     # one element of memory stands for none: numpy finds the strides, or has to copy
     probe = np.lib.stride_tricks.as_strided(np.empty(1, np.int8), x.shape, x.strides, writeable=False)

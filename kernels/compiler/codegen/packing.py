@@ -1,0 +1,107 @@
+"""Panels of a matrix: columns in groups, each group's lines one after the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from distort.kernels.compiler.codegen import elements
+from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
+from distort.kernels.compiler.expression import STORED
+
+_LINE_NBYTES = 64
+
+
+def pack_panels(b: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:
+    """b: [..., depth, columns] -> [..., panels, depth, width], zeros where columns end."""
+    *batch, depth, columns = b.shape
+    n_panels = -(-columns // width)
+    packed = aligned((*batch, n_panels, depth, width), b.dtype)
+    for panel in range(n_panels):
+        part = b[..., panel * width : (panel + 1) * width]
+        packed[..., panel, :, : part.shape[-1]] = part
+        packed[..., panel, :, part.shape[-1] :] = 0
+    return packed
+
+
+def aligned(shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """An empty array that begins with a cache line."""
+    dtype = np.dtype(dtype)
+    nbytes = math.prod(shape) * dtype.itemsize
+    memory = np.empty(nbytes + _LINE_NBYTES, np.uint8)
+    begin = -memory.ctypes.data % _LINE_NBYTES
+    return memory[begin : begin + nbytes].view(dtype).reshape(shape)
+
+
+def emit_rows(
+    f: Function, b: Value, line: Index, dtype: str, left: Index, depth: Index, panel: Value, vectors: int, lanes: int
+) -> None:
+    """B [depth, left] with ``line`` elements from row to row -> ``panel`` [depth, vectors · lanes] of the same dtype.
+
+    Columns at and after ``left`` are zeros.
+    """
+    type_ = vector(STORED[dtype], lanes)
+    masks = [f.first_lanes(lanes, f.sub(left, n * lanes)) for n in range(vectors)]
+    with f.loop(0, depth) as loop:
+        source = f.at(b, f.mul(loop.index, line), STORED[dtype])
+        to = f.at(panel, f.mul(loop.index, vectors * lanes), STORED[dtype])
+        for n, mask in enumerate(masks):
+            value = f.masked_load(type_, f.at(source, n * lanes, STORED[dtype]), mask, f.const(type_, 0))
+            f.store(value, f.at(to, n * lanes, STORED[dtype]))
+
+
+def emit_columns(
+    f: Function, b: Value, line: Index, dtype: str, left: Index, depth: Index, panel: Value, vectors: int, lanes: int
+) -> None:
+    """B [left, depth] with ``line`` elements from row to row -> ``panel`` [depth, vectors · lanes], float32.
+
+    Columns of the panel at and after ``left`` are copies of another: what comes of them is nobody's.
+    """
+    width = vectors * lanes
+    last = f.sub(f.min(left, width), 1)
+    short = f.compare("slt", depth, lanes)
+
+    def blocks() -> list[Value]:
+        with f.loop(0, depth, lanes) as loop:
+            # the last block overlaps the one before it
+            first = f.min(loop.index, f.sub(depth, lanes))
+            with f.loop(0, width, lanes) as group:
+                rows = []
+                for n in range(lanes):
+                    place = f.add(f.mul(f.min(f.add(group.index, n), last), line), first)
+                    rows.append(elements.load(f, f.at(b, place, STORED[dtype]), dtype, lanes))
+                to = f.at(panel, f.add(f.mul(first, width), group.index), "float")
+                for n, column in enumerate(transpose(f, rows)):
+                    f.store(column, f.at(to, n * width, "float"))
+        return []
+
+    def singles() -> list[Value]:
+        with f.loop(0, width) as n, f.loop(0, depth) as k:
+            place = f.add(f.mul(f.min(n.index, last), line), k.index)
+            one = elements.load(f, f.at(b, place, STORED[dtype]), dtype, 1)
+            f.store(one, f.at(panel, f.add(f.mul(k.index, width), n.index), "float"))
+        return []
+
+    f.choose(short, (singles, blocks))
+
+
+def transpose(f: Function, rows: list[Value]) -> list[Value]:
+    """A square of vectors, by exchanges between pairs of them."""
+    lanes = len(rows)
+    step = 1
+    while step < lanes:
+        made = list(rows)
+        for n in range(lanes):
+            if n & step:
+                continue
+            one, other = rows[n], rows[n + step]
+            low = [i if not i & step else lanes + i - step for i in range(lanes)]
+            high = [i + step if not i & step else lanes + i for i in range(lanes)]
+            made[n], made[n + step] = f.shuffle(one, other, low), f.shuffle(one, other, high)
+        rows = made
+        step *= 2
+    return rows

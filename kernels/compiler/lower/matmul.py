@@ -1,0 +1,150 @@
+"""Matrix products: MatMul, Gemm, Einsum of two operands, and their fused forms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from distort.graph.ir import Node
+from distort.kernels.compiler.builder import Builder, lowers
+from distort.kernels.compiler.ir import Tensor
+from distort.kernels.compiler.lower.views import reshape
+from distort.kernels.compiler.products import multiply
+from distort.kernels.errors import InvalidInput
+from distort.kernels.ops.linear_algebra import parse_equation
+
+Result = list[Tensor | None] | None
+_MICROSOFT = "com.microsoft"
+
+
+def _product(b: Builder, left: Tensor, right: Tensor) -> Tensor | None:
+    """By numpy's rules of matmul."""
+    if not left.shape or not right.shape:
+        return None
+    left, right = b.plain(left), b.plain(right)
+    rows, columns = len(left.shape) > 1, len(right.shape) > 1
+    if not rows:
+        left = _inserted(left, 0)
+    if not columns:
+        right = _inserted(right, 1)
+    made = multiply(b, left, right)
+    if made is None or (rows and columns):
+        return made
+    shape = list(made.shape)
+    if not columns:
+        del shape[-1]
+    if not rows:
+        del shape[-1 if not columns else -2]
+    return made.reshaped(shape)
+
+
+def _inserted(x: Tensor, place: int) -> Tensor:
+    shape, strides = list(x.shape), list(x.strides)
+    shape.insert(place, 1)
+    strides.insert(place, 0)
+    made = x.view(shape, strides)
+    made.value = None if x.value is None else x.value.reshape(shape)
+    return made
+
+
+def _scaled(b: Builder, x: Tensor, factor: float) -> Tensor:
+    if factor == 1.0:
+        return x
+    if x.value is not None:
+        return b.constant(x.value * x.dtype.type(factor))
+    return b.map("mul", [x, b.constant(np.array(factor, x.dtype))])
+
+
+def _turned(x: Tensor, trans: int, trans_batch: int = 0) -> Tensor:
+    """Transposed, and before that with the first axis moved before the last one."""
+    axes = list(range(len(x.shape)))
+    if trans_batch and len(axes) > 2:
+        axes = [*axes[1:-1], 0, axes[-1]]
+    if trans and len(axes) > 1:
+        axes = [*axes[:-2], axes[-1], axes[-2]]
+    return x.permuted(axes)
+
+
+@lowers("MatMul")
+def _matmul(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    left, right = inputs
+    assert left is not None and right is not None
+    made = _product(b, left, right)
+    return None if made is None else [made]
+
+
+@lowers("FusedMatMul", "TransposeMatMul", domain=_MICROSOFT)
+def _fused_matmul(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    left, right = inputs
+    assert left is not None and right is not None
+    get = node.attributes.get
+    left = _turned(b.plain(left), get("transA", 0), get("transBatchA", 0))
+    right = _turned(b.plain(right), get("transB", 0), get("transBatchB", 0))
+    made = _product(b, left, right)
+    return None if made is None else [_scaled(b, made, get("alpha", 1.0))]
+
+
+@lowers("Gemm")
+def _gemm(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    left, right, *rest = inputs
+    bias = rest[0] if rest else None
+    assert left is not None and right is not None
+    if len(left.shape) != 2 or len(right.shape) != 2:
+        return None
+    get = node.attributes.get
+    made = multiply(b, _turned(b.plain(left), get("transA", 0)), _turned(b.plain(right), get("transB", 0)))
+    if made is None:
+        return None
+    made = _scaled(b, made, get("alpha", 1.0))
+    beta = get("beta", 1.0)
+    if bias is not None and beta != 0.0:
+        fits = len(bias.shape) <= 2 and all(
+            n in (1, m) for n, m in zip(reversed(bias.shape), reversed(made.shape), strict=False)
+        )
+        if bias.dtype != made.dtype or not fits:
+            return None
+        made = b.map("add", [made, _scaled(b, bias, beta)])
+    return [made]
+
+
+@lowers("FusedGemm", domain=_MICROSOFT)
+def _fused_gemm(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    activation = node.attributes.get("activation", "")
+    if activation not in ("", "Relu"):
+        return None
+    made = _gemm(b, node, inputs)
+    return made if made is None or not activation or made[0] is None else [b.map("relu", [made[0]])]
+
+
+@lowers("Einsum")
+def _einsum(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    """Two operands without repeated letters, as a batch of products."""
+    if len(inputs) != 2 or inputs[0] is None or inputs[1] is None:
+        return None
+    left, right = (b.plain(t) for t in inputs if t is not None)
+    try:
+        (one, other), output = parse_equation(node.attributes["equation"], [len(left.shape), len(right.shape)])
+    except InvalidInput:
+        return None
+    sizes = dict(zip(one, left.shape, strict=True)) | dict(zip(other, right.shape, strict=True))
+    same = all(sizes[c] == n for c, n in zip(one, left.shape, strict=True))
+    batch = [c for c in one if c in other and c in output]
+    depth = [c for c in one if c in other and c not in output]
+    rows = [c for c in one if c not in other]
+    columns = [c for c in other if c not in one]
+    plain = len(set(one)) == len(one) and len(set(other)) == len(other)
+    if not same or not plain or not depth or not set(rows + columns) <= set(output):
+        return None
+
+    def arranged(x: Tensor, term: str, first: Sequence[str], second: Sequence[str]) -> Tensor:
+        x = x.permuted([term.index(c) for c in [*batch, *first, *second]])
+        shape = [*(sizes[c] for c in batch), *(math.prod(sizes[c] for c in group) for group in (first, second))]
+        return x if tuple(shape) == x.shape else reshape(b, x, shape)
+
+    made = multiply(b, arranged(left, one, rows, depth), arranged(right, other, depth, columns))
+    if made is None:
+        return None
+    letters = [*batch, *rows, *columns]
+    return [made.reshaped([sizes[c] for c in letters]).permuted([letters.index(c) for c in output])]
