@@ -246,13 +246,18 @@ def _feeds(session: InferenceSession, arguments: argparse.Namespace) -> tuple[di
     """Feeds, and the names of those that were made."""
     from distort.cli import arrays
     from distort.cli.plan import dimension
-    from distort.cli.synthetic import make_feeds
+    from distort.sample_feeds import Guess, NoSample, check_dims, sample
 
     wanted = session.get_inputs()
     feeds: dict[str, Any] = {**arrays.read_inputs(arguments.input, [*wanted, *session.get_overridable_initializers()])}
     dims = dict(dimension(text) for text in arguments.dim)
-    missing = [a for a in wanted if a.name not in feeds and not a.type.startswith("optional")]
-    made = make_feeds(missing, session._sess._loaded.engine.model.graph, dims)
+    missing = [a.name for a in wanted if a.name not in feeds and not a.type.startswith("optional")]
+    graph = session._sess._loaded.engine.model.graph
+    try:
+        check_dims(graph, dims, missing)
+        made = sample(graph, dims, Guess(1, 1), missing)
+    except NoSample as error:
+        raise UsageError(str(error)) from error
     return feeds | made, list(made)
 
 
