@@ -118,7 +118,7 @@ def plan_model(
     from distort.scheduler.annotated import n_cpus, plan_annotated
     from distort.scheduler.device import parse_devices
     from distort.scheduler.errors import PlanError
-    from distort.scheduler.planner import make_plan
+    from distort.scheduler.planner import Terms, make_plan
 
     if not typed:
         infer(model)
@@ -140,25 +140,31 @@ def plan_model(
     known = measured.costs(model.graph, sorted(n_threads), use_threads, mode=costs, dims=dims, feeds=feeds)
     if strict and costs == "measured" and not known.node_us:
         raise PlanError("; ".join(known.notes))
+    terms = Terms(
+        objective,
+        {**known.dims, **(dims or {})},
+        strict,
+        model_name,
+        known.node_us,
+        known.value_nbytes,
+        here=here,
+        cores=None if devices_text else cores,
+    )
+    n_stages = n_actors or None
     for position, chosen in enumerate(choices):
         try:
-            asked: dict[str, Any] = {
-                "n_stages": None if employ else n_actors or None,
-                "objective": objective,
-                "dims": {**known.dims, **(dims or {})},
-                "strict": strict,
-                "model_name": model_name,
-                "here": here,
-                "measured": known.node_us,
-                "measured_nbytes": known.value_nbytes,
-                "replicas": replicas,
-                "cores": None if devices_text else cores,
-            }
             if pipeline is not None:
-                asked["n_stages"] = n_actors or None
-                plan = plan_annotated(model.graph, pipeline, chosen, **asked)
+                plan = plan_annotated(model.graph, pipeline, chosen, terms, n_stages=n_stages, replicas=replicas)
             else:
-                plan = make_plan(model.graph, chosen, in_process=in_process, employ=employ, **asked)
+                plan = make_plan(
+                    model.graph,
+                    chosen,
+                    terms,
+                    n_stages=None if employ else n_stages,
+                    replicas=replicas,
+                    in_process=in_process,
+                    employ=employ,
+                )
             break
         except PlanError:
             if position == len(choices) - 1:
