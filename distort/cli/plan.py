@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replicas", type=_replicas, metavar="N", help="actors for each stage; `auto`: more for the slowest ones"
     )
-    parser.add_argument("--memory", type=_nbytes, metavar="BYTES", help="of each of this machine's actors, as 512MB")
+    parser.add_argument("--memory", type=_nbytes, metavar="BYTES", help="of each device, as 512MB")
     parser.add_argument("--measure", action="store_true", help="run the model here to learn what each node takes")
     parser.add_argument(
         "--input",
