@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from distort import providers as execution_providers
 from distort.blas import use_threads
 from distort.graph.inference import infer
 from distort.graph.ir import Graph, Model
@@ -41,6 +42,7 @@ def session_plan(model: Model, config: EngineConfig, pipeline: Pipeline | None) 
         costs=keys.get("costs", "auto"),
         pipeline=pipeline,
         devices=_cluster_devices(config),
+        providers=config.providers,
     )[0]
 
 
@@ -85,6 +87,28 @@ def cpu_devices(n_devices: int, threads: int, memory_nbytes: int | None = None) 
     return [cpu(i, threads=share, memory_nbytes=memory) for i in range(n_devices)]
 
 
+def _budgeted(
+    devices: Sequence[Device], device_nbytes: int | None, providers: Sequence[tuple[str, Mapping[str, str]]]
+) -> tuple[list[Device], list[str]]:
+    """Devices with the memory that a plan may use of them, and notes: ``device_nbytes``, else what providers say."""
+    from distort.scheduler.device import format_nbytes
+
+    index, limit = execution_providers.cuda_memory(dict(providers).get(execution_providers.CUDA, {}))
+    whose = f"gpu_mem_limit of {execution_providers.CUDA}"
+    if device_nbytes is not None:
+        unused = [f"the {whose} is not used: each device is to have {format_nbytes(device_nbytes)}"]
+        return [replace(d, memory_nbytes=device_nbytes) for d in devices], unused if limit is not None else []
+    if limit is None:
+        return list(devices), []
+    found, limited = [], []
+    for device in devices:
+        if device.kind == "cuda" and index in (None, device.index) and limit < (device.memory_nbytes or limit + 1):
+            device = replace(device, memory_nbytes=limit)
+            limited.append(device.id)
+        found.append(device)
+    return found, [f"memory of {', '.join(limited)}: {format_nbytes(limit)}, the {whose}"] if limited else []
+
+
 def plan_model(
     model: Model,
     n_actors: int,
@@ -104,21 +128,23 @@ def plan_model(
     pipeline: Pipeline | None = None,
     devices: Sequence[Device] | None = None,
     employ: bool = False,
+    providers: Sequence[tuple[str, Mapping[str, str]]] = (),
 ) -> tuple[Plan, Graph]:
     """The cut of a model for ``n_actors`` (0: as many as pay). Starts nothing.
 
     ``typed``: the types of its values were inferred before. ``replicas`` is what ``make_plan`` says, ``device_nbytes``
-    the memory of each actor, ``costs`` one of ``measured.MODES``, ``feeds`` what a measurement runs with.
+    the memory of each device, ``costs`` one of ``measured.MODES``, ``feeds`` what a measurement runs with.
     ``in_process``: one stage, and no actor. ``pipeline``: what :func:`pin_annotations` found before the model was
-    optimized; its stages are the plan's. ``devices`` are what there is, instead of this machine's CPU. Raises PlanError
-    where nothing fits, ValueError for ``devices_text``.
+    optimized; its stages are the plan's. ``devices`` are what there is, instead of this machine's CPU. ``providers``
+    have options that may limit their devices' memory; ``device_nbytes`` counts more. Raises PlanError where nothing
+    fits, ValueError for ``devices_text``, InvalidArgument for an option of ``providers``.
     """
     from distort import measured
     from distort.graph.pipeline import after_optimization
     from distort.scheduler.annotated import n_cpus, plan_annotated
     from distort.scheduler.device import parse_devices
     from distort.scheduler.errors import PlanError
-    from distort.scheduler.planner import make_plan
+    from distort.scheduler.planner import Terms, make_plan
 
     if not typed:
         infer(model)
@@ -130,40 +156,47 @@ def plan_model(
         choices: list[Sequence[Device]] = [parse_devices(devices_text)]
     elif devices is not None:
         here = cpu_devices(1, threads, device_nbytes)[0]
-        choices = [[replace(device, memory_nbytes=device_nbytes or device.memory_nbytes) for device in devices]]
+        choices = [devices]
     else:
         here = cpu_devices(1, threads, device_nbytes)[0]
         counts = _device_counts(model.graph, n_actors, replicas, device_nbytes)
         choices = [cpu_devices(count, threads, device_nbytes) for count in ([n_cpus(pipeline)] if pipeline else counts)]
+    choices, notes = map(list, zip(*(_budgeted(chosen, device_nbytes, providers) for chosen in choices), strict=True))
     cores = len(os.sched_getaffinity(0))
     n_threads = {min(d.threads, cores) for d in (*choices[0], *([here] if here else [])) if d.kind == "cpu"}
     known = measured.costs(model.graph, sorted(n_threads), use_threads, mode=costs, dims=dims, feeds=feeds)
     if strict and costs == "measured" and not known.node_us:
         raise PlanError("; ".join(known.notes))
+    terms = Terms(
+        objective,
+        {**known.dims, **(dims or {})},
+        strict,
+        model_name,
+        known.node_us,
+        known.value_nbytes,
+        here=here,
+        cores=None if devices_text else cores,
+    )
+    n_stages = n_actors or None
     for position, chosen in enumerate(choices):
         try:
-            asked: dict[str, Any] = {
-                "n_stages": None if employ else n_actors or None,
-                "objective": objective,
-                "dims": {**known.dims, **(dims or {})},
-                "strict": strict,
-                "model_name": model_name,
-                "here": here,
-                "measured": known.node_us,
-                "measured_nbytes": known.value_nbytes,
-                "replicas": replicas,
-                "cores": None if devices_text else cores,
-            }
             if pipeline is not None:
-                asked["n_stages"] = n_actors or None
-                plan = plan_annotated(model.graph, pipeline, chosen, **asked)
+                plan = plan_annotated(model.graph, pipeline, chosen, terms, n_stages=n_stages, replicas=replicas)
             else:
-                plan = make_plan(model.graph, chosen, in_process=in_process, employ=employ, **asked)
+                plan = make_plan(
+                    model.graph,
+                    chosen,
+                    terms,
+                    n_stages=None if employ else n_stages,
+                    replicas=replicas,
+                    in_process=in_process,
+                    employ=employ,
+                )
             break
         except PlanError:
             if position == len(choices) - 1:
                 raise
-    return replace(plan, notes=(*plan.notes, *known.notes)), model.graph
+    return replace(plan, notes=(*plan.notes, *notes[position], *known.notes)), model.graph
 
 
 #: actors that a budget of memory may call for

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distort import errors
+
 CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
 
 #: every provider that onnxruntime knows, in its order of priority
 ALL_PROVIDERS = (
@@ -49,7 +52,7 @@ def get_available_providers() -> list[str]:
 
 def get_device() -> str:
     """CPU or GPU: where sessions run unless told otherwise."""
-    return "GPU" if "CUDAExecutionProvider" in available_providers() else "CPU"
+    return "GPU" if CUDA in available_providers() else "CPU"
 
 
 def check_and_normalize_provider_args(
@@ -107,7 +110,10 @@ def check_and_normalize_provider_args(
 
 
 def usable(names: Sequence[str], options: Sequence[dict[str, str]]) -> list[tuple[str, dict[str, str]]]:
-    """The wanted providers that are here, the CPU always last. Raises RuntimeError for a name that nobody has."""
+    """The wanted providers that are here, the CPU always last.
+
+    Raises RuntimeError for a name that nobody has, InvalidArgument for options of those here that can't be read.
+    """
     here = available_providers()
     found: dict[str, dict[str, str]] = {}
     for name, chosen in zip(names, options, strict=True):
@@ -116,4 +122,30 @@ def usable(names: Sequence[str], options: Sequence[dict[str, str]]) -> list[tupl
         if name in here:
             found[name] = {} if name == CPU else chosen  # the CPU has no options
     found.setdefault(CPU, {})
+    cuda_memory(found.get(CUDA, {}))
     return list(found.items())
+
+
+#: what onnxruntime takes for no limit: the largest size_t
+_NO_LIMIT = 2**64 - 1
+
+
+def cuda_memory(options: Mapping[str, str]) -> tuple[int | None, int | None]:
+    """The GPU (None: each) and the bytes (None: not limited) of ``device_id`` and ``gpu_mem_limit``.
+
+    Raises InvalidArgument for what is no number.
+    """
+    device = _whole(options, "device_id", 0, 2**31 - 1, "a GPU's number, as 0")
+    nbytes = _whole(options, "gpu_mem_limit", 1, _NO_LIMIT, f"bytes without a unit, as {2 * 2**30}")
+    return device, None if nbytes == _NO_LIMIT else nbytes
+
+
+def _whole(options: Mapping[str, str], option: str, least: int, most: int, remedy: str) -> int | None:
+    text = options.get(option)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
+        raise errors.make(
+            "INVALID_ARGUMENT", f"Failed to parse provider option \"{option}\" of {CUDA}: '{text}'. Give it {remedy}."
+        )
+    return int(text)

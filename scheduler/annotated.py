@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from distort.graph.annotations import DEFAULT_NAME, Configuration, annotated
 from distort.graph.ir import Graph, Model
 from distort.graph.pipeline import Pipeline
-from distort.scheduler.device import LINKS, Device, Network
+from distort.scheduler.device import Device
 from distort.scheduler.errors import PlanError
 from distort.scheduler.plan import Plan
-from distort.scheduler.planner import plan_of_stages
+from distort.scheduler.planner import USUAL, Terms, plan_of_stages
 
 _DEVICE_NAME = re.compile(r"(cpu|cuda|gpu)(?::(\d+))?", re.IGNORECASE)
 
@@ -50,18 +50,10 @@ def plan_annotated(
     graph: Graph,
     pipeline: Pipeline,
     devices: Sequence[Device],
+    terms: Terms = USUAL,
     *,
     n_stages: int | None = None,
-    objective: str = "latency",
-    dims: Mapping[str, int] | None = None,
-    strict: bool = False,
-    model_name: str = "",
-    measured: Mapping[int, Mapping[int, float]] | None = None,
-    measured_nbytes: Mapping[str, int] | None = None,
-    link: Network = LINKS,
-    here: Device | None = None,
     replicas: int | None = None,
-    cores: int | None = None,
 ) -> Plan:
     """The plan that a pipeline describes, on those of ``devices`` that it names.
 
@@ -80,7 +72,7 @@ def plan_annotated(
     notes = list(pipeline.notes)
     if numbers != tuple(range(len(numbers))):
         notes.append(f"pipeline stages {', '.join(map(str, numbers))} are numbered from 0 here, without gaps")
-    placed = _Placement(pipeline, devices, strict, notes).placed()
+    placed = _Placement(pipeline, devices, terms.strict, notes).placed()
     if replicas and any(len(copies) != replicas for copies in placed):
         counts = ", ".join(str(len(copies)) for copies in placed)
         raise PlanError(
@@ -93,18 +85,10 @@ def plan_annotated(
         graph,
         [position[number] for number in pipeline.stage_of],
         [copies[0] for copies in placed],
+        terms,
         replicas=[copies[1:] for copies in placed],
         why=f"{'is' if len(numbers) == 1 else 'are'} what the model is annotated with (device configuration '{name}')",
         notes=notes,
-        objective=objective,
-        dims=dims,
-        strict=strict,
-        model_name=model_name,
-        measured=measured,
-        measured_nbytes=measured_nbytes,
-        cores=cores,
-        link=link,
-        here=here,
         in_process=alone is not None and alone.kind == "cpu" and alone.host == "",
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from distort.graph.ir import Graph
 from distort.scheduler import replication
@@ -28,42 +28,50 @@ NEAR = 1.02
 MEMORY_STEPS = 6
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a plan is made for, and what it rests on, whoever cuts."""
+
+    objective: str = "latency"
+    dims: Mapping[str, int] | None = None  # sizes of symbolic dimensions
+    #: what would otherwise be a note is refused: fewer stages or replicas than asked for, several stages on one device
+    strict: bool = False
+    model_name: str = ""
+    measured: Mapping[int, Mapping[int, float]] | None = None  # µs by threads and node
+    measured_nbytes: Mapping[str, int] | None = None  # by value
+    link: Network = LINKS
+    #: what one stage in the caller's process has: all of the machine's threads, where the devices share them out; None:
+    #: the best of the devices
+    here: Device | None = None
+    cores: int | None = None  # of the caller's host, where its devices share them
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"unknown objective {self.objective!r}; known are {', '.join(OBJECTIVES)}")
+
+
+USUAL = Terms()
+
+
 def make_plan(
     graph: Graph,
     devices: Sequence[Device],
+    terms: Terms = USUAL,
     *,
     n_stages: int | None,
-    objective: str = "latency",
-    dims: Mapping[str, int] | None = None,
-    strict: bool = False,
-    model_name: str = "",
-    measured: Mapping[int, Mapping[int, float]] | None = None,
-    measured_nbytes: Mapping[str, int] | None = None,
-    link: Network = LINKS,
-    here: Device | None = None,
     replicas: int | None = None,
     in_process: bool = False,
-    cores: int | None = None,
     employ: bool = False,
 ) -> Plan:
     """The plan of a graph for ``devices``, in their order of preference.
 
-    ``here`` is what one stage in the caller's process has: all of the machine's threads, where ``devices`` share them
-    out. Without it, that is the best of ``devices``. ``cores`` is what those on the caller's host have together, where
-    they share them.
-
     ``n_stages`` None or 0: the planner decides; a number is obeyed while the graph has that many nodes. ``in_process``:
     one stage is asked for, and not on an actor. ``employ``: every device is to have work, as a stage of its own or a
     replica of one, whatever is best for throughput. ``replicas`` is the number of devices for every stage; 0: as many
-    as pay; None: the same where throughput is asked for and the number of stages isn't, else 1. ``dims`` gives symbolic
-    dimensions their sizes, ``measured`` nodes their µs, by the threads that they were measured with, and
-    ``measured_nbytes`` values their bytes. ``strict`` refuses what would otherwise be a note: fewer stages or replicas
-    than asked for, or several stages on one device.
+    as pay; None: the same where throughput is asked for and the number of stages isn't, else 1.
 
     Raises ValueError for arguments that make no sense, PlanError where no plan fits.
     """
-    if objective not in OBJECTIVES:
-        raise ValueError(f"unknown objective {objective!r}; known are {', '.join(OBJECTIVES)}")
     if n_stages is not None and n_stages < 0:
         raise ValueError(f"the number of stages must not be negative, and is {n_stages}")
     if replicas is not None and replicas < 0:
@@ -73,9 +81,8 @@ def make_plan(
     if not graph.nodes:
         nothing = ("the graph has no nodes: its outputs are feeds and initializers, and belong to no stage",)
         nowhere = Prediction(0.0, 0.0, 0.0, 0.0)
-        return Plan(model_name, objective, (), (), nothing, nowhere, strict, in_process=True)
-    evaluator = Evaluator(graph, CostModel(graph, dims, measured, measured_nbytes), link, cores)
-    planner = _Planner(evaluator, tuple(devices), objective, here, strict, replicas)
+        return Plan(terms.model_name, terms.objective, (), (), nothing, nowhere, terms.strict, in_process=True)
+    planner = _Planner(graph, tuple(devices), terms, replicas)
     if in_process:
         chosen = planner.single
     elif n_stages:
@@ -84,63 +91,45 @@ def make_plan(
         chosen = planner.employ()
     else:
         chosen = planner.decide()
-    check_memory(evaluator.dag, chosen.partition.loads, chosen.placed, devices, chosen.replicas)
-    return planner.plan(chosen, model_name)
+    return planner.plan(chosen)
 
 
 def plan_of_stages(
     graph: Graph,
     stage_of: Sequence[int],
     placed: Sequence[Device],
+    terms: Terms = USUAL,
     *,
     why: str,
     replicas: Sequence[Sequence[Device]] = (),
     notes: Sequence[str] = (),
-    objective: str = "latency",
-    dims: Mapping[str, int] | None = None,
-    strict: bool = False,
-    model_name: str = "",
-    measured: Mapping[int, Mapping[int, float]] | None = None,
-    measured_nbytes: Mapping[str, int] | None = None,
-    link: Network = LINKS,
-    here: Device | None = None,
     in_process: bool = False,
-    cores: int | None = None,
 ) -> Plan:
     """The plan of stages that somebody else chose: ``stage_of`` by node, the device of each stage in ``placed``.
 
     ``replicas`` are further devices of each stage; ``in_process`` wants one stage without. ``why`` says who chose,
-    after "2 stages". The rest is as in :func:`make_plan`. Raises PlanError where a stage doesn't fit its device.
+    after "2 stages". Raises PlanError where a stage doesn't fit its device.
     """
     devices = tuple({device.id: device for stage in (placed, *replicas) for device in stage}.values())
-    evaluator = Evaluator(graph, CostModel(graph, dims, measured, measured_nbytes), link, cores)
-    planner = _Planner(evaluator, devices, objective, here, strict, None)
+    planner = _Planner(graph, devices, terms, None)
     planner.notes += notes
-    chosen = planner.given(stage_of, placed, replicas, why, in_process)
-    check_memory(evaluator.dag, chosen.partition.loads, chosen.placed, devices, chosen.replicas)
-    return planner.plan(chosen, model_name)
+    return planner.plan(planner.given(stage_of, placed, replicas, why, in_process))
 
 
 class _Planner:
-    def __init__(
-        self,
-        evaluator: Evaluator,
-        devices: tuple[Device, ...],
-        objective: str,
-        here: Device | None,
-        strict: bool,
-        replicas: int | None,
-    ) -> None:
-        self.evaluator = evaluator
-        self.graph = evaluator.graph
-        self.dag = evaluator.dag
+    def __init__(self, graph: Graph, devices: tuple[Device, ...], terms: Terms, replicas: int | None) -> None:
+        costs = CostModel(graph, terms.dims, terms.measured, terms.measured_nbytes)
+        self.evaluator = Evaluator(graph, costs, terms.link, terms.cores)
+        self.graph = graph
+        self.dag = self.evaluator.dag
         self.devices = devices
-        self.objective = objective
-        self.strict = strict
+        self.objective = terms.objective
+        self.strict = terms.strict
+        self.model_name = terms.model_name
         self.replicas = replicas
         self.notes: list[str] = []
         self._unlike = distinct(devices)
-        alone = [evaluator.single(device) for device in (self._unlike if here is None else [here])]
+        alone = [self.evaluator.single(device) for device in (self._unlike if terms.here is None else [terms.here])]
         #: everything as one stage, on the device that does it best
         self.single = min(alone, key=self._rank)
         self._alone_text = (
@@ -423,8 +412,10 @@ class _Planner:
 
     # -- the result
 
-    def plan(self, chosen: Candidate, model_name: str) -> Plan:
+    def plan(self, chosen: Candidate) -> Plan:
+        """Raises PlanError where a stage doesn't fit its device."""
         partition, placed = chosen.partition, chosen.placed
+        check_memory(self.dag, partition.loads, placed, self.devices, chosen.replicas)
         costs = self.evaluator.costs
         stages = make_stages(self.graph, self.dag, partition, placed, chosen.replicas)
         edges = make_edges(self.graph, costs, stages, INPROC if chosen.in_process else self.evaluator.links)
@@ -446,7 +437,8 @@ class _Planner:
             throughput_per_s=1e6 / chosen.bottleneck_us if chosen.bottleneck_us > 0 else 0.0,
             single_latency_us=self.single.latency_us,
         )
-        return Plan(model_name, self.objective, stages, edges, tuple(notes), predicted, self.strict, chosen.in_process)
+        name, why = self.model_name, tuple(notes)
+        return Plan(name, self.objective, stages, edges, why, predicted, self.strict, chosen.in_process)
 
 
 def _count(number: int, noun: str) -> str:

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from distort.cli import console
+from distort.cli.arguments import add_session, count, dimension, open_session, positive, seconds, session_options
 from distort.cli.errors import OK, TaskFailed, UsageError
 
 if TYPE_CHECKING:
     from distort.cli.workload import Stretch
     from distort.cluster.activity import Snapshot
     from distort.cluster.executor import Executor
+    from distort.options import SessionOptions
     from distort.session import InferenceSession
 
 #: stretches of each side, in turns, where there is a rival
@@ -29,16 +31,10 @@ _WARM_UP = 0.1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from distort.cli.run import count
-
-    parser.add_argument("model", metavar="MODEL", help="an ONNX file")
-    parser.add_argument(
-        "--parallel", type=count, metavar="N", help="cut the model into stages on N actors (0: as many as pay)"
-    )
+    add_session(parser)
     parser.add_argument("--threads", type=count, default=0, metavar="T", help="threads of each actor (0: as always)")
-    parser.add_argument("--in-flight", type=_positive, metavar="K", help="runs at once (1; with --parallel 2 an actor)")
-    parser.add_argument("--seconds", type=_seconds, default=5.0, metavar="S", help="how long to measure (5)")
-    parser.add_argument("--input", action="append", default=[], metavar="[NAME=]FILE", help="a feed, as `run` takes it")
+    parser.add_argument("--in-flight", type=positive, metavar="K", help="runs at once (1; with --parallel 2 an actor)")
+    parser.add_argument("--seconds", type=seconds, default=5.0, metavar="S", help="how long to measure (5)")
     parser.add_argument(
         "--dim",
         action="append",
@@ -54,24 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", action="append", default=[], metavar="KEY=VALUE", help="a session config entry; may be repeated"
     )
     parser.add_argument("--profile", action="store_true", help="name the nodes that take the time")
-    parser.add_argument(
-        "--address", metavar="HOST:PORT", help="with --parallel: a running Ray cluster; `auto` is this machine's"
-    )
     parser.add_argument("--json", action="store_true", help="print what was measured as JSON")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
-    return seconds
 
 
 @dataclass(slots=True)
@@ -103,12 +82,12 @@ class Side:
 def run(arguments: argparse.Namespace) -> int:
     from distort.cli import nodes, workload
 
-    if arguments.address is not None and arguments.parallel is None:
-        raise UsageError("--address goes with --parallel")
+    options = session_options(arguments)
     rival = _module(arguments.against) if arguments.against else None
     in_flight = arguments.in_flight or (1 if arguments.parallel is None else max(2, 2 * arguments.parallel))
+    _configure(options, arguments, in_flight)
     with console.progress(f"loading {arguments.model}"):
-        session = _open(arguments, in_flight)
+        session = open_session(arguments.model, options)
     screen = console.Screen()
     with session:
         executor = session._sess._loaded.engine.executor
@@ -215,44 +194,34 @@ class Measured:
         return found
 
 
-def _open(arguments: argparse.Namespace, in_flight: int) -> InferenceSession:
-    from distort.enums import ExecutionMode
-    from distort.options import SessionOptions
-    from distort.session import InferenceSession
-
-    options = SessionOptions()
+def _configure(options: SessionOptions, arguments: argparse.Namespace, in_flight: int) -> None:
     options.intra_op_num_threads = arguments.threads
     options.log_severity_level = 4  # errors are told by the command itself
     if arguments.parallel is not None:
-        options.execution_mode = ExecutionMode.ORT_PARALLEL
-        options.inter_op_num_threads = arguments.parallel
         options.add_session_config_entry("distort.max_in_flight", str(in_flight))
-        options.add_session_config_entry("distort.start", "wait")
         options.add_session_config_entry("distort.objective", arguments.objective)
     for text in arguments.config:
         key, separator, value = text.partition("=")
         if not separator:
             raise UsageError(f"--config {text}: write KEY=VALUE, as distort.replicas=2")
         options.add_session_config_entry(key, value)
-    if arguments.address:
-        options.add_session_config_entry("distort.address", arguments.address)
-    try:
-        return InferenceSession(arguments.model, options)
-    except ValueError as error:  # a plan that can't be made
-        raise TaskFailed(str(error)) from error
 
 
 def _feeds(session: InferenceSession, arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     """Feeds, and the names of those that were made."""
     from distort.cli import arrays
-    from distort.cli.plan import dimension
-    from distort.cli.synthetic import make_feeds
+    from distort.sample_feeds import Guess, NoSample, check_dims, sample
 
     wanted = session.get_inputs()
     feeds: dict[str, Any] = {**arrays.read_inputs(arguments.input, [*wanted, *session.get_overridable_initializers()])}
     dims = dict(dimension(text) for text in arguments.dim)
-    missing = [a for a in wanted if a.name not in feeds and not a.type.startswith("optional")]
-    made = make_feeds(missing, session._sess._loaded.engine.model.graph, dims)
+    missing = [a.name for a in wanted if a.name not in feeds and not a.type.startswith("optional")]
+    graph = session._sess._loaded.engine.model.graph
+    try:
+        check_dims(graph, dims, missing)
+        made = sample(graph, dims, Guess(1, 1), missing)
+    except NoSample as error:
+        raise UsageError(str(error)) from error
     return feeds | made, list(made)
 
 

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from distort.cli import console
+from distort.cli.arguments import positive
 from distort.cli.errors import FAILED, OK
 
 if TYPE_CHECKING:
@@ -23,19 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start = actions.add_parser("start", help="Start it, and return when it answers.", allow_abbrev=False)
     start.add_argument("--host", default="127.0.0.1", help="the address to listen at (127.0.0.1)")
     start.add_argument("--port", type=int, default=0, help="its port (0: one that is free)")
-    start.add_argument("--cpus", type=_positive, metavar="N", help="CPUs to offer (this machine's)")
-    start.add_argument("--timeout", type=_positive, default=60, metavar="SECONDS", help="how long to wait for it (60)")
+    start.add_argument("--cpus", type=positive, metavar="N", help="CPUs to offer (this machine's)")
+    start.add_argument("--timeout", type=positive, default=60, metavar="SECONDS", help="how long to wait for it (60)")
     status = actions.add_parser("status", help="Show its address, nodes and actors.", allow_abbrev=False)
     stop = actions.add_parser("stop", help="End it; nothing of it stays.", allow_abbrev=False)
     for action in (start, status, stop):
         action.add_argument("--json", action="store_true", help="print as JSON")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distort.cli import console
+from distort.cli.arguments import count, dimension
 from distort.cli.errors import OK, TaskFailed, UsageError
 from distort.graph import atomic
 
@@ -23,8 +24,6 @@ _EDGES_SHOWN = 40
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from distort.cli.run import count
-
     parser.add_argument("model", metavar="MODEL", help="an ONNX file")
     parser.add_argument("--actors", type=count, default=0, metavar="N", help="number of stages (0: as many as pay)")
     parser.add_argument("--devices", metavar="TEXT", help="devices instead of this machine's, as 2xcpu:4,1xcuda:80GB")
@@ -34,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replicas", type=_replicas, metavar="N", help="actors for each stage; `auto`: more for the slowest ones"
     )
-    parser.add_argument("--memory", type=_nbytes, metavar="BYTES", help="of each of this machine's actors, as 512MB")
+    parser.add_argument("--memory", type=_nbytes, metavar="BYTES", help="of each device, as 512MB")
     parser.add_argument("--measure", action="store_true", help="run the model here to learn what each node takes")
     parser.add_argument(
         "--input",
@@ -108,17 +107,7 @@ def _write(plan: Plan, model: Model, path: str) -> list[str]:
     return [said]
 
 
-def dimension(text: str) -> tuple[str, int]:
-    """NAME=SIZE, as ``--dim`` has it. Raises UsageError."""
-    name, _, size = text.rpartition("=")
-    if not name or not size.isdecimal():
-        raise UsageError(f"--dim {text}: write NAME=SIZE, as batch=8")
-    return name, int(size)
-
-
 def _replicas(text: str) -> int:
-    from distort.cli.run import count
-
     if text == "auto":
         return 0
     number = count(text)

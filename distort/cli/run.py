@@ -7,53 +7,35 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distort.cli import console
-from distort.cli.errors import OK, TaskFailed, UsageError
-
-if TYPE_CHECKING:
-    from distort.session import InferenceSession
+from distort.cli.arguments import add_session, open_session, session_options
+from distort.cli.errors import OK, UsageError
 
 #: values of a result that are shown
 _SHOWN = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="an ONNX file")
-    parser.add_argument("--input", action="append", default=[], metavar="[NAME=]FILE", help="a feed; may be repeated")
+    add_session(parser)
     parser.add_argument("--output", metavar="OUT.npz", help="write the results to a file")
     parser.add_argument(
         "--fetch", action="append", default=[], metavar="NAME", help="an output to compute; may be repeated (all)"
     )
-    parser.add_argument(
-        "--parallel", type=count, metavar="N", help="cut the model into stages on N actors (0: as many as pay)"
-    )
-    parser.add_argument(
-        "--address", metavar="HOST:PORT", help="with --parallel: a running Ray cluster; `auto` is this machine's"
-    )
     parser.add_argument("--json", action="store_true", help="tell of the results as JSON")
-
-
-def count(text: str) -> int:
-    """A number of things, for argparse."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return number
 
 
 def run(arguments: argparse.Namespace) -> int:
     from distort.cli import arrays
     from distort.graph import atomic
 
-    if arguments.address is not None and arguments.parallel is None:
-        raise UsageError("--address goes with --parallel")
+    options = session_options(arguments)
     if arguments.output is not None:
         atomic.require_folder(arguments.output)
     started = time.perf_counter()
     with console.progress(f"loading {arguments.model}"):
-        session = _open(arguments)
+        session = open_session(arguments.model, options)
     with session:
         loaded = time.perf_counter()
         feeds = arrays.read_inputs(arguments.input, [*session.get_inputs(), *session.get_overridable_initializers()])
@@ -82,24 +64,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _show(summaries, seconds, n_stages, transfers, arguments.output)
     return OK
-
-
-def _open(arguments: argparse.Namespace) -> InferenceSession:
-    from distort.enums import ExecutionMode
-    from distort.options import SessionOptions
-    from distort.session import InferenceSession
-
-    options = SessionOptions()
-    if arguments.parallel is not None:
-        options.execution_mode = ExecutionMode.ORT_PARALLEL
-        options.add_session_config_entry("distort.start", "wait")
-        options.inter_op_num_threads = arguments.parallel
-    if arguments.address:
-        options.add_session_config_entry("distort.address", arguments.address)
-    try:
-        return InferenceSession(arguments.model, options)
-    except ValueError as error:  # a plan that can't be made
-        raise TaskFailed(str(error)) from error
 
 
 def _summary(name: str, type_text: str, value: Any) -> dict[str, Any]:

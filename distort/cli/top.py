@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from distort.cli import console
+from distort.cli.arguments import count, seconds
 from distort.cli.errors import OK, TaskFailed
 
 if TYPE_CHECKING:
@@ -21,21 +22,12 @@ _TIMEOUT_S = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from distort.cli.run import count
-
     parser.add_argument("address", metavar="ADDRESS", help="HOST:PORT")
-    parser.add_argument("--every", type=_seconds, default=1.0, metavar="S", help="seconds from table to table (1)")
+    parser.add_argument("--every", type=seconds, default=1.0, metavar="S", help="seconds from table to table (1)")
     parser.add_argument(
         "--times", type=count, metavar="N", help="tables to show (until interrupted; 1 where there is no terminal)"
     )
     parser.add_argument("--json", action="store_true", help="print one table as JSON")
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
-    return seconds
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from distort.scheduler.dag import Dag
 from distort.scheduler.device import Link, cpu
 from distort.scheduler.errors import PlanError
 from distort.scheduler.partition import Partitioner
-from distort.scheduler.planner import make_plan
+from distort.scheduler.planner import Terms, make_plan
 
 #: what the balance may fall short of the best partition's
 WITHIN = 1.10
@@ -97,7 +97,7 @@ def test_a_partition_within_memory_is_found_where_there_is_one(data: st.DataObje
     )
     objective = data.draw(st.sampled_from(("latency", "throughput", "memory")))
     try:
-        plan = make_plan(graph, devices, n_stages=None, objective=objective)
+        plan = make_plan(graph, devices, Terms(objective=objective), n_stages=None)
     except PlanError:
         assert not any_fits
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import numpy as np
@@ -9,10 +10,12 @@ import onnx
 import pytest
 
 import distort as onnxruntime
-from distort import planning
+from distort import planning, providers
+from distort.errors import InvalidArgument
 from distort.graph.inference import infer
 from distort.graph.ir import Model
 from distort.graph.reader import read_model
+from distort.scheduler.plan import Plan
 
 N_WEIGHTS, SIDE = 12, 64
 WEIGHT_NBYTES = SIDE * SIDE * 4
@@ -58,6 +61,69 @@ def test_a_session_whose_node_is_too_large_says_which_and_starts_nothing() -> No
         onnxruntime.InferenceSession(chain().SerializeToString(), options)
     assert type(raised.value).__module__.startswith(("distort", "onnxruntime"))
     assert ("ray" in sys.modules) == had_ray
+
+
+CUDA = "CUDAExecutionProvider"
+LIMIT = 5 * WEIGHT_NBYTES
+
+
+def plan_on(devices: str, device_nbytes: int | None = None, **options: str) -> Plan:
+    """For devices that aren't here, with options of the provider that they would have."""
+    chosen = [(CUDA, options), (providers.CPU, {})]
+    return planning.plan_model(
+        model(), 0, devices_text=devices, device_nbytes=device_nbytes, typed=True, providers=chosen
+    )[0]
+
+
+def test_a_providers_memory_limit_is_its_devices_budget() -> None:
+    assert len(plan_on("3xcuda:80GB").stages) == 1
+    plan = plan_on("3xcuda:80GB", gpu_mem_limit=str(LIMIT))
+    assert len(plan.stages) == 3
+    assert all(stage.peak_nbytes <= LIMIT == stage.device.memory_nbytes for stage in plan.stages)
+    assert f"memory of cuda:0, cuda:1, cuda:2: 81.92 KB, the gpu_mem_limit of {CUDA}" in plan.notes
+    with pytest.raises(ValueError, match=r"the 2 devices have 163\.8 KB together"):
+        plan_on("2xcuda:80GB", gpu_mem_limit=str(LIMIT))
+
+
+def test_a_memory_limit_is_of_the_device_that_is_named() -> None:
+    plan = plan_on("2xcuda:80GB", gpu_mem_limit="1", device_id="0")
+    assert {stage.device.id for stage in plan.stages} == {"cuda:1"}
+    assert not any("gpu_mem_limit" in note for note in plan_on("cpu:1:80GB", gpu_mem_limit="1").notes)
+
+
+def test_a_device_has_no_more_than_its_memory_whatever_the_limit_says() -> None:
+    (stage,) = plan_on("cuda:1MB", gpu_mem_limit=str(10**12)).stages
+    assert stage.device.memory_nbytes == 10**6
+    (stage,) = plan_on("cuda", gpu_mem_limit=str(2**64 - 1)).stages
+    assert stage.device.memory_nbytes is None
+
+
+def test_a_budget_that_is_asked_for_counts_more_than_a_providers_limit() -> None:
+    plan = plan_on("3xcuda:80GB", device_nbytes=10**9, gpu_mem_limit=str(LIMIT))
+    assert [stage.device.memory_nbytes for stage in plan.stages] == [10**9]
+    assert any("gpu_mem_limit" in note and "not used" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "remedy"),
+    [
+        ("gpu_mem_limit", "2GB", "bytes without a unit, as 2147483648"),
+        ("gpu_mem_limit", "0", "bytes"),
+        ("gpu_mem_limit", "-1", "bytes"),
+        ("gpu_mem_limit", str(2**64), "bytes"),
+        ("device_id", "first", "a GPU's number"),
+    ],
+)
+def test_a_memory_limit_that_cannot_be_read_names_the_provider_and_the_option(
+    monkeypatch: pytest.MonkeyPatch, option: str, value: str, remedy: str
+) -> None:
+    wanted = [(CUDA, {option: value})]
+    expected = f"INVALID_ARGUMENT : Failed to parse provider option \"{option}\" of {CUDA}: '{value}'. Give it {remedy}"
+    with pytest.raises(InvalidArgument, match=re.escape(expected)):
+        plan_on("cuda", **{option: value})
+    monkeypatch.setattr(providers, "available_providers", lambda: [CUDA, providers.CPU])
+    with pytest.raises(InvalidArgument, match=re.escape(expected)):
+        onnxruntime.InferenceSession(chain().SerializeToString(), providers=wanted)
 
 
 def test_strict_wants_what_it_asked_to_measure(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:

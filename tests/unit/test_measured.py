@@ -19,7 +19,6 @@ from distort.cost_cache import Measurement
 from distort.graph.inference import infer
 from distort.graph.ir import Graph, Model
 from distort.graph.reader import read_model
-from distort.sample_feeds import GUESSES, Guess, NoSample, sample
 
 SHAPES = {"x": ("float32", (1, 64))}
 
@@ -229,23 +228,6 @@ def test_the_folder_is_the_platforms(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert cost_cache.folder() == tmp_path / "xdg" / "distort" / "costs"
     monkeypatch.setattr(sys, "platform", "darwin")
     assert cost_cache.folder().parts[-4:] == ("Library", "Caches", "distort", "costs")
-
-
-def test_sample_feeds_of_every_type() -> None:
-    graph = model_of(
-        """g (int64[batch, seq] ids, float[batch, 2, past, 8] past_key, float16[3] h, bool flag, string[seq] words,
-            bfloat16[2] b) => (int64[batch, seq] y) { y = Identity(ids) }"""
-    ).graph
-    feeds = sample(graph, {}, GUESSES[0])
-    assert feeds["ids"].shape == (1, 64) and (feeds["ids"] == 1).all()
-    assert feeds["past_key"].shape == (1, 2, 0, 8)
-    assert feeds["h"].dtype == np.float16 and np.isfinite(feeds["h"].astype(np.float32)).all()
-    assert feeds["flag"].shape == () and feeds["flag"].dtype == np.bool_
-    assert feeds["words"].shape == (64,)
-    assert sample(graph, {"seq": 7, "past": 2}, GUESSES[0])["past_key"].shape == (1, 2, 2, 8)
-    assert sample(graph, {}, Guess(256, 1, last_only=True))["words"].shape == (256,)
-    with pytest.raises(NoSample, match="too much"):
-        sample(graph, {"seq": 2**40}, GUESSES[0])
 
 
 def test_a_plan_says_what_its_costs_rest_on() -> None:

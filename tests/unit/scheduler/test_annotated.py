@@ -15,7 +15,7 @@ from distort.scheduler.annotated import annotated_model, device_ids, n_cpus, pla
 from distort.scheduler.device import cpu, cuda
 from distort.scheduler.errors import PlanError
 from distort.scheduler.plan import Plan
-from distort.scheduler.planner import make_plan
+from distort.scheduler.planner import Terms, make_plan
 
 from ...annotated_models import annotate
 
@@ -29,8 +29,9 @@ def read(proto: Any) -> Model:
     return model
 
 
-def planned(model: Model, request: str = "annotations", **more: Any) -> Plan:
-    return plan_annotated(model.graph, pipeline.pin(model, request), more.pop("devices", DEVICES), **more)
+def planned(model: Model, request: str = "annotations", strict: bool = False, **more: Any) -> Plan:
+    devices = more.pop("devices", DEVICES)
+    return plan_annotated(model.graph, pipeline.pin(model, request), devices, Terms(strict=strict), **more)
 
 
 def placed(plan: Plan) -> list[tuple[tuple[str, ...], str]]:
@@ -137,7 +138,7 @@ def test_a_stage_that_does_not_fit_its_device() -> None:
 
 def test_a_plan_comes_back_from_its_model() -> None:
     model = read(annotate(CHAIN, {}))
-    plan = make_plan(model.graph, DEVICES, n_stages=3, model_name="chain")
+    plan = make_plan(model.graph, DEVICES, Terms(model_name="chain"), n_stages=3)
     proto = plan.to_onnx(model, configuration="chosen")
     onnx.checker.check_model(proto, full_check=True)
     assert proto.ir_version == 11
@@ -157,7 +158,7 @@ def test_the_ir_version_is_raised_and_never_lowered() -> None:
 
 def test_a_plan_of_another_graph_is_refused() -> None:
     model = read(annotate(CHAIN, {}))
-    plan = make_plan(model.graph, DEVICES, n_stages=2, model_name="chain")
+    plan = make_plan(model.graph, DEVICES, Terms(model_name="chain"), n_stages=2)
     other = read(annotate("other (float[2] x) => (float[2] y) { [a] b = Sqrt(x) [c] y = Exp(b) }", {}))
     with pytest.raises(ValueError, match="the plan of chain cuts another graph than other"):
         plan.to_onnx(other)

@@ -9,7 +9,7 @@ from distort.graph.ir import Graph, Node
 from distort.graph.types import TensorType
 from distort.scheduler.device import INPROC, RAY_CALLS, SHARED_MEMORY, Links, cpu, parse_devices, parse_nbytes
 from distort.scheduler.plan import CALLER, device_text
-from distort.scheduler.planner import make_plan
+from distort.scheduler.planner import Terms, make_plan
 from distort.scheduler.simulate import simulate
 
 
@@ -80,8 +80,8 @@ def test_the_cut_between_hosts_is_where_least_crosses() -> None:
     graph.types["v2"] = TensorType(1, (64, 1))
     graph.types.update({f"v{i}": TensorType(1, (2_000_000,)) for i in (3, 4, 5, 6)})
     times = {1: dict.fromkeys(range(8), 3000.0)}
-    near = make_plan(graph, [cpu(0), cpu(1)], n_stages=2, measured=times)
-    far = make_plan(graph, [cpu(0), cpu(1, host="b")], n_stages=2, measured=times, objective="throughput")
+    near = make_plan(graph, [cpu(0), cpu(1)], Terms(measured=times), n_stages=2)
+    far = make_plan(graph, [cpu(0), cpu(1, host="b")], Terms(measured=times, objective="throughput"), n_stages=2)
     assert near.stages[0].n_nodes in (4, 5)
     assert far.stages[0].n_nodes == 2
 

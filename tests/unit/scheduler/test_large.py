@@ -10,7 +10,7 @@ import pytest
 from distort.graph.ir import Graph, Node
 from distort.graph.types import TensorType
 from distort.scheduler.device import cpu
-from distort.scheduler.planner import make_plan
+from distort.scheduler.planner import Terms, make_plan
 
 N_NODES = 10_000
 #: of this process's time; a quiet machine takes half of it at most
@@ -39,7 +39,7 @@ def test_ten_thousand_nodes(objective: str, n_stages: int | None) -> None:
     graph = braided(N_NODES)
     devices = [cpu(i, memory_nbytes=10**10) for i in range(8)]
     began = time.process_time()
-    plan = make_plan(graph, devices, n_stages=n_stages, objective=objective)
+    plan = make_plan(graph, devices, Terms(objective=objective), n_stages=n_stages)
     assert time.process_time() - began < MOST_S
     assert sum(stage.n_nodes for stage in plan.stages) == N_NODES
     if n_stages:

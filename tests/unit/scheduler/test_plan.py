@@ -15,7 +15,7 @@ from distort.graph.types import TensorType
 from distort.scheduler.device import Link, cpu
 from distort.scheduler.layout import draw
 from distort.scheduler.plan import CALLER, Edge, Plan
-from distort.scheduler.planner import make_plan
+from distort.scheduler.planner import Terms, make_plan
 from distort.scheduler.simulate import simulate
 
 PlanOf = Callable[..., Plan]
@@ -67,7 +67,7 @@ def ladder(n_nodes: int, skip: int = 0) -> Graph:
 
 def plan_ladder(n_nodes: int, n_stages: int, skip: int = 0) -> tuple[Plan, Graph]:
     graph = ladder(n_nodes, skip)
-    return make_plan(graph, [cpu(i) for i in range(4)], n_stages=n_stages, model_name="ladder.onnx"), graph
+    return make_plan(graph, [cpu(i) for i in range(4)], Terms(model_name="ladder.onnx"), n_stages=n_stages), graph
 
 
 def test_text_has_a_line_for_each_stage_and_edge() -> None:
@@ -95,7 +95,7 @@ def test_dimensions_without_a_size_are_told() -> None:
     graph = ladder(2)
     graph.types["v1"] = TensorType(1, ("batch", 8))
     assert "count as 1: batch" in make_plan(graph, [cpu()], n_stages=None).explain()
-    assert "count as 1" not in make_plan(graph, [cpu()], n_stages=None, dims={"batch": 2}).explain()
+    assert "count as 1" not in make_plan(graph, [cpu()], Terms(dims={"batch": 2}), n_stages=None).explain()
 
 
 def test_long_names_and_many_values_stay_readable(plan_of: PlanOf) -> None:
@@ -131,7 +131,7 @@ def test_the_page_is_self_contained_and_complete() -> None:
 def test_names_are_escaped() -> None:
     graph = Graph("<b>", ["<script>"], ["&amp;"])
     graph.nodes = [Node("Relu", "", ["<script>"], ["&amp;"], name="\"><img src='x'>")]
-    html = make_plan(graph, [cpu()], n_stages=1, model_name="a<i>b").to_html(graph)
+    html = make_plan(graph, [cpu()], Terms(model_name="a<i>b"), n_stages=1).to_html(graph)
     page = Page(html)
     assert {"script", "img", "i", "b"}.isdisjoint(page.count)
     assert "<img src='x'>" in page.text

@@ -13,7 +13,7 @@ from distort.graph.types import TensorType
 from distort.scheduler.device import Device, Link, cpu, cuda
 from distort.scheduler.errors import PlanError
 from distort.scheduler.plan import CALLER, Plan
-from distort.scheduler.planner import OBJECTIVES, make_plan
+from distort.scheduler.planner import OBJECTIVES, Terms, make_plan
 from distort.scheduler.simulate import simulate
 
 GraphOf = Callable[[str], Graph]
@@ -69,7 +69,7 @@ def check_consistent(plan: Plan, graph: Graph) -> None:
 
 def test_a_chain_stays_one_stage_for_latency_and_says_why() -> None:
     graph = chain(8)
-    plan = make_plan(graph, cpus(4), n_stages=None, dims=BATCH)
+    plan = make_plan(graph, cpus(4), Terms(dims=BATCH), n_stages=None)
     assert len(plan.stages) == 1
     check_consistent(plan, graph)
     assert {edge.transport for edge in plan.edges} == {"inproc"}
@@ -79,14 +79,14 @@ def test_a_chain_stays_one_stage_for_latency_and_says_why() -> None:
 
 def test_a_chain_is_spread_for_throughput() -> None:
     graph = chain(8)
-    plan = make_plan(graph, cpus(4), n_stages=0, objective="throughput", dims=BATCH, replicas=1)
+    plan = make_plan(graph, cpus(4), Terms(objective="throughput", dims=BATCH), n_stages=0, replicas=1)
     assert [stage.n_nodes for stage in plan.stages] == [2, 2, 2, 2]
     check_consistent(plan, graph)
     assert plan.predicted.throughput_per_s > 3 * 1e6 / plan.predicted.single_latency_us
 
 
 def test_small_work_is_not_spread_for_throughput_either() -> None:
-    plan = make_plan(chain(8, width=8), cpus(4), n_stages=None, objective="throughput", dims={"N": 1})
+    plan = make_plan(chain(8, width=8), cpus(4), Terms(objective="throughput", dims={"N": 1}), n_stages=None)
     assert len(plan.stages) == 1
     assert plan.in_process
     assert any("one stage in this process: the best of the alternatives on actors" in note for note in plan.notes)
@@ -109,11 +109,11 @@ def test_branches_of_a_few_transfers_time_stay_together() -> None:
 
 def test_memory_is_spread_where_that_is_asked_for() -> None:
     graph = chain(8)
-    plan = make_plan(graph, cpus(4), n_stages=None, objective="memory", dims={"N": 4})
+    plan = make_plan(graph, cpus(4), Terms(objective="memory", dims={"N": 4}), n_stages=None)
     assert [stage.n_nodes for stage in plan.stages] == [2, 2, 2, 2]
     uneven = chain(6)
     uneven.initializers["w0"] = np.zeros((512, 2048), np.float32)
-    split = make_plan(uneven, cpus(2), n_stages=2, objective="memory", dims={"N": 4})
+    split = make_plan(uneven, cpus(2), Terms(objective="memory", dims={"N": 4}), n_stages=2)
     # 4 + 1 + 1 … 1: half of the bytes is in the first two
     assert max(s.peak_nbytes for s in split.stages) < 5.2 * 512 * 512 * 4
 
@@ -122,7 +122,7 @@ def test_memory_is_spread_where_that_is_asked_for() -> None:
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_a_number_of_stages_is_obeyed(n_stages: int, objective: str) -> None:
     graph = chain(8, width=16)
-    plan = make_plan(graph, cpus(3), n_stages=n_stages, objective=objective, dims={"N": 2})
+    plan = make_plan(graph, cpus(3), Terms(objective=objective, dims={"N": 2}), n_stages=n_stages)
     assert len(plan.stages) == n_stages
     check_consistent(plan, graph)
     assert any("asked for" in note for note in plan.notes)
@@ -131,22 +131,22 @@ def test_a_number_of_stages_is_obeyed(n_stages: int, objective: str) -> None:
 
 
 def test_fewer_nodes_than_stages() -> None:
-    plan = make_plan(chain(2), cpus(4), n_stages=4, dims=BATCH)
+    plan = make_plan(chain(2), cpus(4), Terms(dims=BATCH), n_stages=4)
     assert len(plan.stages) == 2
     assert any("just 2 nodes" in note for note in plan.notes)
     with pytest.raises(PlanError, match=r"just 2 nodes.*stage2"):
-        make_plan(chain(2), cpus(4), n_stages=4, dims=BATCH, strict=True)
+        make_plan(chain(2), cpus(4), Terms(dims=BATCH, strict=True), n_stages=4)
 
 
 def test_strict_refuses_stages_that_share_a_device() -> None:
     with pytest.raises(PlanError, match="stage2 would share cpu:1"):
-        make_plan(chain(4), cpus(2), n_stages=3, dims=BATCH, strict=True)
+        make_plan(chain(4), cpus(2), Terms(dims=BATCH, strict=True), n_stages=3)
 
 
 def test_a_model_too_large_for_one_device_is_spread() -> None:
     weight = 512 * 512 * 4
     graph = chain(8)
-    plan = make_plan(graph, cpus(4, memory_nbytes=5 * weight), n_stages=None, dims={"N": 1})
+    plan = make_plan(graph, cpus(4, memory_nbytes=5 * weight), Terms(dims={"N": 1}), n_stages=None)
     assert len(plan.stages) == 2
     assert any("one stage wants" in note for note in plan.notes)
     check_consistent(plan, graph)
@@ -154,17 +154,17 @@ def test_a_model_too_large_for_one_device_is_spread() -> None:
 
 def test_a_plan_that_fits_nowhere_names_stage_bytes_budget_and_remedy() -> None:
     with pytest.raises(PlanError) as raised:
-        make_plan(chain(2), cpus(2, memory_nbytes=1000), n_stages=2, dims={"N": 1})
+        make_plan(chain(2), cpus(2, memory_nbytes=1000), Terms(dims={"N": 1}), n_stages=2)
     text = str(raised.value)
     for part in ("stage0", str(512 * 512 * 4 + 2 * 4 * 512), "cpu:0", "1000 bytes", "more memory"):
         assert part in text
     with pytest.raises(PlanError, match="stage0, stage1 share the device"):
-        make_plan(chain(2), cpus(1, memory_nbytes=1_500_000), n_stages=2, dims={"N": 1})
+        make_plan(chain(2), cpus(1, memory_nbytes=1_500_000), Terms(dims={"N": 1}), n_stages=2)
 
 
 def test_arguments_that_make_no_sense() -> None:
     with pytest.raises(ValueError, match="unknown objective 'speed'; known are latency, throughput, memory"):
-        make_plan(chain(1), cpus(1), n_stages=None, objective="speed")
+        make_plan(chain(1), cpus(1), Terms(objective="speed"), n_stages=None)
     with pytest.raises(ValueError, match="at least one device"):
         make_plan(chain(1), [], n_stages=None)
     with pytest.raises(ValueError, match="negative"):
@@ -205,7 +205,7 @@ def test_weights_that_stages_share_are_told(graph_of: GraphOf) -> None:
 
 
 def test_the_preferred_device_is_not_taken_where_another_is_much_faster() -> None:
-    plan = make_plan(chain(4), [cpu(0), cuda(0)], n_stages=None, dims=BATCH)
+    plan = make_plan(chain(4), [cpu(0), cuda(0)], Terms(dims=BATCH), n_stages=None)
     assert [stage.device.id for stage in plan.stages] == ["cuda:0"]
 
 
@@ -213,7 +213,7 @@ def test_the_preferred_device_is_not_taken_where_another_is_much_faster() -> Non
 @pytest.mark.parametrize("n_stages", [1, 2, 3])
 def test_predictions_are_what_the_simulation_measures(graph: Graph, n_stages: int) -> None:
     link = Link(100.0, 1.0)
-    plan = make_plan(graph, cpus(3), n_stages=n_stages, dims=BATCH, link=link)
+    plan = make_plan(graph, cpus(3), Terms(dims=BATCH, link=link), n_stages=n_stages)
     links = {"object_store": link}
     assert simulate(plan, links=links).latencies_us[0] == pytest.approx(plan.predicted.latency_us)
     full = simulate(plan, n_runs=200, max_in_flight=8, links=links)
@@ -221,8 +221,8 @@ def test_predictions_are_what_the_simulation_measures(graph: Graph, n_stages: in
 
 
 def test_plans_are_deterministic_and_plain_data() -> None:
-    first = make_plan(fork(3, 3), cpus(3), n_stages=3, model_name="fork.onnx")
-    assert first == make_plan(fork(3, 3), cpus(3), n_stages=3, model_name="fork.onnx")
+    first = make_plan(fork(3, 3), cpus(3), Terms(model_name="fork.onnx"), n_stages=3)
+    assert first == make_plan(fork(3, 3), cpus(3), Terms(model_name="fork.onnx"), n_stages=3)
     read = json.loads(first.to_json())
     assert read == first.as_dict()
     assert read["stages"][1]["device"]["id"] == "cpu:1"

@@ -13,7 +13,7 @@ from distort.scheduler.device import SHARED_MEMORY, Device, cpu, parse_devices
 from distort.scheduler.errors import PlanError
 from distort.scheduler.html import render
 from distort.scheduler.plan import Plan
-from distort.scheduler.planner import make_plan
+from distort.scheduler.planner import Terms, make_plan
 from distort.scheduler.simulate import simulate
 
 
@@ -31,10 +31,19 @@ def cpus(count: int, memory_nbytes: int | None = None) -> list[Device]:
     return [cpu(i, memory_nbytes=memory_nbytes) for i in range(count)]
 
 
-def plan_of(times_us: Sequence[float], devices: Sequence[Device], weight_nbytes: int = 4, **more: object) -> Plan:
+def plan_of(
+    times_us: Sequence[float],
+    devices: Sequence[Device],
+    weight_nbytes: int = 4,
+    *,
+    objective: str = "throughput",
+    strict: bool = False,
+    n_stages: int | None = None,
+    replicas: int | None = None,
+) -> Plan:
     graph, measured = chain(times_us, weight_nbytes)
-    options = {"n_stages": None, "objective": "throughput", **more}
-    return make_plan(graph, devices, measured=measured, **options)  # type: ignore[arg-type]  # the test's shorthand
+    terms = Terms(objective=objective, strict=strict, measured=measured)
+    return make_plan(graph, devices, terms, n_stages=n_stages, replicas=replicas)
 
 
 def check_simulated(plan: Plan) -> None:
@@ -112,7 +121,7 @@ def test_a_replica_fits_its_device_too() -> None:
 
 def test_replicas_are_told_in_text_json_and_html() -> None:
     graph, measured = chain([3000.0, 1000.0, 1000.0])
-    plan = make_plan(graph, cpus(2), n_stages=None, objective="throughput", measured=measured)
+    plan = make_plan(graph, cpus(2), Terms(objective="throughput", measured=measured), n_stages=None)
     assert "cpu:0 (1 thread), replicas on cpu:1" in plan.to_text()
     assert "1 stage on 2 devices" in plan.explain()
     assert [device["id"] for device in plan.as_dict()["stages"][0]["replicas"]] == ["cpu:1"]
@@ -149,6 +158,6 @@ def test_the_caller_bounds_what_many_small_runs_gain() -> None:
 
 def test_actors_that_share_the_cores_do_no_more_than_those_can() -> None:
     graph, measured = chain([1000.0] * 4)
-    many = make_plan(graph, cpus(8), n_stages=2, replicas=4, measured=measured, cores=2)
+    many = make_plan(graph, cpus(8), Terms(measured=measured, cores=2), n_stages=2, replicas=4)
     assert many.predicted.bottleneck_us >= 4000.0 / 2
     assert any("8 actors share the 2 cores" in note for note in many.notes)
