@@ -10,6 +10,8 @@ _CODEGEN = "distort.kernels.compiler.codegen"
 #: family -> where its emitter is: ``emit(function, target, *parameters)`` prints the kernel's body
 FAMILIES: dict[str, str] = {
     "map": f"{_CODEGEN}.maps:emit_map",
+    "gather_rows": f"{_CODEGEN}.gather:emit_rows",
+    "gather_elements": f"{_CODEGEN}.gather:emit_elements",
 }
 
 
