@@ -138,7 +138,18 @@ def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
     return True
 
 
-Word = int | Address
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """Stands for the address of the step's scratch memory among its words."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorWord:
+    """Stands for the address of the run's error word: a kernel writes 1 there where it is given what the NumPy kernel
+    would refuse, as an index out of range, and goes on with a harmless value. The plain program then says why."""
+
+
+Word = int | Address | Scratch | ErrorWord
 
 
 @dataclass(slots=True)
@@ -152,11 +163,6 @@ class Call:
     scratch_nbytes: int = 0
     #: the most threads that have work
     most_threads: int = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Scratch:
-    """Stands for the address of the step's scratch memory among its words."""
 
 
 @dataclass(eq=False)

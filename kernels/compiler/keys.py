@@ -11,6 +11,8 @@ _CODEGEN = "distort.kernels.compiler.codegen"
 FAMILIES: dict[str, str] = {
     "map": f"{_CODEGEN}.maps:emit_map",
     "gemm": f"{_CODEGEN}.gemm:emit_gemm",
+    "gather_rows": f"{_CODEGEN}.gather:emit_rows",
+    "gather_elements": f"{_CODEGEN}.gather:emit_elements",
 }
 
 

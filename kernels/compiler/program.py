@@ -19,7 +19,7 @@ import numpy as np
 from distort.graph.ir import Graph
 from distort.kernels.compiler.codegen import drive
 from distort.kernels.compiler.expression import STORED, name_of
-from distort.kernels.compiler.ir import ALIGNMENT, Address, Array, Host, Place, Tensor
+from distort.kernels.compiler.ir import ALIGNMENT, Address, Array, ErrorWord, Host, Place, Scratch, Tensor
 from distort.kernels.compiler.library import Library, shared
 from distort.kernels.compiler.specialise import FeedType, Plan, Step, specialise
 from distort.kernels.compiler.team import DEFAULT_SPINS, Team
@@ -37,12 +37,16 @@ class _Surprise(Exception):
         self.name = name
 
 
+class _Refused(Exception):
+    """A kernel was given what it can't take."""
+
+
 @dataclass(slots=True)
 class Instance:
     """What one run at a time writes."""
 
     memory: Array  # keeps the arena
-    words: Array  # of all steps
+    words: Array  # of all steps; the last one is the error word
     steps: Array  # [steps, 4]
     base: int  # the arena's address
     hosted: dict[int, tuple[list[Any], list[Any]]]  # by step: views of arguments and results
@@ -68,6 +72,7 @@ class Compiled:
     steps: Array  # as in an instance, with offsets of words instead of their addresses
     words: Array  # with offsets where addresses of the arena will be
     of_arena: Array  # positions of such words
+    of_error: Array  # positions of words that hold the error word's address
     of_feeds: Array  # positions of words that hold a feed's address
     feeds: Array  # for each of them: the feed's number, the offset in bytes
     of_results: Array
@@ -136,6 +141,8 @@ class CompiledProgram:
                 self._learned.pop(key, None)
                 self._compiled.pop(key, None)
             return self.plain.run(feeds, None, cancellation)
+        except _Refused:
+            return self.plain.run(feeds, None, cancellation)
 
     # -- compilation
 
@@ -173,6 +180,7 @@ class CompiledProgram:
         addresses = library.get(step.call.key for step in plan.steps if step.call is not None)
         words: list[int] = []
         of_arena: list[int] = []
+        of_error: list[int] = []
         pointing: dict[Place, list[tuple[int, int, int]]] = {Place.FEED: [], Place.RESULT: []}
         arrays: list[Array] = []
         native: list[tuple[int, int, int, int]] = []
@@ -199,8 +207,13 @@ class CompiledProgram:
                     else:
                         pointing[buffer.place].append((len(words), buffer.number, word.offset))
                         words.append(0)
+                elif isinstance(word, ErrorWord):
+                    of_error.append(len(words))
+                    words.append(0)
                 else:
+                    assert not isinstance(word, Scratch)  # an address since the steps were made
                     words.append(int(word))
+        words.append(0)
         feeds, results = (np.array(pointing[place], np.int64).reshape(-1, 3) for place in (Place.FEED, Place.RESULT))
         return Compiled(
             plan,
@@ -208,6 +221,7 @@ class CompiledProgram:
             np.array(native, np.int64).reshape(-1, drive.STEP_WORDS),
             np.array(words, np.int64),
             np.array(of_arena, np.int64),
+            np.array(of_error, np.int64),
             feeds[:, 0].copy(),
             feeds[:, 1:].copy(),
             results[:, 0].copy(),
@@ -225,6 +239,7 @@ class CompiledProgram:
         base = -(-memory.ctypes.data // ALIGNMENT) * ALIGNMENT
         words = compiled.words.copy()
         words[compiled.of_arena] += base
+        words[compiled.of_error] = words.ctypes.data + (len(words) - 1) * words.itemsize
         steps = compiled.steps.copy()
         steps[:, 1] += words.ctypes.data
         hosted = {
@@ -268,7 +283,7 @@ class CompiledProgram:
             addresses = np.array([0 if r is None else r.__array_interface__["data"][0] for r in results], np.int64)
             instance.words[compiled.of_results] = addresses[compiled.results[:, 0]] + compiled.results[:, 1]
         named: dict[str, Any] = {}
-        steps, cancellation = instance.steps, scope.cancellation
+        steps, cancellation, checked = instance.steps, scope.cancellation, len(compiled.of_error) > 0
         for segment in compiled.segments:
             if cancellation is not None and cancellation.requested:
                 raise RunCancelled(TERMINATED)
@@ -278,6 +293,9 @@ class CompiledProgram:
             address = steps.ctypes.data + segment.first * steps.strides[0]
             run = self._team.run if segment.shared else self._team.run_alone
             run(address, segment.last - segment.first)
+            if checked and instance.words[-1]:
+                instance.words[-1] = 0
+                raise _Refused
         for i, result in enumerate(compiled.plan.results):
             if result.value is not None:
                 results[i] = result.value.copy()

@@ -155,7 +155,8 @@ def _lifetimes(steps: Sequence[Step]) -> list[tuple[Buffer, int, int]]:
 def _set_barriers(steps: Sequence[Step]) -> None:
     """A step waits for the others where it touches what steps since the last wait have written, or the other way.
 
-    Steps that one thread does in a row need not wait for each other.
+    Steps that one thread does in a row need not wait for each other, nor do those that write parts of one buffer: an
+    element is written once, and who changes one reads it too.
     """
     since: list[tuple[Step, list[Buffer], list[Buffer]]] = []
     for step in steps:
@@ -166,7 +167,8 @@ def _set_barriers(steps: Sequence[Step]) -> None:
         for other, other_reads, other_writes in since:
             if step.n_threads == 1 and other.n_threads == 1:
                 continue
-            if _meet(writes, other_writes) or _meet(reads, other_writes) or _meet(writes, other_reads):
+            parts = (a is not b and _overlap(a, b) for a in writes for b in other_writes)
+            if any(parts) or _meet(reads, other_writes) or _meet(writes, other_reads):
                 step.together = True
                 since = []
                 break
