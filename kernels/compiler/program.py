@@ -96,7 +96,7 @@ class CompiledProgram:
         self.plain = Program(graph, outputs=outputs)
         self.inputs, self.outputs = self.plain.inputs, self.plain.outputs
         self._graph = graph
-        self._library = library or shared()
+        self._library = library
         self._team = Team(n_threads, spins)
         self._compiled: OrderedDict[tuple[FeedType, ...], Compiled] = OrderedDict()
         self._constants: dict[Any, Array] = {}
@@ -151,25 +151,26 @@ class CompiledProgram:
             if compiled is not None:
                 return compiled
             began = time.perf_counter()
+            library = self._library = self._library or shared()
             plan = specialise(
                 self._graph,
                 self.outputs,
                 self.inputs,
                 key,
-                self._library.target,
+                library.target,
                 self._team.n_threads,
                 self._constants,
                 self._learned.get(key, {}),
             )
-            compiled = self._assemble(plan)
+            compiled = self._assemble(plan, library)
             self._compiled[key] = compiled
             while len(self._compiled) > MOST_PLANS:
                 self._compiled.popitem(last=False)
             self.compile_s += time.perf_counter() - began
             return compiled
 
-    def _assemble(self, plan: Plan) -> Compiled:
-        addresses = self._library.get(step.call.key for step in plan.steps if step.call is not None)
+    def _assemble(self, plan: Plan, library: Library) -> Compiled:
+        addresses = library.get(step.call.key for step in plan.steps if step.call is not None)
         words: list[int] = []
         of_arena: list[int] = []
         pointing: dict[Place, list[tuple[int, int, int]]] = {Place.FEED: [], Place.RESULT: []}
@@ -367,7 +368,9 @@ def _view(tensor: Tensor | str | None, memory: Array, base: int) -> Any:
 def _outside(tensor: Tensor, given: Sequence[Any], results: Sequence[Any]) -> Any:
     number = tensor.buffer.number
     array = given[number] if tensor.buffer.place is Place.FEED else results[number]
-    return _strided(tensor, array.reshape(-1).view(np.uint8) if array.size else np.empty(1, np.uint8))
+    if array.shape == tensor.shape and tensor.whole:
+        return array
+    return _strided(tensor, np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
 
 def _strided(tensor: Tensor, raw: Array) -> Array:

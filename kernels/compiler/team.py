@@ -58,7 +58,9 @@ class Team:
         self.n_threads = n_threads
         self._spins = spins
         self._busy = threading.Lock()
-        self._drive, self._serve, self._publish = _driver()
+        self._drive: Any = None
+        self._serve: Any = None
+        self._publish: Any = None
         self._control = np.zeros(drive.N_WORDS + 8 * n_threads, np.int64)
         self._control[drive.YIELD] = _yield_address()
         self._address = self._control.ctypes.data
@@ -68,6 +70,8 @@ class Team:
 
     def run(self, steps: int, n_steps: int) -> None:
         """Run steps at an address, on all threads, or on the caller's alone while another run has the others."""
+        if self._drive is None:
+            self._load()
         if self.n_threads == 1 or not self._busy.acquire(blocking=False):
             self._drive(steps, n_steps, 0, 1, self._address)
             return
@@ -85,7 +89,13 @@ class Team:
 
     def run_alone(self, steps: int, n_steps: int) -> None:
         """Run steps that have no work for a second thread."""
+        if self._drive is None:
+            self._load()
         self._drive(steps, n_steps, 0, 1, self._address)
+
+    def _load(self) -> None:
+        drive_, self._serve, self._publish = _driver()
+        self._drive = drive_  # last: who finds it has the others too
 
     def _start(self) -> None:
         """Start the threads, in this process."""

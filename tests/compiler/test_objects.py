@@ -1,0 +1,99 @@
+"""The cache of objects on disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from distort.kernels.compiler.codegen.target import host
+from distort.kernels.compiler.expression import Expression, Instruction
+from distort.kernels.compiler.keys import Key
+from distort.kernels.compiler.library import Library
+from distort.kernels.compiler.objects import ObjectCache
+
+
+def test_what_is_kept_is_found(tmp_path: Path) -> None:
+    cache = ObjectCache(tmp_path / "a" / "b")
+    assert cache.find("x", host()) is None
+    cache.keep("x", host(), b"code")
+    assert cache.find("x", host()) == b"code"
+    assert cache.find("x", replace(host(), features="+other")) is None
+    assert cache.find("y", host()) is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", b"0" * 100])
+def test_a_damaged_object_is_ignored_and_removed(tmp_path: Path, damage: bytes) -> None:
+    cache = ObjectCache(tmp_path)
+    cache.keep("x", host(), b"code" * 100)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(damage)
+    assert cache.find("x", host()) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_cache_is_bounded(tmp_path: Path) -> None:
+    cache = ObjectCache(tmp_path, most_nbytes=5000)
+    for number in range(10):
+        cache.keep(str(number), host(), b"x" * 1000)
+        os.utime(sorted(tmp_path.iterdir(), key=lambda p: p.stat().st_mtime)[-1], (number, number))
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 5000
+    assert cache.find("9", host()) and not cache.find("0", host())
+
+
+def test_a_folder_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    cache = ObjectCache(tmp_path / "file" / "folder")
+    cache.keep("x", host(), b"code")
+    assert cache.find("x", host()) is None
+
+
+def test_a_second_library_compiles_nothing(tmp_path: Path) -> None:
+    key = Key("map", (Expression(("float32",), (Instruction("relu", (0,), "float32"),), (1,)), 1, (1, 1)))
+    first = Library(cache=ObjectCache(tmp_path))
+    first.get([key])
+    assert first.compile_s > 0
+    second = Library(cache=ObjectCache(tmp_path))
+    second.get([key])
+    assert second.compile_s == 0
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from distort.kernels.compiler.codegen.target import host
+from distort.kernels.compiler.objects import ObjectCache
+
+cache = ObjectCache(Path(sys.argv[1]), most_nbytes=200_000)
+number = 0
+while True:
+    number += 1
+    name, other = str(number % 20), str(number * 7 % 20)
+    cache.keep(name, host(), name.encode() * 10_000)
+    found = cache.find(other, host())
+    if found is not None and found != other.encode() * 10_000:
+        Path(sys.argv[1], "wrong").write_text("")
+"""
+
+
+def test_writers_that_are_killed_leave_whole_files(tmp_path: Path) -> None:
+    writers = [subprocess.Popen([sys.executable, "-c", _WRITER, str(tmp_path)]) for _ in range(3)]
+    deadline = time.monotonic() + 20
+    while not any(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    for writer in writers:
+        assert writer.poll() is None
+        writer.kill()
+        writer.wait()
+    assert not (tmp_path / "wrong").exists()
+    cache = ObjectCache(tmp_path)
+    found = [cache.find(str(number), host()) for number in range(20)]
+    assert any(found)
+    for number, code in enumerate(found):
+        assert code is None or code == str(number).encode() * 10_000

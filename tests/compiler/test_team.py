@@ -1,0 +1,133 @@
+"""Threads of a program: every step on all of them, in order, whatever they do between jobs."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from distort.kernels.compiler.codegen import drive
+from distort.kernels.compiler.codegen.target import host
+from distort.kernels.compiler.codegen.text import Function
+from distort.kernels.compiler.library import compile_text, link, load
+from distort.kernels.compiler.team import Team
+
+_ENGINES: list[object] = []
+
+
+@pytest.fixture(scope="module")
+def kernel() -> int:
+    """words: address of a table of counts, the step's number, address of a flag. Counts who saw the steps before done."""
+    f = Function("count_step")
+    table, step = f.address(0), f.word(1)
+    thread, n_threads = f.parameters[1:]
+    # a step may begin when all threads have left the one before: each then has counted n_threads
+    mine = f.at(table, f.add(f.mul(step, 8), 0), "i64")
+    before = f.at(table, f.mul(f.sub(step, 1), 8), "i64")
+    seen = f.op("i64", f"load atomic i64, ptr {before.text} acquire, align 8")
+    good = f.cast("zext", f.compare("sge", seen, n_threads), "i64")
+    f.op("i64", f"atomicrmw add ptr {mine.text}, i64 1 acq_rel, align 8")
+    flag = f.at(table, f.add(f.mul(step, 8), 1), "i64")
+    f.op("i64", f"atomicrmw add ptr {flag.text}, {good} acq_rel, align 8")
+    del thread
+    f.ret()
+    (address,) = load(compile_text(link([f], host()), host()), ["count_step"], _ENGINES)
+    return address
+
+
+def job(kernel: int, n_steps: int, n_threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The table (step 0 is before the first), words, steps."""
+    table = np.zeros((n_steps + 1, 8), np.int64)
+    table[0, 0] = n_threads
+    words = np.array([[table.ctypes.data, i + 1, 0] for i in range(n_steps)], np.int64)
+    steps = np.array([[kernel, words[i].ctypes.data, n_threads, 1] for i in range(n_steps)], np.int64)
+    return table, words, steps
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+@pytest.mark.parametrize("spins", [0, 50, 10_000])
+def test_each_step_waits_for_the_one_before(kernel: int, n_threads: int, spins: int) -> None:
+    team = Team(n_threads, spins)
+    for turn in range(60):
+        table, words, steps = job(kernel, 20, n_threads)
+        team.run(steps.ctypes.data, len(steps))
+        assert (table[1:, 0] == n_threads).all() and (table[1:, 1] == n_threads).all()
+        del words
+        if turn % 20 == 0:
+            time.sleep(0.005)  # the others fall asleep
+    team.close()
+
+
+def test_a_second_caller_does_its_job_alone(kernel: int) -> None:
+    team = Team(2)
+    failures: list[str] = []
+
+    def work() -> None:
+        for _ in range(100):
+            table, words, steps = job(kernel, 10, 2)
+            steps[:, 2] = 2
+            team.run(steps.ctypes.data, len(steps))
+            if not set(table[1:, 0].tolist()) <= {1, 2}:
+                failures.append(str(table[:, 0]))
+            del words
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    team.close()
+
+
+def test_threads_end_with_their_team(kernel: int) -> None:
+    def alive() -> int:
+        return sum(thread.name == "distort-cpu" for thread in threading.enumerate())
+
+    gc.collect()
+    before = alive()
+    team = Team(3)
+    table, words, steps = job(kernel, 3, 3)
+    team.run(steps.ctypes.data, len(steps))
+    assert alive() == before + 2
+    del team
+    gc.collect()
+    deadline = time.monotonic() + 5
+    while alive() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert alive() == before
+    del table, words
+
+
+def test_a_forked_child_has_threads_of_its_own(kernel: int) -> None:
+    team = Team(2)
+    table, words, steps = job(kernel, 5, 2)
+    team.run(steps.ctypes.data, len(steps))
+    child = os.fork()
+    if child == 0:
+        table[1:] = 0
+        team.run(steps.ctypes.data, len(steps))
+        os._exit(0 if (table[1:, 0] == 2).all() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    team.run(steps.ctypes.data, len(steps))
+    del words
+    team.close()
+
+
+def test_what_is_skipped_does_nothing(kernel: int) -> None:
+    team = Team(2)
+    table, words, steps = job(kernel, 5, 2)
+    team.run(steps.ctypes.data, len(steps))
+    control = ctypes.c_int64.from_address(team._address + 8 * drive.SKIP)
+    control.value = 1
+    table[1:] = 0
+    team.run(steps.ctypes.data, len(steps))
+    assert not table[1:].any()
+    control.value = 0
+    del words
+    team.close()
