@@ -10,6 +10,7 @@ _CODEGEN = "distort.kernels.compiler.codegen"
 #: family -> where its emitter is: ``emit(function, target, *parameters)`` prints the kernel's body
 FAMILIES: dict[str, str] = {
     "map": f"{_CODEGEN}.maps:emit_map",
+    "quantized": f"{_CODEGEN}.quantized:emit_product",
 }
 
 

@@ -8,7 +8,7 @@ What a kernel computes does not depend on ``n_threads``.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -74,6 +74,8 @@ class Loop:
         self.index = index
         self.carried = carried
         self.next: list[Value] | None = None
+        #: what the index grows by; the body may set it
+        self.step: Index = 1
 
     def carry(self, values: Sequence[Value]) -> None:
         """What the carried values are in the next pass, and after the last."""
@@ -374,11 +376,12 @@ class Function:
         self.do(f"br i1 {more}, label %{body}, label %{after}")
         self.label(body)
         made = Loop(Value("i64", index), [Value(c.type, name) for c, name in zip(carried, phis, strict=True)])
+        made.step = step
         yield made
         following_values = made.next if made.next is not None else made.carried
         self.do(f"br label %{latch}")
         self.label(latch)
-        self.do(f"{following} = add nsw i64 {index}, {_text(step)}")
+        self.do(f"{following} = add nsw i64 {index}, {_text(made.step)}")
         self.do(f"br label %{head}")
         lines = [
             f"  {name} = phi {c.type} [ {c.text}, %{before} ], [ {new.text}, %{latch} ]"
@@ -414,6 +417,20 @@ class Function:
             self.op(a.type, f"phi {a.type} [ {a.text}, %{one_label} ], [ {b.text}, %{other_label} ]")
             for a, b in zip(one_side, other_side, strict=True)
         ]
+
+    def switch(self, value: Value, cases: Sequence[Callable[[], None]], first: int = 0) -> None:
+        """One of the cases: ``cases[value - first]``. Numbers without a case don't occur."""
+        labels = [self.fresh_label("case") for _ in cases]
+        other, after = self.fresh_label("none"), self.fresh_label("after")
+        table = " ".join(f"i64 {number}, label %{label}" for number, label in enumerate(labels, first))
+        self.do(f"switch {value}, label %{other} [ {table} ]")
+        self.label(other)
+        self.do("unreachable")
+        for label, case in zip(labels, cases, strict=True):
+            self.label(label)
+            case()
+            self.do(f"br label %{after}")
+        self.label(after)
 
     def ret(self, value: Value | None = None) -> None:
         self.do("ret void" if value is None else f"ret {value}")
