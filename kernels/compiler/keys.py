@@ -13,6 +13,7 @@ FAMILIES: dict[str, str] = {
     "gemm": f"{_CODEGEN}.gemm:emit_gemm",
     "gather_rows": f"{_CODEGEN}.gather:emit_rows",
     "gather_elements": f"{_CODEGEN}.gather:emit_elements",
+    "quantized": f"{_CODEGEN}.quantized:emit_product",
 }
 
 

@@ -1,0 +1,336 @@
+"""Products of 8-bit matrices with exact int32 sums: C = epilogue(Σ (a − zero) · (w − zero of w)).
+
+One operand holds activations, with one zero point for all, which may be known at run time only; the other holds
+weights, prepared before: signed, and with a term for each of their rows (columns), Σ w − depth · zero, and where they
+are not symmetric a zero point. Sums are made of what is stored; zero points are seen to afterwards:
+Σ a·w − zero · term[weight] − zero[weight] · Σ a.
+
+A [rows, depth] is read in place. B comes in panels of ``vectors`` vectors: [groups, columns of the panel, group],
+a group being the neighbours in depth that one lane adds (``dots``). Units of work are (batch, panel, tile of rows).
+With ``TILES`` a tile is 32 × the panel's columns, else it is in vector registers; the sums of a tile go through the
+thread's scratch memory, which stays in the first cache, to the epilogue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from distort.kernels.compiler.codegen import byte_dots as dots, elements
+from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS
+from distort.kernels.compiler.codegen.target import Target
+from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
+from distort.kernels.compiler.expression import STORED, Expression
+
+#: the words of a step, in order; those of the epilogue's further inputs and of the results follow, ``OPERAND`` each
+WORDS = (
+    *("rows", "columns", "depth", "groups", "outer", "inner"),  # groups: of a panel, those of padding included
+    *("scratch", "scratch_nbytes"),  # scratch_nbytes: of one thread
+    *("a", "a_row", "a_outer", "a_inner", "b", "b_outer", "b_inner"),  # addresses, and strides in bytes
+    *("zero", "terms", "weight_zeros"),  # of activations: one; of weights: int32, one each
+)
+_ADDRESSES = ("scratch", "a", "b", "zero", "terms", "weight_zeros")
+OPERAND = ("address", "row", "outer", "inner")
+#: rows and depth of AMX's tiles, in bytes
+TILE_ROWS, TILE_DEPTH = 16, 64
+
+
+class Product(NamedTuple):
+    """What a kernel is made for."""
+
+    rows: int  # of a tile
+    vectors: int  # of a panel
+    mode: str
+    a_signed: bool
+    b_signed: bool
+    weights: str = "b"  # which operand they are
+    flip: bool = False  # whether a's highest bits are inverted as it is read; ``a_signed`` is what it is afterwards
+    rest: int = 0  # bytes of a row behind the last whole group
+    zero: str = ""  # dtype of the activations' zero point; none: it is ``offset``
+    offset: int = 0  # what is added to it
+    has_weight_zeros: bool = False
+    epilogue: Expression = Expression(("int32",), (), (0,))
+    #: how columns go through the further inputs of the epilogue: ``BROADCAST`` or ``CONTIGUOUS``
+    ways: tuple[int, ...] = ()
+
+
+def scratch_nbytes(product: Product, lanes: int, groups: int) -> int:
+    """Of one thread."""
+    width = product.vectors * lanes
+    copied = product.rows * groups * 4 if product.mode == dots.TILES else 0
+    return 4 * product.rows * width + 4 * max(product.rows, width) + copied + 64
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    dtype: str
+    way: int
+    address: Value
+    row: Value
+    outer: Value
+    inner: Value
+
+
+def emit_product(f: Function, target: Target, *parameters: object) -> None:
+    """``parameters`` are the fields of a ``Product``."""
+    ProductEmitter(f, target, Product(*parameters)).emit()  # type: ignore[arg-type]
+
+
+class ProductEmitter:
+    """Words and loops of a product whose panels lie ready."""
+
+    def __init__(self, f: Function, target: Target, product: Product, n_words: int = len(WORDS)) -> None:
+        self.f, self.target, self.product = f, target, product
+        self.mode = product.mode
+        self.lanes = target.lanes("i32")
+        self.group = dots.group_of(self.mode)
+        self.width = product.vectors * self.lanes
+        self.type = vector("i32", self.lanes)
+        if self.mode == dots.TILES:
+            dots.configure(f, 8)
+        self.words = {name: (f.address if name in _ADDRESSES else f.word)(n) for n, name in enumerate(WORDS)}
+        epilogue = product.epilogue
+        dtypes = [*epilogue.inputs[1:], *(epilogue.dtype(result) for result in epilogue.results)]
+        ways = [*product.ways, *(CONTIGUOUS for _ in epilogue.results)]
+        self.operands = []
+        for number, (dtype, way) in enumerate(zip(dtypes, ways, strict=True)):
+            place = n_words + number * len(OPERAND)
+            strides = [f.word(place + 1 + n) for n in range(3)]
+            self.operands.append(Operand(dtype, way, f.address(place), *strides))
+        scratch = f.at(self.words["scratch"], f.mul(f.parameters[1], self.words["scratch_nbytes"]), "i8")
+        self.sums = scratch  # int32 [rows of a tile, columns of a panel]
+        self.totals = f.at(scratch, product.rows * self.width, "i32")  # Σ a of a tile's rows, or of a panel's columns
+        self.copied = f.at(self.totals, max(product.rows, self.width), "i32")
+        self.zero = self._zero()
+
+    def _zero(self) -> Value | None:
+        """The activations' zero point in all lanes; None where it is 0."""
+        f, product = self.f, self.product
+        if not product.zero:
+            return f.const(self.type, product.offset) if product.offset else None
+        stored = f.load("i8", self.words["zero"])
+        value = f.cast("sext" if product.zero == "int8" else "zext", stored, "i32")
+        return f.splat(f.binary("add", value, f.const("i32", product.offset)), self.lanes)
+
+    def emit(self) -> None:
+        f, words = self.f, self.words
+        rows = self.product.rows
+        n_tiles = f.div(f.add(words["rows"], rows - 1), rows)
+        n_panels = f.div(f.add(words["columns"], self.width - 1), self.width)
+        of_batch = f.mul(n_tiles, n_panels)
+        some = f.max(n_tiles, 1)
+        # rows of a tile, as equal as they can be; the first ``longer`` tiles have one more
+        self.shorter, self.longer = f.div(words["rows"], some), f.rem(words["rows"], some)
+        begin, end = f.share(f.mul(of_batch, f.mul(words["outer"], words["inner"])))
+        with f.loop(begin, end) as unit:
+            number = f.div(unit.index, of_batch)
+            batch = (f.div(number, words["inner"]), f.rem(number, words["inner"]))
+            rest = f.rem(unit.index, of_batch)
+            panel, tile = f.div(rest, n_tiles), f.rem(rest, n_tiles)
+            count = f.min(f.sub(n_tiles, tile), f.sub(end, unit.index))
+            a = f.at(words["a"], self.in_batch(batch, words["a_outer"], words["a_inner"]), "i8")
+            b = self.panel(batch, panel)
+            with f.loop(tile, f.add(tile, count)) as loop:
+                if self.mode == dots.TILES:
+                    row: Index = f.mul(loop.index, rows)
+                    n_rows = f.i64(f.min(f.sub(words["rows"], row), rows))
+                else:
+                    row = f.add(f.mul(loop.index, self.shorter), f.min(loop.index, self.longer))
+                    more = f.op("i64", f"zext {f.compare('slt', loop.index, self.longer)} to i64")
+                    n_rows = f.i64(f.add(self.shorter, more))
+                self._tile(f.at(a, f.mul(row, words["a_row"]), "i8"), b, n_rows)
+                self._finish(batch, row, n_rows, f.mul(panel, self.width))
+            unit.step = count
+        if self.mode == dots.TILES:
+            dots.release(f)
+        f.ret()
+
+    def in_batch(self, batch: tuple[Index, Index], outer: Value, inner: Value) -> Index:
+        return self.f.add(self.f.mul(batch[0], outer), self.f.mul(batch[1], inner))
+
+    def panel(self, batch: tuple[Index, Index], panel: Index) -> Value:
+        """Where a panel is."""
+        f, words = self.f, self.words
+        place = f.mul(f.mul(panel, words["groups"]), self.width * self.group)
+        return f.at(words["b"], f.add(self.in_batch(batch, words["b_outer"], words["b_inner"]), place), "i8")
+
+    # -- a tile
+
+    def _tile(self, a: Value, b: Value, n_rows: Value) -> None:
+        """Sums of the tile to ``self.sums``."""
+        f, product = self.f, self.product
+        if self.mode == dots.TILES:
+            from distort.kernels.compiler.codegen import quantized_tiles
+
+            quantized_tiles.emit_tile(self, a, b, n_rows)
+        else:
+            cases = [lambda n=n: self._multiply(n, a, b) for n in range(1, product.rows + 1)]  # type: ignore[misc]
+            f.switch(n_rows, cases, first=1)
+        if product.has_weight_zeros and product.weights == "b":
+            with f.loop(0, n_rows) as row:
+                total = self._total(f.at(a, f.mul(row.index, self.words["a_row"]), "i8"))
+                f.store(total, f.at(self.totals, row.index, "i32"))
+
+    def _read(self, address: Value, n: int) -> Value:
+        """Bytes of a, ready to be multiplied."""
+        value = self.f.load(vector("i8", n), address)
+        value = dots.flipped(self.f, value) if self.product.flip else value
+        return dots.wide(self.f, value, self.mode, self.product.a_signed)
+
+    def _last(self, address: Value) -> Value:
+        """The bytes behind the last whole group, and zeros. Read with those before them, as a row goes no further."""
+        f, n = self.f, self.group
+        rest = self.product.rest
+        integer = f"i{8 * n}"
+        value = f.load(integer, f.at(address, rest - n, "i8"), 1)
+        value = dots.flipped(f, value) if self.product.flip else value
+        value = f.bitcast(f.binary("lshr", value, f.const(integer, 8 * (n - rest))), vector("i8", n))
+        return dots.wide(f, value, self.mode, self.product.a_signed)
+
+    def _add_products(self, sums: Value, a: Value, b: Value) -> Value:
+        activations, weights = (a, b) if self.product.weights == "b" else (b, a)
+        return dots.add_products(self.f, self.target, self.mode, sums, activations, weights)
+
+    def _multiply(self, n_rows: int, a: Value, b: Value) -> None:
+        f, n_vectors, group = self.f, self.product.vectors, self.group
+        n_chains = 1 << (max(1, min(4, 8 // (n_rows * n_vectors))).bit_length() - 1)
+        a_rows = [f.at(a, f.mul(n, self.words["a_row"]), "i8") for n in range(n_rows)]
+        line_nbytes = self.width * group
+
+        def advance(sums: list[Value], number: Index, is_last: bool = False) -> list[Value]:
+            line = f.at(b, f.mul(number, line_nbytes), "i8")
+            n_bytes = self.lanes * group
+            parts = [f.load(vector("i8", n_bytes), f.at(line, n * n_bytes, "i8")) for n in range(n_vectors)]
+            parts = [dots.wide(f, part, self.mode, self.product.b_signed) for part in parts]
+            made = []
+            for n, a_row in enumerate(a_rows):
+                address = f.at(a_row, f.mul(number, group), "i8")
+                one = self._last(address) if is_last else self._read(address, group)
+                every = dots.every(f, one, self.lanes)
+                made += [self._add_products(sums[n * n_vectors + m], every, part) for m, part in enumerate(parts)]
+            return made
+
+        size = n_rows * n_vectors
+        n_groups = f.div(self.words["depth"], group)
+        sums = [f.const(self.type, 0)] * size * n_chains
+        start: Index = 0
+        if n_chains > 1:
+            whole = f.mul(f.div(n_groups, n_chains), n_chains)
+            with f.loop(0, whole, n_chains, sums) as loop:
+                following = []
+                for chain in range(n_chains):
+                    part = loop.carried[chain * size : (chain + 1) * size]
+                    following += advance(part, f.add(loop.index, chain))
+                loop.carry(following)
+            sums = loop.carried
+            while len(sums) > size:
+                half = len(sums) // 2
+                sums = [f.binary("add", one, other) for one, other in zip(sums[:half], sums[half:], strict=True)]
+            start = whole
+        with f.loop(start, n_groups, 1, sums) as loop:
+            loop.carry(advance(loop.carried, loop.index))
+        sums = loop.carried
+        if self.product.rest:
+            sums = advance(sums, n_groups, is_last=True)
+        for n, total in enumerate(sums):
+            f.store(total, f.at(self.sums, n * self.lanes, "i32"))
+
+    def _total(self, a: Value) -> Value:
+        """Σ a over one row."""
+        f, depth = self.f, self.words["depth"]
+        mode = dots.mode_of(self.target)
+        group = dots.group_of(mode)
+        step = self.lanes * group
+        is_signed = self.product.a_signed
+        whole = f.mul(f.div(depth, step), step)
+        element = "i16" if mode == dots.PAIRS else "i8"
+        ones = f.const(vector(element, step), 1)
+        # the dot product that takes the other sign for its first operand has the ones there
+        ones_first = mode == dots.MIXED and is_signed
+
+        def add(sums: Value, values: Value) -> Value:
+            values = dots.flipped(f, values) if self.product.flip else values
+            values = dots.wide(f, values, mode, is_signed)
+            one, other = (ones, values) if ones_first else (values, ones)
+            return dots.add_products(f, self.target, mode, sums, one, other)
+
+        with f.loop(0, whole, step, [f.const(self.type, 0)]) as loop:
+            loop.carry([add(loop.carried[0], f.load(vector("i8", step), f.at(a, loop.index, "i8")))])
+        start = f.call("i32", f"llvm.vector.reduce.add.v{self.lanes}i32", [loop.carried[0]])
+        with f.loop(whole, depth, 1, [start]) as loop:
+            byte = f.load("i8", f.at(a, loop.index, "i8"))
+            byte = dots.flipped(f, byte) if self.product.flip else byte
+            loop.carry([f.binary("add", loop.carried[0], f.cast("sext" if is_signed else "zext", byte, "i32"))])
+        return loop.carried[0]
+
+    # -- its results
+
+    def _along(self, address: Value, axis: str, row: Index, column: Index) -> Value:
+        """int32 by row or by column, as lanes."""
+        f = self.f
+        if axis == "a":
+            return f.splat(f.load("i32", f.at(address, row, "i32")), self.lanes)
+        return f.load(self.type, f.at(address, column, "i32"))
+
+    def _finish(self, batch: tuple[Index, Index], first_row: Index, n_rows: Value, column: Index) -> None:
+        """The epilogue of a tile, and its results."""
+        f, product = self.f, self.product
+        n_inputs = len(product.epilogue.inputs) - 1
+        bases = []
+        for one in self.operands:
+            offset = f.add(self.in_batch(batch, one.outer, one.inner), f.mul(first_row, one.row))
+            if one.way == CONTIGUOUS:
+                offset = f.add(offset, column)
+            bases.append(f.at(one.address, offset, STORED[one.dtype]))
+        terms, zeros = self._of_weights(batch, first_row, column)
+
+        def vectors(row: Index, offset: Index, mask: Value | None) -> None:
+            value = f.load(self.type, f.at(self.sums, f.add(f.mul(row, self.width), offset), "i32"))
+            if self.zero is not None:
+                term = self._along(terms, product.weights, row, offset)
+                value = f.binary("sub", value, f.binary("mul", self.zero, term))
+            if product.has_weight_zeros:
+                other = "a" if product.weights == "b" else "b"
+                zero = self._along(zeros, product.weights, row, offset)
+                total = self._along(self.totals, other, row, offset)
+                value = f.binary("sub", value, f.binary("mul", zero, total))
+            values = [value]
+            places = []
+            for base, one in zip(bases, self.operands, strict=True):
+                step = f.mul(row, one.row)
+                places.append(f.at(base, step if one.way == BROADCAST else f.add(step, offset), STORED[one.dtype]))
+            for place, one in zip(places[:n_inputs], self.operands, strict=False):
+                if one.way == BROADCAST:
+                    values.append(f.splat(elements.load(f, place, one.dtype, 1), self.lanes))
+                elif mask is None:
+                    values.append(elements.load(f, place, one.dtype, self.lanes))
+                else:
+                    type_ = vector(STORED[one.dtype], self.lanes)
+                    loaded = f.masked_load(type_, place, mask, f.const(type_, 0))
+                    values.append(elements.computed(f, loaded, one.dtype))
+            results = elements.evaluate(f, product.epilogue, values)
+            for value, place, one in zip(results, places[n_inputs:], self.operands[n_inputs:], strict=True):
+                if mask is None:
+                    elements.store(f, value, place, one.dtype)
+                else:
+                    f.masked_store(elements.stored(f, value, one.dtype), place, mask)
+
+        def whole() -> list[Value]:
+            with f.loop(0, n_rows) as row, f.loop(0, self.width, self.lanes) as n:
+                vectors(row.index, n.index, None)
+            return []
+
+        left = f.sub(self.words["columns"], column)
+
+        def cut() -> list[Value]:
+            with f.loop(0, n_rows) as row, f.loop(0, left, self.lanes) as n:
+                vectors(row.index, n.index, f.first_lanes(self.lanes, f.sub(left, n.index)))
+            return []
+
+        f.choose(f.compare("sge", left, self.width), (whole, cut))
+
+    def _of_weights(self, batch: tuple[Index, Index], first_row: Index, column: Index) -> tuple[Value, Value]:
+        """Terms and zero points of the tile's weights."""
+        f, place = self.f, first_row if self.product.weights == "a" else column
+        terms = f.at(self.words["terms"], place, "i32")
+        return terms, f.at(self.words["weight_zeros"], place, "i32")
