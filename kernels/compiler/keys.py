@@ -10,6 +10,8 @@ _CODEGEN = "distort.kernels.compiler.codegen"
 #: family -> where its emitter is: ``emit(function, target, *parameters)`` prints the kernel's body
 FAMILIES: dict[str, str] = {
     "map": f"{_CODEGEN}.maps:emit_map",
+    "recurrent_inputs": f"{_CODEGEN}.recurrent:emit_inputs",
+    "recurrent_cell": f"{_CODEGEN}.recurrent:emit_cell",
 }
 
 
