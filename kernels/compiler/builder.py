@@ -21,7 +21,7 @@ from distort.kernels import adapters
 from distort.kernels.compiler import lower
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.expression import STORED, Expression, Instruction, name_of
-from distort.kernels.compiler.ir import Array, Buffer, Host, Map, Operation, Place, Tensor, strides_of
+from distort.kernels.compiler.ir import ALIGNMENT, Array, Buffer, Host, Map, Operation, Place, Tensor, strides_of
 from distort.kernels.program import evaluate
 
 #: (builder, node, inputs) -> outputs, or None
@@ -96,7 +96,7 @@ class Builder:
         """
         array = self._constants.get(key)
         if array is None:
-            array = self._constants[key] = np.ascontiguousarray(make())
+            array = self._constants[key] = _aligned(make())
         return self.constant(array)
 
     def keep(self, array: Array) -> None:
@@ -243,6 +243,15 @@ class Builder:
         reads = [a for a in plain if isinstance(a, Tensor)]
         makes = [r for r in results if isinstance(r, Tensor)]
         self.add(Host(reads, makes, node, self._origin, plain, results))
+
+
+def _aligned(array: Array) -> Array:
+    """A contiguous copy at the begin of a cache line: vectors that cross lines take half as long again to load."""
+    memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
+    begin = -memory.__array_interface__["data"][0] % ALIGNMENT
+    made = memory[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+    made[...] = array
+    return made
 
 
 def with_constants(

@@ -14,6 +14,8 @@ FAMILIES: dict[str, str] = {
     "gather_rows": f"{_CODEGEN}.gather:emit_rows",
     "gather_elements": f"{_CODEGEN}.gather:emit_elements",
     "quantized": f"{_CODEGEN}.quantized:emit_product",
+    "recurrent_inputs": f"{_CODEGEN}.recurrent:emit_inputs",
+    "recurrent_cell": f"{_CODEGEN}.recurrent:emit_cell",
 }
 
 

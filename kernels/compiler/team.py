@@ -42,7 +42,8 @@ def _driver() -> tuple[Any, Any, Any]:
     )
 
 
-def _yield_address() -> int:
+@functools.cache
+def yield_address() -> int:
     """A function of the system that lets others run."""
     if sys.platform == "win32":
         function = ctypes.windll.kernel32.SwitchToThread
@@ -62,7 +63,7 @@ class Team:
         self._serve: Any = None
         self._publish: Any = None
         self._control = np.zeros(drive.N_WORDS + 8 * n_threads, np.int64)
-        self._control[drive.YIELD] = _yield_address()
+        self._control[drive.YIELD] = yield_address()
         self._address = self._control.ctypes.data
         self._wake: list[threading.Semaphore] = []
         self._process = 0
