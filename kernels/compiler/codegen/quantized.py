@@ -16,7 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from distort.kernels.compiler.codegen import byte_dots as dots, elements
+from distort.kernels.compiler.codegen import byte_dots as dots
+from distort.kernels.compiler.codegen import elements
 from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
