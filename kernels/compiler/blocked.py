@@ -1,4 +1,4 @@
-"""Convolutions in blocked layout: weights packed, tiles chosen, and the words of a step.
+"""Blocked layout: tensors and weights in it, and the geometry of convolutions and pools.
 
 See ``codegen.conv`` for the layout. ``lanes`` is the number of channels of a block.
 """
@@ -7,19 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distort.kernels.compiler.codegen.conv import WORDS, Form
-from distort.kernels.compiler.codegen.target import Target
+from distort.kernels.compiler.codegen.conv import Form
 
 Array = NDArray[np.float32]
-#: of a thread's rows with their padding: they should stay in the second-level cache with the weights
-SCRATCH_NBYTES = 1 << 19
-#: cycles until a product can be added to
-FMA_LATENCY = 4
 
 
 def block(x: Array, lanes: int) -> Array:
@@ -114,97 +108,3 @@ class Geometry:
                 self.images, self.channels, self.outputs, (1, math.prod(self.size)), (1, 1), groups=self.groups
             )
         return self
-
-
-def choose_form(geometry: Geometry, target: Target, plain: bool = False) -> Form:
-    """The register tile: as few loads and as little computed twice as may be."""
-    g = geometry.flat
-    lanes = target.lanes("float")
-    room = target.n_vector_registers - 1
-    n_blocks = -(-(g.outputs // g.groups) // lanes)
-    width = g.out[1]
-    best: tuple[float, int, int] | None = None
-    for blocks in range(1, min(n_blocks, room // 2) + 1):
-        if n_blocks % blocks:
-            continue
-        # in a tile of one block the input is read by the product itself
-        most = room - 2 if blocks == 1 and room > 15 else (room - blocks) // blocks
-        for pixels in range(1, min(most, width) + 1):
-            cost = _cost(blocks, pixels, width)
-            if best is None or cost < best[0]:
-                best = (cost, pixels, blocks)
-    assert best is not None
-    _, pixels, blocks = best
-    return Form(
-        1 if plain else lanes, pixels, blocks, g.kernel, g.strides, g.dilations, g.padded
-    )
-
-
-def _cost(blocks: int, pixels: int, width: int) -> float:
-    """Cycles for a product of one pixel and one block, about: two products or two loads a cycle."""
-    sums, loads = blocks * pixels, blocks + pixels
-    cycles = max(sums / 2, loads / 2, FMA_LATENCY) + 0.1 * loads
-    return cycles / sums * (-(-width // pixels) * pixels / width)
-
-
-def words_of(geometry: Geometry, form: Form, lanes: int, bands: int | None = None) -> dict[str, int]:
-    """A step's words by name, but for the addresses. ``scratch_stride`` is in elements, a multiple of a cache line."""
-    g = geometry.flat
-    out_height, out_width = g.out
-    row_tiles = -(-out_width // form.pixels)
-    image_tiles = row_tiles * out_height
-    columns = -(-g.outputs // lanes) // form.blocks
-    in_blocks = -(-g.channels // form.block)
-    padded_width = max(g.begins[1] + g.size[1], (out_width - 1) * g.strides[1] + (g.kernel[1] - 1) * g.dilations[1] + 1)
-    reach = (g.kernel[0] - 1) * g.dilations[0] + 1
-    in_row_nbytes = padded_width * in_blocks * form.block * 4
-    if bands is None:
-        bands = _n_bands(g, form, in_row_nbytes, row_tiles, columns)
-    if form.padded:
-        band_rows = -(-out_height // bands)
-        band_tiles = band_rows * row_tiles
-        scratch = ((band_rows - 1) * g.strides[0] + reach) * in_row_nbytes // 4
-    else:
-        band_tiles = -(-image_tiles // bands)
-        scratch = 0
-    words = {
-        "images": g.images,
-        "bands": -(-image_tiles // band_tiles),
-        "columns": columns,
-        "columns_a_group": columns // g.groups,
-        "group_blocks": in_blocks // g.groups,
-        "group_channels": g.channels // g.groups,
-        "height": g.size[0],
-        "width": g.size[1],
-        "out_width": out_width,
-        "row_tiles": row_tiles,
-        "band_tiles": band_tiles,
-        "image_tiles": image_tiles,
-        "pad_top": g.begins[0],
-        "pad_left": g.begins[1],
-        "padded_width": padded_width,
-        "x_image": in_blocks * form.block * math.prod(g.size),
-        "out_image": columns * form.blocks * lanes * out_height * out_width,
-        "out_plane": lanes * out_height * out_width,
-        "ahead_step": -(-form.blocks * lanes * 4 // band_tiles),
-        "scratch_stride": -(-scratch // 16) * 16,
-    }
-    return words
-
-
-def _n_bands(g: Geometry, form: Form, in_row_nbytes: int, row_tiles: int, columns: int) -> int:
-    """Bands of an image: what one reads should stay in the cache, and threads should have enough to share."""
-    out_height = g.out[0]
-    if form.padded:
-        rows = max(1, (SCRATCH_NBYTES // in_row_nbytes - g.kernel[0]) // g.strides[0])
-        return min(out_height, max(-(-out_height // rows), -(-8 // (columns * g.images))))
-    tile_nbytes = in_row_nbytes // row_tiles
-    tiles = max(1, SCRATCH_NBYTES // max(1, tile_nbytes * g.strides[0]))
-    n_tiles = row_tiles * out_height
-    return min(n_tiles, max(-(-n_tiles // tiles), -(-8 // (columns * g.images))))
-
-
-def step_words(words: dict[str, int], x: int, weights: int, scratch: int, *rest: int) -> NDArray[Any]:
-    """All words in order; ``rest`` are the epilogue's."""
-    named = {**words, "x": x, "weights": weights, "scratch": scratch}
-    return np.array([*(named[name] for name in WORDS), *rest], np.int64)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from distort.kernels.compiler.codegen import epilogues
+from distort.kernels.compiler.codegen import epilogues, rows
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value
 from distort.kernels.compiler.expression import Expression
@@ -226,28 +226,6 @@ def _copy_rows(
         source = f.at(x, f.mul(f.add(f.mul(block.index, words["height"]), y), size), "float")
         n_copied = f.select(known, f.int(inside), f.int(0))
         first = f.select(known, f.int(left), f.int(0))
-        fill(f, form.block, lanes, target, 0, first)
-        copy(f, form.block, lanes, source, f.at(target, first, "float"), n_copied)
-        fill(f, form.block, lanes, target, f.add(first, n_copied), row)
-
-
-def fill(f: Function, block: int, lanes: int, target: Value, first: Index, last: Index) -> None:
-    """Zeros at elements ``first`` to before ``last``, a multiple of ``block``."""
-    whole = first
-    if block % lanes == 0:
-        with f.loop(first, last, lanes) as loop:
-            f.store(f.const(f"<{lanes} x float>", 0), f.at(target, loop.index, "float"))
-        return
-    with f.loop(whole, last) as loop:
-        f.store(f.const("float", 0), f.at(target, loop.index, "float"))
-
-
-def copy(f: Function, block: int, lanes: int, source: Value, target: Value, size: Index) -> None:
-    """Copy ``size`` elements, a multiple of ``block``."""
-    whole = size if block % lanes == 0 else f.mul(f.div(size, lanes), lanes)
-    with f.loop(0, whole, lanes) as loop:
-        value = f.load(f"<{lanes} x float>", f.at(source, loop.index, "float"))
-        f.store(value, f.at(target, loop.index, "float"))
-    if block % lanes:
-        with f.loop(whole, size) as loop:
-            f.store(f.load("float", f.at(source, loop.index, "float")), f.at(target, loop.index, "float"))
+        rows.fill(f, form.block, lanes, target, 0, first)
+        rows.copy(f, form.block, lanes, source, f.at(target, first, "float"), n_copied)
+        rows.fill(f, form.block, lanes, target, f.add(first, n_copied), row)
