@@ -1,15 +1,189 @@
-"""Layouts: where values have their channels in blocks, and what brings them back."""
+"""Layouts: where values have their channels in blocks, what brings them there and back.
+
+A tensor in blocks has shape [N, C, …] and memory [N, C/block, …, block], with ``strides`` of the latter. Work on it is
+done on :func:`memory`, all lanes alike. Lanes beyond C hold numbers that nobody looks at, but finite ones, since
+convolutions multiply them by zero.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from distort.kernels.compiler.ir import Tensor
+import numpy as np
+
+from distort.kernels.compiler import blocked as packing
+from distort.kernels.compiler.codegen import reorder
+from distort.kernels.compiler.ir import Buffer, Call, Native, Tensor, Word, strides_of
+from distort.kernels.compiler.keys import Key
 
 if TYPE_CHECKING:
     from distort.kernels.compiler.builder import Builder
+    from distort.kernels.compiler.expression import Instruction
+
+#: pixels that a thread reorders at once
+_CHUNK = 512
+#: operators that make finite numbers of finite ones (but for overflow)
+_FINITE = frozenset(
+    "add sub mul neg relu maximum minimum constant abs sigmoid tanh erf exp select where clip round floor ceil sign "
+    "hard_sigmoid hard_swish less greater equal not and or cast".split()
+)
+
+
+def in_blocks(builder: Builder, shape: Sequence[int]) -> Tensor:
+    """Room for a float32 value [N, C, …] in blocks."""
+    lanes = builder.target.lanes("float")
+    inner = (shape[0], -(-shape[1] // lanes), *shape[2:], lanes)
+    made = Tensor(np.dtype(np.float32), tuple(shape), strides_of(inner), Buffer(math.prod(inner) * 4), block=lanes)
+    return made
+
+
+def memory(tensor: Tensor) -> Tensor:
+    """A tensor in blocks as it lies: [N, C/block, …, block]."""
+    n, c, *size = tensor.shape
+    inner = (n, -(-c // tensor.block), *size, tensor.block)
+    return Tensor(tensor.dtype, inner, tensor.strides, tensor.buffer, tensor.offset)
+
+
+def of_memory(inner: Tensor, channels: int) -> Tensor:
+    """The other way round."""
+    n, _, *size, lanes = inner.shape
+    return Tensor(inner.dtype, (n, channels, *size), inner.strides, inner.buffer, inner.offset, block=lanes)
+
+
+def is_dense_inside(tensor: Tensor) -> bool:
+    """Whether pixels of a channel block lie next to each other, as kernels expect. All but slices of pixels do."""
+    inner = memory(tensor)
+    expected = strides_of(inner.shape)
+    return all(
+        have == want or size == 1 for size, have, want in zip(inner.shape[1:], inner.strides[1:], expected[1:], strict=True)
+    )
 
 
 def unblocked(builder: Builder, tensor: Tensor) -> Tensor:
-    """A copy of a tensor with its channels not in blocks."""
-    raise NotImplementedError
+    """The tensor with its channels not in blocks: another view where it has one pixel, else a copy."""
+    known = builder.layouts.get(id(tensor))
+    if known is not None:
+        return known[1]
+    if math.prod(tensor.shape[2:]) == 1 and tensor.strides[1] == tensor.block:
+        made = tensor.view(tensor.shape, (tensor.strides[0], 1, *([1] * len(tensor.shape[2:]))))
+    else:
+        made = builder.new(tensor.dtype, tensor.shape)
+        _reorder(builder, made, tensor, to_blocks=False)
+    builder.layouts[id(tensor)] = (tensor, made)
+    return made
+
+
+def blocked(builder: Builder, tensor: Tensor) -> Tensor:
+    """The tensor [N, C, …] with its channels in blocks: another view where it has one pixel, else a copy."""
+    if tensor.block:
+        return tensor
+    known = builder.layouts.get(id(tensor))
+    if known is not None:
+        return known[1]
+    lanes = builder.target.lanes("float")
+    n, c, *size = tensor.shape
+    if tensor.value is not None:
+        inner = builder.packed(("blocks", id(tensor.value), lanes), lambda: packing.block(tensor.value, lanes))
+        made = of_memory(inner, c)
+    elif math.prod(size) == 1 and c % lanes == 0 and (tensor.strides[1] == 1 or c == 1):
+        strides = (tensor.strides[0], lanes, *([lanes] * len(size)), 1)
+        made = Tensor(tensor.dtype, tensor.shape, strides, tensor.buffer, tensor.offset, block=lanes)
+    else:
+        made = in_blocks(builder, tensor.shape)
+        _reorder(builder, pixels_dense(builder, tensor), made, to_blocks=True)
+    builder.layouts[id(tensor)] = (tensor, made)
+    return made
+
+
+def pixels_dense(builder: Builder, tensor: Tensor) -> Tensor:
+    """A plain tensor whose images are contiguous."""
+    expected = strides_of(tensor.shape)
+    if all(
+        have == want or size == 1
+        for size, have, want in zip(tensor.shape[1:], tensor.strides[1:], expected[1:], strict=True)
+    ):
+        return tensor
+    return builder.contiguous(tensor)
+
+
+def _reorder(builder: Builder, plain: Tensor, tensor: Tensor, *, to_blocks: bool) -> None:
+    lanes = tensor.block
+    n, c, *size = tensor.shape
+    pixels, blocks = math.prod(size), -(-c // lanes)
+    if not n * c * pixels:
+        return
+    words: list[Word] = [
+        plain.address(),
+        tensor.address(),
+        n,
+        blocks,
+        c,
+        pixels,
+        _CHUNK,
+        plain.strides[0],
+        tensor.strides[0],
+    ]
+    assert len(words) == len(reorder.WORDS)
+    key = Key("reorder", (to_blocks, pixels < lanes))
+    work = n * blocks * lanes * pixels * 0.25
+    call = Call(key, words, work, most_threads=n * blocks * -(-pixels // _CHUNK))
+    inner = memory(tensor)
+    builder.add(Native([plain], [inner], [call]) if to_blocks else Native([inner], [plain], [call]))
+
+
+def arranged(
+    builder: Builder, inputs: Sequence[Tensor], body: Sequence[Instruction]
+) -> tuple[list[Tensor], int] | None:
+    """Operands of element-wise work in the layout that it is done in, and its channels; None: plain.
+
+    ``inputs`` broadcast to one shape. It is done in blocks where an operand of that shape is in blocks and the others
+    are that too, or one number, or numbers by channel.
+    """
+    shape = np.broadcast_shapes(*(t.shape for t in inputs))
+    main = next((t for t in inputs if t.block and t.shape == shape), None)
+    if main is None:
+        return None
+    n, c, *size = shape
+    lanes = main.block
+    if c % lanes and any(i.op not in _FINITE for i in body):
+        return None
+    found = []
+    for tensor in inputs:
+        if tensor.size == 1 and not tensor.block:
+            found.append(tensor.reshaped([1] * (len(size) + 3)) if tensor.contiguous else None)
+        elif tensor.block and tensor.shape == shape:
+            found.append(memory(tensor))
+        else:
+            found.append(_by_channel(builder, tensor, shape, lanes))
+    if any(t is None for t in found):
+        return None
+    return [t for t in found if t is not None], c
+
+
+def _by_channel(builder: Builder, tensor: Tensor, shape: Sequence[int], lanes: int) -> Tensor | None:
+    """Numbers by channel, and by image, as [N or 1, C/lanes, 1, …, lanes]; or a plain tensor put in blocks."""
+    if tensor.block:
+        small = tensor
+    elif len(tensor.shape) <= len(shape) and tensor.dtype == np.float32:
+        full = [1] * (len(shape) - len(tensor.shape)) + list(tensor.shape)
+        if full[1] != shape[1]:
+            return None
+        if tensor.shape == tuple(full):
+            small = blocked(builder, tensor)
+        elif tensor.value is not None:
+            value = tensor.value
+            inner = builder.packed(
+                ("blocks", id(value), tuple(full), lanes), lambda: packing.block(value.reshape(full), lanes)
+            )
+            small = of_memory(inner, shape[1])
+        elif tensor.contiguous:
+            small = blocked(builder, tensor.reshaped(full))
+        else:
+            return None
+    else:
+        return None
+    if small.shape[1] != shape[1] or any(a not in (1, b) for a, b in zip(small.shape, shape, strict=True)):
+        return None
+    return memory(small)

@@ -18,6 +18,8 @@ from distort.kernels.compiler.codegen.target import Target
 SCRATCH_NBYTES = 1 << 19
 #: weights larger than this are not expected in the cache when a step begins
 STREAMED_NBYTES = 1 << 18
+#: where each tile is one of more, a column's weights are there before its last
+MOST_STREAMED_TILES = 64
 #: cycles until a product can be added to
 FMA_LATENCY = 4
 #: parts of a step for each thread to share evenly
@@ -47,8 +49,8 @@ def choose_form(geometry: Geometry, target: Target, plain: bool = False) -> Form
     _, pixels, blocks = best
     nbytes = g.outputs * g.channels // g.groups * math.prod(g.kernel) * 4
     n_tiles = -(-width // pixels) * g.out[0]
-    streamed = nbytes >= STREAMED_NBYTES and n_tiles <= 32
-    return Form(1 if plain else lanes, pixels, blocks, g.kernel, g.strides, g.dilations, g.padded, streamed)
+    streamed = nbytes >= STREAMED_NBYTES and n_tiles <= MOST_STREAMED_TILES
+    return Form(1 if plain else lanes, pixels, blocks, g.kernel, g.strides, g.dilations, g.padded, streamed=streamed)
 
 
 def _cost(blocks: int, pixels: int, width: int) -> float:
@@ -96,6 +98,7 @@ def words_of(geometry: Geometry, form: Form, lanes: int, bands: int | None = Non
         "padded_width": padded_width,
         "x_image": in_blocks * form.block * math.prod(g.size),
         "out_image": columns * form.blocks * lanes * out_height * out_width,
+        "out_row": lanes * form.spread * out_width,
         "out_plane": lanes * out_height * out_width,
         "ahead_step": -(-form.blocks * lanes * 4 // band_tiles),
         "scratch_stride": -(-scratch // 16) * 16,

@@ -46,6 +46,7 @@ WORDS = (
     "padded_width",  # of a row in scratch memory
     "x_image",  # elements from one image to the next
     "out_image",
+    "out_row",
     "out_plane",  # elements from one output block to the next
     "ahead_step",  # bytes of the next column's weights to fetch ahead for each product, where they are streamed
 )
@@ -61,6 +62,7 @@ class Form(NamedTuple):
     strides: tuple[int, int] = (1, 1)
     dilations: tuple[int, int] = (1, 1)
     padded: bool = False
+    spread: int = 1  # outputs are so many pixels apart
     streamed: bool = False  # weights come from beyond the second-level cache: those to come are fetched ahead
 
     @property
@@ -120,7 +122,7 @@ def emit_conv(f: Function, target: Target, form: Form, expression: Expression, k
         weights = f.at(words["weights"], f.mul(column, column_size), "float")
         following_weights = f.at(weights, column_size, "float")
         # the tiles' places: rows and columns are counted, not divided
-        start = [f.int(first_row), f.int(f.rem(first, words["row_tiles"]))]
+        start = [f.i64(first_row), f.i64(f.rem(first, words["row_tiles"]))]
         with f.loop(first, last, carried=start) as tile:
             out_row, number = tile.carried
             left = f.min(f.mul(number, form.pixels), f.sub(words["out_width"], form.pixels))
@@ -128,14 +130,15 @@ def emit_conv(f: Function, target: Target, form: Form, expression: Expression, k
             place = f.add(place, f.mul(left, form.strides[1] * form.block))
             fetched = f.mul(f.mul(f.sub(tile.index, first), n_products), words["ahead_step"])
             sums = _products(f, form, lanes, step, f.at(step.x, place, "float"), weights, f.at(following_weights, fetched, "i8"))
-            spot = f.mul(f.add(f.mul(out_row, words["out_width"]), left), lanes)
+            spot = f.add(f.mul(out_row, words["out_row"]), f.mul(left, form.spread * lanes))
             spot = f.add(spot, f.mul(image, words["out_image"]))
             blocks = [f.add(f.mul(column, form.blocks), k) for k in range(form.blocks)]
             places = [f.add(spot, f.mul(block, words["out_plane"])) for block in blocks]
-            epilogue.apply(f, sums, image, [f.mul(block, lanes) for block in blocks], places, lanes)
+            channels = [f.mul(block, lanes) for block in blocks]
+            epilogue.apply(f, sums, image, channels, places, lanes, form.spread)
             ends = f.compare("eq", f.add(number, 1), words["row_tiles"])
-            following = f.select(ends, f.int(0), f.int(f.add(number, 1)))
-            tile.carry([f.int(f.add(out_row, f.cast("zext", ends, "i64"))), following])
+            following = f.select(ends, f.i64(0), f.i64(f.add(number, 1)))
+            tile.carry([f.i64(f.add(out_row, f.cast("zext", ends, "i64"))), following])
     f.ret()
 
 
@@ -220,12 +223,12 @@ def _copy_rows(
     n_blocks = f.mul(words["group_blocks"], f.div(words["columns"], words["columns_a_group"]))
     with f.loop(0, n_blocks) as block, f.loop(0, n_rows) as line:
         target = f.at(scratch, f.mul(f.add(f.mul(block.index, n_rows), line.index), row), "float")
-        y = f.int(f.add(top, line.index))
+        y = f.i64(f.add(top, line.index))
         # as unsigned numbers, rows above the image are beyond it
         known = f.compare("ult", y, words["height"])
         source = f.at(x, f.mul(f.add(f.mul(block.index, words["height"]), y), size), "float")
-        n_copied = f.select(known, f.int(inside), f.int(0))
-        first = f.select(known, f.int(left), f.int(0))
+        n_copied = f.select(known, f.i64(inside), f.i64(0))
+        first = f.select(known, f.i64(left), f.i64(0))
         rows.fill(f, form.block, lanes, target, 0, first)
         rows.copy(f, form.block, lanes, source, f.at(target, first, "float"), n_copied)
         rows.fill(f, form.block, lanes, target, f.add(first, n_copied), row)

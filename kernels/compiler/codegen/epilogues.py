@@ -35,26 +35,28 @@ class Epilogue:
         image: Index,
         channels: Sequence[Index],
         places: Sequence[Index],
-        step: int,
+        lanes: int,
+        spread: int = 1,
     ) -> None:
         """Store a tile.
 
-        ``sums[block][pixel]`` are vectors of ``step`` channels; a block's first channel is ``channels[block]``, its
-        first pixel is element ``places[block]`` of the output, and the next pixel ``step`` elements later.
+        ``sums[block][pixel]`` are vectors of ``lanes`` channels; a block's first channel is ``channels[block]``, its
+        first pixel is element ``places[block]`` of the output, and the next one lies ``spread`` pixels later.
         """
+        step = lanes * spread
         if len(self.expression.body) > MOST_PRINTED and len(self.results) == 1:
             for row, place in zip(sums, places, strict=True):
                 for pixel, value in enumerate(row):
                     f.store(value, f.at(self.results[0], f.add(place, pixel * step), "float"))
             for row, place, channel in zip(sums, places, channels, strict=True):
-                fixed = self._fixed(f, image, channel, step)
+                fixed = self._fixed(f, image, channel, lanes)
                 with f.loop(0, len(row) * step, step) as loop:
                     here = f.add(place, loop.index)
                     value = f.load(row[0].type, f.at(self.results[0], here, "float"))
                     self._one(f, value, fixed, here)
             return
         for row, place, channel in zip(sums, places, channels, strict=True):
-            fixed = self._fixed(f, image, channel, step)
+            fixed = self._fixed(f, image, channel, lanes)
             for pixel, value in enumerate(row):
                 self._one(f, value, fixed, f.add(place, pixel * step))
 
