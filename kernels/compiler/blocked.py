@@ -38,12 +38,12 @@ def block_vector(x: Array, lanes: int) -> Array:
     return np.ascontiguousarray(np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)]))
 
 
-def merged_groups(groups: int, inputs: int, outputs: int, lanes: int) -> int | None:
-    """How many groups of so many input and output channels together fill whole blocks; None where they can't."""
+def merged_groups(groups: int, inputs: int, outputs: int, lanes: int) -> int:
+    """How many groups of so many input and output channels together fill whole blocks: all, where none else do."""
     for merge in range(1, groups + 1):
         if groups % merge == 0 and merge * inputs % lanes == 0 and merge * outputs % lanes == 0:
             return merge
-    return 1 if groups == 1 else None
+    return groups
 
 
 def merge_weights(w: Array, groups: int, merge: int) -> Array:
@@ -82,6 +82,8 @@ class Geometry:
     begins: tuple[int, int] = (0, 0)
     ends: tuple[int, int] = (0, 0)
     groups: int = 1
+    #: the output's rows do not follow each other
+    apart: bool = False
 
     @property
     def out(self) -> tuple[int, int]:
@@ -103,7 +105,7 @@ class Geometry:
     @property
     def flat(self) -> Geometry:
         """Rows joined to one where the kernel does not notice."""
-        if self.kernel == self.strides == (1, 1) and not self.padded:
+        if self.kernel == self.strides == (1, 1) and not self.padded and not self.apart:
             return Geometry(
                 self.images, self.channels, self.outputs, (1, math.prod(self.size)), (1, 1), groups=self.groups
             )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from distort.kernels.compiler.codegen.epilogues import CHANNEL, FULL, SCALAR
 from distort.kernels.compiler.codegen.target import Target
-from distort.kernels.compiler.expression import Expression, Instruction
+from distort.kernels.compiler.expression import Expression
 from distort.kernels.compiler.fuse import compose
-from distort.kernels.compiler.ir import Address, Buffer, Call, Map, Operation, Scratch, Tensor, Word, strides_of
+from distort.kernels.compiler.ir import Buffer, Call, Map, Operation, Scratch, Tensor, Word, strides_of
 from distort.kernels.compiler.keys import Key
 
 
@@ -48,7 +47,8 @@ class Blockwise(Operation):
         (out,) = self.outputs
         made = []
         for part in self.plan(out, n_threads):
-            words: list[Word] = list(part.words)  # type: ignore[arg-type]
+            idle = not part.scratch_nbytes
+            words: list[Any] = [0 if idle and isinstance(word, Scratch) else word for word in part.words]
             for tensor, kind in zip(self.inputs[self.n_read :], self.kinds, strict=True):
                 words.append(tensor.address(part.shift if kind == FULL else 0))
                 if kind == CHANNEL:
@@ -111,6 +111,3 @@ def _kind(tensor: Tensor, result: Tensor, out: Tensor) -> str | None:
         return CHANNEL
     same = all(n == 1 or a == b for n, a, b in zip(out.shape, tensor.strides, result.strides, strict=True))
     return FULL if same else None
-
-
-__all__ = ["Address", "Blockwise", "Instruction", "Part", "math"]

@@ -15,7 +15,7 @@ import numpy as np
 
 from distort.kernels.compiler import blocked as packing
 from distort.kernels.compiler.codegen import reorder
-from distort.kernels.compiler.ir import Buffer, Call, Native, Tensor, Word, strides_of
+from distort.kernels.compiler.ir import Array, Buffer, Call, Native, Tensor, Word, strides_of
 from distort.kernels.compiler.keys import Key
 
 if TYPE_CHECKING:
@@ -29,6 +29,12 @@ _FINITE = frozenset(
     "add sub mul neg relu maximum minimum constant abs sigmoid tanh erf exp select where clip round floor ceil sign "
     "hard_sigmoid hard_swish less greater equal not and or cast".split()
 )
+
+
+def identity(builder: Builder, value: Array) -> int:
+    """What names an array among keys of packed ones: its ``id``, and it lives as long as they do."""
+    builder.packed(("alive", id(value)), lambda: value)
+    return id(value)
 
 
 def in_blocks(builder: Builder, shape: Sequence[int]) -> Tensor:
@@ -84,8 +90,9 @@ def blocked(builder: Builder, tensor: Tensor) -> Tensor:
         return known[1]
     lanes = builder.target.lanes("float")
     n, c, *size = tensor.shape
-    if tensor.value is not None:
-        inner = builder.packed(("blocks", id(tensor.value), lanes), lambda: packing.block(tensor.value, lanes))
+    value = tensor.value
+    if value is not None:
+        inner = builder.packed(("blocks", identity(builder, value), lanes), lambda: packing.block(value, lanes))
         made = of_memory(inner, c)
     elif math.prod(size) == 1 and c % lanes == 0 and (tensor.strides[1] == 1 or c == 1):
         strides = (tensor.strides[0], lanes, *([lanes] * len(size)), 1)
@@ -135,34 +142,33 @@ def _reorder(builder: Builder, plain: Tensor, tensor: Tensor, *, to_blocks: bool
 
 def arranged(
     builder: Builder, inputs: Sequence[Tensor], body: Sequence[Instruction]
-) -> tuple[list[Tensor], int] | None:
-    """Operands of element-wise work in the layout that it is done in, and its channels; None: plain.
+) -> tuple[list[Tensor], int | None]:
+    """Operands of element-wise work as it is done: in blocks, as they lie, with the number of channels, or plain.
 
-    ``inputs`` broadcast to one shape. It is done in blocks where an operand of that shape is in blocks and the others
-    are that too, or one number, or numbers by channel.
+    It is done in blocks where an operand of the result's shape is in blocks and the others are that too, or one
+    number, or numbers by channel.
     """
     shape = np.broadcast_shapes(*(t.shape for t in inputs))
     main = next((t for t in inputs if t.block and t.shape == shape), None)
-    if main is None:
-        return None
-    n, c, *size = shape
-    lanes = main.block
-    if c % lanes and any(i.op not in _FINITE for i in body):
-        return None
-    found = []
-    for tensor in inputs:
-        if tensor.size == 1 and not tensor.block:
-            found.append(tensor.reshaped([1] * (len(size) + 3)) if tensor.contiguous else None)
-        elif tensor.block and tensor.shape == shape:
-            found.append(memory(tensor))
+    channels = shape[1] if main is not None else 0
+    takes = main is not None and body[-1].dtype == "float32"
+    if main is not None and takes and (channels % main.block == 0 or all(i.op in _FINITE for i in body)):
+        found: list[Tensor] = []
+        for tensor in inputs:
+            if tensor.size == 1 and tensor.contiguous:
+                found.append(tensor.reshaped([1] * (len(shape) + 1)))
+                continue
+            inner = memory(tensor) if tensor.block and tensor.shape == shape else None
+            inner = inner or by_channel(builder, tensor, shape, main.block)
+            if inner is None:
+                break
+            found.append(inner)
         else:
-            found.append(_by_channel(builder, tensor, shape, lanes))
-    if any(t is None for t in found):
-        return None
-    return [t for t in found if t is not None], c
+            return found, channels
+    return [builder.plain(t) for t in inputs], None
 
 
-def _by_channel(builder: Builder, tensor: Tensor, shape: Sequence[int], lanes: int) -> Tensor | None:
+def by_channel(builder: Builder, tensor: Tensor, shape: Sequence[int], lanes: int) -> Tensor | None:
     """Numbers by channel, and by image, as [N or 1, C/lanes, 1, …, lanes]; or a plain tensor put in blocks."""
     if tensor.block:
         small = tensor
@@ -174,9 +180,8 @@ def _by_channel(builder: Builder, tensor: Tensor, shape: Sequence[int], lanes: i
             small = blocked(builder, tensor)
         elif tensor.value is not None:
             value = tensor.value
-            inner = builder.packed(
-                ("blocks", id(value), tuple(full), lanes), lambda: packing.block(value.reshape(full), lanes)
-            )
+            key = ("blocks", identity(builder, value), tuple(full), lanes)
+            inner = builder.packed(key, lambda: packing.block(value.reshape(full), lanes))
             small = of_memory(inner, shape[1])
         elif tensor.contiguous:
             small = blocked(builder, tensor.reshaped(full))
@@ -187,3 +192,24 @@ def _by_channel(builder: Builder, tensor: Tensor, shape: Sequence[int], lanes: i
     if small.shape[1] != shape[1] or any(a not in (1, b) for a, b in zip(small.shape, shape, strict=True)):
         return None
     return memory(small)
+
+
+def joined(builder: Builder, parts: Sequence[Tensor]) -> Tensor | None:
+    """Tensors [N, C, …] joined along their channels, in blocks; None where a part would begin within a block."""
+    lanes = builder.target.lanes("float")
+    first = parts[0]
+    for part in parts:
+        if part.dtype != np.float32 or len(part.shape) != len(first.shape) or len(part.shape) < 3:
+            return None
+        if part.shape[0] != first.shape[0] or part.shape[2:] != first.shape[2:]:
+            return None
+    if any(part.shape[1] % lanes for part in parts[:-1]):
+        return None
+    result = in_blocks(builder, (first.shape[0], sum(p.shape[1] for p in parts), *first.shape[2:]))
+    whole = memory(result)
+    begin = 0
+    for part in parts:
+        inner = memory(blocked(builder, part))
+        builder.copy(inner, whole.view(inner.shape, whole.strides, begin * whole.strides[1]))
+        begin += inner.shape[1]
+    return result

@@ -34,4 +34,4 @@ def emit_depthwise(
             sums[pixel] = f.fma(value, known[column], sums[pixel])
         return sums
 
-    sliding.emit(f, lanes, window, words, epilogue, 0.0, combine, lambda row, sums, columns: sums)
+    sliding.emit(f, lanes, window, words, epilogue, 0.0, combine, lambda row, sums, columns, last: sums)

@@ -45,7 +45,7 @@ def emit_pool(
                 sums[pixel] = f.fadd(sums[pixel], value)
         return sums
 
-    def finish(row: sliding.Row, sums: list[Value], columns: Sequence[Sequence[int]]) -> list[Value]:
+    def finish(row: sliding.Row, sums: list[Value], columns: Sequence[Sequence[int]], last: bool) -> list[Value]:
         if mode == MAX:
             return sums
         if mode == MEAN:
@@ -57,7 +57,7 @@ def emit_pool(
                 f, top, f.add(words["height"], words["pad_bottom"]), window.kernel[0], window.dilations[0]
             )
             beyond = max(window.overhang - pad_right, 0)
-            counts = [len(inside) for inside in window._replace(pad_left=0, overhang=beyond).taps(False, True)]
+            counts = [len(inside) for inside in window._replace(pad_left=0, overhang=beyond).taps(False, last)]
         made: dict[int, Value] = {}
         results = []
         for value, count in zip(sums, counts, strict=True):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value
+
+#: (lane, pixel) -> where a channel's pixels are, from this one on
+Row = Callable[[int, Index], Value]
 
 WORDS = (
     "plain",  # address
@@ -47,28 +52,36 @@ def emit_reorder(f: Function, target: Target, to_blocks: bool, few: bool) -> Non
             return f.select(f.compare("slt", lane, n_rows), there, spare)
 
         if few:
-            with f.loop(first, last) as pixel:
-                here = f.at(blocked, f.mul(pixel.index, lanes), "float")
-                for lane in range(lanes):
-                    one = f.at(here, lane, "float")
-                    if to_blocks:
-                        f.store(f.load("float", row(lane, pixel.index)), one)
-                    else:
-                        f.store(f.load("float", one), row(lane, pixel.index))
-            continue
-        with f.loop(first, last, lanes) as pixel:
-            # the last square begins earlier and is partly done once more
-            at = f.min(pixel.index, f.sub(words["pixels"], lanes))
-            here = f.at(blocked, f.mul(at, lanes), "float")
-            rows = [row(lane, at) for lane in range(lanes)]
-            if to_blocks:
-                values = [f.load(vector, address) for address in rows]
-            else:
-                values = [f.load(vector, f.at(here, lane * lanes, "float")) for lane in range(lanes)]
-            values = transposed(f, values)
-            for lane, value in enumerate(values):
-                f.store(value, f.at(here, lane * lanes, "float") if to_blocks else rows[lane])
+            _one_by_one(f, lanes, blocked, row, to_blocks, first, last)
+        else:
+            _by_squares(f, lanes, blocked, row, to_blocks, first, last, words["pixels"])
     f.ret()
+
+
+def _one_by_one(
+    f: Function, lanes: int, blocked: Value, row: Row, to_blocks: bool, first: Index, last: Index
+) -> None:
+    with f.loop(first, last) as pixel:
+        here = f.at(blocked, f.mul(pixel.index, lanes), "float")
+        for lane in range(lanes):
+            one = f.at(here, lane, "float")
+            source, target = (row(lane, pixel.index), one) if to_blocks else (one, row(lane, pixel.index))
+            f.store(f.load("float", source), target)
+
+
+def _by_squares(
+    f: Function, lanes: int, blocked: Value, row: Row, to_blocks: bool, first: Index, last: Index, pixels: Index
+) -> None:
+    """The last square begins earlier and is partly done once more."""
+    with f.loop(first, last, lanes) as pixel:
+        at = f.min(pixel.index, f.sub(pixels, lanes))
+        here = f.at(blocked, f.mul(at, lanes), "float")
+        inside = [f.at(here, lane * lanes, "float") for lane in range(lanes)]
+        rows = [row(lane, at) for lane in range(lanes)]
+        sources, targets = (rows, inside) if to_blocks else (inside, rows)
+        values = transposed(f, [f.load(f"<{lanes} x float>", address) for address in sources])
+        for value, address in zip(values, targets, strict=True):
+            f.store(value, address)
 
 
 def transposed(f: Function, rows: list[Value]) -> list[Value]:

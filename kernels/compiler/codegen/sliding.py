@@ -81,10 +81,10 @@ class Row(NamedTuple):
     words: dict[str, Value]
 
 
-#: (sums, kernel row, kernel column or None for each pixel's vector, their vectors) -> sums
+#: (row, sums, kernel row, (pixel, kernel column, vector) for each tap) -> sums
 Combine = Callable[[Row, list[Value], Index, Sequence[tuple[int, Index, Value]]], list[Value]]
-#: (row, sums, kernel columns inside for each pixel) -> results
-Finish = Callable[[Row, list[Value], Sequence[Sequence[int]]], list[Value]]
+#: (row, sums, kernel columns inside for each pixel, whether the tile is the row's last) -> results
+Finish = Callable[[Row, list[Value], Sequence[Sequence[int]], bool], list[Value]]
 
 
 def read(f: Function) -> dict[str, Value]:
@@ -139,7 +139,7 @@ def emit(
                 if not window.copied:
                     at = f.sub(at, window.pad_left)
                 sums = _tile(f, lanes, window, row, source, source_row, origin, at, columns, initial, combine)
-                sums = finish(row, sums, columns)
+                sums = finish(row, sums, columns, at_end)
                 here = f.add(spot, f.mul(left, lanes))
                 epilogue.apply(f, [sums], image, [f.mul(block, lanes)], [here], lanes)
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from distort.graph.ir import Node
+from distort.kernels.compiler import layout
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.ir import Tensor
 
 Result = list[Tensor | None] | None
 
 
-@lowers("Concat")
+@lowers("Concat", blocks=True)
 def _concat(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    if node.attributes.get("axis", 1) == 1 and any(t is not None and t.block for t in inputs):
+        joined = layout.joined(b, [t for t in inputs if t is not None])
+        if joined is not None:
+            return [joined]
     parts = [b.plain(t) for t in inputs if t is not None]
     rank = len(parts[0].shape)
     axis = node.attributes.get("axis", 1)
