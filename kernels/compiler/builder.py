@@ -22,6 +22,7 @@ from distort.kernels.compiler import lower
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.expression import STORED, Expression, Instruction, name_of
 from distort.kernels.compiler.ir import ALIGNMENT, Array, Buffer, Host, Map, Operation, Place, Tensor, strides_of
+from distort.kernels.compiler.layout import arranged, of_memory, unblocked
 from distort.kernels.program import evaluate
 
 #: (builder, node, inputs) -> outputs, or None
@@ -31,12 +32,21 @@ LOWERINGS: dict[tuple[str, str], Lowering] = {}
 _KNOWN_NBYTES = 1 << 16
 
 
-def lowers(*op_types: str, domain: str = "") -> Callable[[Lowering], Lowering]:
-    """Register a lowering."""
+#: lowerings that take tensors whose channels are in blocks; others get plain ones
+TAKE_BLOCKS: set[Lowering] = set()
+
+
+def lowers(*op_types: str, domain: str = "", blocks: bool = False) -> Callable[[Lowering], Lowering]:
+    """Register a lowering. ``blocks``: it takes tensors whose channels are in blocks, see ``layout``.
+
+    One that only calls :meth:`Builder.map` with its inputs does.
+    """
 
     def register(function: Lowering) -> Lowering:
         for op_type in op_types:
             LOWERINGS[domain, op_type] = function
+        if blocks:
+            TAKE_BLOCKS.add(function)
         return function
 
     return register
@@ -68,6 +78,8 @@ class Builder:
         #: packed weights and the like, of all specialisations: made once
         self._constants = constants
         self._name, self._origin = "", Node("", "", [], [])
+        #: by ``id``: a tensor, and the same in the other layout
+        self.layouts: dict[int, tuple[Tensor, Tensor]] = {}
         self.n_readers: dict[str, int] = {}
         for name in graph.outputs:
             self.n_readers[name] = self.n_readers.get(name, 0) + 1
@@ -144,16 +156,20 @@ class Builder:
         ``body`` instead of ``op``: instructions whose operands are the inputs first; the last is the result.
         """
         dtype = np.dtype(dtype or inputs[0].dtype)
-        shape = np.broadcast_shapes(*(t.shape for t in inputs))
         name = name_of(dtype)
         instructions = list(body) if body else [Instruction(op, tuple(range(len(inputs))), name, attributes)]
+        channels = None
+        if any(t.block for t in inputs):
+            inputs, channels = arranged(self, inputs, instructions)
+        shape = np.broadcast_shapes(*(t.shape for t in inputs))
         expression = Expression(
             tuple(t.element for t in inputs), tuple(instructions), (len(inputs) + len(instructions) - 1,)
         )
         result = self.new(dtype, shape)
+        named = result if channels is None else of_memory(result, channels)
         operands, expression = with_constants([t.broadcast(shape) for t in inputs], inputs, expression)
         self.add(Map(operands, [result], expression))
-        return result
+        return named
 
     def copy(self, source: Tensor, target: Tensor) -> None:
         """Copy elements into a view of the same shape."""
@@ -173,8 +189,6 @@ class Builder:
         """The tensor with its channels not in blocks."""
         if not tensor.block:
             return tensor
-        from distort.kernels.compiler.layout import unblocked
-
         return unblocked(self, tensor)
 
     # -- nodes
@@ -193,7 +207,9 @@ class Builder:
                 return
             lowering = LOWERINGS.get((node.domain, node.op_type))
             if lowering is not None:
-                n_operations = len(self.operations)
+                if lowering not in TAKE_BLOCKS:
+                    inputs = [None if t is None else self.plain(t) for t in inputs]
+                n_operations, layouts = len(self.operations), dict(self.layouts)
                 results = lowering(self, node, inputs)
                 if results is not None:
                     for name, tensor in zip(node.outputs, results, strict=False):
@@ -201,6 +217,7 @@ class Builder:
                             self._tensors[name] = tensor
                     return
                 del self.operations[n_operations:]
+                self.layouts = layouts
         self._host(node, inputs)
 
     def _evaluate(self, node: Node, inputs: Sequence[Tensor | None]) -> bool:

@@ -9,6 +9,11 @@ from typing import Any
 _CODEGEN = "distort.kernels.compiler.codegen"
 #: family -> where its emitter is: ``emit(function, target, *parameters)`` prints the kernel's body
 FAMILIES: dict[str, str] = {
+    "conv": f"{_CODEGEN}.conv:emit_conv",
+    "depthwise": f"{_CODEGEN}.depthwise:emit_depthwise",
+    "pool": f"{_CODEGEN}.pooling:emit_pool",
+    "global_pool": f"{_CODEGEN}.pooling:emit_global_pool",
+    "reorder": f"{_CODEGEN}.reorder:emit_reorder",
     "map": f"{_CODEGEN}.maps:emit_map",
     "gemm": f"{_CODEGEN}.gemm:emit_gemm",
     "gather_rows": f"{_CODEGEN}.gather:emit_rows",

@@ -1,15 +1,214 @@
-"""Layouts: where values have their channels in blocks, and what brings them back."""
+"""Layouts: where values have their channels in blocks, what brings them there and back.
+
+A tensor in blocks has shape [N, C, …] and memory [N, C/block, …, block], with ``strides`` of the latter. Work on it is
+done on :func:`memory`, all lanes alike. Lanes beyond C hold numbers that nobody looks at, but finite ones, since
+convolutions multiply them by zero.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from distort.kernels.compiler.ir import Tensor
+import numpy as np
+
+from distort.kernels.compiler import blocked as packing
+from distort.kernels.compiler.codegen import reorder
+from distort.kernels.compiler.ir import Array, Buffer, Call, Native, Tensor, Word, strides_of
+from distort.kernels.compiler.keys import Key
 
 if TYPE_CHECKING:
     from distort.kernels.compiler.builder import Builder
+    from distort.kernels.compiler.expression import Instruction
+
+#: pixels that a thread reorders at once
+_CHUNK = 512
+#: operators that make finite numbers of finite ones (but for overflow)
+_FINITE = frozenset(
+    ["add", "sub", "mul", "neg", "relu", "maximum", "minimum", "constant", "abs", "sigmoid", "tanh", "erf", "exp", "select", "where", "clip", "round", "floor", "ceil", "sign", "hard_sigmoid", "hard_swish", "less", "greater", "equal", "not", "and", "or", "cast"]
+)
+
+
+def identity(builder: Builder, value: Array) -> int:
+    """What names an array among keys of packed ones: its ``id``, and it lives as long as they do."""
+    builder.packed(("alive", id(value)), lambda: value)
+    return id(value)
+
+
+def in_blocks(builder: Builder, shape: Sequence[int]) -> Tensor:
+    """Room for a float32 value [N, C, …] in blocks."""
+    lanes = builder.target.lanes("float")
+    inner = (shape[0], -(-shape[1] // lanes), *shape[2:], lanes)
+    made = Tensor(np.dtype(np.float32), tuple(shape), strides_of(inner), Buffer(math.prod(inner) * 4), block=lanes)
+    return made
+
+
+def memory(tensor: Tensor) -> Tensor:
+    """A tensor in blocks as it lies: [N, C/block, …, block]."""
+    n, c, *size = tensor.shape
+    inner = (n, -(-c // tensor.block), *size, tensor.block)
+    return Tensor(tensor.dtype, inner, tensor.strides, tensor.buffer, tensor.offset)
+
+
+def of_memory(inner: Tensor, channels: int) -> Tensor:
+    """The other way round."""
+    n, _, *size, lanes = inner.shape
+    return Tensor(inner.dtype, (n, channels, *size), inner.strides, inner.buffer, inner.offset, block=lanes)
+
+
+def is_dense_inside(tensor: Tensor) -> bool:
+    """Whether pixels of a channel block lie next to each other, as kernels expect. All but slices of pixels do."""
+    inner = memory(tensor)
+    expected = strides_of(inner.shape)
+    return all(
+        have == want or size == 1 for size, have, want in zip(inner.shape[1:], inner.strides[1:], expected[1:], strict=True)
+    )
 
 
 def unblocked(builder: Builder, tensor: Tensor) -> Tensor:
-    """A copy of a tensor with its channels not in blocks."""
-    raise NotImplementedError
+    """The tensor with its channels not in blocks: another view where it has one pixel, else a copy."""
+    known = builder.layouts.get(id(tensor))
+    if known is not None:
+        return known[1]
+    if math.prod(tensor.shape[2:]) == 1 and tensor.strides[1] == tensor.block:
+        made = tensor.view(tensor.shape, (tensor.strides[0], 1, *([1] * len(tensor.shape[2:]))))
+    else:
+        made = builder.new(tensor.dtype, tensor.shape)
+        _reorder(builder, made, tensor, to_blocks=False)
+    builder.layouts[id(tensor)] = (tensor, made)
+    return made
+
+
+def blocked(builder: Builder, tensor: Tensor) -> Tensor:
+    """The tensor [N, C, …] with its channels in blocks: another view where it has one pixel, else a copy."""
+    if tensor.block:
+        return tensor
+    known = builder.layouts.get(id(tensor))
+    if known is not None:
+        return known[1]
+    lanes = builder.target.lanes("float")
+    n, c, *size = tensor.shape
+    value = tensor.value
+    if value is not None:
+        inner = builder.packed(("blocks", identity(builder, value), lanes), lambda: packing.block(value, lanes))
+        made = of_memory(inner, c)
+    elif math.prod(size) == 1 and c % lanes == 0 and (tensor.strides[1] == 1 or c == 1):
+        strides = (tensor.strides[0], lanes, *([lanes] * len(size)), 1)
+        made = Tensor(tensor.dtype, tensor.shape, strides, tensor.buffer, tensor.offset, block=lanes)
+    else:
+        made = in_blocks(builder, tensor.shape)
+        _reorder(builder, pixels_dense(builder, tensor), made, to_blocks=True)
+    builder.layouts[id(tensor)] = (tensor, made)
+    return made
+
+
+def pixels_dense(builder: Builder, tensor: Tensor) -> Tensor:
+    """A plain tensor whose images are contiguous."""
+    expected = strides_of(tensor.shape)
+    if all(
+        have == want or size == 1
+        for size, have, want in zip(tensor.shape[1:], tensor.strides[1:], expected[1:], strict=True)
+    ):
+        return tensor
+    return builder.contiguous(tensor)
+
+
+def _reorder(builder: Builder, plain: Tensor, tensor: Tensor, *, to_blocks: bool) -> None:
+    lanes = tensor.block
+    n, c, *size = tensor.shape
+    pixels, blocks = math.prod(size), -(-c // lanes)
+    if not n * c * pixels:
+        return
+    words: list[Word] = [
+        plain.address(),
+        tensor.address(),
+        n,
+        blocks,
+        c,
+        pixels,
+        _CHUNK,
+        plain.strides[0],
+        tensor.strides[0],
+    ]
+    assert len(words) == len(reorder.WORDS)
+    key = Key("reorder", (to_blocks, pixels < lanes))
+    work = n * blocks * lanes * pixels * 0.25
+    call = Call(key, words, work, most_threads=n * blocks * -(-pixels // _CHUNK))
+    inner = memory(tensor)
+    builder.add(Native([plain], [inner], [call]) if to_blocks else Native([inner], [plain], [call]))
+
+
+def arranged(
+    builder: Builder, inputs: Sequence[Tensor], body: Sequence[Instruction]
+) -> tuple[list[Tensor], int | None]:
+    """Operands of element-wise work as it is done: in blocks, as they lie, with the number of channels, or plain.
+
+    It is done in blocks where an operand of the result's shape is in blocks and the others are that too, or one
+    number, or numbers by channel.
+    """
+    shape = np.broadcast_shapes(*(t.shape for t in inputs))
+    main = next((t for t in inputs if t.block and t.shape == shape), None)
+    channels = shape[1] if main is not None else 0
+    takes = main is not None and body[-1].dtype == "float32"
+    if main is not None and takes and (channels % main.block == 0 or all(i.op in _FINITE for i in body)):
+        found: list[Tensor] = []
+        for tensor in inputs:
+            if tensor.size == 1 and tensor.contiguous:
+                found.append(tensor.reshaped([1] * (len(shape) + 1)))
+                continue
+            inner = memory(tensor) if tensor.block and tensor.shape == shape else None
+            inner = inner or by_channel(builder, tensor, shape, main.block)
+            if inner is None:
+                break
+            found.append(inner)
+        else:
+            return found, channels
+    return [builder.plain(t) for t in inputs], None
+
+
+def by_channel(builder: Builder, tensor: Tensor, shape: Sequence[int], lanes: int) -> Tensor | None:
+    """Numbers by channel, and by image, as [N or 1, C/lanes, 1, …, lanes]; or a plain tensor put in blocks."""
+    if tensor.block:
+        small = tensor
+    elif len(tensor.shape) <= len(shape) and tensor.dtype == np.float32:
+        full = [1] * (len(shape) - len(tensor.shape)) + list(tensor.shape)
+        if full[1] != shape[1]:
+            return None
+        if tensor.shape == tuple(full):
+            small = blocked(builder, tensor)
+        elif tensor.value is not None:
+            value = tensor.value
+            key = ("blocks", identity(builder, value), tuple(full), lanes)
+            inner = builder.packed(key, lambda: packing.block(value.reshape(full), lanes))
+            small = of_memory(inner, shape[1])
+        elif tensor.contiguous:
+            small = blocked(builder, tensor.reshaped(full))
+        else:
+            return None
+    else:
+        return None
+    if small.shape[1] != shape[1] or any(a not in (1, b) for a, b in zip(small.shape, shape, strict=True)):
+        return None
+    return memory(small)
+
+
+def joined(builder: Builder, parts: Sequence[Tensor]) -> Tensor | None:
+    """Tensors [N, C, …] joined along their channels, in blocks; None where a part would begin within a block."""
+    lanes = builder.target.lanes("float")
+    first = parts[0]
+    for part in parts:
+        if part.dtype != np.float32 or len(part.shape) != len(first.shape) or len(part.shape) < 3:
+            return None
+        if part.shape[0] != first.shape[0] or part.shape[2:] != first.shape[2:]:
+            return None
+    if any(part.shape[1] % lanes for part in parts[:-1]):
+        return None
+    result = in_blocks(builder, (first.shape[0], sum(p.shape[1] for p in parts), *first.shape[2:]))
+    whole = memory(result)
+    begin = 0
+    for part in parts:
+        inner = memory(blocked(builder, part))
+        builder.copy(inner, whole.view(inner.shape, whole.strides, begin * whole.strides[1]))
+        begin += inner.shape[1]
+    return result

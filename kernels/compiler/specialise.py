@@ -100,10 +100,11 @@ def _results(builder: Builder, outputs: Sequence[str]) -> list[Result]:
         if tensor.value is not None:
             results.append(Result(value=tensor.value))
             continue
+        tensor = builder.plain(tensor)
         fresh = tensor.buffer.place is Place.ARENA and tensor.buffer not in taken
         if not (fresh and tensor.whole):
             made = builder.new(tensor.dtype, tensor.shape)
-            builder.copy(builder.plain(tensor), made)
+            builder.copy(tensor, made)
             tensor = made
         taken.add(tensor.buffer)
         tensor.buffer.place, tensor.buffer.number = Place.RESULT, number

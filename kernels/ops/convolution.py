@@ -161,7 +161,7 @@ def conv_transpose(
     full = [
         s * (n - 1) + e + (k - 1) * d + 1 for n, k, s, d, e in zip(size, kernel_size, steps, spread, extra, strict=True)
     ]
-    begins, out = _transposed_extent(size, full, steps, auto_pad, output_shape, pads)
+    begins, out = transposed_extent(size, full, steps, auto_pad, output_shape, pads)
     dtype = x.dtype
     if dtype.itemsize < 4:
         x, w = x.astype(xp.float32), w.astype(xp.float32)
@@ -181,7 +181,7 @@ def conv_transpose(
     return xp.ascontiguousarray(y.astype(dtype, copy=False))
 
 
-def _transposed_extent(
+def transposed_extent(
     size: Sequence[int],
     full: Sequence[int],
     strides: Sequence[int],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from distort.kernels.compiler.codegen.rows import any_lane, checked, copy_row, report
+from distort.kernels.compiler.codegen.copying import any_lane, checked, copy_row, report
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, mangle, vector
 

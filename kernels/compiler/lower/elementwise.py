@@ -11,7 +11,7 @@ from distort.kernels.compiler.ir import Tensor
 _BINARY = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div"}
 
 
-@lowers(*_BINARY)
+@lowers(*_BINARY, blocks=True)
 def _binary(b: Builder, node: Node, inputs: list[Tensor | None]) -> list[Tensor | None] | None:
     x, y = inputs
     if x is None or y is None or x.dtype != y.dtype:
@@ -23,7 +23,7 @@ def _binary(b: Builder, node: Node, inputs: list[Tensor | None]) -> list[Tensor 
     return [b.map(_BINARY[node.op_type], [x, y])]
 
 
-@lowers("Relu", "Neg")
+@lowers("Relu", "Neg", blocks=True)
 def _unary(b: Builder, node: Node, inputs: list[Tensor | None]) -> list[Tensor | None] | None:
     (x,) = inputs
     assert x is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from distort.graph.ir import Node
+from distort.kernels.compiler import layout
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.ir import Tensor
 from distort.kernels.compiler.lower.views import numbers, reshape
@@ -12,9 +13,14 @@ from distort.kernels.compiler.lower.views import numbers, reshape
 Result = list[Tensor | None] | None
 
 
-@lowers("Concat")
+@lowers("Concat", blocks=True)
 def _concat(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     parts = [t for t in inputs if t is not None]
+    if node.attributes.get("axis", 1) == 1 and any(t.block for t in parts):
+        joined = layout.joined(b, parts)
+        if joined is not None:
+            return [joined]
+    parts = [b.plain(t) for t in parts]
     rank = len(parts[0].shape)
     axis = node.attributes.get("axis", 1)
     if len(parts) != len(inputs) or not -rank <= axis < rank:

@@ -21,12 +21,12 @@ def numbers(tensor: Tensor | None) -> list[int] | None:
     return [int(n) for n in tensor.value.reshape(-1)]
 
 
-@lowers("Identity")
+@lowers("Identity", blocks=True)
 def _identity(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     return [inputs[0]]
 
 
-@lowers("Shape")
+@lowers("Shape", blocks=True)
 def _shape(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     (x,) = inputs
     assert x is not None
@@ -35,7 +35,7 @@ def _shape(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     return [b.constant(np.array(x.shape[begin:end], np.int64))]
 
 
-@lowers("Size")
+@lowers("Size", blocks=True)
 def _size(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     (x,) = inputs
     assert x is not None

@@ -1,0 +1,112 @@
+"""Blocked layout: tensors and weights in it, and the geometry of convolutions and pools.
+
+See ``codegen.conv`` for the layout. ``lanes`` is the number of channels of a block.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distort.kernels.compiler.codegen.conv import Form
+
+Array = NDArray[np.float32]
+
+
+def block(x: Array, lanes: int) -> Array:
+    """[N, C, *size] as [N, C/lanes, *size, lanes], missing channels as zeros."""
+    n, c, *size = x.shape
+    n_blocks = -(-c // lanes)
+    out = np.zeros((n, n_blocks * lanes, *size), x.dtype)
+    out[:, :c] = x
+    out = out.reshape(n, n_blocks, lanes, *size)
+    return np.ascontiguousarray(np.moveaxis(out, 2, -1))
+
+
+def unblock(x: Array, channels: int) -> Array:
+    """[N, C/lanes, *size, lanes] as [N, channels, *size]."""
+    out = np.moveaxis(x, -1, 2)
+    return np.ascontiguousarray(out.reshape(out.shape[0], -1, *out.shape[3:])[:, :channels])
+
+
+def block_vector(x: Array, lanes: int) -> Array:
+    """[..., C] with C filled up with zeros to a multiple of ``lanes``."""
+    missing = -x.shape[-1] % lanes
+    return np.ascontiguousarray(np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)]))
+
+
+def merged_groups(groups: int, inputs: int, outputs: int, lanes: int) -> int:
+    """How many groups of so many input and output channels together fill whole blocks: all, where none else do."""
+    for merge in range(1, groups + 1):
+        if groups % merge == 0 and merge * inputs % lanes == 0 and merge * outputs % lanes == 0:
+            return merge
+    return groups
+
+
+def merge_weights(w: Array, groups: int, merge: int) -> Array:
+    """[K, C/groups, *kernel] of ``groups`` groups as that of ``groups / merge``: zeros where groups do not meet."""
+    if merge == 1:
+        return w
+    k, c, *kernel = w.shape
+    out = np.zeros((groups // merge, merge, k // groups, merge, c, *kernel), w.dtype)
+    parts = w.reshape(groups // merge, merge, k // groups, c, *kernel)
+    for one in range(merge):
+        out[:, one, :, one] = parts[:, one]
+    return out.reshape(k, merge * c, *kernel)
+
+
+def pack_weights(w: Array, lanes: int, form: Form) -> Array:
+    """[K, C, KH, KW] as [K/(blocks·lanes), C/block, KH, KW, block, blocks, lanes], filled up with zeros."""
+    k, c, kh, kw = w.shape
+    k_blocks, c_blocks = -(-k // lanes), -(-c // form.block)
+    out = np.zeros((k_blocks * lanes, c_blocks * form.block, kh, kw), np.float32)
+    out[:k, :c] = w
+    out = out.reshape(k_blocks // form.blocks, form.blocks, lanes, c_blocks, form.block, kh, kw)
+    return np.ascontiguousarray(out.transpose(0, 3, 5, 6, 4, 1, 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """A convolution's sizes. ``channels`` and ``outputs`` are all of them, of all (merged) groups."""
+
+    images: int
+    channels: int
+    outputs: int
+    size: tuple[int, int]
+    kernel: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    begins: tuple[int, int] = (0, 0)
+    ends: tuple[int, int] = (0, 0)
+    groups: int = 1
+    #: the output's rows do not follow each other
+    apart: bool = False
+
+    @property
+    def out(self) -> tuple[int, int]:
+        return tuple(  # type: ignore[return-value]
+            (n + b + e - (k - 1) * d - 1) // s + 1
+            for n, b, e, k, d, s in zip(
+                self.size, self.begins, self.ends, self.kernel, self.dilations, self.strides, strict=True
+            )
+        )
+
+    @property
+    def padded(self) -> bool:
+        """Whether a window reaches beyond the input."""
+        return any(self.begins) or any(
+            (o - 1) * s + (k - 1) * d + 1 > n
+            for o, s, k, d, n in zip(self.out, self.strides, self.kernel, self.dilations, self.size, strict=True)
+        )
+
+    @property
+    def flat(self) -> Geometry:
+        """Rows joined to one where the kernel does not notice."""
+        if self.kernel == self.strides == (1, 1) and not self.padded and not self.apart:
+            return Geometry(
+                self.images, self.channels, self.outputs, (1, math.prod(self.size)), (1, 1), groups=self.groups
+            )
+        return self

@@ -1,0 +1,113 @@
+"""Operations on tensors in blocks: convolutions, depthwise convolutions and pools, with an epilogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+from distort.kernels.compiler.codegen.epilogues import CHANNEL, FULL, SCALAR
+from distort.kernels.compiler.codegen.target import Target
+from distort.kernels.compiler.expression import Expression
+from distort.kernels.compiler.fuse import compose
+from distort.kernels.compiler.ir import Buffer, Call, Map, Operation, Scratch, Tensor, Word, strides_of
+from distort.kernels.compiler.keys import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A kernel's call without its epilogue. ``words`` in the kernel's order; ``shift``: elements of the output."""
+
+    family: str
+    form: tuple[object, ...]  # the key's parameters before those of the epilogue
+    words: tuple[Word | Scratch, ...]
+    work_ns: float
+    units: int
+    scratch_nbytes: int = 0  # of a thread
+    shift: int = 0
+
+
+@dataclass(eq=False)
+class Blockwise(Operation):
+    """``inputs``: what is read, then the operands of ``expression`` after the sum; ``outputs``: one, as it lies.
+
+    ``plan`` makes the kernels' calls for an output with these strides.
+    """
+
+    n_read: int
+    expression: Expression
+    kinds: tuple[str, ...]
+    plan: Callable[[Tensor, int], Sequence[Part]]
+    #: stands for the sum among operands
+    total: Buffer = field(default_factory=lambda: Buffer(0))
+    kind: ClassVar[str] = "blockwise"
+
+    def calls(self, target: Target, n_threads: int) -> list[Call]:
+        del target
+        (out,) = self.outputs
+        made = []
+        for part in self.plan(out, n_threads):
+            idle = not part.scratch_nbytes
+            words: list[Any] = [0 if idle and isinstance(word, Scratch) else word for word in part.words]
+            for tensor, kind in zip(self.inputs[self.n_read :], self.kinds, strict=True):
+                words.append(tensor.address(part.shift if kind == FULL else 0))
+                if kind == CHANNEL:
+                    words.append(tensor.strides[0] if tensor.shape[0] != 1 else 0)
+            words.append(out.address(part.shift))
+            key = Key(part.family, (*part.form, self.expression, self.kinds))
+            scratch = part.scratch_nbytes * min(n_threads, part.units)
+            made.append(Call(key, words, part.work_ns, scratch, part.units))
+        return made
+
+    def absorb(self, after: Map, position: int, target: Target) -> Operation | None:
+        del position, target
+        (out,) = self.outputs
+        (result,) = after.outputs
+        if len(after.expression.results) != 1 or {*after.expression.inputs, result.element} != {"float32"}:
+            return None
+        total = Tensor(out.dtype, out.shape, out.strides, self.total)
+        made = compose(self.expression, [total, *self.inputs[self.n_read :]], after.expression, after.inputs, out.buffer)
+        if made is None or not _is_dense_inside(result, out):
+            return None
+        operands, expression = made
+        kinds = []
+        for tensor in operands[1:]:
+            kind = _kind(tensor, result, out)
+            if kind is None:
+                return None
+            kinds.append(kind)
+        return replace(
+            self,
+            inputs=[*self.inputs[: self.n_read], *operands[1:]],
+            outputs=[result],
+            expression=expression,
+            kinds=tuple(kinds),
+        )
+
+
+def _is_dense_inside(result: Tensor, out: Tensor) -> bool:
+    """Whether a result goes where kernels can write it: pixels next to each other."""
+    if [n for n in result.shape if n != 1] != [n for n in out.shape if n != 1]:
+        return False
+    if len(result.shape) != len(out.shape):
+        return False
+    expected = strides_of(out.shape)
+    return all(
+        size == 1 or have == want
+        for size, have, want in zip(result.shape[2:], result.strides[2:], expected[2:], strict=True)
+    )
+
+
+def _kind(tensor: Tensor, result: Tensor, out: Tensor) -> str | None:
+    """How an epilogue reads an operand of the output's shape; None where it can't."""
+    if len(tensor.shape) != len(result.shape):
+        return None
+    strides = [s if n != 1 else None for n, s in zip(out.shape, tensor.strides, strict=True)]
+    if not any(strides):
+        return SCALAR
+    lanes = out.shape[-1]
+    blocks, *pixels, lane = strides[1:]
+    if not any(pixels) and lane == 1 and blocks in (None, lanes):
+        return CHANNEL
+    same = all(n == 1 or a == b for n, a, b in zip(out.shape, tensor.strides, result.strides, strict=True))
+    return FULL if same else None

@@ -1,0 +1,167 @@
+"""Register tiles of convolutions and pools in blocked layout, and the words of their steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distort.kernels.compiler.blocked import Geometry
+from distort.kernels.compiler.codegen.conv import Form
+from distort.kernels.compiler.codegen.sliding import Window
+from distort.kernels.compiler.codegen.target import Target
+
+#: of a thread's rows with their padding: they should stay in the second-level cache with the weights
+SCRATCH_NBYTES = 1 << 19
+#: weights larger than this are not expected in the cache when a step begins
+STREAMED_NBYTES = 1 << 18
+#: where each tile is one of more, a column's weights are there before its last
+MOST_STREAMED_TILES = 64
+#: cycles until a product can be added to
+FMA_LATENCY = 4
+#: parts of a step for each thread to share evenly
+N_PARTS = 8
+#: kernel columns that are printed; wider kernels are a loop
+MOST_COLUMNS = 8
+
+
+def choose_form(geometry: Geometry, target: Target, plain: bool = False) -> Form:
+    """The register tile: as few loads and as little computed twice as may be."""
+    g = geometry.flat
+    lanes = target.lanes("float")
+    room = target.n_vector_registers - 1
+    n_blocks = -(-(g.outputs // g.groups) // lanes)
+    width = g.out[1]
+    best: tuple[float, int, int] | None = None
+    for blocks in range(1, min(n_blocks, room // 2) + 1):
+        if n_blocks % blocks:
+            continue
+        # in a tile of one block the input is read by the product itself
+        most = room - 2 if blocks == 1 and room > 15 else (room - blocks) // blocks
+        for pixels in range(1, min(most, width) + 1):
+            cost = _cost(blocks, pixels, width)
+            if best is None or cost < best[0]:
+                best = (cost, pixels, blocks)
+    assert best is not None
+    _, pixels, blocks = best
+    nbytes = g.outputs * g.channels // g.groups * math.prod(g.kernel) * 4
+    n_tiles = -(-width // pixels) * g.out[0]
+    streamed = nbytes >= STREAMED_NBYTES and n_tiles <= MOST_STREAMED_TILES
+    return Form(1 if plain else lanes, pixels, blocks, g.kernel, g.strides, g.dilations, g.padded, streamed=streamed)
+
+
+def _cost(blocks: int, pixels: int, width: int) -> float:
+    """Cycles for a product of one pixel and one block, about: two products or two loads a cycle."""
+    sums, loads = blocks * pixels, blocks + pixels
+    cycles = max(sums / 2, loads / 2, FMA_LATENCY) + 0.1 * loads + 0.5
+    return cycles / sums * (-(-width // pixels) * pixels / width)
+
+
+def words_of(geometry: Geometry, form: Form, lanes: int, bands: int | None = None) -> dict[str, int]:
+    """A step's words by name, but for the addresses. ``scratch_stride`` is in elements, a multiple of a cache line."""
+    g = geometry.flat
+    out_height, out_width = g.out
+    row_tiles = -(-out_width // form.pixels)
+    image_tiles = row_tiles * out_height
+    columns = -(-g.outputs // lanes) // form.blocks
+    in_blocks = -(-g.channels // form.block)
+    padded_width = max(g.begins[1] + g.size[1], (out_width - 1) * g.strides[1] + (g.kernel[1] - 1) * g.dilations[1] + 1)
+    reach = (g.kernel[0] - 1) * g.dilations[0] + 1
+    in_row_nbytes = padded_width * in_blocks * form.block * 4
+    if bands is None:
+        bands = _n_bands(g, form, in_row_nbytes, row_tiles, columns)
+    if form.padded:
+        band_rows = -(-out_height // bands)
+        band_tiles = band_rows * row_tiles
+        scratch = ((band_rows - 1) * g.strides[0] + reach) * in_row_nbytes // 4
+    else:
+        band_tiles = -(-image_tiles // bands)
+        scratch = 0
+    words = {
+        "images": g.images,
+        "bands": -(-image_tiles // band_tiles),
+        "columns": columns,
+        "columns_a_group": columns // g.groups,
+        "group_blocks": in_blocks // g.groups,
+        "group_channels": g.channels // g.groups,
+        "height": g.size[0],
+        "width": g.size[1],
+        "out_width": out_width,
+        "row_tiles": row_tiles,
+        "band_tiles": band_tiles,
+        "image_tiles": image_tiles,
+        "pad_top": g.begins[0],
+        "pad_left": g.begins[1],
+        "padded_width": padded_width,
+        "x_image": in_blocks * form.block * math.prod(g.size),
+        "out_image": columns * form.blocks * lanes * out_height * out_width,
+        "out_row": lanes * form.spread * out_width,
+        "out_plane": lanes * out_height * out_width,
+        "ahead_step": -(-form.blocks * lanes * 4 // band_tiles),
+        "scratch_stride": -(-scratch // 16) * 16,
+    }
+    return words
+
+
+def _n_bands(g: Geometry, form: Form, in_row_nbytes: int, row_tiles: int, columns: int) -> int:
+    """Bands of an image: what one reads should stay in the cache, and threads should have enough to share."""
+    out_height = g.out[0]
+    if form.padded:
+        rows = max(1, (SCRATCH_NBYTES // in_row_nbytes - g.kernel[0]) // g.strides[0])
+        return min(out_height, max(-(-out_height // rows), -(-N_PARTS // (columns * g.images))))
+    tile_nbytes = in_row_nbytes // row_tiles
+    tiles = max(1, SCRATCH_NBYTES // max(1, tile_nbytes * g.strides[0]))
+    n_tiles = row_tiles * out_height
+    return min(n_tiles, max(-(-n_tiles // tiles), -(-N_PARTS // (columns * g.images))))
+
+
+def step_words(
+    names: Sequence[str], words: dict[str, int], x: int, weights: int, scratch: int, *rest: int
+) -> NDArray[np.int64]:
+    """All words in order; ``rest`` are the epilogue's."""
+    named = {**words, "x": x, "weights": weights, "scratch": scratch}
+    return np.array([*(named[name] for name in names), *rest], np.int64)
+
+
+def choose_window(geometry: Geometry, target: Target) -> Window | None:
+    """The tile of a depthwise convolution or a pool. None where there is no code for it."""
+    g = geometry
+    width = g.out[1]
+    most = max(4, target.n_vector_registers // 3)
+    reach = (g.kernel[1] - 1) * g.dilations[1]
+    overhang = (width - 1) * g.strides[1] + reach - g.begins[1] - (g.size[1] - 1)
+    edge = max(-(-g.begins[1] // g.strides[1]), -(-max(overhang, 0) // g.strides[1]))
+    copied = g.kernel[1] > MOST_COLUMNS or (edge > most and width > most)
+    whole = width <= most and not copied
+    pixels = width if whole else min(range(1, min(most, width) + 1), key=lambda p: (-(-width // p) * (p + 2), -p))
+    if not whole and not copied and pixels < edge:
+        pixels = min(most, width)
+    return Window(pixels, g.kernel, g.strides, g.dilations, g.begins[1], overhang, whole, copied)
+
+
+def window_words(geometry: Geometry, window: Window, lanes: int) -> dict[str, int]:
+    """A step's words by name, but for the addresses."""
+    g = geometry
+    blocks = -(-g.channels // lanes)
+    out_height, out_width = g.out
+    n_bands = min(out_height, -(-N_PARTS // (blocks * g.images)))
+    band_rows = -(-out_height // n_bands)
+    return {
+        "scratch_stride": (g.size[1] + window.pad_left + max(window.overhang, 0)) * lanes * g.kernel[0]
+        if window.copied
+        else 0,
+        "images": g.images,
+        "bands": -(-out_height // band_rows),
+        "blocks": blocks,
+        "height": g.size[0],
+        "width": g.size[1],
+        "out_height": out_height,
+        "out_width": out_width,
+        "band_rows": band_rows,
+        "pad_top": g.begins[0],
+        "pad_bottom": g.ends[0],
+        "x_image": blocks * lanes * math.prod(g.size),
+        "out_image": blocks * lanes * out_height * out_width,
+    }
