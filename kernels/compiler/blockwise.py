@@ -66,7 +66,9 @@ class Blockwise(Operation):
         if len(after.expression.results) != 1 or {*after.expression.inputs, result.element} != {"float32"}:
             return None
         total = Tensor(out.dtype, out.shape, out.strides, self.total)
-        made = compose(self.expression, [total, *self.inputs[self.n_read :]], after.expression, after.inputs, out.buffer)
+        made = compose(
+            self.expression, [total, *self.inputs[self.n_read :]], after.expression, after.inputs, out.buffer
+        )
         if made is None or not _is_dense_inside(result, out):
             return None
         operands, expression = made

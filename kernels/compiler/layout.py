@@ -26,7 +26,37 @@ if TYPE_CHECKING:
 _CHUNK = 512
 #: operators that make finite numbers of finite ones (but for overflow)
 _FINITE = frozenset(
-    ["add", "sub", "mul", "neg", "relu", "maximum", "minimum", "constant", "abs", "sigmoid", "tanh", "erf", "exp", "select", "where", "clip", "round", "floor", "ceil", "sign", "hard_sigmoid", "hard_swish", "less", "greater", "equal", "not", "and", "or", "cast"]
+    [
+        "add",
+        "sub",
+        "mul",
+        "neg",
+        "relu",
+        "maximum",
+        "minimum",
+        "constant",
+        "abs",
+        "sigmoid",
+        "tanh",
+        "erf",
+        "exp",
+        "select",
+        "where",
+        "clip",
+        "round",
+        "floor",
+        "ceil",
+        "sign",
+        "hard_sigmoid",
+        "hard_swish",
+        "less",
+        "greater",
+        "equal",
+        "not",
+        "and",
+        "or",
+        "cast",
+    ]
 )
 
 
@@ -62,7 +92,8 @@ def is_dense_inside(tensor: Tensor) -> bool:
     inner = memory(tensor)
     expected = strides_of(inner.shape)
     return all(
-        have == want or size == 1 for size, have, want in zip(inner.shape[1:], inner.strides[1:], expected[1:], strict=True)
+        have == want or size == 1
+        for size, have, want in zip(inner.shape[1:], inner.strides[1:], expected[1:], strict=True)
     )
 
 

@@ -106,7 +106,10 @@ POOLS = {
     "3 x 3": ((1, 16, 14, 15), {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
     "2 x 2": ((2, 20, 9, 8), {"kernel_shape": [2, 2], "strides": [2, 2]}),
     "ceiling": ((1, 16, 10, 12), {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}),
-    "padded ceiling": ((1, 16, 11, 40), {"kernel_shape": [3, 4], "strides": [2, 3], "ceil_mode": 1, "pads": [1, 1, 1, 1]}),
+    "padded ceiling": (
+        (1, 16, 11, 40),
+        {"kernel_shape": [3, 4], "strides": [2, 3], "ceil_mode": 1, "pads": [1, 1, 1, 1]},
+    ),
     "not strided": ((1, 16, 20, 30), {"kernel_shape": [5, 5], "pads": [2, 2, 2, 2]}),
     "one row": ((1, 32, 40), {"kernel_shape": [3], "strides": [2]}),
     "uneven": ((1, 16, 12, 13), {"kernel_shape": [2, 1], "strides": [2, 1], "pads": [0, 0, 1, 0]}),

@@ -129,7 +129,9 @@ def emit_conv(f: Function, target: Target, form: Form, expression: Expression, k
             place = f.mul(f.mul(f.sub(out_row, origin), form.strides[0]), step.row)
             place = f.add(place, f.mul(left, form.strides[1] * form.block))
             fetched = f.mul(f.mul(f.sub(tile.index, first), n_products), words["ahead_step"])
-            sums = _products(f, form, lanes, step, f.at(step.x, place, "float"), weights, f.at(following_weights, fetched, "i8"))
+            sums = _products(
+                f, form, lanes, step, f.at(step.x, place, "float"), weights, f.at(following_weights, fetched, "i8")
+            )
             spot = f.add(f.mul(out_row, words["out_row"]), f.mul(left, form.spread * lanes))
             spot = f.add(spot, f.mul(image, words["out_image"]))
             blocks = [f.add(f.mul(column, form.blocks), k) for k in range(form.blocks)]

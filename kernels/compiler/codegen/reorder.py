@@ -58,9 +58,7 @@ def emit_reorder(f: Function, target: Target, to_blocks: bool, few: bool) -> Non
     f.ret()
 
 
-def _one_by_one(
-    f: Function, lanes: int, blocked: Value, row: Row, to_blocks: bool, first: Index, last: Index
-) -> None:
+def _one_by_one(f: Function, lanes: int, blocked: Value, row: Row, to_blocks: bool, first: Index, last: Index) -> None:
     with f.loop(first, last) as pixel:
         here = f.at(blocked, f.mul(pixel.index, lanes), "float")
         for lane in range(lanes):

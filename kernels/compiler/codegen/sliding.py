@@ -130,7 +130,9 @@ def emit(
                     target = f.at(scratch, f.mul(line.index, source_row), "float")
                     left = window.pad_left * lanes
                     fills.fill(f, lanes, lanes, target, 0, left, initial)
-                    fills.copy(f, lanes, lanes, f.at(x, f.mul(y, row_size), "float"), f.at(target, left, "float"), row_size)
+                    fills.copy(
+                        f, lanes, lanes, f.at(x, f.mul(y, row_size), "float"), f.at(target, left, "float"), row_size
+                    )
                     fills.fill(f, lanes, lanes, target, f.add(row_size, left), source_row, initial)
 
             def tile(left: Index, at_start: bool, at_end: bool) -> None:

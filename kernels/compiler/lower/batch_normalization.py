@@ -27,7 +27,9 @@ def _batch_normalization(b: Builder, node: Node, inputs: list[Tensor | None]) ->
     name = tuple(layout.identity(b, v) for v in known)
 
     def kept(what: str, value: Array) -> Tensor:
-        return b.packed((what, name, a.get("epsilon", 1e-5), spatial), lambda: value.astype(np.float32).reshape(spatial))
+        return b.packed(
+            (what, name, a.get("epsilon", 1e-5), spatial), lambda: value.astype(np.float32).reshape(spatial)
+        )
 
     times, plus = kept("factor", factor), kept("offset", shift - mean * factor)
     body = [Instruction("mul", (0, 1), "float32"), Instruction("add", (3, 2), "float32")]

@@ -172,9 +172,7 @@ def _depthwise(
         work = outputs * (math.prod(geometry.kernel) * 2 * _PRODUCT_NS + _ELEMENT_NS)
         units = words["images"] * words["blocks"] * words["bands"]
         scratch = words["scratch_stride"] * 4
-        return [
-            Part("depthwise", (tuple(window),), tuple(named[n] for n in sliding.WORDS), work, units, scratch)
-        ]
+        return [Part("depthwise", (tuple(window),), tuple(named[n] for n in sliding.WORDS), work, units, scratch)]
 
     return _blockwise(b, [read, weights], bias, shape, plan)
 

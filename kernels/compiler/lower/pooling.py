@@ -60,9 +60,7 @@ def _pool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         work = outputs * (math.prod(geometry.kernel) * _TAP_NS + _ELEMENT_NS)
         units = words["images"] * words["blocks"] * words["bands"]
         form = (tuple(window), mode, pad_right)
-        return [
-            Part("pool", form, tuple(named[n] for n in sliding.WORDS), work, units, words["scratch_stride"] * 4)
-        ]
+        return [Part("pool", form, tuple(named[n] for n in sliding.WORDS), work, units, words["scratch_stride"] * 4)]
 
     b.add(Blockwise([read], [layout.memory(result)], 1, identity("float32"), (), plan))
     return [result]
