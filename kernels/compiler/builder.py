@@ -8,6 +8,7 @@ with a value, and work on it is done at once.
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
@@ -104,16 +105,25 @@ class Builder:
     def packed(self, key: Any, make: Callable[[], Array]) -> Tensor:
         """A constant that is made once for all shapes of runs: ``key`` names what it is made of and how.
 
-        Weights are named by ``id`` of their arrays, which live as long as the model.
+        What it is made of is named by :meth:`identity`.
         """
         array = self._constants.get(key)
         if array is None:
             array = self._constants[key] = _aligned(make())
         return self.constant(array)
 
-    def keep(self, array: Array) -> None:
-        """Keep what a key of :meth:`packed` names by its address: nothing else comes to lie there."""
-        self._constants.setdefault(("kept", array.__array_interface__["data"][0]), array)
+    def identity(self, array: Array) -> tuple[Any, ...]:
+        """What names a known array among keys of :meth:`packed`: the same for the same elements, in all shapes of runs.
+
+        Small ones are named by what they hold. Others by their address: they are kept, so that nothing else comes to
+        lie there.
+        """
+        kind = (array.shape, name_of(array.dtype))
+        if array.nbytes <= _KNOWN_NBYTES:
+            return (*kind, hashlib.sha256(array.tobytes()).digest())
+        name = (*kind, array.strides, array.__array_interface__["data"][0])
+        self._constants.setdefault(("kept", *name), array)
+        return name
 
     def feed(self, name: str, dtype: np.dtype[Any], shape: Sequence[int], number: int) -> None:
         nbytes = math.prod(shape) * dtype.itemsize

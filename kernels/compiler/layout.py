@@ -15,7 +15,7 @@ import numpy as np
 
 from distort.kernels.compiler import blocked as packing
 from distort.kernels.compiler.codegen import reorder
-from distort.kernels.compiler.ir import Array, Buffer, Call, Native, Tensor, Word, strides_of
+from distort.kernels.compiler.ir import Buffer, Call, Native, Tensor, Word, strides_of
 from distort.kernels.compiler.keys import Key
 
 if TYPE_CHECKING:
@@ -58,12 +58,6 @@ _FINITE = frozenset(
         "cast",
     ]
 )
-
-
-def identity(builder: Builder, value: Array) -> int:
-    """What names an array among keys of packed ones: its ``id``, and it lives as long as they do."""
-    builder.packed(("alive", id(value)), lambda: value)
-    return id(value)
 
 
 def in_blocks(builder: Builder, shape: Sequence[int]) -> Tensor:
@@ -122,7 +116,7 @@ def blocked(builder: Builder, tensor: Tensor) -> Tensor:
     n, c, *size = tensor.shape
     value = tensor.value
     if value is not None:
-        inner = builder.packed(("blocks", identity(builder, value), lanes), lambda: packing.block(value, lanes))
+        inner = builder.packed(("blocks", builder.identity(value), lanes), lambda: packing.block(value, lanes))
         made = of_memory(inner, c)
     elif math.prod(size) == 1 and c % lanes == 0 and (tensor.strides[1] == 1 or c == 1):
         strides = (tensor.strides[0], lanes, *([lanes] * len(size)), 1)
@@ -210,7 +204,7 @@ def by_channel(builder: Builder, tensor: Tensor, shape: Sequence[int], lanes: in
             small = blocked(builder, tensor)
         elif tensor.value is not None:
             value = tensor.value
-            key = ("blocks", identity(builder, value), tuple(full), lanes)
+            key = ("blocks", builder.identity(value), tuple(full), lanes)
             inner = builder.packed(key, lambda: packing.block(value.reshape(full), lanes))
             small = of_memory(inner, shape[1])
         elif tensor.contiguous:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -38,18 +37,6 @@ class Weights(NamedTuple):
     columns: int
     groups: int
     vectors: int
-
-
-def name_of_source(builder: Builder, tensor: Tensor) -> Any:
-    """What names a known tensor among packed constants, for as long as the model lives."""
-    value = tensor.value
-    assert value is not None
-    if value.nbytes <= 1 << 16:
-        return ("bytes", value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).digest())
-    owner = value if value.base is None or not isinstance(value.base, np.ndarray) else value.base
-    name = ("at", value.__array_interface__["data"][0], value.shape, value.strides, value.dtype.str)
-    builder.packed(("owner", *name), lambda: owner)  # its memory is nobody else's as long as the name is used
-    return name
 
 
 def best_vectors(columns: int, lanes: int, target: Target) -> int:
@@ -107,7 +94,7 @@ def prepare_weights(builder: Builder, w: Tensor, zeros: Tensor | None) -> Weight
         made[:columns] = zero
         return made
 
-    name = (name_of_source(builder, w), None if zeros is None else name_of_source(builder, zeros))
+    name = (builder.identity(value), None if zero_values is None else builder.identity(zero_values))
     _, some_zeros = signed_weights(value[:1], zero_values)
     return Weights(
         builder.packed(("quantized panels", name[0], width, groups, group), panels),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from distort.graph.ir import Node
-from distort.kernels.compiler import layout
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.expression import Instruction
 from distort.kernels.compiler.ir import Array, Tensor
@@ -24,7 +23,7 @@ def _batch_normalization(b: Builder, node: Node, inputs: list[Tensor | None]) ->
     scale, shift, mean, variance = (v.astype(np.float64) for v in known)
     factor = scale / np.sqrt(variance + a.get("epsilon", 1e-5))
     spatial = (-1, *(1 for _ in x.shape[2:]))
-    name = tuple(layout.identity(b, v) for v in known)
+    name = tuple(b.identity(v) for v in known)
 
     def kept(what: str, value: Array) -> Tensor:
         return b.packed(

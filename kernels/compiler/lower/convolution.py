@@ -122,7 +122,7 @@ def _direct(
     for w, phase, shift, spread, row in phases:
         phase = replace(phase, groups=groups // merge)
         form = tiles.choose_form(phase, b.target, plain)._replace(spread=spread)
-        key = ("conv", layout.identity(b, w), merge, lanes, form.block, form.blocks)
+        key = ("conv", b.identity(w), merge, lanes, form.block, form.blocks)
         kernel = (phase.kernel[0], phase.kernel[1])
 
         def packed(w: Array = w, form: Form = form, kernel: tuple[int, int] = kernel) -> Array:
@@ -161,7 +161,7 @@ def _depthwise(
 ) -> Tensor:
     lanes = b.target.lanes("float")
     read = layout.memory(layout.blocked(b, x))
-    key = ("depthwise", layout.identity(b, w), lanes)
+    key = ("depthwise", b.identity(w), lanes)
     weights = b.packed(key, lambda: packing.block(np.moveaxis(w.reshape(-1, 1, *geometry.kernel), 0, 1), lanes))
 
     def plan(out: Tensor, n_threads: int) -> list[Part]:
@@ -237,7 +237,7 @@ def _conv_transpose(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resu
             assert vertical is not None and horizontal is not None
             places = [vertical[0], horizontal[0]]
             part = b.packed(
-                ("phase", layout.identity(b, w.value), row, column, steps, pads, groups),
+                ("phase", b.identity(w.value), row, column, steps, pads, groups),
                 lambda places=places: _taps(weights, places),
             ).value
             assert part is not None
