@@ -7,6 +7,8 @@ was learned from earlier runs, the run is done again by the plain program.
 
 from __future__ import annotations
 
+import itertools
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from distort.graph.ir import Graph
+from distort.kernels.compiler import dump
 from distort.kernels.compiler.codegen import drive
 from distort.kernels.compiler.expression import STORED, name_of
 from distort.kernels.compiler.ir import ALIGNMENT, Address, Array, ErrorWord, Host, Place, Scratch, Tensor
@@ -26,6 +29,7 @@ from distort.kernels.compiler.team import DEFAULT_SPINS, Team
 from distort.kernels.errors import RunCancelled
 from distort.kernels.program import TERMINATED, Cancellation, Program, RunScope, StepObserver
 
+_PLAN_NUMBERS = itertools.count()
 #: plans that are kept, those used last
 MOST_PLANS = 64
 
@@ -170,6 +174,8 @@ class CompiledProgram:
                 self._learned.get(key, {}),
             )
             compiled = self._assemble(plan, library)
+            if os.environ.get(dump.VARIABLE):
+                dump.dump(plan, library.target, f"{self._graph.name or 'graph'}-{os.getpid()}-{next(_PLAN_NUMBERS)}")
             self._compiled[key] = compiled
             while len(self._compiled) > MOST_PLANS:
                 self._compiled.popitem(last=False)
