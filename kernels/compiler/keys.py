@@ -21,6 +21,8 @@ FAMILIES: dict[str, str] = {
     "quantized": f"{_CODEGEN}.quantized:emit_product",
     "recurrent_inputs": f"{_CODEGEN}.recurrent:emit_inputs",
     "recurrent_cell": f"{_CODEGEN}.recurrent:emit_cell",
+    "rows": f"{_CODEGEN}.rows:emit_rows",
+    "columns": f"{_CODEGEN}.reductions:emit_columns",
 }
 
 

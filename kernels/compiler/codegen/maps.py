@@ -52,7 +52,7 @@ def emit_map(f: Function, target: Target, expression: Expression, n_loops: int, 
                 operand.store(f, value, base, index, mask)
 
         begun: Index = first
-        if unroll > 1:
+        if unroll > 1 or masks:
             whole = f.add(first, f.mul(f.div(f.max(f.sub(last, first), 0), lanes * unroll), lanes * unroll))
             with f.loop(first, whole, lanes * unroll) as block:
                 for position in range(unroll):
