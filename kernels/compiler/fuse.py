@@ -88,6 +88,8 @@ def _join_one(current: Operation, uses: _Uses, target: Target) -> tuple[Operatio
             made = before.absorb(turned, position, target) if turned is not None else None
         else:
             made = None
+        if made is None:
+            made = before.join(current, position, target)
         if made is not None:
             return before, made
     return None

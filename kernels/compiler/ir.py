@@ -194,6 +194,14 @@ class Operation:
         del before, position, target
         return None
 
+    def join(self, after: Operation, position: int, target: Target) -> Operation | None:
+        """One operation that does this and, in place of input ``position``, ``after``. None where there is none.
+
+        Only asked where nobody else reads the result, and where neither absorbs the other.
+        """
+        del after, position, target
+        return None
+
 
 @dataclass(eq=False)
 class Map(Operation):

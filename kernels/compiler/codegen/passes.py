@@ -72,7 +72,8 @@ def split(expression: Expression, varies: tuple[bool, ...]) -> Passes:
         tuple(per_row),
         tuple(first),
         tuple(sorted(kept)),
-        *(tuple(tuple(where.get(turn, ())) for turn in range(n_passes)) for where in (reductions, results)),
+        tuple(tuple(reductions.get(turn, ())) for turn in range(n_passes)),
+        tuple(tuple(results.get(turn, ())) for turn in range(n_passes)),
         tuple(costs),
     )
 

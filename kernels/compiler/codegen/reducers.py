@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-
 from dataclasses import dataclass
 
 from distort.kernels.compiler.codegen.operators import extreme, is_real, is_signed
@@ -56,7 +55,9 @@ class Reducer:
         if REDUCTIONS[self.op]:
             new = self._replaced(f, state, value, place, across)
         elif self.op in ("row_sum", "row_mean"):
-            new = [f.binary("fadd", state[0], value, "contract") if is_real(value) else f.binary("add", state[0], value)]
+            new = [
+                f.binary("fadd", state[0], value, "contract") if is_real(value) else f.binary("add", state[0], value)
+            ]
         else:
             new = self._merged(f, state, [value])
         if mask is None:
@@ -74,10 +75,11 @@ class Reducer:
         best, found = state
         lanes = lanes_of(value.type)
         element = element_of(found.type)
-        base = place if isinstance(place, int) else f.op(element, f"trunc i64 {place.text} to {element}")
-        if element == "i64":
-            base = place
-        places = f.splat(Value(element, str(base)) if isinstance(base, int) else base, lanes)
+        if isinstance(place, int) or element == "i64":
+            base = Value(element, str(place) if isinstance(place, int) else place.text)
+        else:
+            base = f.op(element, f"trunc {place} to {element}")
+        places = f.splat(base, lanes)
         if lanes > 1 and not across:
             numbers = ", ".join(f"{element} {lane}" for lane in range(lanes))
             places = f.op(places.type, f"add {places}, <{numbers}>")
@@ -110,9 +112,7 @@ class Reducer:
         lanes = lanes_of(state[0].type)
         while lanes > 1:
             half = lanes // 2
-            parts = [
-                [_half(f, value, first, half) for value in state] for first in (0, half)
-            ]
+            parts = [[_half(f, value, first, half) for value in state] for first in (0, half)]
             state = self.combine(f, *parts)
             lanes = half
         return state

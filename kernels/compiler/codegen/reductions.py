@@ -64,9 +64,7 @@ def scratch_nbytes(expression: Expression, how: How, target: Target, n_reduced: 
     return sum(-(-n_reduced * columns * size_of(passes.kept_dtype(expression, n)) // 64) * 64 for n in split.kept)
 
 
-def emit_columns(
-    f: Function, target: Target, expression: Expression, n_outer: int, n_reduced: int, how: How
-) -> None:
+def emit_columns(f: Function, target: Target, expression: Expression, n_outer: int, n_reduced: int, how: How) -> None:
     words = iter(range(1 << 30))
     n_units = f.word(next(words))
     outer = [f.word(next(words)) for _ in range(n_outer)]

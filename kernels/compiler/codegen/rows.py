@@ -2,8 +2,8 @@
 
 Words of a step: rows, the sizes of the outer loops, those of the one or two loops of a row, the address of scratch
 memory and its bytes a thread, then for each operand (inputs, then results) its address and its strides in elements: of
-the outer loops, of the first of two loops of a row, and of the inner one where that is ``STRIDED``. A row is done by one
-thread, in passes (``passes``).
+the outer loops, of the first of two loops of a row, and of the inner one where that is ``STRIDED``. A row is done by
+one thread, in passes (``passes``).
 """
 
 from __future__ import annotations
