@@ -129,8 +129,8 @@ class _Emitter:
             is_first = f.compare("eq", block.index, 0)
             is_last = f.compare("sge", f.add(block.index, words["block_depth"]), end)
             if self.gemm.b == PACKED:
-                place = f.mul(f.add(f.mul(panel, words["depth"]), block.index), self.width)
-                lines, step = f.at(b, place, b_element), f.i64(self.width)
+                begin = f.mul(f.add(f.mul(panel, words["depth"]), block.index), self.width)
+                lines, step = f.at(b, begin, b_element), f.i64(self.width)
             else:
                 lines, step = self._lines(b, column, block.index, depth)
             # each tile asks for its share of what is next: the panel after this one, or its next block
