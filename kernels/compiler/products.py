@@ -127,7 +127,7 @@ class Product(Operation):
         return [
             Call(
                 Key("gemm", (tuple(self.tile), *gemm[1:])),
-                words,  # type: ignore[arg-type]
+                words,
                 work_ns,
                 scratch_nbytes=nbytes * n_threads,
                 most_threads=most,
