@@ -36,7 +36,8 @@ def link(functions: Sequence[Function], target: Target) -> str:
     """One module of several functions."""
     declared: dict[str, str] = {}
     bodies = []
-    for function in functions:
+    parts = {name: part for function in functions for name, part in function.parts.items()}
+    for function in [*parts.values(), *functions]:
         body, needs = function.text()
         bodies.append(body)
         declared.update(needs)

@@ -10,10 +10,11 @@ from typing import ClassVar
 import numpy as np
 
 from distort.kernels.compiler.builder import Builder
-from distort.kernels.compiler.codegen.gemm import COLUMNS, DOTS, PACKED, ROWS, Gemm, Tile, scratch_nbytes
+from distort.kernels.compiler.codegen.gemm import COLUMNS, DOTS, PACKED, ROWS, Gemm, scratch_nbytes
 from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS
 from distort.kernels.compiler.codegen.packing import pack_panels
 from distort.kernels.compiler.codegen.target import Target
+from distort.kernels.compiler.codegen.tiles import Tile
 from distort.kernels.compiler.expression import Expression, identity, name_of
 from distort.kernels.compiler.fuse import compose
 from distort.kernels.compiler.ir import (
@@ -36,13 +37,13 @@ DTYPES = ("float32", "float16", "bfloat16")
 _ROWS_OF_32 = {3: 8, 4: 6, 2: 12, 1: 12}
 _ROWS_OF_16 = {2: 6, 3: 4, 1: 8}
 #: what a padded column costs in tiles of so many vectors, against the best
-_COST = {1: 1.3, 2: 1.03, 3: 1.0, 4: 1.0}
+_COST = {1: 1.3, 2: 1.04, 3: 1.0, 4: 1.02}
 #: rows of A that are gone through for panel after panel stay in the second cache: fewer where all of B does too
 _BLOCK_NBYTES, _SMALL_BLOCK_NBYTES, _SMALL_NBYTES = 1 << 20, 1 << 17, 1 << 19
 #: so few rows are multiplied with columns where these are
 _DOT_ROWS = 4
 #: longer sums are cut, where several tiles read a panel
-_BLOCK_DEPTH, _FEW_TILES = 1024, 4
+_BLOCK_DEPTH, _FEW_TILES = 768, 4
 _FLOP_NS, _BYTE_NS, _STEP_NS = 1 / 130, 1 / 25, 100.0
 
 
@@ -126,7 +127,7 @@ class Product(Operation):
         return [
             Call(
                 Key("gemm", (tuple(self.tile), *gemm[1:])),
-                words,  # type: ignore[arg-type]
+                words,
                 work_ns,
                 scratch_nbytes=nbytes * n_threads,
                 most_threads=most,
@@ -143,6 +144,10 @@ def multiply(b: Builder, left: Tensor, right: Tensor) -> Tensor | None:
     batch = _broadcast(left.shape[:-2], right.shape[:-2])
     if batch is None:
         return None
+    if columns == 1 and rows > 1:
+        # one row of a wide matrix, instead of a panel of which one column is wanted
+        made = multiply(b, _transposed(right), _transposed(left))
+        return None if made is None else made.reshaped((*batch, rows, 1))
     result = b.new(left.dtype, (*batch, rows, columns))
     if math.prod(right.shape[:-2]) == 1 and math.prod(batch) > 1:
         folded = strides_after(left, (math.prod(batch) * rows, depth)) if left.shape[:-2] == batch else None
@@ -200,6 +205,11 @@ def _broadcast(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...] | No
         return tuple(np.broadcast_shapes(tuple(one), tuple(other)))
     except ValueError:
         return None
+
+
+def _transposed(tensor: Tensor) -> Tensor:
+    n = len(tensor.shape)
+    return tensor.permuted([*range(n - 2), n - 1, n - 2])
 
 
 def _single(tensor: Tensor) -> Tensor:

@@ -12,31 +12,25 @@ blocks are in the thread's scratch memory, never in the result, which may hold a
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from distort.kernels.compiler.codegen import elements, packing
 from distort.kernels.compiler.codegen.dots import emit_dots
-from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
+from distort.kernels.compiler.codegen.tile_epilogue import EPILOGUE_TYPES, emit_epilogue
+from distort.kernels.compiler.codegen.tiles import Tile, emit_tile
 from distort.kernels.compiler.expression import STORED, Expression
 
 #: how B comes: packed panels; [depth, columns]; [columns, depth]; the same for a few rows, as dot products
 PACKED, ROWS, COLUMNS, DOTS = "packed", "rows", "columns", "dots"
-#: the words of a step, in order; those of the epilogue's further inputs and of the results follow, ``OPERAND`` each
+#: the words of a step, in order; then come ``tile_epilogue.OPERAND`` of the epilogue's other inputs and of the results
 WORDS = (
     *("rows", "columns", "depth", "outer", "inner"),  # outer × inner products of rows × depth · depth × columns
     *("block_tiles", "block_depth", "scratch", "scratch_nbytes"),  # scratch_nbytes: of one thread
     *("a", "a_row", "a_depth", "a_outer", "a_inner"),  # an address, and strides in elements
     *("b", "b_line", "b_outer", "b_inner"),  # b_line: between rows, or between columns; unused where packed
 )
-OPERAND = ("address", "row", "outer", "inner")
-
-
-class Tile(NamedTuple):
-    rows: int
-    vectors: int
 
 
 def scratch_nbytes(tile: Tile, width: int, b: str, block_tiles: int, block_depth: int, depth: int) -> int:
@@ -62,38 +56,34 @@ class Gemm(NamedTuple):
     ways: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Operand:
-    dtype: str
-    way: int
-    address: Value
-    row: Value
-    outer: Value
-    inner: Value
-
-
-def emit_gemm(f: Function, target: Target, *parameters: object) -> None:
-    """``parameters`` are the fields of a ``Gemm``."""
-    gemm = Gemm(*parameters)  # type: ignore[arg-type]
-    _Emitter(f, target, gemm).emit()
+def emit_gemm(f: Function, target: Target, *parameters: Any) -> None:
+    """``parameters`` are the fields of a ``Gemm``. What does not depend on the epilogue is shared by kernels."""
+    gemm = Gemm(Tile(*parameters[0]), *parameters[1:])
+    lanes = target.lanes("float")
+    epilogue = functools.partial(
+        emit_epilogue,
+        expression=gemm.epilogue,
+        ways=gemm.ways,
+        vectors=gemm.tile.vectors,
+        lanes=lanes,
+        columns=WORDS.index("columns"),
+        first=len(WORDS),
+    )
+    finish = f.part(f"{f.name}_epilogue", EPILOGUE_TYPES, epilogue)
+    name = f"products_{gemm.tile.rows}x{gemm.tile.vectors}_{gemm.b}_{gemm.a_dtype}_{gemm.b_dtype}"
+    f.call_part(name, [*f.parameters, finish], lambda part: _Emitter(part, gemm, lanes).emit())
+    f.ret()
 
 
 class _Emitter:
-    def __init__(self, f: Function, target: Target, gemm: Gemm) -> None:
-        self.f, self.gemm = f, gemm
-        self.tile = Tile(*gemm.tile)
-        self.lanes = target.lanes("float")
+    """void(words, thread, n_threads, epilogue)"""
+
+    def __init__(self, f: Function, gemm: Gemm, lanes: int) -> None:
+        self.f, self.gemm, self.tile, self.lanes = f, gemm, gemm.tile, lanes
         self.width = self.tile.vectors * self.lanes  # columns of a panel
         self.type = vector("float", self.lanes)
         addresses = ("a", "b", "scratch")
         self.words = {name: (f.address if name in addresses else f.word)(n) for n, name in enumerate(WORDS)}
-        dtypes = [*gemm.epilogue.inputs[1:], *(gemm.epilogue.dtype(result) for result in gemm.epilogue.results)]
-        ways = [*gemm.ways, *(CONTIGUOUS for _ in gemm.epilogue.results)]
-        self.operands = []
-        for number, (dtype, way) in enumerate(zip(dtypes, ways, strict=True)):
-            place = len(WORDS) + number * len(OPERAND)
-            strides = [f.word(place + 1 + n) for n in range(3)]
-            self.operands.append(_Operand(dtype, way, f.address(place), *strides))
 
     def emit(self) -> None:
         f, words = self.f, self.words
@@ -139,8 +129,8 @@ class _Emitter:
             is_first = f.compare("eq", block.index, 0)
             is_last = f.compare("sge", f.add(block.index, words["block_depth"]), end)
             if self.gemm.b == PACKED:
-                place = f.mul(f.add(f.mul(panel, words["depth"]), block.index), self.width)
-                lines, step = f.at(b, place, b_element), f.i64(self.width)
+                begin = f.mul(f.add(f.mul(panel, words["depth"]), block.index), self.width)
+                lines, step = f.at(b, begin, b_element), f.i64(self.width)
             else:
                 lines, step = self._lines(b, column, block.index, depth)
             # each tile asks for its share of what is next: the panel after this one, or its next block
@@ -158,19 +148,12 @@ class _Emitter:
                 kept = f.at(self.sums, f.mul(loop.index, self.tile.rows * self.width), "float")
                 sums = f.select(one_block, self.partial, kept)
                 target = f.select(is_first, sums, self.partial)
-
-                def multiply(n: int) -> None:
-                    if self.gemm.b == DOTS:
-                        self._dots(n, a_tile, lines, step, depth, column, target)
-                    else:
-                        self._multiply(n, a_tile, lines, step, depth, target, soon, ahead)
-
-                cases = [functools.partial(multiply, n) for n in range(1, self.tile.rows + 1)]
-                f.switch(n_rows, cases, first=1)
+                self._multiply(n_rows, a_tile, lines, step, depth, column, target, soon, ahead)
                 with f.when(f.compare("ne", block.index, 0)):
                     self._accumulate(sums, n_rows)
                 with f.when(is_last):
-                    self._finish(sums, batch, row, n_rows, column)
+                    place = [f.i64(n) for n in (*batch, row, n_rows, column)]
+                    f.invoke(f.parameters[3], [f.parameters[0], sums, *place])
 
     def _batch(self, batch: tuple[Index, Index], outer: Value, inner: Value) -> Index:
         return self.f.add(self.f.mul(batch[0], outer), self.f.mul(batch[1], inner))
@@ -183,76 +166,50 @@ class _Emitter:
             at = f.at(b, f.add(f.mul(column, words["b_line"]), first), STORED[self.gemm.b_dtype])
             if self.gemm.b == DOTS:
                 return at, words["b_line"]
-            packing.emit_columns(
-                f, at, words["b_line"], self.gemm.b_dtype, left, depth, self.panel, self.tile.vectors, self.lanes
+            pack = functools.partial(
+                packing.emit_columns, dtype=self.gemm.b_dtype, vectors=self.tile.vectors, lanes=self.lanes
             )
+            name = f"pack_columns_{self.tile.vectors}_{self.gemm.b_dtype}"
+            f.call_part(name, [at, words["b_line"], f.i64(left), f.i64(depth), self.panel], pack)
             return self.panel, f.i64(self.width)
         at = f.at(b, f.add(f.mul(first, words["b_line"]), column), STORED[self.gemm.b_dtype])
         direct = f.compare("sge", left, self.width)
 
-        def pack() -> list[Value]:
-            packing.emit_rows(
-                f, at, words["b_line"], self.gemm.b_dtype, left, depth, self.panel, self.tile.vectors, self.lanes
+        def packed() -> list[Value]:
+            pack = functools.partial(
+                packing.emit_rows, dtype=self.gemm.b_dtype, vectors=self.tile.vectors, lanes=self.lanes
             )
+            name = f"pack_rows_{self.tile.vectors}_{self.gemm.b_dtype}"
+            f.call_part(name, [at, words["b_line"], f.i64(left), f.i64(depth), self.panel], pack)
             return [self.panel, f.i64(self.width)]
 
-        lines, step = f.choose(direct, (lambda: [at, words["b_line"]], pack))
+        lines, step = f.choose(direct, (lambda: [at, words["b_line"]], packed))
         return lines, step
 
-    def _dots(self, n_rows: int, a: Value, b: Value, line: Value, depth: Index, column: Index, target: Value) -> None:
-        f, gemm = self.f, self.gemm
-        rows = [f.at(a, f.mul(n, self.words["a_row"]), STORED[gemm.a_dtype]) for n in range(n_rows)]
-        left = f.sub(self.words["columns"], column)
-        emit_dots(f, self.lanes, rows, gemm.a_dtype, b, line, gemm.b_dtype, left, depth, target)
-
     def _multiply(
-        self, n_rows: int, a: Value, b: Value, step: Value, depth: Index, target: Value, soon: Value, ahead: Index
+        self,
+        n_rows: Value,
+        a: Value,
+        lines: Value,
+        step: Value,
+        depth: Index,
+        column: Index,
+        target: Value,
+        soon: Value,
+        ahead: Value,
     ) -> None:
-        """A [n_rows, depth] · B [depth, width] to ``target`` [n_rows, width]."""
-        f, n_vectors = self.f, self.tile.vectors
-        # as many chains of sums as the machine has additions on their way
-        n_chains = max(1, min(4, 8 // (n_rows * n_vectors)))
-        a_element, b_dtype = STORED[self.gemm.a_dtype], self.gemm.b_dtype if self.gemm.b != COLUMNS else "float32"
-        a_rows = [f.at(a, f.mul(n, self.words["a_row"]), a_element) for n in range(n_rows)]
-        zero = f.const(self.type, 0)
-
-        def advance(sums: list[Value], line: Value, a_offset: Index) -> list[Value]:
-            panel = [
-                elements.load(f, f.at(line, n * self.lanes, STORED[b_dtype]), b_dtype, self.lanes)
-                for n in range(n_vectors)
-            ]
-            made = []
-            for n, a_row in enumerate(a_rows):
-                one = elements.load(f, f.at(a_row, a_offset, a_element), self.gemm.a_dtype, 1)
-                every = f.splat(one, self.lanes)
-                made += [f.fma(every, b_vector, sums[n * n_vectors + m]) for m, b_vector in enumerate(panel)]
-            return made
-
-        size = n_rows * n_vectors
-        sums = [zero] * size * n_chains
-        start: Index = 0
-        if n_chains > 1:
-            whole = f.mul(f.div(depth, n_chains), n_chains)
-            with f.loop(0, whole, n_chains, sums) as loop:
-                following = []
-                for chain in range(n_chains):
-                    at = f.add(loop.index, chain)
-                    line = f.at(b, f.mul(at, step), STORED[b_dtype])
-                    part = loop.carried[chain * size : (chain + 1) * size]
-                    following += advance(part, line, f.mul(at, self.words["a_depth"]))
-                loop.carry(following)
-            sums = loop.carried
-            while len(sums) > size:
-                half = len(sums) // 2
-                sums = [f.fadd(one, other) for one, other in zip(sums[:half], sums[half:], strict=True)]
-            start = whole
-        with f.loop(start, depth, 1, sums) as loop:
-            line = f.at(b, f.mul(loop.index, step), STORED[b_dtype])
-            if self.gemm.b == PACKED:
-                f.prefetch(f.at(soon, f.mul(loop.index, ahead), "i8"), locality=2)
-            loop.carry(advance(loop.carried, line, f.mul(loop.index, self.words["a_depth"])))
-        for n, total in enumerate(loop.carried):
-            f.store(total, f.at(target, n * self.lanes, "float"))
+        """A tile of A [n_rows, depth] · lines of B [depth, width] to ``target`` [n_rows, width]."""
+        f, gemm, words = self.f, self.gemm, self.words
+        if gemm.b == DOTS:
+            left = f.i64(f.min(self.width, f.sub(words["columns"], column)))
+            dots = functools.partial(emit_dots, tile=self.tile, lanes=self.lanes, dtypes=(gemm.a_dtype, gemm.b_dtype))
+            name = f"dots_{self.tile.rows}_{gemm.a_dtype}_{gemm.b_dtype}"
+            f.call_part(name, [n_rows, a, words["a_row"], lines, step, f.i64(depth), left, target], dots)
+            return
+        dtypes = (gemm.a_dtype, gemm.b_dtype if gemm.b != COLUMNS else "float32")
+        arguments = [n_rows, a, words["a_row"], words["a_depth"], lines, step, f.i64(depth), target, soon, ahead]
+        tiles = functools.partial(emit_tile, tile=self.tile, lanes=self.lanes, dtypes=dtypes)
+        f.call_part(f"tile_{self.tile.rows}x{self.tile.vectors}_{'_'.join(dtypes)}", arguments, tiles)
 
     def _accumulate(self, sums: Value, n_rows: Value) -> None:
         """Add the partial sums to those of earlier blocks of depth."""
@@ -261,51 +218,3 @@ class _Emitter:
             place = f.at(sums, loop.index, "float")
             total = f.fadd(f.load(self.type, place), f.load(self.type, f.at(self.partial, loop.index, "float")))
             f.store(total, place)
-
-    def _finish(self, sums: Value, batch: tuple[Index, Index], first_row: Index, n_rows: Value, column: Index) -> None:
-        """The epilogue of a tile, and its results."""
-        f = self.f
-        n_inputs = len(self.gemm.epilogue.inputs) - 1
-        bases = []
-        for one in self.operands:
-            offset = f.add(self._batch(batch, one.outer, one.inner), f.mul(first_row, one.row))
-            if one.way == CONTIGUOUS:
-                offset = f.add(offset, column)
-            bases.append(f.at(one.address, offset, STORED[one.dtype]))
-
-        def vectors(row: Index, offset: Index, mask: Value | None) -> None:
-            values = [f.load(self.type, f.at(sums, f.add(f.mul(row, self.width), offset), "float"))]
-            places = []
-            for base, one in zip(bases, self.operands, strict=True):
-                step = f.mul(row, one.row)
-                places.append(f.at(base, step if one.way == BROADCAST else f.add(step, offset), STORED[one.dtype]))
-            for place, one in zip(places[:n_inputs], self.operands, strict=False):
-                if one.way == BROADCAST:
-                    values.append(f.splat(elements.load(f, place, one.dtype, 1), self.lanes))
-                elif mask is None:
-                    values.append(elements.load(f, place, one.dtype, self.lanes))
-                else:
-                    type_ = vector(STORED[one.dtype], self.lanes)
-                    loaded = f.masked_load(type_, place, mask, f.const(type_, 0))
-                    values.append(elements.computed(f, loaded, one.dtype))
-            results = elements.evaluate(f, self.gemm.epilogue, values)
-            for value, place, one in zip(results, places[n_inputs:], self.operands[n_inputs:], strict=True):
-                if mask is None:
-                    elements.store(f, value, place, one.dtype)
-                else:
-                    f.masked_store(elements.stored(f, value, one.dtype), place, mask)
-
-        def whole() -> list[Value]:
-            with f.loop(0, n_rows) as row:
-                for n in range(self.tile.vectors):
-                    vectors(row.index, n * self.lanes, None)
-            return []
-
-        left = f.sub(self.words["columns"], column)
-
-        def cut() -> list[Value]:
-            with f.loop(0, n_rows) as row, f.loop(0, left, self.lanes) as n:
-                vectors(row.index, n.index, f.first_lanes(self.lanes, f.sub(left, n.index)))
-            return []
-
-        f.choose(f.compare("sge", left, self.width), (whole, cut))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distort.kernels.compiler.codegen import elements
-from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
+from distort.kernels.compiler.codegen.text import Function, Value, vector
 from distort.kernels.compiler.expression import STORED
 
 _LINE_NBYTES = 64
@@ -37,13 +37,13 @@ def aligned(shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     return memory[begin : begin + nbytes].view(dtype).reshape(shape)
 
 
-def emit_rows(
-    f: Function, b: Value, line: Index, dtype: str, left: Index, depth: Index, panel: Value, vectors: int, lanes: int
-) -> None:
-    """B [depth, left] with ``line`` elements from row to row -> ``panel`` [depth, vectors · lanes] of the same dtype.
+def emit_rows(f: Function, dtype: str, vectors: int, lanes: int) -> None:
+    """void(b, line, left, depth, panel)
 
+    b [depth, left], ``line`` elements from row to row -> panel [depth, vectors · lanes] of the same element type.
     Columns at and after ``left`` are zeros.
     """
+    b, line, left, depth, panel = f.parameters
     type_ = vector(STORED[dtype], lanes)
     masks = [f.first_lanes(lanes, f.sub(left, n * lanes)) for n in range(vectors)]
     with f.loop(0, depth) as loop:
@@ -52,15 +52,16 @@ def emit_rows(
         for n, mask in enumerate(masks):
             value = f.masked_load(type_, f.at(source, n * lanes, STORED[dtype]), mask, f.const(type_, 0))
             f.store(value, f.at(to, n * lanes, STORED[dtype]))
+    f.ret()
 
 
-def emit_columns(
-    f: Function, b: Value, line: Index, dtype: str, left: Index, depth: Index, panel: Value, vectors: int, lanes: int
-) -> None:
-    """B [left, depth] with ``line`` elements from row to row -> ``panel`` [depth, vectors · lanes], float32.
+def emit_columns(f: Function, dtype: str, vectors: int, lanes: int) -> None:
+    """void(b, line, left, depth, panel)
 
+    b [left, depth], ``line`` elements from row to row -> panel [depth, vectors · lanes], float32.
     Columns of the panel at and after ``left`` are copies of another: what comes of them is nobody's.
     """
+    b, line, left, depth, panel = f.parameters
     width = vectors * lanes
     last = f.sub(f.min(left, width), 1)
     short = f.compare("slt", depth, lanes)
@@ -87,6 +88,7 @@ def emit_columns(
         return []
 
     f.choose(short, (singles, blocks))
+    f.ret()
 
 
 def transpose(f: Function, rows: list[Value]) -> list[Value]:

@@ -97,6 +97,9 @@ class Function:
         self._constants: dict[str, str] = {}
         #: whose instructions may be used where they are better than what every machine has
         self.target: Target | None = None
+        #: functions that it calls and its module has, once: see :meth:`call_part`
+        self.parts: dict[str, Function] = {}
+        self._linkage = ""
         #: set false where a sum must be rounded as written
         self.contract = True
 
@@ -141,6 +144,23 @@ class Function:
             return Value("void", "")
         return self.op(result, text)
 
+    def part(self, name: str, types: Sequence[str], emit: Callable[[Function], None]) -> Value:
+        """The address of a function that kernels of a module share; ``name`` says all that it depends on."""
+        if name not in self.parts:
+            made = Function(name, types)
+            made._linkage, made.target = "internal ", self.target
+            emit(made)
+            self.parts |= {name: made, **made.parts}
+        return Value("ptr", f"@{name}")
+
+    def call_part(self, name: str, arguments: Sequence[Value], emit: Callable[[Function], None]) -> None:
+        """Call a :meth:`part`."""
+        self.invoke(self.part(name, [a.type for a in arguments], emit), arguments)
+
+    def invoke(self, function: Value, arguments: Sequence[Value]) -> None:
+        """Call a function by its address."""
+        self.do(f"call void {function.text}({', '.join(map(str, arguments))})")
+
     def table(self, element: str, values: Sequence[str], align: int = 64) -> Value:
         """The address of constants in the program."""
         body = f"[{len(values)} x {element}] [{', '.join(f'{element} {v}' for v in values)}]"
@@ -154,7 +174,7 @@ class Function:
         """The function's definition, and what it declares: name -> signature."""
         parameters = ", ".join(f"{p.type} {p.text}" for p in self.parameters)
         tables = [f"{name} = private unnamed_addr constant {body}, align 64" for body, name in self._constants.items()]
-        head = f"define {self.result} @{self.name}({parameters}) #0 {{"
+        head = f"define {self._linkage}{self.result} @{self.name}({parameters}) #0 {{"
         return "\n".join([*tables, head, "entry:", *self._lines, "}"]), self._declared
 
     # -- constants
