@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from distort.kernels.compiler.codegen.conv import Form
+from distort.kernels.compiler.codegen.products import Form
 
 Array = NDArray[np.float32]
 

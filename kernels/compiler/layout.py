@@ -15,7 +15,7 @@ import numpy as np
 
 from distort.kernels.compiler import blocked as packing
 from distort.kernels.compiler.codegen import reorder
-from distort.kernels.compiler.ir import Buffer, Call, Native, Tensor, Word, strides_of
+from distort.kernels.compiler.ir import Array, Buffer, Call, Native, Tensor, Word, strides_of
 from distort.kernels.compiler.keys import Key
 
 if TYPE_CHECKING:
@@ -26,37 +26,9 @@ if TYPE_CHECKING:
 _CHUNK = 512
 #: operators that make finite numbers of finite ones (but for overflow)
 _FINITE = frozenset(
-    [
-        "add",
-        "sub",
-        "mul",
-        "neg",
-        "relu",
-        "maximum",
-        "minimum",
-        "constant",
-        "abs",
-        "sigmoid",
-        "tanh",
-        "erf",
-        "exp",
-        "select",
-        "where",
-        "clip",
-        "round",
-        "floor",
-        "ceil",
-        "sign",
-        "hard_sigmoid",
-        "hard_swish",
-        "less",
-        "greater",
-        "equal",
-        "not",
-        "and",
-        "or",
-        "cast",
-    ]
+    "add sub mul neg abs sign relu leaky_relu prelu elu selu celu hard_sigmoid hard_swish swish mish gelu sigmoid tanh "
+    "softplus softsign erf exp atan maximum minimum max min clip constant where floor ceil round cast equal not_equal "
+    "less greater less_or_equal greater_or_equal and or not".split()
 )
 
 
@@ -86,8 +58,7 @@ def is_dense_inside(tensor: Tensor) -> bool:
     inner = memory(tensor)
     expected = strides_of(inner.shape)
     return all(
-        have == want or size == 1
-        for size, have, want in zip(inner.shape[1:], inner.strides[1:], expected[1:], strict=True)
+        have == want or size == 1 for size, have, want in zip(inner.shape[1:], inner.strides[1:], expected[1:], strict=True)
     )
 
 
@@ -176,7 +147,7 @@ def arranged(
     main = next((t for t in inputs if t.block and t.shape == shape), None)
     channels = shape[1] if main is not None else 0
     takes = main is not None and body[-1].dtype == "float32"
-    if main is not None and takes and (channels % main.block == 0 or all(i.op in _FINITE for i in body)):
+    if main is not None and takes and (channels % main.block == 0 or _stays_finite(inputs, body)):
         found: list[Tensor] = []
         for tensor in inputs:
             if tensor.size == 1 and tensor.contiguous:
@@ -190,6 +161,18 @@ def arranged(
         else:
             return found, channels
     return [builder.plain(t) for t in inputs], None
+
+
+def _stays_finite(inputs: Sequence[Tensor], body: Sequence[Instruction]) -> bool:
+    for instruction in body:
+        if instruction.op in ("div", "pow") and instruction.operands[1] < len(inputs):
+            value = inputs[instruction.operands[1]].value
+            number = 0.0 if value is None or value.size != 1 else float(value.reshape(())[()])
+            if number > 0 and (instruction.op == "div" or number.is_integer()):
+                continue
+        if instruction.op not in _FINITE:
+            return False
+    return True
 
 
 def by_channel(builder: Builder, tensor: Tensor, shape: Sequence[int], lanes: int) -> Tensor | None:

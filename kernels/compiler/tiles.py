@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distort.kernels.compiler.blocked import Geometry
-from distort.kernels.compiler.codegen.conv import Form
+from distort.kernels.compiler.codegen.products import Form
 from distort.kernels.compiler.codegen.sliding import Window
 from distort.kernels.compiler.codegen.target import Target
 
@@ -17,6 +17,10 @@ from distort.kernels.compiler.codegen.target import Target
 SCRATCH_NBYTES = 1 << 19
 #: weights larger than this are not expected in the cache when a step begins
 STREAMED_NBYTES = 1 << 18
+#: what a tile reads of the first-level cache
+CHUNK_NBYTES = 40 << 10
+#: sums over some of the input channels that a thread keeps
+PARTIAL_NBYTES = 1 << 17
 #: where each tile is one of more, a column's weights are there before its last
 MOST_STREAMED_TILES = 64
 #: cycles until a product can be added to
@@ -49,7 +53,19 @@ def choose_form(geometry: Geometry, target: Target, plain: bool = False) -> Form
     nbytes = g.outputs * g.channels // g.groups * math.prod(g.kernel) * 4
     n_tiles = -(-width // pixels) * g.out[0]
     streamed = nbytes >= STREAMED_NBYTES and n_tiles <= MOST_STREAMED_TILES
-    return Form(1 if plain else lanes, pixels, blocks, g.kernel, g.strides, g.dilations, g.padded, streamed=streamed)
+    form = Form(1 if plain else lanes, pixels, blocks, g.kernel, g.strides, g.dilations, g.padded)
+    chunked = _chunk_blocks(g, form, lanes) < -(-g.channels // g.groups // form.block)
+    return form._replace(chunked=chunked, streamed=streamed)
+
+
+def _chunk_blocks(g: Geometry, form: Form, lanes: int) -> int:
+    """Input blocks whose weights for a column stay in the first-level cache, with the pixels of two tiles."""
+    n_blocks = -(-g.channels // g.groups // form.block)
+    weights = math.prod(form.kernel) * form.blocks * lanes
+    pixels = (form.pixels - 1) * form.strides[1] + (form.kernel[1] - 1) * form.dilations[1] + 1
+    nbytes = form.block * 4 * (weights + form.kernel[0] * pixels * (2 if form.pointwise else 1))
+    n_chunks = max(1, -(-n_blocks * nbytes // CHUNK_NBYTES))
+    return max(1, -(-n_blocks // n_chunks))
 
 
 def _cost(blocks: int, pixels: int, width: int) -> float:
@@ -71,7 +87,7 @@ def words_of(geometry: Geometry, form: Form, lanes: int, bands: int | None = Non
     reach = (g.kernel[0] - 1) * g.dilations[0] + 1
     in_row_nbytes = padded_width * in_blocks * form.block * 4
     if bands is None:
-        bands = _n_bands(g, form, in_row_nbytes, row_tiles, columns)
+        bands = _n_bands(g, form, lanes, in_row_nbytes, row_tiles, columns)
     if form.padded:
         band_rows = -(-out_height // bands)
         band_tiles = band_rows * row_tiles
@@ -79,7 +95,10 @@ def words_of(geometry: Geometry, form: Form, lanes: int, bands: int | None = Non
     else:
         band_tiles = -(-image_tiles // bands)
         scratch = 0
-    words = {
+    partial = -(-scratch // 16) * 16
+    if form.chunked:
+        scratch = partial + band_tiles * form.pixels * form.blocks * lanes
+    return {
         "images": g.images,
         "bands": -(-image_tiles // band_tiles),
         "columns": columns,
@@ -100,21 +119,27 @@ def words_of(geometry: Geometry, form: Form, lanes: int, bands: int | None = Non
         "out_row": lanes * form.spread * out_width,
         "out_plane": lanes * out_height * out_width,
         "ahead_step": -(-form.blocks * lanes * 4 // band_tiles),
+        "chunk_blocks": _chunk_blocks(g, form, lanes),
+        "partial": partial,
         "scratch_stride": -(-scratch // 16) * 16,
     }
-    return words
 
 
-def _n_bands(g: Geometry, form: Form, in_row_nbytes: int, row_tiles: int, columns: int) -> int:
+def _n_bands(g: Geometry, form: Form, lanes: int, in_row_nbytes: int, row_tiles: int, columns: int) -> int:
     """Bands of an image: what one reads should stay in the cache, and threads should have enough to share."""
     out_height = g.out[0]
+    least = -(-N_PARTS // (columns * g.images))
+    tile_nbytes = form.pixels * form.blocks * lanes * 4
     if form.padded:
         rows = max(1, (SCRATCH_NBYTES // in_row_nbytes - g.kernel[0]) // g.strides[0])
-        return min(out_height, max(-(-out_height // rows), -(-N_PARTS // (columns * g.images))))
-    tile_nbytes = in_row_nbytes // row_tiles
-    tiles = max(1, SCRATCH_NBYTES // max(1, tile_nbytes * g.strides[0]))
+        if form.chunked:
+            rows = max(1, min(rows, PARTIAL_NBYTES // (tile_nbytes * row_tiles)))
+        return min(out_height, max(-(-out_height // rows), least))
+    tiles = max(1, SCRATCH_NBYTES // max(1, in_row_nbytes // row_tiles * g.strides[0]))
+    if form.chunked:
+        tiles = min(tiles, PARTIAL_NBYTES // tile_nbytes)
     n_tiles = row_tiles * out_height
-    return min(n_tiles, max(-(-n_tiles // tiles), -(-N_PARTS // (columns * g.images))))
+    return min(n_tiles, max(-(-n_tiles // tiles), least))
 
 
 def step_words(

@@ -15,14 +15,13 @@ Words of a step: see ``WORDS``; then those of the epilogue.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from distort.kernels.compiler.codegen import epilogues, fills
+from distort.kernels.compiler.codegen.products import Form, Products
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value
 from distort.kernels.compiler.expression import Expression
-
-NUMBER_OF_FLOATS_A_LINE = 16
 
 WORDS = (
     "x",  # address, [images, channel blocks, height, width, block]
@@ -48,40 +47,29 @@ WORDS = (
     "out_image",
     "out_row",
     "out_plane",  # elements from one output block to the next
-    "ahead_step",  # bytes of the next column's weights to fetch ahead for each product, where they are streamed
+    "ahead_step",  # bytes of the weights to come to fetch for each product, where they are streamed
+    "chunk_blocks",  # input blocks that are worked on at a time, where that is not all
+    "partial",  # where in a thread's scratch memory sums over some blocks are kept, in elements
 )
 
 
-class Form(NamedTuple):
-    """What the code of a convolution is made for."""
+@dataclass(slots=True)
+class _Unit:
+    """A band of an image and a column of output blocks, and how its tiles read the input."""
 
-    block: int  # input channels of a block
-    pixels: int
-    blocks: int
-    kernel: tuple[int, int]
-    strides: tuple[int, int] = (1, 1)
-    dilations: tuple[int, int] = (1, 1)
-    padded: bool = False
-    spread: int = 1  # outputs are so many pixels apart
-    streamed: bool = False  # weights come from beyond the second-level cache: those to come are fetched ahead
-
-    @property
-    def run(self) -> int:
-        """How many products have their input next to each other: a row of the kernel, or one element of it."""
-        return self.block * (self.kernel[1] if self.dilations[1] == 1 else 1)
-
-    @property
-    def pointwise(self) -> bool:
-        return self.kernel == (1, 1)
-
-
-class _Step(NamedTuple):
-    """A step's words by name, and what follows from them."""
-
+    f: Function
+    form: Form
+    lanes: int
     words: dict[str, Value]
+    image: Index
+    column: Index
+    first: Index  # tile
+    last: Index
+    first_row: Index  # of outputs
     x: Value
-    row: Index  # elements from one input row to the next, as the tiles read it
+    row: Index  # elements from one input row to the next
     plane: Index  # from one input block to the next
+    origin: Index  # output row that begins at ``x``
 
 
 def emit_conv(f: Function, target: Target, form: Form, expression: Expression, kinds: tuple[str, ...]) -> None:
@@ -93,117 +81,110 @@ def emit_conv(f: Function, target: Target, form: Form, expression: Expression, k
     epilogue = epilogues.read(f, expression, kinds, len(WORDS))
     scratch = f.at(words["scratch"], f.mul(f.parameters[1], words["scratch_stride"]), "float")
     begin, end = f.share(f.mul(f.mul(words["images"], words["bands"]), words["columns"]))
-    with f.loop(begin, end) as unit:
-        column = f.rem(unit.index, words["columns"])
-        rest = f.div(unit.index, words["columns"])
+    with f.loop(begin, end) as loop:
+        column = f.rem(loop.index, words["columns"])
+        rest = f.div(loop.index, words["columns"])
         band, image = f.rem(rest, words["bands"]), f.div(rest, words["bands"])
         first = f.mul(band, words["band_tiles"])
         last = f.min(f.add(first, words["band_tiles"]), words["image_tiles"])
         first_row = f.div(first, words["row_tiles"])
         x = f.at(words["x"], f.mul(image, words["x_image"]), "float")
+        row: Index = f.mul(words["width"], form.block)
+        plane, origin = f.mul(row, words["height"]), f.i64(0)
+        unit = _Unit(f, form, lanes, words, image, column, first, last, first_row, x, row, plane, origin)
         if form.padded:
-            n_rows = f.sub(f.div(f.add(last, f.sub(words["row_tiles"], 1)), words["row_tiles"]), first_row)
-            n_in_rows = f.add(f.mul(f.sub(n_rows, 1), form.strides[0]), (form.kernel[0] - 1) * form.dilations[0] + 1)
-            row = f.mul(words["padded_width"], form.block)
-            plane = f.mul(row, n_in_rows)
-            fresh = f.binary("or", f.compare("eq", column, 0), f.compare("eq", unit.index, begin))
-            with f.when(fresh):
-                _copy_rows(f, form, lanes, words, x, scratch, first_row, n_in_rows, row)
-            step = _Step(words, scratch, row, plane)
-            origin: Index = first_row
-        else:
-            row = f.mul(words["width"], form.block)
-            step = _Step(words, x, row, f.mul(row, words["height"]))
-            origin = 0
+            fresh = f.binary("or", f.compare("eq", column, 0), f.compare("eq", loop.index, begin))
+            _read_copy(unit, scratch, fresh)
         group = f.div(column, words["columns_a_group"])
-        step = step._replace(x=f.at(step.x, f.mul(f.mul(group, words["group_blocks"]), step.plane), "float"))
-        n_products = f.mul(words["group_blocks"], form.block * form.kernel[0] * form.kernel[1])
-        column_size = f.mul(n_products, form.blocks * lanes)
-        weights = f.at(words["weights"], f.mul(column, column_size), "float")
-        following_weights = f.at(weights, column_size, "float")
-        # the tiles' places: rows and columns are counted, not divided
-        start = [f.i64(first_row), f.i64(f.rem(first, words["row_tiles"]))]
-        with f.loop(first, last, carried=start) as tile:
-            out_row, number = tile.carried
-            left = f.min(f.mul(number, form.pixels), f.sub(words["out_width"], form.pixels))
-            place = f.mul(f.mul(f.sub(out_row, origin), form.strides[0]), step.row)
-            place = f.add(place, f.mul(left, form.strides[1] * form.block))
-            fetched = f.mul(f.mul(f.sub(tile.index, first), n_products), words["ahead_step"])
-            sums = _products(
-                f, form, lanes, step, f.at(step.x, place, "float"), weights, f.at(following_weights, fetched, "i8")
-            )
-            spot = f.add(f.mul(out_row, words["out_row"]), f.mul(left, form.spread * lanes))
-            spot = f.add(spot, f.mul(image, words["out_image"]))
-            blocks = [f.add(f.mul(column, form.blocks), k) for k in range(form.blocks)]
-            places = [f.add(spot, f.mul(block, words["out_plane"])) for block in blocks]
-            channels = [f.mul(block, lanes) for block in blocks]
-            epilogue.apply(f, sums, image, channels, places, lanes, form.spread)
-            ends = f.compare("eq", f.add(number, 1), words["row_tiles"])
-            following = f.select(ends, f.i64(0), f.i64(f.add(number, 1)))
-            tile.carry([f.i64(f.add(out_row, f.cast("zext", ends, "i64"))), following])
+        unit.x = f.at(unit.x, f.mul(f.mul(group, words["group_blocks"]), unit.plane), "float")
+        tap = form.block * form.kernel[0] * form.kernel[1] * form.blocks * lanes  # weights of an input block
+        size = f.mul(words["group_blocks"], tap)
+        weights = f.at(words["weights"], f.mul(column, size), "float")
+        if not form.chunked:
+            _tiles(unit, epilogue, weights, f.at(weights, size, "float"), 0, words["group_blocks"], None)
+        else:
+            partial = f.at(scratch, words["partial"], "float")
+            with f.loop(0, words["group_blocks"], words["chunk_blocks"]) as chunk:
+                count = f.min(words["chunk_blocks"], f.sub(words["group_blocks"], chunk.index))
+                here = f.at(weights, f.mul(chunk.index, tap), "float")
+                ahead = f.at(here, f.mul(count, tap), "float")
+                _tiles(unit, epilogue, here, ahead, chunk.index, count, partial)
     f.ret()
 
 
-def _products(
-    f: Function, form: Form, lanes: int, step: _Step, x: Value, weights: Value, ahead: Value
-) -> list[list[Value]]:
-    """The sums of a tile, ``[block][pixel]``. ``x`` is where the first pixel's window begins.
+def _read_copy(unit: _Unit, scratch: Value, fresh: Value) -> None:
+    """Let the unit read a copy of its rows with their padding, made where it is ``fresh``."""
+    f, form, words = unit.f, unit.form, unit.words
+    n_rows = f.sub(f.div(f.add(unit.last, f.sub(words["row_tiles"], 1)), words["row_tiles"]), unit.first_row)
+    n_in_rows = f.add(f.mul(f.sub(n_rows, 1), form.strides[0]), (form.kernel[0] - 1) * form.dilations[0] + 1)
+    row = f.mul(words["padded_width"], form.block)
+    with f.when(fresh):
+        _copy_rows(f, form, unit.lanes, words, unit.x, scratch, unit.first_row, n_in_rows, row)
+    unit.x, unit.row, unit.plane, unit.origin = scratch, row, f.mul(row, n_in_rows), unit.first_row
 
-    One product of each sum is printed, in loops: the machine overlaps their passes, and LLVM, given several, would
-    order them by sums, so that each waits for the one before.
+
+def _tiles(
+    unit: _Unit,
+    epilogue: epilogues.Epilogue,
+    weights: Value,
+    ahead: Value,
+    first_block: Index,
+    n_blocks: Index,
+    partial: Value | None,
+) -> None:
+    """All tiles of a unit, for some input blocks. ``ahead``: the weights after these.
+
+    ``partial``: where sums over some of a group's blocks are kept, for each tile.
     """
-    vector = f"<{lanes} x float>" if lanes > 1 else "float"
-    size = form.blocks * lanes  # of the weights of one product
-    n_taps = form.kernel[1] * form.block // form.run
-    #: passes, elements of the input and products from one pass to the next
-    loops: list[tuple[Index, Index, int]] = [
-        (step.words["group_blocks"], step.plane, form.block * form.kernel[0] * form.kernel[1]),
-        (form.kernel[0], f.mul(step.row, form.dilations[0]), form.block * form.kernel[1]),
-        (n_taps, form.dilations[1] * form.block, form.block),
-        (form.run, 1, 1),
-    ]
-    reach = form.pixels * form.strides[1] * form.block
+    f, form, lanes, words = unit.f, unit.form, unit.lanes, unit.words
+    n_products = f.mul(n_blocks, form.block * form.kernel[0] * form.kernel[1])
+    x = f.at(unit.x, f.mul(first_block, unit.plane), "float")
+    channels_left = f.sub(words["group_channels"], f.mul(first_block, form.block))
+    # the tiles' places: rows and columns are counted, not divided
+    start = [f.i64(unit.first_row), f.i64(f.rem(unit.first, words["row_tiles"]))]
+    with f.loop(unit.first, unit.last, carried=start) as tile:
+        out_row, number = tile.carried
+        left = f.min(f.mul(number, form.pixels), f.sub(words["out_width"], form.pixels))
+        place = f.mul(f.mul(f.sub(out_row, unit.origin), form.strides[0]), unit.row)
+        place = f.add(place, f.mul(left, form.strides[1] * form.block))
+        count = f.sub(tile.index, unit.first)
+        fetched = f.at(ahead, f.mul(f.mul(count, n_products), words["ahead_step"]), "i8")
+        products = Products(form, lanes, n_blocks, channels_left, unit.row, unit.plane, words["ahead_step"])
+        spot = f.add(f.mul(out_row, words["out_row"]), f.mul(left, form.spread * lanes))
+        spot = f.add(spot, f.mul(unit.image, words["out_image"]))
+        blocks = [f.add(f.mul(unit.column, form.blocks), k) for k in range(form.blocks)]
+        places = [f.add(spot, f.mul(block, words["out_plane"])) for block in blocks]
+        channels = [f.mul(block, lanes) for block in blocks]
 
-    def nest(level: int, at: Value, weight: Value, ahead: Value, rest: Index, sums: list[Value]) -> list[Value]:
-        """``rest``: input channels of this block and those after it."""
-        if level == len(loops):
-            if form.streamed:
-                f.prefetch(ahead, 2)
-            return _multiply(f, form, vector, lanes, at, weight, sums)
-        count, x_step, products = loops[level]
-        if count == 1:
-            return nest(level + 1, at, weight, ahead, rest, sums)
-        if level == 3 and form.pointwise:
-            count = f.min(count, rest)
-        with f.loop(0, count, carried=sums) as loop:
-            here = f.at(at, f.mul(loop.index, x_step), "float")
-            there = f.at(weight, f.mul(loop.index, products * size), "float")
-            later = f.at(ahead, f.mul(loop.index, f.mul(step.words["ahead_step"], products)), "i8")
-            if level == 0:
-                rest = f.sub(step.words["group_channels"], f.mul(loop.index, form.block))
-                if form.pointwise:
-                    for line in range(0, reach, NUMBER_OF_FLOATS_A_LINE):
-                        f.prefetch(f.at(here, reach + line, "float"))
-            loop.carry(nest(level + 1, here, there, later, rest, loop.carried))
-        return loop.carried
+        def finish(sums: list[Value], places: list[Index] = places, channels: list[Index] = channels) -> None:
+            rows = [sums[k * form.pixels : (k + 1) * form.pixels] for k in range(form.blocks)]
+            epilogue.apply(f, rows, unit.image, channels, places, lanes, form.spread)
 
-    zero = f.const(vector, 0)
-    sums = nest(0, x, weights, ahead, 0, [zero] * (form.blocks * form.pixels))
-    return [sums[k * form.pixels : (k + 1) * form.pixels] for k in range(form.blocks)]
-
-
-def _multiply(
-    f: Function, form: Form, vector: str, lanes: int, at: Value, weight: Value, sums: list[Value]
-) -> list[Value]:
-    """One product more of each sum: of the elements from ``at`` on, a stride apart, and the weights of their channel."""
-    row = [f.load(vector, f.at(weight, k * lanes, "float")) for k in range(form.blocks)]
-    sums = list(sums)
-    for pixel in range(form.pixels):
-        wide = f.splat(f.load("float", f.at(at, pixel * form.strides[1] * form.block, "float")), lanes)
-        for k in range(form.blocks):
-            number = k * form.pixels + pixel
-            sums[number] = f.fma(wide, row[k], sums[number])
-    return sums
+        here = f.at(x, place, "float")
+        n_sums = form.blocks * form.pixels
+        if partial is None:
+            finish(products.add(f, here, weights, fetched, products.zeros(f)))
+        else:
+            kept = f.at(partial, f.mul(count, n_sums * lanes), "float")
+            slots = [f.at(kept, i * lanes, "float") for i in range(n_sums)]
+            began = f.compare("eq", first_block, 0)
+            sums = f.choose(
+                began,
+                [
+                    lambda: products.zeros(f),
+                    lambda slots=slots: [f.load(products.vector, slot) for slot in slots],
+                ],
+            )
+            sums = products.add(f, here, weights, fetched, sums)
+            done = f.compare("eq", f.add(first_block, n_blocks), words["group_blocks"])
+            with f.when(done):
+                finish(sums)
+            with f.when(f.binary("xor", done, f.const("i1", 1))):
+                for value, slot in zip(sums, slots, strict=True):
+                    f.store(value, slot)
+        ends = f.compare("eq", f.add(number, 1), words["row_tiles"])
+        following = f.select(ends, f.i64(0), f.i64(f.add(number, 1)))
+        tile.carry([f.i64(f.add(out_row, f.cast("zext", ends, "i64"))), following])
 
 
 def _copy_rows(
