@@ -102,6 +102,8 @@ class ProductEmitter:
         self.totals = f.at(scratch, product.rows * self.width, "i32")  # Σ a of a tile's rows, or of a panel's columns
         self.copied = f.at(self.totals, max(product.rows, self.width), "i32")
         self.zero = self._zero()
+        #: bytes from line to line of a panel: a line is a group of depth for all columns
+        self.line_nbytes: Index = self.width * self.group
 
     def _zero(self) -> Value | None:
         """The activations' zero point in all lanes; None where it is 0."""
@@ -195,10 +197,8 @@ class ProductEmitter:
         f, n_vectors, group = self.f, self.product.vectors, self.group
         n_chains = 1 << (max(1, min(4, 8 // (n_rows * n_vectors))).bit_length() - 1)
         a_rows = [f.at(a, f.mul(n, self.words["a_row"]), "i8") for n in range(n_rows)]
-        line_nbytes = self.width * group
-
         def advance(sums: list[Value], number: Index, is_last: bool = False) -> list[Value]:
-            line = f.at(b, f.mul(number, line_nbytes), "i8")
+            line = f.at(b, f.mul(number, self.line_nbytes), "i8")
             n_bytes = self.lanes * group
             parts = [f.load(vector("i8", n_bytes), f.at(line, n * n_bytes, "i8")) for n in range(n_vectors)]
             parts = [dots.wide(f, part, self.mode, self.product.b_signed) for part in parts]
