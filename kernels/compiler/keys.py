@@ -12,6 +12,7 @@ FAMILIES: dict[str, str] = {
     "map": f"{_CODEGEN}.maps:emit_map",
     "quantized": f"{_CODEGEN}.quantized:emit_product",
     "quantized_conv": f"{_CODEGEN}.quantized_conv:emit_conv",
+    "quantized_depthwise": f"{_CODEGEN}.quantized_depthwise:emit_depthwise",
     "interleave": f"{_CODEGEN}.interleave:emit_interleave",
     "range": f"{_CODEGEN}.quantized_elements:emit_range",
     "range_end": f"{_CODEGEN}.quantized_elements:emit_range_end",

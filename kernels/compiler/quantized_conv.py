@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from distort.kernels.compiler.codegen import dots
+from distort.kernels.compiler.codegen import quantized_depthwise as depthwise
 from distort.kernels.compiler.codegen.operands import BROADCAST, CONTIGUOUS
 from distort.kernels.compiler.codegen.quantized import TILE_DEPTH, TILE_ROWS, Product, scratch_nbytes
 from distort.kernels.compiler.codegen.target import Target
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 #: bytes behind a prepared image that are read, and don't matter
 _SLACK = 512
+#: pixels that are summed up before the epilogue, of one channel by itself
+_UNIT_PIXELS = 1024
 
 
 class Geometry(NamedTuple):
@@ -189,7 +192,6 @@ def prepare_conv(b: Builder, w: Tensor, zeros: Tensor | None, geometry: Geometry
     mode = conv_mode(geometry, b.target)
     size = dots.group_of(mode)
     n_planes = -(-geometry.channels // size)
-    real_depth = geometry.channels * geometry.n_taps
     depth = n_planes * geometry.n_taps * size
     if mode == dots.TILES:
         depth = -(-depth // TILE_DEPTH) * TILE_DEPTH
@@ -197,7 +199,7 @@ def prepare_conv(b: Builder, w: Tensor, zeros: Tensor | None, geometry: Geometry
         n_rows = -(-geometry.filters // tile_rows) * tile_rows
     else:
         tile_rows, n_rows = best_rows(vectors, b.target, mode), geometry.filters
-    value, zero_values = w.value, None if zeros is None else zeros.value
+    value = w.value
     assert value is not None
 
     def rows() -> Array:
@@ -210,6 +212,43 @@ def prepare_conv(b: Builder, w: Tensor, zeros: Tensor | None, geometry: Geometry
         made[:, : geometry.filters, : flat.shape[2]] = flat
         return made
 
+    terms, by_filter = _of_filters(b, w, zeros, geometry)
+    name = ("quantized filters", name_of_source(b, w), geometry.groups, mode, n_rows)
+    return ConvWeights(b.packed(name, rows), terms, by_filter, n_rows, depth, tile_rows)
+
+
+def is_depthwise(geometry: Geometry, target: Target) -> bool:
+    window = depthwise.Window(*geometry.kernel, geometry.strides[1], geometry.dilations[1])
+    return geometry.channels == 1 and geometry.groups > 1 and depthwise.fits(window, target)
+
+
+def prepare_depthwise(b: Builder, w: Tensor, zeros: Tensor | None, geometry: Geometry) -> ConvWeights:
+    """[groups · filters, rows of taps, products] groups of bytes."""
+    size = dots.group_of(dots.mode_of(b.target))
+    chunks = -(-geometry.kernel[1] // size)
+    value = w.value
+    assert value is not None
+
+    def rows() -> Array:
+        signed, _ = signed_weights(value, None)
+        made = np.zeros((len(value), geometry.kernel[0], chunks * size), np.int8)
+        made[:, :, : geometry.kernel[1]] = signed.reshape(len(value), *geometry.kernel)
+        return made
+
+    name = name_of_source(b, w)
+    terms, by_filter = _of_filters(b, w, zeros, geometry)
+    packed = b.packed(("quantized depthwise", name, size, geometry.kernel), rows)
+    return ConvWeights(packed, terms, by_filter, geometry.filters, geometry.kernel[0] * chunks * size, 1)
+
+
+def _of_filters(
+    b: Builder, w: Tensor, zeros: Tensor | None, geometry: Geometry
+) -> tuple[Tensor, Tensor | None]:
+    """Terms and zero points by filter."""
+    value, zero_values = w.value, None if zeros is None else zeros.value
+    assert value is not None
+    real_depth = geometry.channels * geometry.n_taps
+
     def terms() -> Array:
         signed, zero = signed_weights(value, zero_values)
         sums = signed.reshape(len(signed), -1).sum(axis=1, dtype=np.int32)
@@ -221,14 +260,10 @@ def prepare_conv(b: Builder, w: Tensor, zeros: Tensor | None, geometry: Geometry
 
     name = (name_of_source(b, w), None if zeros is None else name_of_source(b, zeros))
     _, some_zeros = signed_weights(value[:1], zero_values)
-    return ConvWeights(
-        b.packed(("quantized filters", name[0], geometry.groups, mode, n_rows), rows),
-        b.packed(("quantized filters' terms", *name), terms),
-        None if some_zeros is None else b.packed(("quantized filters' zeros", *name), by_filter),
-        n_rows,
-        depth,
-        tile_rows,
-    )
+    made = b.packed(("quantized filters' terms", *name), terms)
+    if some_zeros is None:
+        return made, None
+    return made, b.packed(("quantized filters' zeros", *name), by_filter)
 
 
 def taps_of(geometry: Geometry, size: int) -> Array:
@@ -251,12 +286,13 @@ class QuantizedConv(Operation):
     zero: Tensor | None = None
     epilogue: Expression = identity("int32")
     operands: tuple[Tensor, ...] = ()
+    depthwise: bool = False
     kind: ClassVar[str] = "quantized conv"
 
     def calls(self, target: Target, n_threads: int) -> list[Call]:
         (result,) = self.outputs
         geometry, image, weights = self.geometry, self.image, self.weights
-        mode = conv_mode(geometry, target)
+        mode = dots.mode_of(target) if self.depthwise else conv_mode(geometry, target)
         views = [_spread(t, geometry) for t in (*self.operands, result)]
         assert all(views)
         product = Product(
@@ -278,16 +314,27 @@ class QuantizedConv(Operation):
         nbytes = -(-(scratch_nbytes(product, lanes, 0) + panel) // 64) * 64
         words: list[Any] = [geometry.filters, geometry.n_columns, weights.depth, n_lines]
         words += [geometry.images, geometry.groups, Scratch(), nbytes]
-        words += [weights.rows.address(), weights.depth, 0, weights.n_rows * weights.depth]
+        words += [weights.rows.address(), weights.depth, 0, weights.n_rows * weights.depth]  # a group's rows
         words += [self.inputs[0].address(), image.image, image.group]
         zeros = weights.zeros or weights.terms
         words += [(self.zero or weights.terms).address(), weights.terms.address(), zeros.address()]
         row = geometry.padded[1] * image.size
-        words += [geometry.out[1], geometry.strides[0] * row, geometry.strides[1] * image.size]
-        words += [geometry.n_taps, self.taps.address(), image.n_planes, image.plane]
+        of_operands: list[Any] = []
         for tensor, view in zip((*self.operands, result), views, strict=True):
             assert view is not None
-            words += [tensor.address(), view[1], view[2], view[3]]
+            of_operands += [tensor.address(), view[1], view[2], view[3]]
+        if self.depthwise:
+            unit_rows = max(1, min(_UNIT_PIXELS // geometry.out[1], geometry.out[0]))
+            words[7] = nbytes = -(-8 * (unit_rows * geometry.out[1] + lanes) // 64) * 64
+            words += [*geometry.out, geometry.strides[0] * row, geometry.dilations[0] * row, unit_rows, *of_operands]
+            n_units = geometry.images * geometry.groups * geometry.filters * -(-geometry.out[0] // unit_rows)
+            window = (*geometry.kernel, geometry.strides[1], geometry.dilations[1])
+            n_pixels = geometry.images * geometry.groups * geometry.filters * geometry.n_columns
+            work = n_pixels * (0.1 + 0.03 * geometry.n_taps)
+            key = Key("quantized_depthwise", (window, tuple(product)))
+            return [Call(key, words, work, nbytes * n_threads, n_units)]
+        words += [geometry.out[1], geometry.strides[0] * row, geometry.strides[1] * image.size]
+        words += [geometry.n_taps, self.taps.address(), image.n_planes, image.plane, *of_operands]
         n_products = geometry.images * geometry.groups * geometry.filters * geometry.n_columns * weights.depth
         n_panels = -(-geometry.n_columns // (self.vectors * lanes))
         n_units = geometry.images * geometry.groups * n_panels * -(-geometry.filters // weights.tile_rows)
@@ -306,20 +353,9 @@ class QuantizedConv(Operation):
         if joined is None or any(_spread(t, self.geometry) is None for t in (*joined[0], result)):
             return None
         operands, expression = joined
-        fixed = self.inputs[: 1 + (self.zero is not None)]
-        return QuantizedConv(
-            [*fixed, *operands],
-            after.outputs,
-            self.geometry,
-            self.image,
-            self.weights,
-            self.taps,
-            self.vectors,
-            self.dtype,
-            self.zero,
-            expression,
-            tuple(operands),
-        )
+        inputs = [*self.inputs[: 1 + (self.zero is not None)], *operands]
+        made_of = {"epilogue": expression, "operands": tuple(operands)}
+        return replace(self, inputs=inputs, outputs=after.outputs, **made_of)
 
 
 def _spread(tensor: Tensor, geometry: Geometry) -> tuple[int, int, int, int] | None:
@@ -346,12 +382,16 @@ def convolution(
     b: Builder, x: Tensor, w: Tensor, zero: Tensor | None, w_zero: Tensor | None, geometry: Geometry
 ) -> Tensor:
     """int32 results of x [N, C, …] int8 or uint8 and known weights."""
-    mode = conv_mode(geometry, b.target)
-    size = dots.group_of(mode)
-    vectors = best_vectors(geometry.n_columns, b.target.lanes("i32"), b.target)
-    weights = prepare_conv(b, w, w_zero, geometry, vectors)
+    alone = is_depthwise(geometry, b.target)
+    mode = dots.mode_of(b.target) if alone else conv_mode(geometry, b.target)
+    size = 1 if alone else dots.group_of(mode)
+    vectors = 1 if alone else best_vectors(geometry.n_columns, b.target.lanes("i32"), b.target)
+    if alone:
+        weights = prepare_depthwise(b, w, w_zero, geometry)
+    else:
+        weights = prepare_conv(b, w, w_zero, geometry, vectors)
     # tiles read whole tiles of planes where they read the image itself
-    least = weights.depth // size if geometry.direct else 0
+    least = weights.depth // size if geometry.direct and not alone else 0
     image = image_of(geometry, size, least, str(x.dtype), mode)
     x = b.plain(x)
     if x.strides[-1] != 1:
@@ -364,9 +404,10 @@ def convolution(
     out = geometry.out if len(x.shape) == 4 else geometry.out[1:]
     result = b.new(np.int32, (geometry.images, geometry.groups * geometry.filters, *out))
     taps = b.packed(("taps", geometry.kernel, geometry.dilations, geometry.padded[1], size), lambda: taps_of(geometry, size))
+    inputs = [prepared, *zeros]
     b.add(
         QuantizedConv(
-            [prepared, *zeros], [result], geometry, image, weights, taps, vectors, str(x.dtype), zero
+            inputs, [result], geometry, image, weights, taps, vectors, str(x.dtype), zero, depthwise=alone
         )
     )
     return result

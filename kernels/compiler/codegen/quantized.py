@@ -141,7 +141,8 @@ class ProductEmitter:
                     more = f.op("i64", f"zext {f.compare('slt', loop.index, self.longer)} to i64")
                     n_rows = f.i64(f.add(self.shorter, more))
                 self._tile(f.at(a, f.mul(row, words["a_row"]), "i8"), b, n_rows)
-                self._finish(batch, row, n_rows, f.mul(panel, self.width))
+                column = f.mul(panel, self.width)
+                self._finish(batch, row, n_rows, column, f.min(self.width, f.sub(words["columns"], column)))
             unit.step = count
         if self.mode == dots.TILES:
             dots.release(f)
@@ -272,8 +273,10 @@ class ProductEmitter:
             return f.splat(f.load("i32", f.at(address, row, "i32")), self.lanes)
         return f.load(self.type, f.at(address, column, "i32"))
 
-    def _finish(self, batch: tuple[Index, Index], first_row: Index, n_rows: Value, column: Index) -> None:
-        """The epilogue of a tile, and its results."""
+    def _finish(
+        self, batch: tuple[Index, Index], first_row: Index, n_rows: Index, column: Index, n_columns: Index
+    ) -> None:
+        """The epilogue of a tile, and its results: of sums [n_rows, width], the first ``n_columns``."""
         f, product = self.f, self.product
         n_inputs = len(product.epilogue.inputs) - 1
         bases = []
@@ -315,19 +318,12 @@ class ProductEmitter:
                 else:
                     f.masked_store(elements.stored(f, value, one.dtype), place, mask)
 
-        def whole() -> list[Value]:
-            with f.loop(0, n_rows) as row, f.loop(0, self.width, self.lanes) as n:
+        whole = f.mul(f.div(n_columns, self.lanes), self.lanes)
+        with f.loop(0, n_rows) as row:
+            with f.loop(0, whole, self.lanes) as n:
                 vectors(row.index, n.index, None)
-            return []
-
-        left = f.sub(self.words["columns"], column)
-
-        def cut() -> list[Value]:
-            with f.loop(0, n_rows) as row, f.loop(0, left, self.lanes) as n:
-                vectors(row.index, n.index, f.first_lanes(self.lanes, f.sub(left, n.index)))
-            return []
-
-        f.choose(f.compare("sge", left, self.width), (whole, cut))
+            with f.when(f.compare("slt", whole, n_columns)):
+                vectors(row.index, whole, f.first_lanes(self.lanes, f.sub(n_columns, whole)))
 
     def _of_weights(self, batch: tuple[Index, Index], first_row: Index, column: Index) -> tuple[Value, Value]:
         """Terms and zero points of the tile's weights."""
