@@ -23,6 +23,11 @@ FAMILIES: dict[str, str] = {
     "recurrent_cell": f"{_CODEGEN}.recurrent:emit_cell",
     "rows": f"{_CODEGEN}.rows:emit_rows",
     "columns": f"{_CODEGEN}.reductions:emit_columns",
+    "quantized_conv": f"{_CODEGEN}.quantized_conv:emit_conv",
+    "quantized_depthwise": f"{_CODEGEN}.quantized_depthwise:emit_depthwise",
+    "interleave": f"{_CODEGEN}.interleave:emit_interleave",
+    "range": f"{_CODEGEN}.quantized_elements:emit_range",
+    "range_end": f"{_CODEGEN}.quantized_elements:emit_range_end",
 }
 
 

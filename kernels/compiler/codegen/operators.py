@@ -249,7 +249,7 @@ def _shift(f: Function, expression: Expression, instruction: Instruction, operan
 @functools.cache
 def register() -> None:
     """Enter all operators into the table."""
-    from distort.kernels.compiler.codegen import activations, casts, mathematics, powers, wide
+    from distort.kernels.compiler.codegen import activations, casts, mathematics, powers, quantized_elements, wide
 
     EMITTERS.update(
         {
@@ -288,7 +288,7 @@ def register() -> None:
             "is_inf": _is_inf,
         }
     )
-    for module in (activations, casts, mathematics, powers, wide):
+    for module in (activations, casts, mathematics, powers, quantized_elements, wide):
         operators: dict[str, Emitter] = module.OPERATORS
         EMITTERS.update(operators)
 

@@ -103,6 +103,8 @@ class ProductEmitter:
         self.totals = f.at(scratch, product.rows * self.width, "i32")  # Σ a of a tile's rows, or of a panel's columns
         self.copied = f.at(self.totals, max(product.rows, self.width), "i32")
         self.zero = self._zero()
+        #: bytes from line to line of a panel: a line is a group of depth for all columns
+        self.line_nbytes: Index = self.width * self.group
 
     def _zero(self) -> Value | None:
         """The activations' zero point in all lanes; None where it is 0."""
@@ -140,7 +142,8 @@ class ProductEmitter:
                     more = f.op("i64", f"zext {f.compare('slt', loop.index, self.longer)} to i64")
                     n_rows = f.i64(f.add(self.shorter, more))
                 self._tile(f.at(a, f.mul(row, words["a_row"]), "i8"), b, n_rows)
-                self._finish(batch, row, n_rows, f.mul(panel, self.width))
+                column = f.mul(panel, self.width)
+                self._finish(batch, row, n_rows, column, f.min(self.width, f.sub(words["columns"], column)))
             unit.step = count
         if self.mode == dots.TILES:
             dots.release(f)
@@ -196,10 +199,8 @@ class ProductEmitter:
         f, n_vectors, group = self.f, self.product.vectors, self.group
         n_chains = 1 << (max(1, min(4, 8 // (n_rows * n_vectors))).bit_length() - 1)
         a_rows = [f.at(a, f.mul(n, self.words["a_row"]), "i8") for n in range(n_rows)]
-        line_nbytes = self.width * group
-
         def advance(sums: list[Value], number: Index, is_last: bool = False) -> list[Value]:
-            line = f.at(b, f.mul(number, line_nbytes), "i8")
+            line = f.at(b, f.mul(number, self.line_nbytes), "i8")
             n_bytes = self.lanes * group
             parts = [f.load(vector("i8", n_bytes), f.at(line, n * n_bytes, "i8")) for n in range(n_vectors)]
             parts = [dots.wide(f, part, self.mode, self.product.b_signed) for part in parts]
@@ -273,8 +274,10 @@ class ProductEmitter:
             return f.splat(f.load("i32", f.at(address, row, "i32")), self.lanes)
         return f.load(self.type, f.at(address, column, "i32"))
 
-    def _finish(self, batch: tuple[Index, Index], first_row: Index, n_rows: Value, column: Index) -> None:
-        """The epilogue of a tile, and its results."""
+    def _finish(
+        self, batch: tuple[Index, Index], first_row: Index, n_rows: Index, column: Index, n_columns: Index
+    ) -> None:
+        """The epilogue of a tile, and its results: of sums [n_rows, width], the first ``n_columns``."""
         f, product = self.f, self.product
         n_inputs = len(product.epilogue.inputs) - 1
         bases = []
@@ -316,19 +319,12 @@ class ProductEmitter:
                 else:
                     f.masked_store(elements.stored(f, value, one.dtype), place, mask)
 
-        def whole() -> list[Value]:
-            with f.loop(0, n_rows) as row, f.loop(0, self.width, self.lanes) as n:
+        whole = f.mul(f.div(n_columns, self.lanes), self.lanes)
+        with f.loop(0, n_rows) as row:
+            with f.loop(0, whole, self.lanes) as n:
                 vectors(row.index, n.index, None)
-            return []
-
-        left = f.sub(self.words["columns"], column)
-
-        def cut() -> list[Value]:
-            with f.loop(0, n_rows) as row, f.loop(0, left, self.lanes) as n:
-                vectors(row.index, n.index, f.first_lanes(self.lanes, f.sub(left, n.index)))
-            return []
-
-        f.choose(f.compare("sge", left, self.width), (whole, cut))
+            with f.when(f.compare("slt", whole, n_columns)):
+                vectors(row.index, whole, f.first_lanes(self.lanes, f.sub(n_columns, whole)))
 
     def _of_weights(self, batch: tuple[Index, Index], first_row: Index, column: Index) -> tuple[Value, Value]:
         """Terms and zero points of the tile's weights."""

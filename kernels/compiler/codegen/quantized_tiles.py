@@ -52,13 +52,13 @@ def _square(
     depth_nbytes: Index,
 ) -> None:
     f, product = emitter.f, emitter.product
-    line = f.i64(emitter.width * 4)
+    line, sums_line = f.i64(emitter.line_nbytes), f.i64(emitter.width * 4)
     for n in range(n_row_tiles * n_column_tiles):
         dots.clear_tile(f, _SUMS + n)
     with f.loop(0, depth_nbytes, _DEPTH) as loop:
         for m in range(n_column_tiles):
             # 16 groups of 4 bytes of depth are 16 lines of the panel
-            place = f.mul(loop.index, emitter.width)
+            place = f.mul(f.div(loop.index, 4), emitter.line_nbytes)
             dots.load_tile(f, _B + m, f.at(b, f.add(place, m * 64), "i8"), line)
         for n in range(n_row_tiles):
             place = f.add(f.mul(n * _ROWS, a_stride), loop.index)
@@ -69,7 +69,7 @@ def _square(
     for n in range(n_row_tiles):
         for m in range(n_column_tiles):
             place = n * _ROWS * emitter.width + (first + m) * 16
-            dots.store_tile(f, _SUMS + n * n_column_tiles + m, f.at(emitter.sums, place, "i32"), line)
+            dots.store_tile(f, _SUMS + n * n_column_tiles + m, f.at(emitter.sums, place, "i32"), sums_line)
 
 
 def _copy(emitter: ProductEmitter, a: Value, n_rows: Value, depth_nbytes: Index) -> None:

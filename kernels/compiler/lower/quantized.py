@@ -9,6 +9,9 @@ from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.codegen import byte_dots as dots
 from distort.kernels.compiler.ir import Tensor
 from distort.kernels.compiler.quantized import QuantizedProduct, prepare_weights
+from distort.kernels.compiler.quantized_conv import convolution, geometry_of
+from distort.kernels.convolve import windows_of_convolution
+from distort.kernels.errors import InvalidInput
 
 Result = list[Tensor | None] | None
 BYTES = (np.uint8, np.int8)
@@ -51,4 +54,36 @@ def _matmul_integer(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resu
     if a is None or w is None:
         return None
     result = product(b, a, w, a_zero, w_zero)
+    return None if result is None else [result]
+
+
+def convolved(b: Builder, node: Node, x: Tensor, w: Tensor, zero: Tensor | None, w_zero: Tensor | None) -> Tensor | None:
+    """int32 result of a convolution by the node's attributes; None where there is no such kernel."""
+    if x.dtype not in BYTES or w.dtype not in BYTES or w.value is None or len(x.shape) not in (3, 4) or not x.size:
+        return None
+    if zero is not None and (zero.size != 1 or zero.dtype != x.dtype):
+        return None
+    if w_zero is not None:
+        if w_zero.value is None or w_zero.dtype != w.dtype or w_zero.size not in (1, w.shape[0]):
+            return None
+        w_zero = b.constant(w_zero.value.reshape(() if w_zero.size == 1 else -1))
+    names = ("kernel_shape", "strides", "dilations", "pads")
+    given = [node.attributes.get(name) for name in names]
+    groups = node.attributes.get("group", 1)
+    try:
+        windows = windows_of_convolution(x.shape, w.shape, groups, *given, node.attributes.get("auto_pad", "NOTSET"))
+    except InvalidInput:
+        return None  # the NumPy kernel says so, when it runs
+    geometry = geometry_of(x.shape, w.shape, groups, windows)
+    if zero is not None and zero.value is not None and not zero.value.any():
+        zero = None
+    return convolution(b, x, w, zero, w_zero, geometry)
+
+
+@lowers("ConvInteger")
+def _conv_integer(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    x, w, zero, w_zero = [*inputs, None, None][:4]
+    if x is None or w is None:
+        return None
+    result = convolved(b, node, x, w, zero, w_zero)
     return None if result is None else [result]

@@ -1,0 +1,416 @@
+"""Convolutions of 8-bit images as operations: an image is made ready, then multiplied with its weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from distort.kernels.compiler.codegen import dots
+from distort.kernels.compiler.codegen import quantized_depthwise as depthwise
+from distort.kernels.compiler.codegen.operands import BROADCAST, CONTIGUOUS
+from distort.kernels.compiler.codegen.quantized import TILE_DEPTH, TILE_ROWS, Product, scratch_nbytes
+from distort.kernels.compiler.codegen.target import Target
+from distort.kernels.compiler.expression import Expression, identity
+from distort.kernels.compiler.fuse import same_elements
+from distort.kernels.compiler.ir import Address, Array, Buffer, Call, Map, Operation, Scratch, Tensor
+from distort.kernels.compiler.keys import Key
+from distort.kernels.compiler.quantized import (
+    absorbed,
+    best_rows,
+    best_vectors,
+    name_of_source,
+    signed_weights,
+    work_ns,
+)
+from distort.kernels.windows import Windows
+
+if TYPE_CHECKING:
+    from distort.kernels.compiler.builder import Builder
+
+#: bytes behind a prepared image that are read, and don't matter
+_SLACK = 512
+#: pixels that are summed up before the epilogue, of one channel by itself
+_UNIT_PIXELS = 1024
+
+
+class Geometry(NamedTuple):
+    """Of a convolution: images [images, groups · channels, height, width], results [images, groups · filters, …]."""
+
+    images: int
+    groups: int
+    channels: int
+    filters: int
+    height: int
+    width: int
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    begins: tuple[int, int]
+    out: tuple[int, int]
+
+    @property
+    def n_taps(self) -> int:
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """What the windows reach."""
+        reach = [
+            (o - 1) * s + (k - 1) * d + 1
+            for o, s, k, d in zip(self.out, self.strides, self.kernel, self.dilations, strict=True)
+        ]
+        return max(reach[0], self.height + self.begins[0]), max(reach[1], self.width + self.begins[1])
+
+    @property
+    def direct(self) -> bool:
+        """Whether windows are pixels, one after the other."""
+        return self.n_taps == 1 and self.strides == (1, 1) and self.padded == self.out
+
+    @property
+    def n_columns(self) -> int:
+        return self.out[0] * self.out[1]
+
+
+def geometry_of(shape: tuple[int, ...], w_shape: tuple[int, ...], groups: int, windows: Windows) -> Geometry:
+    """Of images with one or two spatial dimensions."""
+    one = len(shape) == 3
+
+    def both(values: tuple[int, ...], missing: int) -> tuple[int, int]:
+        return (missing, values[0]) if one else (values[0], values[1])
+
+    return Geometry(
+        shape[0],
+        groups,
+        w_shape[1],
+        w_shape[0] // groups,
+        *both(shape[2:], 1),
+        both(windows.kernel, 1),
+        both(windows.strides, 1),
+        both(windows.dilations, 1),
+        both(windows.begins, 0),
+        both(windows.out, 1),
+    )
+
+
+class Image(NamedTuple):
+    """How a prepared image lies, in bytes."""
+
+    size: int  # channels of a group
+    n_planes: int  # of one group of the convolution
+    plane: int
+    group: int
+    image: int
+    flip: bool
+
+
+def image_of(geometry: Geometry, size: int, least_planes: int, dtype: str, mode: str) -> Image:
+    padded = geometry.padded
+    plane = padded[0] * padded[1] * size
+    n_planes = -(-geometry.channels // size)
+    group = max(n_planes, least_planes) * plane
+    return Image(size, n_planes, plane, group, group * geometry.groups, dots.must_flip(mode, dtype))
+
+
+@dataclass(eq=False)
+class Interleave(Operation):
+    """Make an image ready. ``inputs``: what the bytes are made of, then the zero point where it is a tensor."""
+
+    geometry: Geometry
+    image: Image
+    operands: tuple[Tensor, ...]  # views [images, groups · channels, height, width]
+    zero: Tensor | None
+    expression: Expression
+    kind: ClassVar[str] = "interleave"
+
+    def calls(self, target: Target, n_threads: int) -> list[Call]:
+        del n_threads
+        geometry, image = self.geometry, self.image
+        (result,) = self.outputs
+        words: list[Any] = [geometry.images, geometry.groups, geometry.channels, image.n_planes]
+        words += [geometry.height, geometry.width, *geometry.padded, *geometry.begins]
+        words += [result.address(), image.image, image.group, (self.zero or result).address()]
+        for tensor in self.operands:
+            words += [tensor.address(), *tensor.strides[:3]]
+        ways = tuple(BROADCAST if t.strides[3] == 0 else CONTIGUOUS for t in self.operands)
+        key = Key("interleave", (image.size, self.expression, ways, image.flip, self.zero is not None))
+        n_units = geometry.images * geometry.groups * image.n_planes * geometry.padded[0]
+        work = geometry.images * geometry.groups * geometry.channels * geometry.height * geometry.width
+        return [Call(key, words, work * (0.1 + 0.06 * len(self.expression.body)), most_threads=n_units)]
+
+    def absorb_before(self, before: Map, position: int, target: Target) -> Operation | None:
+        del target
+        if position or len(self.operands) != 1 or self.expression.body or len(before.outputs) != 1:
+            return None
+        (x,) = self.operands
+        made = before.outputs[0]
+        if made.shape != self.inputs[0].shape or not same_elements(made, self.inputs[0]):
+            return None
+        operands = []
+        for tensor in before.inputs:
+            view = as_image(tensor)
+            if view.strides[3] not in (0, 1) and view.shape[3] != 1:
+                return None
+            operands.append(view)
+        if x.shape != operands[0].shape:
+            return None
+        inputs = [*operands] if self.zero is None else [*operands, self.zero]
+        return Interleave(
+            inputs, self.outputs, self.geometry, self.image, tuple(operands), self.zero, before.expression
+        )
+
+
+def as_image(tensor: Tensor) -> Tensor:
+    """A view with two spatial dimensions."""
+    if len(tensor.shape) == 4:
+        return tensor
+    (n, c, w), (of_n, of_c, of_w) = tensor.shape, tensor.strides
+    return tensor.view((n, c, 1, w), (of_n, of_c, 0, of_w))
+
+
+class ConvWeights(NamedTuple):
+    """[groups, padded rows, padded depth] int8; terms and zero points by filter."""
+
+    rows: Tensor
+    terms: Tensor
+    zeros: Tensor | None
+    n_rows: int  # of a group, padding included
+    depth: int  # padding included
+    tile_rows: int
+
+
+def conv_mode(geometry: Geometry, target: Target) -> str:
+    if dots.has_tiles(target) and geometry.filters >= TILE_ROWS // 2 and geometry.n_columns >= TILE_ROWS:
+        return dots.TILES
+    return dots.mode_of(target)
+
+
+def prepare_conv(b: Builder, w: Tensor, zeros: Tensor | None, geometry: Geometry, vectors: int) -> ConvWeights:
+    """Of known weights [groups · filters, channels, …], zero points of one or all filters."""
+    mode = conv_mode(geometry, b.target)
+    size = dots.group_of(mode)
+    n_planes = -(-geometry.channels // size)
+    depth = n_planes * geometry.n_taps * size
+    if mode == dots.TILES:
+        depth = -(-depth // TILE_DEPTH) * TILE_DEPTH
+        tile_rows = TILE_ROWS if geometry.filters <= TILE_ROWS else 2 * TILE_ROWS
+        n_rows = -(-geometry.filters // tile_rows) * tile_rows
+    else:
+        tile_rows, n_rows = best_rows(vectors, b.target, mode), geometry.filters
+    value = w.value
+    assert value is not None
+
+    def rows() -> Array:
+        signed, _ = signed_weights(value, None)
+        wide = np.zeros((geometry.groups, geometry.filters, n_planes * size, geometry.n_taps), np.int8)
+        wide[:, :, : geometry.channels] = signed.reshape(geometry.groups, geometry.filters, geometry.channels, -1)
+        wide = wide.reshape(geometry.groups, geometry.filters, n_planes, size, -1).swapaxes(3, 4)
+        made = np.zeros((geometry.groups, n_rows, depth), np.int8)
+        flat = wide.reshape(geometry.groups, geometry.filters, -1)
+        made[:, : geometry.filters, : flat.shape[2]] = flat
+        return made
+
+    terms, by_filter = _of_filters(b, w, zeros, geometry)
+    name = ("quantized filters", name_of_source(b, w), geometry.groups, mode, n_rows)
+    return ConvWeights(b.packed(name, rows), terms, by_filter, n_rows, depth, tile_rows)
+
+
+def is_depthwise(geometry: Geometry, target: Target) -> bool:
+    window = depthwise.Window(*geometry.kernel, geometry.strides[1], geometry.dilations[1])
+    return geometry.channels == 1 and geometry.groups > 1 and depthwise.fits(window, target)
+
+
+def prepare_depthwise(b: Builder, w: Tensor, zeros: Tensor | None, geometry: Geometry) -> ConvWeights:
+    """[groups · filters, rows of taps, products] groups of bytes."""
+    size = dots.group_of(dots.mode_of(b.target))
+    chunks = -(-geometry.kernel[1] // size)
+    value = w.value
+    assert value is not None
+
+    def rows() -> Array:
+        signed, _ = signed_weights(value, None)
+        made = np.zeros((len(value), geometry.kernel[0], chunks * size), np.int8)
+        made[:, :, : geometry.kernel[1]] = signed.reshape(len(value), *geometry.kernel)
+        return made
+
+    name = name_of_source(b, w)
+    terms, by_filter = _of_filters(b, w, zeros, geometry)
+    packed = b.packed(("quantized depthwise", name, size, geometry.kernel), rows)
+    return ConvWeights(packed, terms, by_filter, geometry.filters, geometry.kernel[0] * chunks * size, 1)
+
+
+def _of_filters(
+    b: Builder, w: Tensor, zeros: Tensor | None, geometry: Geometry
+) -> tuple[Tensor, Tensor | None]:
+    """Terms and zero points by filter."""
+    value, zero_values = w.value, None if zeros is None else zeros.value
+    assert value is not None
+    real_depth = geometry.channels * geometry.n_taps
+
+    def terms() -> Array:
+        signed, zero = signed_weights(value, zero_values)
+        sums = signed.reshape(len(signed), -1).sum(axis=1, dtype=np.int32)
+        return sums if zero is None else (sums - real_depth * zero).astype(np.int32)
+
+    def by_filter() -> Array:
+        _, zero = signed_weights(value, zero_values)
+        return np.broadcast_to(np.asarray(zero, np.int32), (len(value),))
+
+    name = (name_of_source(b, w), None if zeros is None else name_of_source(b, zeros))
+    _, some_zeros = signed_weights(value[:1], zero_values)
+    made = b.packed(("quantized filters' terms", *name), terms)
+    if some_zeros is None:
+        return made, None
+    return made, b.packed(("quantized filters' zeros", *name), by_filter)
+
+
+def taps_of(geometry: Geometry, size: int) -> Array:
+    """Bytes from a window's first pixel to each of its taps."""
+    width = geometry.padded[1]
+    y, x = np.indices(geometry.kernel).reshape(2, -1)
+    return np.asarray((y * geometry.dilations[0] * width + x * geometry.dilations[1]) * size, np.int64)
+
+
+@dataclass(eq=False)
+class QuantizedConv(Operation):
+    """``inputs``: a prepared image, the zero point where it is a tensor, further inputs of the epilogue."""
+
+    geometry: Geometry
+    image: Image
+    weights: ConvWeights
+    taps: Tensor
+    vectors: int
+    dtype: str  # of the image before it was prepared
+    zero: Tensor | None = None
+    epilogue: Expression = identity("int32")
+    operands: tuple[Tensor, ...] = ()
+    depthwise: bool = False
+    kind: ClassVar[str] = "quantized conv"
+
+    def calls(self, target: Target, n_threads: int) -> list[Call]:
+        (result,) = self.outputs
+        geometry, image, weights = self.geometry, self.image, self.weights
+        mode = dots.mode_of(target) if self.depthwise else conv_mode(geometry, target)
+        views = [_spread(t, geometry) for t in (*self.operands, result)]
+        assert all(views)
+        product = Product(
+            weights.tile_rows,
+            self.vectors,
+            mode,
+            True,
+            (self.dtype == "int8") != image.flip,
+            "a",
+            zero="" if self.zero is None else str(self.zero.dtype),
+            offset=(128 if self.dtype == "int8" else -128) if image.flip else 0,
+            has_weight_zeros=weights.zeros is not None,
+            epilogue=self.epilogue,
+            ways=tuple(view[0] for view in views[:-1] if view),
+        )
+        lanes = target.lanes("i32")
+        n_lines = weights.depth // image.size
+        panel = 0 if geometry.direct else n_lines * self.vectors * lanes * image.size
+        nbytes = -(-(scratch_nbytes(product, lanes, 0) + panel) // 64) * 64
+        words: list[Any] = [geometry.filters, geometry.n_columns, weights.depth, n_lines]
+        words += [geometry.images, geometry.groups, Scratch(), nbytes]
+        words += [weights.rows.address(), weights.depth, 0, weights.n_rows * weights.depth]  # a group's rows
+        words += [self.inputs[0].address(), image.image, image.group]
+        zeros = weights.zeros or weights.terms
+        words += [(self.zero or weights.terms).address(), weights.terms.address(), zeros.address()]
+        row = geometry.padded[1] * image.size
+        of_operands: list[Any] = []
+        for tensor, view in zip((*self.operands, result), views, strict=True):
+            assert view is not None
+            of_operands += [tensor.address(), view[1], view[2], view[3]]
+        if self.depthwise:
+            unit_rows = max(1, min(_UNIT_PIXELS // geometry.out[1], geometry.out[0]))
+            words[7] = nbytes = -(-8 * (unit_rows * geometry.out[1] + lanes) // 64) * 64
+            words += [*geometry.out, geometry.strides[0] * row, geometry.dilations[0] * row, unit_rows, *of_operands]
+            n_units = geometry.images * geometry.groups * geometry.filters * -(-geometry.out[0] // unit_rows)
+            window = (*geometry.kernel, geometry.strides[1], geometry.dilations[1])
+            n_pixels = geometry.images * geometry.groups * geometry.filters * geometry.n_columns
+            work = n_pixels * (0.1 + 0.03 * geometry.n_taps)
+            key = Key("quantized_depthwise", (window, tuple(product)))
+            return [Call(key, words, work, nbytes * n_threads, n_units)]
+        words += [geometry.out[1], geometry.strides[0] * row, geometry.strides[1] * image.size]
+        words += [geometry.n_taps, self.taps.address(), image.n_planes, image.plane, *of_operands]
+        n_products = geometry.images * geometry.groups * geometry.filters * geometry.n_columns * weights.depth
+        n_panels = -(-geometry.n_columns // (self.vectors * lanes))
+        n_units = geometry.images * geometry.groups * n_panels * -(-geometry.filters // weights.tile_rows)
+        stride = geometry.strides[1] if geometry.strides[1] in (1, 2) else 0
+        work = work_ns(n_products, mode, target) + n_panels * self.vectors * n_lines * 2.0
+        key = Key("quantized_conv", (geometry.direct, stride, tuple(product)))
+        return [Call(key, words, work, nbytes * n_threads, n_units)]
+
+    def absorb(self, after: Map, position: int, target: Target) -> Operation | None:
+        del position, target
+        made = self.outputs[0]
+        result = after.outputs[0]
+        if result.shape != made.shape or len(after.outputs) != 1:
+            return None
+        joined = absorbed(self.epilogue, self.operands, after, made)
+        if joined is None or any(_spread(t, self.geometry) is None for t in (*joined[0], result)):
+            return None
+        operands, expression = joined
+        inputs = [*self.inputs[: 1 + (self.zero is not None)], *operands]
+        made_of = {"epilogue": expression, "operands": tuple(operands)}
+        return replace(self, inputs=inputs, outputs=after.outputs, **made_of)
+
+
+def _spread(tensor: Tensor, geometry: Geometry) -> tuple[int, int, int, int] | None:
+    """(how pixels go through it, strides by filter, image and group) of a view in the shape of the result."""
+    if tensor.block:
+        return None
+    of_image, of_filter, *spatial = tensor.strides
+    sizes = tensor.shape[2:]
+    steps = [s for n, s in zip(sizes, spatial, strict=True) if n != 1]
+    if all(s == 0 for s in steps) and math.prod(sizes) > 1:
+        way = BROADCAST
+    elif steps == _dense([n for n in sizes if n != 1]):
+        way = CONTIGUOUS
+    else:
+        return None
+    return way, of_filter, of_image, of_filter * geometry.filters
+
+
+def _dense(sizes: list[int]) -> list[int]:
+    return [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
+
+
+def convolution(
+    b: Builder, x: Tensor, w: Tensor, zero: Tensor | None, w_zero: Tensor | None, geometry: Geometry
+) -> Tensor:
+    """int32 results of x [N, C, …] int8 or uint8 and known weights."""
+    alone = is_depthwise(geometry, b.target)
+    mode = dots.mode_of(b.target) if alone else conv_mode(geometry, b.target)
+    size = 1 if alone else dots.group_of(mode)
+    vectors = 1 if alone else best_vectors(geometry.n_columns, b.target.lanes("i32"), b.target)
+    if alone:
+        weights = prepare_depthwise(b, w, w_zero, geometry)
+    else:
+        weights = prepare_conv(b, w, w_zero, geometry, vectors)
+    # tiles read whole tiles of planes where they read the image itself
+    least = weights.depth // size if geometry.direct and not alone else 0
+    image = image_of(geometry, size, least, str(x.dtype), mode)
+    x = b.plain(x)
+    if x.strides[-1] != 1:
+        x = b.contiguous(x)
+    prepared = b.new(np.uint8, (image.image * geometry.images + _SLACK,))
+    zeros = [] if zero is None else [zero]
+    b.add(
+        Interleave([x, *zeros], [prepared], geometry, image, (as_image(x),), zero, identity(str(x.dtype)))
+    )
+    out = geometry.out if len(x.shape) == 4 else geometry.out[1:]
+    result = b.new(np.int32, (geometry.images, geometry.groups * geometry.filters, *out))
+    taps = b.packed(("taps", geometry.kernel, geometry.dilations, geometry.padded[1], size), lambda: taps_of(geometry, size))
+    inputs = [prepared, *zeros]
+    b.add(
+        QuantizedConv(
+            inputs, [result], geometry, image, weights, taps, vectors, str(x.dtype), zero, depthwise=alone
+        )
+    )
+    return result
+
+
+__all__ = ["Address", "Buffer", "Geometry", "Interleave", "QuantizedConv", "convolution", "geometry_of"]
