@@ -20,6 +20,8 @@ FAMILIES: dict[str, str] = {
     "gather_elements": f"{_CODEGEN}.gather:emit_elements",
     "quantized": f"{_CODEGEN}.quantized:emit_product",
     "recurrent_inputs": f"{_CODEGEN}.recurrent:emit_inputs",
+    "recurrent_bytes": f"{_CODEGEN}.quantized_states:emit_quantize",
+    "recurrent_byte_inputs": f"{_CODEGEN}.quantized_states:emit_inputs",
     "recurrent_cell": f"{_CODEGEN}.recurrent:emit_cell",
     "rows": f"{_CODEGEN}.rows:emit_rows",
     "columns": f"{_CODEGEN}.reductions:emit_columns",

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from distort.kernels.compiler.codegen.gates import Activation, activate, clipped
+from distort.kernels.compiler.codegen import cells, quantized_states
+from distort.kernels.compiler.codegen.gates import Activation
 from distort.kernels.compiler.codegen.meeting import Meeting
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
@@ -25,13 +26,16 @@ INPUT_WORDS = ("rows", "size", "n_directions", "n_blocks", "x", "x_row", "w", "b
 #: of the loop; ``h0``, ``c0`` are initial states, ``y`` all states, ``h``, ``c`` the last ones: each with its strides
 #: in elements. ``n_long``: how many tiles have as many rows as the first of ``Cell.tiles``
 CELL_WORDS = (
-    *("n_steps", "hidden", "n_directions", "n_blocks", "n_tiles", "n_long", "reverse"),
+    *("n_steps", "n_rows", "hidden", "n_directions", "n_blocks", "n_tiles", "n_long", "reverse"),
     *("gates", "gates_direction", "gates_time", "gates_row"),
-    *("r", "bias", "peepholes", "counter", "give", "scratch", "scratch_direction"),
+    *("r", "r_sums", "r_scales", "bias", "peepholes", "counter", "give", "scratch", "scratch_direction"),
     *("h0", "h0_direction", "h0_row", "c0", "c0_direction", "c0_row"),
     *("y", "y_direction", "y_time", "y_row", "h", "h_direction", "h_row", "c", "c_direction", "c_row"),
 )
-_ADDRESSES = ("x", "w", "bias", "gates", "r", "peepholes", "counter", "give", "scratch", "h0", "c0", "y", "h", "c")
+_ADDRESSES = (
+    *("x", "w", "bias", "gates", "r", "r_sums", "r_scales", "peepholes", "counter", "give", "scratch"),
+    *("h0", "c0", "y", "h", "c"),
+)
 
 
 class Cell(NamedTuple):
@@ -44,7 +48,8 @@ class Cell(NamedTuple):
     clip: float = 0.0
     ragged: bool = False  # whether the last block of hidden units is not full
     together: bool = False  # whether threads share blocks
-    flags: tuple[str, ...] = ()  # peepholes, input_forget, linear_before_reset
+    #: peepholes, input_forget, linear_before_reset; bytes: weights are 8-bit integers, and states are quantized
+    flags: tuple[str, ...] = ()
 
 
 def most_rows(target: Target, n_gates: int) -> int:
@@ -140,6 +145,8 @@ class _Step(NamedTuple):
     h: Value
     c: Value
     scratch: Value  # [batch, 2, hidden units in whole blocks]
+    scale: Value | None = None  # of the state in bytes
+    zero: Value | None = None
 
 
 class _Emitter:
@@ -151,6 +158,8 @@ class _Emitter:
         self.n_gates = N_GATES[cell.kind]
         self.two_phases = cell.kind == "GRU" and "linear_before_reset" not in cell.flags
         self.padded = f.mul(self.words["n_blocks"], self.lanes)
+        #: of a state in bytes, in whole groups
+        self.row_nbytes = f.mul(f.div(f.add(self.words["hidden"], 3), 4), 4)
 
     def emit(self) -> None:
         f, words = self.f, self.words
@@ -165,6 +174,8 @@ class _Emitter:
             directions = f.share(words["n_directions"])
         with f.loop(*directions) as direction, f.loop(0, words["n_steps"]) as time:
             step = self._step(direction.index, time.index)
+            if "bytes" in self.cell.flags:
+                step = self._quantized(step)
             number = f.add(f.mul(direction.index, words["n_steps"]), time.index)
             for phase in range(n_phases):
                 with f.loop(*blocks) as block:
@@ -197,13 +208,29 @@ class _Emitter:
             f.at(words["scratch"], f.mul(direction, words["scratch_direction"]), "float"),
         )
 
+    def _quantized(self, step: _Step) -> _Step:
+        """The step with its state in bytes, in this thread's scratch memory: the whole batch has one scale."""
+        f, words = self.f, self.words
+        scale, zero = quantized_states.scales(f, self.target, step.before, words["n_rows"], words["hidden"])
+        own = f.mul(f.parameters[1], f.mul(words["n_rows"], self.row_nbytes))
+        to = f.at(words["scratch"], own, "i8")
+        every: tuple[Index, Index] = (0, words["n_rows"])
+        quantized_states.quantize(
+            f, self.target, step.before, (to, self.row_nbytes), every, words["hidden"], scale, zero
+        )
+        zero = f.binary("sub", zero, f.const("i32", quantized_states.shift_of(self.target)))
+        return step._replace(scratch=to, scale=scale, zero=zero)
+
     def _block(self, step: _Step, block: Value, phase: int) -> None:
         """All rows of the batch for a block of hidden units."""
         f, words = self.f, self.words
         mask = f.first_lanes(self.lanes, f.sub(words["hidden"], f.mul(block, self.lanes))) if self.cell.ragged else None
         sizes = self.cell.tiles
-        panel_at = f.mul(f.add(f.mul(step.direction, words["n_blocks"]), block), words["hidden"])
-        panel = f.at(words["r"], f.mul(panel_at, self.n_gates * self.lanes), "float")
+        place = f.add(f.mul(step.direction, words["n_blocks"]), block)
+        panel_size = f.mul(
+            self.row_nbytes if "bytes" in self.cell.flags else words["hidden"], self.n_gates * self.lanes
+        )
+        panel = f.at(words["r"], f.mul(place, panel_size), "i8" if "bytes" in self.cell.flags else "float")
         if self.two_phases:  # [size, 2, lanes] of z and r, then [size, lanes] of h
             panel = f.at(panel, f.mul(words["hidden"], 2 * self.lanes * phase), "float")
         for number, size in enumerate(sizes):
@@ -221,11 +248,14 @@ class _Emitter:
         state, stride = step.before
         if phase:  # the state after the reset
             state, stride = step.scratch, f.i64(f.mul(self.padded, 2))
-        rows = [f.at(state, f.mul(f.add(first, n), stride), "float") for n in range(n_rows)]
         n_chains = self.cell.n_chains
         while n_chains > 1 and n_chains * n_rows * n_vectors > 8:
             n_chains //= 2
-        found = product(f, rows, panel, words["hidden"], n_vectors, self.lanes, n_chains)
+        if "bytes" in self.cell.flags:
+            found = self._of_bytes(step, block, panel, first, n_rows, n_chains)
+        else:
+            rows = [f.at(state, f.mul(f.add(first, n), stride), "float") for n in range(n_rows)]
+            found = product(f, rows, panel, words["hidden"], n_vectors, self.lanes, n_chains)
         unit = f.mul(block, self.lanes)
         for n, sums in enumerate(found):
             row = f.add(first, n)
@@ -234,65 +264,31 @@ class _Emitter:
             inputs = [f.load(self.type, f.at(gates, m * self.lanes, "float")) for m in range(self.n_gates)]
             self._cell(_Unit(self, step, block, row, unit, mask), phase, sums, inputs)
 
+    def _of_bytes(
+        self, step: _Step, block: Value, panel: Value, first: Index, n_rows: int, n_chains: int
+    ) -> list[list[Value]]:
+        f, words, lanes = self.f, self.words, self.lanes
+        assert step.scale is not None and step.zero is not None
+        rows = [f.at(step.scratch, f.mul(f.add(first, n), self.row_nbytes), "i8") for n in range(n_rows)]
+        n_groups = f.div(self.row_nbytes, quantized_states.GROUP)
+        found = quantized_states.product(f, self.target, rows, panel, n_groups, self.n_gates, n_chains)
+        column = f.mul(f.add(f.mul(step.direction, words["n_blocks"]), block), self.n_gates * lanes)
+        given = (step.zero, step.scale, words["r_sums"], words["r_scales"])
+        return [
+            [quantized_states.scaled(f, total, *given, f.add(column, n * lanes)) for n, total in enumerate(sums)]
+            for sums in found
+        ]
+
     def _cell(self, unit: _Unit, phase: int, sums: list[Value], inputs: list[Value]) -> None:
-        if self.cell.kind == "LSTM":
-            self._lstm(unit, sums, inputs)
-        elif self.cell.kind == "RNN":
-            total = clipped(self.f, self.f.fadd(sums[0], inputs[0]), self.cell.clip)
-            unit.make(activate(self.f, total, self.cell.activations[0]))
+        cell = self.cell
+        if cell.kind == "LSTM":
+            cells.lstm(unit, sums, inputs, cell.activations, cell.clip, cell.flags)
+        elif cell.kind == "RNN":
+            cells.rnn(unit, sums[0], inputs[0], cell.activations[0], cell.clip)
         elif self.two_phases:
-            self._gru_in_two(unit, phase, sums, inputs)
+            cells.gru_in_two(unit, phase, sums, inputs, cell.activations, cell.clip)
         else:
-            self._gru(unit, sums, inputs)
-
-    def _lstm(self, unit: _Unit, sums: list[Value], inputs: list[Value]) -> None:
-        """sums, inputs: i, o, f, c."""
-        f, flags = self.f, self.cell.flags
-        of_gate, of_input, of_cell = self.cell.activations
-        before = unit.cell_before()
-        i, o, forget, c = (f.fadd(a, b) for a, b in zip(sums, inputs, strict=True))
-        peepholes = unit.vectors("peepholes", 3) if "peepholes" in flags else None
-        if peepholes:
-            i, forget = f.fma(peepholes[0], before, i), f.fma(peepholes[2], before, forget)
-        i = activate(f, clipped(f, i, self.cell.clip), of_gate)
-        c = activate(f, clipped(f, c, self.cell.clip), of_input)
-        if "input_forget" in flags:
-            forget = f.fsub(f.const(self.type, 1), i)
-        else:
-            forget = activate(f, clipped(f, forget, self.cell.clip), of_gate)
-        after = f.fma(forget, before, f.fmul(i, c))
-        unit.store_cell(after)
-        if peepholes:
-            o = f.fma(peepholes[1], after, o)
-        o = activate(f, clipped(f, o, self.cell.clip), of_gate)
-        unit.make(f.fmul(o, activate(f, after, of_cell)))
-
-    def _gru(self, unit: _Unit, sums: list[Value], inputs: list[Value]) -> None:
-        """sums, inputs: z, r, h. The reset is of the product, with its bias."""
-        f = self.f
-        z, r = (self._gate(a, b) for a, b in zip(sums[:2], inputs[:2], strict=True))
-        (bias,) = unit.vectors("bias", 1)
-        self._mix(unit, z, f.fma(f.fadd(sums[2], bias), r, inputs[2]))
-
-    def _gru_in_two(self, unit: _Unit, phase: int, sums: list[Value], inputs: list[Value]) -> None:
-        """The reset is of the state: all of it must be there before it is multiplied with."""
-        f = self.f
-        update = unit.scratch(1)
-        if phase == 0:
-            z, r = (self._gate(a, b) for a, b in zip(sums, inputs[:2], strict=True))
-            f.store(z, update)
-            f.store(f.fmul(r, unit.state_before()), unit.scratch(0))
-        else:
-            self._mix(unit, f.load(self.type, update), f.fadd(sums[0], inputs[2]))
-
-    def _gate(self, a: Value, b: Value) -> Value:
-        return activate(self.f, clipped(self.f, self.f.fadd(a, b), self.cell.clip), self.cell.activations[0])
-
-    def _mix(self, unit: _Unit, z: Value, total: Value) -> None:
-        """h = (1 - z) g(total) + z h"""
-        f = self.f
-        fresh = activate(f, clipped(f, total, self.cell.clip), self.cell.activations[1])
-        unit.make(f.fma(z, f.fsub(unit.state_before(), fresh), fresh))
+            cells.gru(unit, sums, inputs, cell.activations, cell.clip)
 
 
 class _Unit:

@@ -157,7 +157,7 @@ def _recurrent(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         layer.flags += ("peepholes",)
     lanes = b.target.lanes("float")
     two_phases = kind == "GRU" and "linear_before_reset" not in layer.flags
-    of_inputs, of_state = _biases(b, layer, bias, lanes)
+    of_inputs, of_state = biases(b, layer, bias, lanes)
     gates = _project(
         b, layer, x, packed(b, ("panels", n_gates, lanes), w, lambda v: panels(v, n_gates, lanes)), of_inputs
     )
@@ -172,7 +172,7 @@ def _recurrent(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     return run_cells(b, layer, gates, of_r, of_state, peepholes)
 
 
-def _biases(b: Builder, layer: Layer, bias: Tensor | None, lanes: int) -> tuple[Tensor, Tensor]:
+def biases(b: Builder, layer: Layer, bias: Tensor | None, lanes: int) -> tuple[Tensor, Tensor]:
     """What is added for the inputs [D, blocks, gates, lanes], and to the state's product [D, blocks, lanes]."""
     n_gates, n_directions, hidden = N_GATES[layer.kind], layer.n_directions, layer.hidden
     n_blocks = layer.blocks(lanes)
@@ -229,14 +229,14 @@ def tiles_of(batch: int, most: int) -> tuple[tuple[int, ...], int, int]:
 
 
 def run_cells(
-    b: Builder, layer: Layer, gates: Tensor, r: Tensor, bias: Tensor, peepholes: Tensor | None
+    b: Builder, layer: Layer, gates: Tensor, r: Tensor, bias: Tensor, peepholes: Tensor | None, *quantized: Tensor
 ) -> list[Tensor | None]:
-    """The loop over time. Returns Y, Y_h and Y_c."""
+    """The loop over time. Returns Y, Y_h and Y_c. ``quantized``: sums and scales of columns of 8-bit weights."""
     lanes, n_gates = b.target.lanes("float"), N_GATES[layer.kind]
     n_blocks, n_directions, hidden, batch = layer.blocks(lanes), layer.n_directions, layer.hidden, layer.batch
     tiles, n_tiles, n_long = tiles_of(batch, most_rows(b.target, n_gates))
     padded = n_blocks * lanes
-    step_ns = padded * n_gates * hidden * max(_MAC_NS * batch, _WEIGHT_NS * n_tiles)
+    step_ns = padded * n_gates * hidden * max(_MAC_NS * batch, _WEIGHT_NS * n_tiles) / (4 if quantized else 1)
     work = step_ns * layer.n_steps * n_directions
     together = n_directions == 1 and b.n_threads > 1 and step_ns > LEAST_MEETING_NS
     row = n_gates * padded
@@ -244,9 +244,11 @@ def run_cells(
     states = _states(b, layer)
     peepholes = peepholes or bias
     counter = b.new(np.int64, (8,))
-    reads = [gates, r, bias, peepholes, counter]
+    sums, factors = quantized or (bias, bias)
+    reads = [gates, r, bias, peepholes, counter, *quantized]
     values: dict[str, Any] = {
         "n_steps": layer.n_steps,
+        "n_rows": batch,
         "hidden": hidden,
         "n_directions": n_directions,
         "n_blocks": n_blocks,
@@ -258,6 +260,8 @@ def run_cells(
         "gates_time": time_of_gates,
         "gates_row": row_of_gates,
         "r": r.address(),
+        "r_sums": sums.address(),
+        "r_scales": factors.address(),
         "bias": bias.address(),
         "peepholes": peepholes.address(),
         "counter": counter.address(),
@@ -289,7 +293,9 @@ def run_cells(
         Key("recurrent_cell", parameters),
         [values[name] for name in CELL_WORDS],
         work,
-        scratch_nbytes=2 * padded * batch * 4 * n_directions if two_phases else 64,
+        scratch_nbytes=max(
+            64, two_phases * 2 * padded * batch * 4 * n_directions, len(quantized) * padded * batch * b.n_threads
+        ),
         most_threads=n_blocks if together else n_directions,
     )
     made = [states[name][0] for name in ("y", "h", "c")]
