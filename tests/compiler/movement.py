@@ -85,5 +85,5 @@ def check(
         if exact:
             np.testing.assert_array_equal(mine, wanted)
         else:
-            np.testing.assert_allclose(mine, wanted, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(mine, wanted, rtol=1e-5, atol=1e-5)
     return found

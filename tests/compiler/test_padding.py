@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from .movement import check, one_node
 
 
-def _values(shape: tuple[int, ...], dtype: object = np.float32) -> np.ndarray:
+def _values(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray[Any, Any]:
     return (np.random.default_rng(7).normal(size=shape) * 50).astype(dtype)
 
 
@@ -26,7 +28,7 @@ def _values(shape: tuple[int, ...], dtype: object = np.float32) -> np.ndarray:
     ],
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.int8])
-def test_pad(mode: str, shape: tuple[int, ...], pads: list[int], dtype: object) -> None:
+def test_pad(mode: str, shape: tuple[int, ...], pads: list[int], dtype: Any) -> None:
     feeds = {"x": _values(shape, dtype)}
     check(one_node("Pad", feeds, {"pads": np.array(pads)}, mode=mode), feeds)
 
