@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .movement import check, compiles_for_arm, lesser_library, one_node
+from .movement import between_convolutions, check, compiles_for_arm, lesser_library, one_node
 
 _COORDINATES = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric")
 _NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
@@ -116,3 +116,13 @@ def test_on_lesser_machines(target: str) -> None:
             graph = one_node("Resize", feeds, {"s": np.array(scales, np.float32)}, order=["x", "", "s"], mode=mode)
             check(graph, feeds, exact=False, library=lesser_library(target))
             compiles_for_arm(graph, feeds)
+
+
+@pytest.mark.parametrize("channels", [24, 32])
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize("scales", [[1, 1, 2, 2], [1, 1, 1.3, 0.7], [1, 1, 1, 3], [1, 1, 0.5, 1]])
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_resize_between_convolutions(channels: int, mode: str, scales: list[float], n_threads: int) -> None:
+    feeds = {"x": _values((2, channels, 7, 9))}
+    graph = one_node("Resize", feeds, {"s": np.array(scales, np.float32)}, order=["x", "", "s"], mode=mode)
+    check(between_convolutions(graph, channels), feeds, exact=False, n_threads=n_threads)

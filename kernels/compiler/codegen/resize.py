@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from distort.kernels.compiler.codegen.gather import fetch
 from distort.kernels.compiler.codegen.copying import copy_row
+from distort.kernels.compiler.codegen.gather import fetch
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
 

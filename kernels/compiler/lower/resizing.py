@@ -14,6 +14,7 @@ from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.codegen.resize import slot_elements
 from distort.kernels.compiler.ir import Array, Call, Native, Scratch, Tensor, Word
 from distort.kernels.compiler.keys import Key
+from distort.kernels.compiler.layout import in_blocks, memory
 from distort.kernels.compiler.loops import merged
 from distort.kernels.compiler.lower.gathering import CHUNK, element_of, gathered
 from distort.kernels.errors import KernelError
@@ -26,7 +27,7 @@ _MOST_TAPS = 4
 _NEAREST_NS, _TAP_NS = 0.3, 0.4
 
 
-@lowers("Resize", "Upsample")
+@lowers("Resize", "Upsample", blocks=True)
 def _resize(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x = inputs[0]
     assert x is not None
@@ -42,11 +43,14 @@ def _resize(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         return [x]
     if 0 in (plan.out for plan in plans):
         return [b.new(x.dtype, [plan.out for plan in plans])]
+    axes = {axis: plans[axis] for axis in active}
+    if x.block and len(x.shape) == 4 and {2, 3}.issuperset(axes):
+        made = _in_pixels(b, x, axes, method)
+        if made is not None:
+            return [made]
     if method.mode == "nearest":
-        return _nearest(b, x, {axis: plans[axis] for axis in active}, method)
-    if x.element != "float32":
-        return None
-    return _weighted(b, x, {axis: plans[axis] for axis in active}, method)
+        return _nearest(b, b.plain(x), axes, method)
+    return _weighted(b, b.plain(x), axes, method) if x.element == "float32" else None
 
 
 def _of_node(node: Node, x: Array, known: list[Any]) -> tuple[list[ResizedAxis], Method]:
@@ -121,10 +125,43 @@ def _nearest(b: Builder, x: Tensor, axes: dict[int, ResizedAxis], method: Method
     def one(axis: int, x: Tensor) -> Tensor:
         return gathered(b, x, axis, b.constant(found[axis][0]))
 
-    x = b.plain(x)
     for step in _in_order(rank, axes, both, one):
         x = step(x)
     return [x]
+
+
+def _in_pixels(b: Builder, x: Tensor, axes: dict[int, ResizedAxis], method: Method) -> Tensor | None:
+    """Height and width of a tensor in blocks. None where it isn't done this way."""
+    inner = memory(x)
+    (n_planes, *others), (steps,) = merged(inner.shape[:2], [inner.strides[:2]])
+    tables: list[Tensor] = []
+    found: list[Array] = []
+    for axis in (2, 3):
+        index, weights = np.arange(x.shape[axis])[None], np.ones((1, x.shape[axis]))
+        outside = None
+        if axis in axes and method.mode == "nearest":
+            nearest, outside, _ = nearest_indices(axes[axis], method)
+            index, weights = nearest[None], np.ones((1, nearest.size))
+        elif axis in axes:
+            index, weights, outside = weights_of(axes[axis], method)
+        if outside is not None or len(index) > _MOST_TAPS:
+            return None
+        found.append(index)
+        tables += [b.constant(index * inner.strides[axis]), b.constant(weights.astype(np.float32))]
+    if others:
+        return None
+    (row_taps, n_rows), (column_taps, n_columns) = (index.shape for index in found)
+    result = in_blocks(b, (*x.shape[:2], n_rows, n_columns))
+    words: list[Word] = [n_planes, n_rows, n_columns, inner.address(), steps[0]]
+    words += [*(t.address() for t in tables), result.address()]
+    call = Call(
+        Key("resize_pixels", (x.block, row_taps, column_taps)),
+        words,
+        n_planes * n_rows * n_columns * (1.0 + row_taps * column_taps),
+        most_threads=n_planes * n_rows,
+    )
+    b.add(Native([inner, *tables], [memory(result)], [call]))
+    return result
 
 
 def _planes(b: Builder, x: Tensor) -> Tensor:
@@ -173,7 +210,6 @@ def _weighted(b: Builder, x: Tensor, axes: dict[int, ResizedAxis], method: Metho
         b.add(Native([planes, *tables], [result], [call]))
         return result
 
-    x = b.plain(x)
     for step in _in_order(rank, axes, both, lambda axis, x: _blended(b, x, axis, *found[axis][:2])):
         x = step(x)
     return [x]
