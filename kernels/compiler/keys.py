@@ -22,6 +22,8 @@ FAMILIES: dict[str, str] = {
     "resize_pixels": f"{_CODEGEN}.resize:emit_pixels",
     "gather_rows": f"{_CODEGEN}.gather:emit_rows",
     "gather_elements": f"{_CODEGEN}.gather:emit_elements",
+    "top": f"{_CODEGEN}.selection:emit_top",
+    "running_sum": f"{_CODEGEN}.running:emit_running_sum",
     "scatter_rows": f"{_CODEGEN}.scatter:emit_rows",
     "scatter_elements": f"{_CODEGEN}.scatter:emit_elements",
     "quantized": f"{_CODEGEN}.quantized:emit_product",
