@@ -28,7 +28,7 @@ _MODES = {"nearest": "nearest", "linear": "linear", "bilinear": "linear", "cubic
 
 
 @dataclass(frozen=True, slots=True)
-class _Axis:
+class ResizedAxis:
     """How one axis is resized; hashable, so that its positions are computed once a shape."""
 
     size: int
@@ -38,7 +38,7 @@ class _Axis:
 
 
 @dataclass(frozen=True, slots=True)
-class _Method:
+class Method:
     mode: str
     coordinates: str
     nearest: str = "floor"
@@ -65,7 +65,7 @@ def resize(
     mode: str = "nearest",
     nearest_mode: str = "round_prefer_floor",
 ) -> Array:
-    method = _method(
+    method = method_of(
         mode, coordinate_transformation_mode, nearest_mode, cubic_coeff_a, bool(exclude_outside), bool(antialias)
     )
     if coordinate_transformation_mode == "tf_crop_and_resize":
@@ -73,15 +73,15 @@ def resize(
             raise InvalidInput("coordinate_transformation_mode tf_crop_and_resize needs roi")
     else:
         roi = None
-    plans = _plans(x, axes, roi, scales, sizes, keep_aspect_ratio_policy)
+    plans = plans_of(x, axes, roi, scales, sizes, keep_aspect_ratio_policy)
     return _resized(xp, x, plans, method, extrapolation_value)
 
 
 @kernel("Resize", since=10, host=(1,))
 def resize_asymmetric(xp: ModuleType, x: Array, scales: Array, *, mode: str = "nearest") -> Array:
     """Version 10; a nearest element is rounded up where an axis shrinks, as onnxruntime does."""
-    plans = _plans(x, None, None, scales, None, "stretch")
-    return _resized(xp, x, plans, _method(mode, "asymmetric", "simple"), 0.0)
+    plans = plans_of(x, None, None, scales, None, "stretch")
+    return _resized(xp, x, plans, method_of(mode, "asymmetric", "simple"), 0.0)
 
 
 @kernel("Upsample", since=7, host=(1,))
@@ -98,14 +98,14 @@ def upsample_2d(xp: ModuleType, x: Array, *, height_scale: float, width_scale: f
     return upsample(xp, x, np.array([1, 1, height_scale, width_scale], np.float32), mode=mode)
 
 
-def _method(
+def method_of(
     mode: str,
     coordinates: str,
     nearest: str,
     cubic_a: float = -0.75,
     exclude_outside: bool = False,
     antialias: bool = False,
-) -> _Method:
+) -> Method:
     for value, known, name in (
         (mode, tuple(_MODES), "mode"),
         (coordinates, _COORDINATES, "coordinate_transformation_mode"),
@@ -113,17 +113,17 @@ def _method(
     ):
         if value not in known:
             raise InvalidInput(f"{name} '{value}' is none of {', '.join(known)}")
-    return _Method(_MODES[mode], coordinates, nearest, cubic_a, exclude_outside, antialias)
+    return Method(_MODES[mode], coordinates, nearest, cubic_a, exclude_outside, antialias)
 
 
-def _plans(
+def plans_of(
     x: Array,
     axes: Sequence[int] | None,
     roi: Array | None,
     scales: Array | None,
     sizes: Array | None,
     policy: str,
-) -> list[_Axis]:
+) -> list[ResizedAxis]:
     """One entry an axis of x. Exactly one of scales and sizes must be given; an empty one counts as absent."""
     rank = x.ndim
     chosen = [axis + rank if axis < 0 else axis for axis in (range(rank) if axes is None else axes)]
@@ -137,7 +137,7 @@ def _plans(
         raise Failed(f"{len(factors or goals)} sizes or scales for {len(chosen)} axes of {list(x.shape)}")
     if roi is not None and roi.size != 2 * len(chosen):
         raise InvalidInput(f"roi of {roi.size} entries must have {2 * len(chosen)}, a begin and an end an axis")
-    plans = [_Axis(n, n, 1.0, None) for n in x.shape]
+    plans = [ResizedAxis(n, n, 1.0, None) for n in x.shape]
     if goals:
         if min(goals) < 0:
             raise InvalidInput(f"sizes {goals} must not be negative")
@@ -150,7 +150,7 @@ def _plans(
         if out and not n:
             raise InvalidInput(f"axis {axis} of {list(x.shape)} has no element to make {out} of")
         region = None if roi is None else (float(roi[position]), float(roi[position + len(chosen)]))
-        plans[axis] = _Axis(n, out, factor, region)
+        plans[axis] = ResizedAxis(n, out, factor, region)
     return plans
 
 
@@ -164,7 +164,7 @@ def _kept_aspect(policy: str, goals: list[int], sizes: list[int]) -> tuple[list[
     return [math.floor(float(np.float32(factor) * np.float32(n)) + 0.5) for n in sizes], [factor] * len(sizes)
 
 
-def _coordinates(axis: _Axis, mode: str) -> Array:
+def _coordinates(axis: ResizedAxis, mode: str) -> Array:
     """Where each output element lies among the input's, float32 [out]."""
     one, half = np.float32(1), np.float32(0.5)
     size, out, scale = np.float32(axis.size), np.float32(axis.out), np.float32(axis.scale)
@@ -187,7 +187,7 @@ def _coordinates(axis: _Axis, mode: str) -> Array:
 
 
 @lru_cache(maxsize=512)
-def _nearest_indices(axis: _Axis, method: _Method) -> tuple[Array, Array | None, int]:
+def nearest_indices(axis: ResizedAxis, method: Method) -> tuple[Array, Array | None, int]:
     """(input element of each output element, outputs that lie outside, repeats), all on the host.
 
     ``repeats`` is how often each element follows itself where that is all that happens to this axis, else 0.
@@ -208,7 +208,7 @@ def _nearest_indices(axis: _Axis, method: _Method) -> tuple[Array, Array | None,
     return index, _outside(axis, at), repeats
 
 
-def _outside(axis: _Axis, at: Array) -> Array | None:
+def _outside(axis: ResizedAxis, at: Array) -> Array | None:
     """Output elements that tf_crop_and_resize extrapolates; None where there are none."""
     if axis.roi is None:
         return None
@@ -217,7 +217,7 @@ def _outside(axis: _Axis, at: Array) -> Array | None:
 
 
 @lru_cache(maxsize=512)
-def _weights(axis: _Axis, method: _Method) -> tuple[Array, Array, Array | None]:
+def weights_of(axis: ResizedAxis, method: Method) -> tuple[Array, Array, Array | None]:
     """(input elements [taps, out], their weights [taps, out] in float64, outputs that lie outside)"""
     at = _coordinates(axis, method.coordinates)
     base = np.ceil(at) - 1  # the last element left of the position
@@ -242,7 +242,7 @@ def _weights(axis: _Axis, method: _Method) -> tuple[Array, Array, Array | None]:
     return np.clip(index, 0, axis.size - 1)[used], weights[used], _outside(axis, at)
 
 
-def _resized(xp: ModuleType, x: Array, plans: list[_Axis], method: _Method, extrapolation: float) -> Array:
+def _resized(xp: ModuleType, x: Array, plans: list[ResizedAxis], method: Method, extrapolation: float) -> Array:
     shape = tuple(plan.out for plan in plans)
     active = [axis for axis, plan in enumerate(plans) if plan.scale != 1 or plan.roi not in (None, (0.0, 1.0))]
     if 0 in shape:
@@ -251,14 +251,14 @@ def _resized(xp: ModuleType, x: Array, plans: list[_Axis], method: _Method, extr
         return x
     outside = {}
     if method.mode == "nearest":
-        found = {axis: _nearest_indices(plans[axis], method) for axis in active}
+        found = {axis: nearest_indices(plans[axis], method) for axis in active}
         outside = {axis: where for axis, (_, where, _) in found.items() if where is not None}
         y = _gathered(xp, x, found)
     else:
         y = x if x.dtype.kind == "f" and x.dtype.itemsize >= 4 else x.astype(xp.float32)
         # axes that shrink come first: less is left for the others
         for axis in sorted(active, key=lambda axis: plans[axis].scale):
-            index, weights, where = _weights(plans[axis], method)
+            index, weights, where = weights_of(plans[axis], method)
             if where is not None:
                 outside[axis] = where
             y = _interpolated(xp, y, axis, index, weights)
@@ -299,7 +299,7 @@ def _interpolated(xp: ModuleType, x: Array, axis: int, index: Array, weights: Ar
     return total
 
 
-def _as_type(xp: ModuleType, y: Array, dtype: Any, method: _Method) -> Array:
+def _as_type(xp: ModuleType, y: Array, dtype: Any, method: Method) -> Array:
     """Integers: rounded when antialiased, else cut, as in onnxruntime; cubic overshoot saturates."""
     if dtype.kind in "iu":
         limits = xp.iinfo(dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,11 +12,11 @@ from distort.kernels.errors import KernelError
 from .movement import check, compiles_for_arm, lesser_library, one_node
 
 
-def _values(shape: tuple[int, ...], dtype: object = np.float32) -> np.ndarray:
+def _values(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray[Any, Any]:
     return (np.random.default_rng(7).normal(size=shape) * 50).astype(dtype)
 
 
-def _indices(shape: tuple[int, ...], size: int, dtype: object = np.int64) -> np.ndarray:
+def _indices(shape: tuple[int, ...], size: int, dtype: Any = np.int64) -> np.ndarray[Any, Any]:
     return np.random.default_rng(8).integers(-size, size, shape).astype(dtype)
 
 
@@ -33,9 +35,7 @@ def _indices(shape: tuple[int, ...], size: int, dtype: object = np.int64) -> np.
         ((9, 2), 0, (0,)),
     ],
 )
-def test_gather(
-    dtype: object, index_dtype: object, shape: tuple[int, ...], axis: int, index_shape: tuple[int, ...]
-) -> None:
+def test_gather(dtype: Any, index_dtype: Any, shape: tuple[int, ...], axis: int, index_shape: tuple[int, ...]) -> None:
     feeds = {"x": _values(shape, dtype), "i": _indices(index_shape, shape[axis], index_dtype)}
     check(one_node("Gather", feeds, axis=axis), feeds)
 

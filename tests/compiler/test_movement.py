@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from .movement import check, one_node
 
 
-def _values(shape: tuple[int, ...], dtype: object = np.float32) -> np.ndarray:
+def _values(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray[Any, Any]:
     return (np.random.default_rng(7).normal(size=shape) * 50).astype(dtype)
 
 
@@ -66,7 +68,7 @@ def test_trilu(upper: int, k: int | None) -> None:
 
 @pytest.mark.parametrize("axis", [-1, 0, 1])
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
-def test_one_hot(axis: int, dtype: object) -> None:
+def test_one_hot(axis: int, dtype: Any) -> None:
     feeds = {"i": np.array([[0, 3, 9], [-1, 10, -11]], dtype), "v": np.array([2.0, 5.0], np.float32)}
     check(one_node("OneHot", feeds, {"d": np.array(10)}, order=["i", "d", "v"], axis=axis), feeds)
     known = {"d": np.array([10]), "v": feeds.pop("v")}

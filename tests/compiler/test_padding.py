@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from .movement import check, one_node
+from .movement import between_convolutions, check, one_node
 
 
-def _values(shape: tuple[int, ...], dtype: object = np.float32) -> np.ndarray:
+def _values(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray[Any, Any]:
     return (np.random.default_rng(7).normal(size=shape) * 50).astype(dtype)
 
 
@@ -26,7 +28,7 @@ def _values(shape: tuple[int, ...], dtype: object = np.float32) -> np.ndarray:
     ],
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.int8])
-def test_pad(mode: str, shape: tuple[int, ...], pads: list[int], dtype: object) -> None:
+def test_pad(mode: str, shape: tuple[int, ...], pads: list[int], dtype: Any) -> None:
     feeds = {"x": _values(shape, dtype)}
     check(one_node("Pad", feeds, {"pads": np.array(pads)}, mode=mode), feeds)
 
@@ -71,3 +73,16 @@ def test_center_crop_pad(goal: list[int], axes: list[int] | None) -> None:
     feeds = {"x": _values(shape)}
     attributes = {} if axes is None else {"axes": axes}
     check(one_node("CenterCropPad", feeds, {"goal": np.array(goal)}, **attributes), feeds)
+
+
+@pytest.mark.parametrize("channels", [24, 32])
+@pytest.mark.parametrize("mode", ["constant", "edge", "reflect"])
+@pytest.mark.parametrize("value", [0.0, 2.5, -np.inf])
+def test_pad_between_convolutions(channels: int, mode: str, value: float) -> None:
+    feeds = {"x": _values((2, channels, 7, 9)) / 50}
+    for pads in ([0, 0, 1, 2, 0, 0, 3, 1], [0, 0, -1, 2, 0, 0, 3, -2], [0, 1, 0, 0, 0, -1, 0, 0]):
+        if (value and mode != "constant") or (value < 0 and pads[1] == 0):
+            continue
+        known = {"p": np.array(pads), "v": np.array(value, np.float32)}
+        graph = between_convolutions(one_node("Pad", feeds, known, mode=mode), channels)
+        check(graph, feeds, exact=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, mangle, vector
 
@@ -27,7 +25,7 @@ def _copy(f: Function, source: Value, destination: Value, count: Index, element:
     def move(place: Index) -> None:
         f.store(f.load(type_, f.at(source, place, element)), f.at(destination, place, element))
 
-    def wide() -> Sequence[Value]:
+    def wide() -> None:
         last = f.sub(count, lanes)
         if whole:
             with f.loop(0, last, lanes) as loop:
@@ -35,12 +33,10 @@ def _copy(f: Function, source: Value, destination: Value, count: Index, element:
         elif lanes > 1:
             move(0)
         move(last)
-        return []
 
-    def narrow() -> Sequence[Value]:
+    def narrow() -> None:
         if lanes > 1:
             _copy(f, source, destination, count, element, lanes // 2, whole=False)
-        return []
 
     f.choose(f.compare("sge", count, lanes), (wide, narrow))
 

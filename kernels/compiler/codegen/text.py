@@ -430,13 +430,14 @@ class Function:
         self.label(after)
 
     def choose(self, condition: Value, make: Sequence[object]) -> list[Value]:
-        """Values of one of two branches: ``make`` are two functions without arguments that return lists of them."""
+        """Values of one of two branches: ``make`` are two functions without arguments that return lists of them, or
+        None where there are none."""
         then, other, after = (self.fresh_label(stem) for stem in ("then", "else", "after"))
         self.do(f"br {condition}, label %{then}, label %{other}")
         found: list[tuple[list[Value], str]] = []
         for label, one in zip((then, other), make, strict=True):
             self.label(label)
-            values = one()  # type: ignore[operator]
+            values = one() or []  # type: ignore[operator]
             self.do(f"br label %{after}")
             found.append((values, self._label))
         self.label(after)

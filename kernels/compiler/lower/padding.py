@@ -9,12 +9,13 @@ import numpy as np
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.ir import Tensor
+from distort.kernels.compiler.layout import memory, of_memory
 from distort.kernels.compiler.lower.views import numbers
 
 Result = list[Tensor | None] | None
 
 
-@lowers("Pad")
+@lowers("Pad", blocks=True)
 def _pad(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x = inputs[0]
     assert x is not None
@@ -41,18 +42,24 @@ def _pad(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     before, after = [0] * rank, [0] * rank
     for position, axis in enumerate(axes):
         before[axis], after[axis] = amounts[position], amounts[position + len(axes)]
-    cut = _cut(b.plain(x), [max(-n, 0) for n in before], [max(-n, 0) for n in after])
-    if cut is None:
-        return None
-    made = padded(
-        b,
-        cut,
-        [max(n, 0) for n in before],
-        [max(n, 0) for n in after],
-        node.attributes.get("mode", "constant"),
-        filling,
-    )
+    less = [max(-n, 0) for n in before], [max(-n, 0) for n in after]
+    more = [max(n, 0) for n in before], [max(n, 0) for n in after]
+    mode = node.attributes.get("mode", "constant")
+    filling = None if filling is None else b.plain(filling)
+    if x.block and not any(n for side in (*less, *more) for n in side[:2]) and _stays_finite(x, mode, filling):
+        cut = _cut(memory(x), *([*side, 0] for side in less))
+        made = None if cut is None else padded(b, cut, [*more[0], 0], [*more[1], 0], mode, filling)
+        return None if made is None else [of_memory(made, x.shape[1])]
+    cut = _cut(b.plain(x), *less)
+    made = None if cut is None else padded(b, cut, *more, mode, filling)
     return None if made is None else [made]
+
+
+def _stays_finite(x: Tensor, mode: str, filling: Tensor | None) -> bool:
+    """Whether lanes beyond the channels of a tensor in blocks do."""
+    if mode != "constant" or filling is None or x.shape[1] % x.block == 0:
+        return True
+    return filling.value is not None and bool(np.isfinite(filling.value).all())
 
 
 @lowers("CenterCropPad")
