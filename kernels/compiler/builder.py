@@ -125,6 +125,11 @@ class Builder:
         self._constants.setdefault(("kept", *name), array)
         return name
 
+    def source(self, tensor: Tensor) -> tuple[Any, ...]:
+        """What names a known tensor among keys of :meth:`packed`."""
+        assert tensor.value is not None
+        return self.identity(tensor.value)
+
     def feed(self, name: str, dtype: np.dtype[Any], shape: Sequence[int], number: int) -> None:
         nbytes = math.prod(shape) * dtype.itemsize
         self._tensors[name] = Tensor(dtype, tuple(shape), strides_of(shape), Buffer(nbytes, Place.FEED, number=number))

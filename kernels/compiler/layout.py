@@ -15,7 +15,7 @@ import numpy as np
 
 from distort.kernels.compiler import blocked as packing
 from distort.kernels.compiler.codegen import reorder
-from distort.kernels.compiler.ir import Array, Buffer, Call, Native, Tensor, Word, strides_of
+from distort.kernels.compiler.ir import Buffer, Call, Native, Tensor, Word, strides_of
 from distort.kernels.compiler.keys import Key
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 _CHUNK = 512
 #: operators that make finite numbers of finite ones (but for overflow)
 _FINITE = frozenset(
-    "add sub mul neg abs sign relu leaky_relu prelu elu selu celu hard_sigmoid hard_swish swish mish gelu sigmoid tanh "
-    "softplus softsign erf exp atan maximum minimum max min clip constant where floor ceil round cast equal not_equal "
-    "less greater less_or_equal greater_or_equal and or not".split()
+    ["add", "sub", "mul", "neg", "abs", "sign", "relu", "leaky_relu", "prelu", "elu", "selu", "celu", "hard_sigmoid", "hard_swish", "swish", "mish", "gelu", "sigmoid", "tanh", "softplus", "softsign", "erf", "exp", "atan", "maximum", "minimum", "max", "min", "clip", "constant", "where", "floor", "ceil", "round", "cast", "equal", "not_equal", "less", "greater", "less_or_equal", "greater_or_equal", "and", "or", "not"]
 )
 
 

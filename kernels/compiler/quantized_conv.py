@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from distort.kernels.compiler.codegen import dots
+from distort.kernels.compiler.codegen import byte_dots as dots
 from distort.kernels.compiler.codegen import quantized_depthwise as depthwise
 from distort.kernels.compiler.codegen.operands import BROADCAST, CONTIGUOUS
 from distort.kernels.compiler.codegen.quantized import TILE_DEPTH, TILE_ROWS, Product, scratch_nbytes
@@ -21,7 +21,6 @@ from distort.kernels.compiler.quantized import (
     absorbed,
     best_rows,
     best_vectors,
-    name_of_source,
     signed_weights,
     work_ns,
 )
@@ -213,7 +212,7 @@ def prepare_conv(b: Builder, w: Tensor, zeros: Tensor | None, geometry: Geometry
         return made
 
     terms, by_filter = _of_filters(b, w, zeros, geometry)
-    name = ("quantized filters", name_of_source(b, w), geometry.groups, mode, n_rows)
+    name = ("quantized filters", b.source(w), geometry.groups, mode, n_rows)
     return ConvWeights(b.packed(name, rows), terms, by_filter, n_rows, depth, tile_rows)
 
 
@@ -235,7 +234,7 @@ def prepare_depthwise(b: Builder, w: Tensor, zeros: Tensor | None, geometry: Geo
         made[:, :, : geometry.kernel[1]] = signed.reshape(len(value), *geometry.kernel)
         return made
 
-    name = name_of_source(b, w)
+    name = b.source(w)
     terms, by_filter = _of_filters(b, w, zeros, geometry)
     packed = b.packed(("quantized depthwise", name, size, geometry.kernel), rows)
     return ConvWeights(packed, terms, by_filter, geometry.filters, geometry.kernel[0] * chunks * size, 1)
@@ -258,7 +257,7 @@ def _of_filters(
         _, zero = signed_weights(value, zero_values)
         return np.broadcast_to(np.asarray(zero, np.int32), (len(value),))
 
-    name = (name_of_source(b, w), None if zeros is None else name_of_source(b, zeros))
+    name = (b.source(w), None if zeros is None else b.source(zeros))
     _, some_zeros = signed_weights(value[:1], zero_values)
     made = b.packed(("quantized filters' terms", *name), terms)
     if some_zeros is None:

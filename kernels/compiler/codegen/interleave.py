@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distort.kernels.compiler.codegen import dots, elements
+from distort.kernels.compiler.codegen import byte_dots as dots
+from distort.kernels.compiler.codegen import elements
 from distort.kernels.compiler.codegen.operands import BROADCAST, CONTIGUOUS
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, lanes_of, vector

@@ -16,8 +16,8 @@ from distort.kernels.compiler.blocked import Geometry
 from distort.kernels.compiler.blockwise import Blockwise, Part
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.codegen import conv, sliding
-from distort.kernels.compiler.codegen.products import Form
 from distort.kernels.compiler.codegen.epilogues import CHANNEL
+from distort.kernels.compiler.codegen.products import Form
 from distort.kernels.compiler.expression import Expression, Instruction, identity
 from distort.kernels.compiler.ir import Array, Scratch, Tensor
 from distort.kernels.errors import Failed, InvalidInput

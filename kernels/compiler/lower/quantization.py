@@ -11,7 +11,6 @@ from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.expression import Instruction
 from distort.kernels.compiler.ir import Call, Native, Tensor
 from distort.kernels.compiler.keys import Key
-from distort.kernels.compiler.quantized import name_of_source
 from distort.kernels.ops.elementwise import dtype_of
 from distort.kernels.ops.quantization import dequantize_linear
 
@@ -105,7 +104,7 @@ def _dequantize(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         return None
     if known[0] is not None and known[1] is not None and (zero is None or known[2] is not None):
         # weights: made once
-        name = tuple(name_of_source(b, t) for t in (x, scale, zero) if t is not None)
+        name = tuple(b.source(t) for t in (x, scale, zero) if t is not None)
         return [b.packed(("dequantized", axis, *name), lambda: dequantize_linear(np, *known, axis=axis))]
     if zero is not None and zero.value is not None and not zero.value.any():
         zero = None
