@@ -6,6 +6,7 @@ parameter, so it consists of tuples, text and numbers only.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,5 +46,6 @@ def identity(dtype: str) -> Expression:
     return Expression((dtype,), (), (0,))
 
 
+@functools.cache  # numpy makes the text anew each time
 def name_of(dtype: np.dtype[Any]) -> str:
     return str(dtype.name)

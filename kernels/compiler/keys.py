@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 _CODEGEN = "distort.kernels.compiler.codegen"
@@ -47,8 +47,9 @@ class Key:
 
     family: str
     parameters: tuple[Any, ...]
-    symbol: str = field(init=False, compare=False, repr=False, default="")
 
-    def __post_init__(self) -> None:
+    @property
+    def symbol(self) -> str:
+        """The kernel's name."""
         digest = hashlib.sha256(repr(self.parameters).encode()).hexdigest()[:20]
-        object.__setattr__(self, "symbol", f"{self.family}_{digest}")
+        return f"{self.family}_{digest}"

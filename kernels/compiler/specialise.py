@@ -14,7 +14,7 @@ from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.expression import STORED, name_of
 from distort.kernels.compiler.fuse import fuse
-from distort.kernels.compiler.ir import ALIGNMENT, Array, Buffer, Call, Host, Operation, Place, Scratch, Tensor
+from distort.kernels.compiler.ir import ALIGNMENT, Address, Array, Buffer, Call, Host, Operation, Place, Scratch, Tensor
 
 #: a step that takes one thread less than this is not shared
 LEAST_SHARED_NS = 8000.0
@@ -120,15 +120,9 @@ def _steps(operation: Operation, target: Target, n_threads: int) -> list[Step]:
         wanted = 1 if call.work_ns < LEAST_SHARED_NS else min(n_threads, call.most_threads)
         scratch = Buffer(call.scratch_nbytes) if call.scratch_nbytes else None
         if scratch is not None:
-            call.words = [_scratch_address(word, scratch) for word in call.words]
+            call.words = [Address(scratch) if isinstance(word, Scratch) else word for word in call.words]
         steps.append(Step(call=call, n_threads=wanted, scratch=scratch, operation=operation))
     return steps
-
-
-def _scratch_address(word: Any, scratch: Buffer) -> Any:
-    from distort.kernels.compiler.ir import Address
-
-    return Address(scratch) if isinstance(word, Scratch) else word
 
 
 def _buffers(step: Step) -> tuple[list[Buffer], list[Buffer]]:
