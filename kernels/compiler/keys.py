@@ -15,6 +15,7 @@ FAMILIES: dict[str, str] = {
     "global_pool": f"{_CODEGEN}.pooling:emit_global_pool",
     "reorder": f"{_CODEGEN}.reorder:emit_reorder",
     "map": f"{_CODEGEN}.maps:emit_map",
+    "turned": f"{_CODEGEN}.turned:emit_turned",
     "gemm": f"{_CODEGEN}.gemm:emit_gemm",
     "resize_nearest": f"{_CODEGEN}.resize:emit_nearest",
     "resize_linear": f"{_CODEGEN}.resize:emit_linear",

@@ -1,10 +1,11 @@
-"""Element-wise operations as calls of the ``map`` kernel: loops are merged, and shared out."""
+"""Element-wise operations as calls of the ``map`` kernels: loops are ordered and merged, and shared out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+from distort.kernels.compiler.codegen import elements, turned
 from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS, STRIDED
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.ir import Call, Map, Word
@@ -12,32 +13,101 @@ from distort.kernels.compiler.keys import Key
 
 #: elements of a row that one thread takes at once
 CHUNK = 4096
-#: what an element costs, about: memory, and each instruction
-_ELEMENT_NS, _INSTRUCTION_NS = 0.15, 0.08
+#: what an element costs, about: each operand in memory, one that is not contiguous, and each instruction
+_OPERAND_NS, _TURNED_NS, _STRIDED_NS, _INSTRUCTION_NS, _ROW_NS = 0.08, 0.2, 0.5, 0.025, 5.0
 
 
 def map_call(operation: Map, target: Target, n_threads: int) -> list[Call]:
-    del target, n_threads
+    del n_threads
     tensors = [*operation.inputs, *operation.outputs]
-    shape, strides = merged(operation.shape, [t.strides for t in tensors])
-    if math.prod(shape) == 0:
+    n_inputs = len(operation.inputs)
+    n_elements = math.prod(operation.shape)
+    if n_elements == 0:
         return []
-    inner = tuple({0: BROADCAST, 1: CONTIGUOUS}.get(s[-1], STRIDED) for s in strides)
+    shape, strides = merged(*ordered(operation.shape, [t.strides for t in tensors], n_inputs))
+    expression = operation.expression
     # a single element is contiguous
     inner = tuple(
-        CONTIGUOUS if shape[-1] == 1 and position >= len(operation.inputs) else how
-        for position, how in enumerate(inner)
+        CONTIGUOUS if shape[-1] == 1 and position >= n_inputs else {0: BROADCAST, 1: CONTIGUOUS}.get(s[-1], STRIDED)
+        for position, s in enumerate(strides)
     )
-    chunk = min(CHUNK, shape[-1])
-    units = math.prod(shape[:-1]) * -(-shape[-1] // chunk)
+    work = n_elements * (_OPERAND_NS * len(tensors) + _INSTRUCTION_NS * elements.cost_of(expression.body))
+    family, units, chunk = "map", 0, min(CHUNK, shape[-1])
+    if STRIDED in inner:
+        across = _turned_loop(shape, strides, inner, n_inputs, *turned.tile_of(expression, target))
+        if across is None:
+            work += n_elements * _STRIDED_NS * inner.count(STRIDED)
+        else:
+            shape, strides = moved(shape, strides, across, len(shape) - 2)
+            inner = tuple(turned.TURNED if how == STRIDED else how for how in inner)
+            high, wide = turned.tile_of(expression, target)
+            family = "turned"
+            units = math.prod(shape[:-2]) * -(-shape[-2] // high) * -(-shape[-1] // wide)
+            work += n_elements * _TURNED_NS
+    if family == "map":
+        units = math.prod(shape[:-1]) * -(-shape[-1] // chunk)
+        work += math.prod(shape[:-1]) * _ROW_NS
     words: list[Word] = [units, chunk, *shape]
     for tensor, how, steps in zip(tensors, inner, strides, strict=True):
         words += [tensor.address(), *steps[:-1]]
-        if how == STRIDED:
+        if how in (STRIDED, turned.TURNED):
             words.append(steps[-1])
-    key = Key("map", (operation.expression, len(shape), inner))
-    work = math.prod(shape) * (_ELEMENT_NS * len(tensors) + _INSTRUCTION_NS * len(operation.expression.body))
+    key = Key(family, (expression, len(shape), inner))
     return [Call(key, words, work, most_threads=units)]
+
+
+def ordered(shape: Sequence[int], strides: Sequence[Sequence[int]], n_inputs: int) -> tuple[list[int], list[list[int]]]:
+    """Loops in the order of the first result's strides, the cheapest one innermost."""
+    result = strides[n_inputs]
+    order = sorted((axis for axis, size in enumerate(shape) if size != 1), key=lambda axis: -result[axis])
+    sizes, steps = [shape[axis] for axis in order], [[s[axis] for axis in order] for s in strides]
+    if not order:
+        return list(shape), [list(s) for s in strides]
+    last = len(sizes) - 1
+    candidates = [moved(sizes, steps, loop, last) for loop in range(last, -1, -1)]
+    costs = [_inner_cost(*candidate, n_inputs) for candidate in candidates]
+    cheapest = min(range(len(costs)), key=lambda i: costs[i])
+    return candidates[cheapest if costs[cheapest] < 0.7 * costs[0] else 0]
+
+
+def _inner_cost(shape: Sequence[int], strides: Sequence[Sequence[int]], n_inputs: int) -> float:
+    """Of an element, in these loops."""
+    cost = 0.0
+    for position, steps in enumerate(strides):
+        cost += _OPERAND_NS
+        if steps[-1] not in (0, 1):
+            others = max((n for n, step in zip(shape, steps, strict=True) if step == 1), default=0)
+            cost += _TURNED_NS if position < n_inputs and min(others, shape[-1]) >= 8 else _STRIDED_NS
+    return cost + _ROW_NS / merged(shape, strides)[0][-1]
+
+
+def _turned_loop(
+    shape: Sequence[int],
+    strides: Sequence[Sequence[int]],
+    inner: Sequence[int],
+    n_inputs: int,
+    high: int,
+    wide: int,
+) -> int | None:
+    """The loop that all strided operands are contiguous along, where tiles of both pay."""
+    if STRIDED in inner[n_inputs:] or high < 4:
+        return None
+    loops = set(range(len(shape) - 1))
+    for how, steps in zip(inner, strides, strict=True):
+        if how == STRIDED:
+            loops &= {loop for loop in loops if steps[loop] == 1}
+    found = max(loops, key=lambda loop: shape[loop], default=None)
+    pays = found is not None and shape[found] >= high // 2 and shape[-1] >= high // 2
+    return found if pays else None
+
+
+def moved(
+    shape: Sequence[int], strides: Sequence[Sequence[int]], loop: int, to: int
+) -> tuple[list[int], list[list[int]]]:
+    """The loops with one of them at another place."""
+    order = [i for i in range(len(shape)) if i != loop]
+    order.insert(to, loop)
+    return [shape[i] for i in order], [[s[i] for i in order] for s in strides]
 
 
 def merged(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:

@@ -88,7 +88,8 @@ def test_other_floats(op: str, dtype: str) -> None:
 def test_layer_normalization(outputs: int, shape: tuple[int, ...], axis: int) -> None:
     sizes = shape[axis:] if axis >= 0 else shape[-1:]
     names = ["y", "m", "s"][:outputs]
-    text = f"({', '.join(f'float {n}' for n in names)}) {{ {', '.join(names)} = LayerNormalization <axis={axis}> (x, g, b) }}"
+    declared, made = ", ".join(f"float {n}" for n in names), ", ".join(names)
+    text = f"({declared}) {{ {made} = LayerNormalization <axis = {axis}> (x, g, b) }}"
     check(text, {"x": array(*shape), "g": array(*sizes), "b": array(*sizes)})
 
 
