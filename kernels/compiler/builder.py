@@ -69,8 +69,11 @@ class Builder:
         n_threads: int,
         constants: dict[Any, Array],
         learned: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
+        precision: str = "float32",
     ) -> None:
         self.graph = graph
+        #: ``bf16``: products with weights may round their operands to bfloat16
+        self.precision = precision
         self.target = target
         self.n_threads = n_threads
         self.operations: list[Operation] = []

@@ -17,6 +17,7 @@ FAMILIES: dict[str, str] = {
     "map": f"{_CODEGEN}.maps:emit_map",
     "turned": f"{_CODEGEN}.turned:emit_turned",
     "gemm": f"{_CODEGEN}.gemm:emit_gemm",
+    "gemm_bf16": f"{_CODEGEN}.gemm_bf16:emit_gemm_bf16",
     "resize_nearest": f"{_CODEGEN}.resize:emit_nearest",
     "resize_linear": f"{_CODEGEN}.resize:emit_linear",
     "resize_blend": f"{_CODEGEN}.resize:emit_blend",

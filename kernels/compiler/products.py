@@ -10,9 +10,10 @@ from typing import ClassVar
 import numpy as np
 
 from distort.kernels.compiler.builder import Builder
-from distort.kernels.compiler.codegen.gemm import COLUMNS, DOTS, PACKED, ROWS, Gemm, scratch_nbytes
+from distort.kernels.compiler.codegen import gemm_bf16
+from distort.kernels.compiler.codegen.gemm import BF16, COLUMNS, DOTS, PACKED, ROWS, Gemm, scratch_nbytes
 from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS
-from distort.kernels.compiler.codegen.packing import pack_panels
+from distort.kernels.compiler.codegen.packing import pack_pairs, pack_panels
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.tiles import Tile
 from distort.kernels.compiler.expression import Expression, identity, name_of
@@ -44,7 +45,9 @@ _BLOCK_NBYTES, _SMALL_BLOCK_NBYTES, _SMALL_NBYTES = 1 << 20, 1 << 17, 1 << 19
 _DOT_ROWS = 4
 #: longer sums are cut, where several tiles read a panel
 _BLOCK_DEPTH, _FEW_TILES = 768, 4
-_FLOP_NS, _BYTE_NS, _STEP_NS = 1 / 130, 1 / 25, 100.0
+_FLOP_NS, _ROUNDED_FLOP_NS, _BYTE_NS, _STEP_NS = 1 / 130, 1 / 500, 1 / 25, 100.0
+#: products in bfloat16 are cut in this many units, where they are large enough
+_SOME_UNITS = 16
 
 
 def tile_of(target: Target, columns: int) -> Tile:
@@ -66,7 +69,7 @@ class Product(Operation):
     sizes: tuple[int, int, int, int]  # outer, inner, rows, columns
     depth: int
     tile: Tile
-    form: str  # of b: PACKED, ROWS or COLUMNS
+    form: str  # of b: PACKED, ROWS, COLUMNS, DOTS or BF16
     expression: Expression
     kind: ClassVar[str] = "product"
 
@@ -97,7 +100,8 @@ class Product(Operation):
         outer, inner, rows, columns = self.sizes
         if not math.prod(self.sizes):
             return []
-        a, b, *others = self.inputs
+        if self.form == BF16:
+            return self._rounded_calls(n_threads)
         n_tiles = -(-rows // self.tile.rows)
         small = columns * self.depth * 4 <= _SMALL_NBYTES
         block_nbytes = _SMALL_BLOCK_NBYTES if small else _BLOCK_NBYTES
@@ -105,12 +109,35 @@ class Product(Operation):
         n_blocks = -(-self.depth // _BLOCK_DEPTH) if n_tiles > _FEW_TILES or self.form in (ROWS, COLUMNS) else 1
         block_depth = -(-self.depth // max(1, n_blocks)) or 1
         width = self.tile.vectors * target.lanes("float")
-        n_panels = -(-columns // width)
         nbytes = scratch_nbytes(self.tile, width, self.form, block_tiles, block_depth, self.depth)
+        units = outer * inner * n_tiles * -(-columns // width)
+        return [self._call("gemm", block_tiles, block_depth, nbytes, n_threads, units, _FLOP_NS)]
+
+    def _rounded_calls(self, n_threads: int) -> list[Call]:
+        outer, inner, rows, columns = self.sizes
+        n_tiles, n_panels = -(-rows // gemm_bf16.SIDE), -(-columns // gemm_bf16.SIDE)
+        most = max(1, _BLOCK_NBYTES // (2 * gemm_bf16.SIDE * max(1, self.depth)))
+        # blocks are smaller where there would be few units
+        block_tiles = max(1, min(most, n_tiles, outer * inner * n_tiles * n_panels // _SOME_UNITS))
+        units = outer * inner * -(-n_tiles // block_tiles) * n_panels
+        nbytes = gemm_bf16.scratch_nbytes(block_tiles, self.depth)
+        return [self._call("gemm_bf16", block_tiles, self.depth, nbytes, n_threads, units, _ROUNDED_FLOP_NS)]
+
+    def _call(
+        self,
+        family: str,
+        block_tiles: int,
+        block_depth: int,
+        nbytes: int,
+        n_threads: int,
+        units: int,
+        flop_ns: float,
+    ) -> Call:
+        outer, inner, rows, columns = self.sizes
+        a, b, *others = self.inputs
         nbytes = -(-nbytes // ALIGNMENT) * ALIGNMENT
-        line = 0 if self.form == PACKED else b.strides[2] if self.form == ROWS else b.strides[3]
-        words: list[Word | Scratch] = [rows, columns, self.depth, outer, inner, block_tiles, block_depth]
-        words += [Scratch(), nbytes]
+        line = {ROWS: b.strides[2], COLUMNS: b.strides[3], DOTS: b.strides[3]}.get(self.form, 0)
+        words: list[Word] = [rows, columns, self.depth, outer, inner, block_tiles, block_depth, Scratch(), nbytes]
         words += [a.address(), a.strides[2], a.strides[3], a.strides[0], a.strides[1]]
         words += [b.address(), line, b.strides[0], b.strides[1]]
         ways: list[int] = []
@@ -121,18 +148,15 @@ class Product(Operation):
             ways.append(BROADCAST if strides[3] == 0 or (columns == 1 and len(ways) < len(others)) else CONTIGUOUS)
         gemm = Gemm(self.tile, self.form, a.element, b.element, self.expression, tuple(ways[: len(others)]))
         flop = 2 * math.prod(self.sizes) * self.depth
-        moved = outer * inner * columns * self.depth * b.dtype.itemsize
-        work_ns = flop * _FLOP_NS + moved * _BYTE_NS / max(1, n_tiles) + _STEP_NS
-        most = outer * inner * n_tiles * n_panels
-        return [
-            Call(
-                Key("gemm", (tuple(self.tile), *gemm[1:])),
-                words,
-                work_ns,
-                scratch_nbytes=nbytes * n_threads,
-                most_threads=most,
-            )
-        ]
+        read = outer * inner * columns * self.depth * b.dtype.itemsize
+        n_tiles = -(-rows // self.tile.rows)
+        return Call(
+            Key(family, (tuple(self.tile), *gemm[1:])),
+            words,
+            flop * flop_ns + read * _BYTE_NS / max(1, n_tiles) + _STEP_NS,
+            scratch_nbytes=nbytes * n_threads,
+            most_threads=units,
+        )
 
 
 def multiply(b: Builder, left: Tensor, right: Tensor) -> Tensor | None:
@@ -167,6 +191,10 @@ def multiply(b: Builder, left: Tensor, right: Tensor) -> Tensor | None:
             form, tile = DOTS, Tile(_DOT_ROWS, 1)
         packed = right
         tail = right.shape[-2:]
+    elif b.precision == "bf16" and left.strides[-1] == 1 and gemm_bf16.has_bf16_tiles(b.target):
+        form, tile = BF16, Tile(gemm_bf16.SIDE, gemm_bf16.SIDE // b.target.lanes("float"))
+        packed = _paired(b, right)
+        tail = packed.shape[-4:]
     else:
         packed = _packed(b, right, tile)
         tail = packed.shape[-3:]
@@ -225,6 +253,13 @@ def _packed(b: Builder, matrix: Tensor, tile: Tile) -> Tensor:
     assert value is not None
     width = tile.vectors * b.target.lanes("float")
     return b.packed(("panels", width, b.identity(value)), lambda: pack_panels(value, width))
+
+
+def _paired(b: Builder, matrix: Tensor) -> Tensor:
+    """The same rounded to bfloat16, with lines in pairs: [..., panels, depth / 2, width, 2]."""
+    value = matrix.value
+    assert value is not None
+    return b.packed(("pairs", *b.identity(value)), lambda: pack_pairs(value, gemm_bf16.SIDE, gemm_bf16.DEPTH))
 
 
 __all__ = ["DTYPES", "Product", "multiply", "tile_of"]

@@ -101,8 +101,10 @@ class CompiledProgram:
         spins: int = DEFAULT_SPINS,
         plain_runs: int = 0,
         library: Library | None = None,
+        precision: str = "float32",
     ) -> None:
         self.plain = Program(graph, outputs=outputs)
+        self._precision = precision
         self.inputs, self.outputs = self.plain.inputs, self.plain.outputs
         self._graph = graph
         self._library = library
@@ -172,6 +174,7 @@ class CompiledProgram:
                 self._team.n_threads,
                 self._constants,
                 self._learned.get(key, {}),
+                self._precision,
             )
             compiled = self._assemble(plan, library)
             if os.environ.get(dump.VARIABLE):

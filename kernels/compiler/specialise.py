@@ -63,8 +63,9 @@ def specialise(
     n_threads: int,
     constants: dict[Any, Array],
     learned: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
+    precision: str = "float32",
 ) -> Plan:
-    builder = Builder(graph, target, n_threads, constants, learned)
+    builder = Builder(graph, target, n_threads, constants, learned, precision)
     for number, (name, feed) in enumerate(zip(inputs, feeds, strict=True)):
         if feed is None or name_of(feed[0]) not in STORED:
             if name in graph.initializers and feed is None:

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from distort.graph import reader
+from distort.kernels.compiler.codegen import gemm_bf16
 from distort.kernels.compiler.codegen.target import LIMIT_VARIABLE, Target, host, of_features
 from distort.kernels.compiler.library import Library, compile_text, module_text
 from distort.kernels.compiler.program import CompiledProgram
@@ -229,6 +230,20 @@ def test_threads_change_nothing(m: int, k: int, n: int) -> None:
         graph = model([node("MatMul", "ab")], feeds, weights)
         results = [CompiledProgram(graph, n_threads=t).run(feeds)[0] for t in (1, 2, 3)]
         assert np.array_equal(results[0], results[1]) and np.array_equal(results[0], results[2])
+
+
+@pytest.mark.skipif(not gemm_bf16.has_bf16_tiles(host()), reason="needs a processor with AMX")
+@pytest.mark.parametrize(
+    ("m", "k", "n"), [(1, 1, 1), (5, 40, 50), (16, 64, 33), (33, 100, 64), (100, 33, 31), (200, 64, 40)]
+)
+def test_products_rounded_to_bfloat16(m: int, k: int, n: int) -> None:
+    a, b, c = array(2, m, k), array(k, n), array(n)
+    graph = model([node("MatMul", "ab", "t"), node("Add", "tc")], {"a": a}, {"b": b, "c": c})
+    results = [CompiledProgram(graph, n_threads=t, precision="bf16").run({"a": a})[0] for t in (1, 2)]
+    rounded = (x.astype(ml_dtypes.bfloat16).astype(np.float32) for x in (a, b))
+    expected = np.matmul(*rounded) + c
+    np.testing.assert_allclose(results[0], expected, rtol=1e-4, atol=1e-4 * k**0.5)
+    assert np.array_equal(*results)
 
 
 def limited(name: str, monkeypatch: pytest.MonkeyPatch) -> Target:

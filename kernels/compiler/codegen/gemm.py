@@ -22,8 +22,9 @@ from distort.kernels.compiler.codegen.tile_epilogue import EPILOGUE_TYPES, emit_
 from distort.kernels.compiler.codegen.tiles import Tile, emit_tile
 from distort.kernels.compiler.expression import STORED, Expression
 
-#: how B comes: packed panels; [depth, columns]; [columns, depth]; the same for a few rows, as dot products
-PACKED, ROWS, COLUMNS, DOTS = "packed", "rows", "columns", "dots"
+#: how B comes: packed panels; [depth, columns]; [columns, depth]; the same for a few rows, as dot products; packed
+#: pairs, for ``gemm_bf16``
+PACKED, ROWS, COLUMNS, DOTS, BF16 = "packed", "rows", "columns", "dots", "bf16"
 #: the words of a step, in order; then come ``tile_epilogue.OPERAND`` of the epilogue's other inputs and of the results
 WORDS = (
     *("rows", "columns", "depth", "outer", "inner"),  # outer × inner products of rows × depth · depth × columns

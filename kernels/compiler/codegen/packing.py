@@ -28,6 +28,24 @@ def pack_panels(b: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:
     return packed
 
 
+def pack_pairs(b: npt.NDArray[Any], width: int, multiple: int) -> npt.NDArray[Any]:
+    """b: [..., depth, columns] -> bfloat16 [..., panels, lines / 2, width, 2].
+
+    Lines come in pairs, of which there are a multiple; those after ``depth`` are zeros.
+    """
+    from ml_dtypes import bfloat16
+
+    *batch, depth, columns = b.shape
+    n_lines = -(-depth // multiple) * multiple
+    full = np.zeros((*batch, n_lines, columns), bfloat16)
+    full[..., :depth, :] = b
+    panels = pack_panels(full, width)
+    paired = panels.reshape(*panels.shape[:-2], n_lines // 2, 2, width)
+    made = aligned((*paired.shape[:-2], width, 2), bfloat16)
+    made[...] = paired.swapaxes(-1, -2)
+    return made
+
+
 def aligned(shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """An empty array that begins with a cache line."""
     dtype = np.dtype(dtype)
