@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distort.kernels.compiler.codegen.products import Form
+from distort.kernels.compiler.codegen.winograd import WEIGHTS, Tiles
 
 Array = NDArray[np.float32]
 
@@ -66,6 +67,15 @@ def pack_weights(w: Array, lanes: int, form: Form) -> Array:
     out[:k, :c] = w
     out = out.reshape(k_blocks // form.blocks, form.blocks, lanes, c_blocks, form.block, kh, kw)
     return np.ascontiguousarray(out.transpose(0, 3, 5, 6, 4, 1, 2))
+
+
+def pack_transformed(w: Array, lanes: int, tiles: Tiles) -> Array:
+    """[K, C, 3, 3] for Winograd's products: [(m + 2)², K/(blocks·lanes), C/lanes, lanes, blocks, lanes]."""
+    transform = np.array(WEIGHTS[tiles.size], np.float64)
+    square = np.einsum("ai,kcij,bj->abkc", transform, w, transform, optimize=True)
+    square = square.reshape(-1, *w.shape[:2], 1, 1).astype(np.float32)
+    form = Form(lanes, tiles.pixels, tiles.blocks, (1, 1))
+    return np.stack([pack_weights(one, lanes, form) for one in square])
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from distort.kernels.compiler.blocked import Geometry
 from distort.kernels.compiler.codegen.products import Form
 from distort.kernels.compiler.codegen.sliding import Window
 from distort.kernels.compiler.codegen.target import Target
+from distort.kernels.compiler.codegen.winograd import Tiles
 
 #: of a thread's rows with their padding: they should stay in the second-level cache with the weights
 SCRATCH_NBYTES = 1 << 19
@@ -21,6 +22,8 @@ STREAMED_NBYTES = 1 << 18
 CHUNK_NBYTES = 40 << 10
 #: sums over some of the input channels that a thread keeps
 PARTIAL_NBYTES = 1 << 17
+#: of a band's transformed inputs and outputs
+TRANSFORMED_NBYTES = 3 << 18
 #: where each tile is one of more, a column's weights are there before its last
 MOST_STREAMED_TILES = 64
 #: cycles until a product can be added to
@@ -148,6 +151,46 @@ def step_words(
     """All words in order; ``rest`` are the epilogue's."""
     named = {**words, "x": x, "weights": weights, "scratch": scratch}
     return np.array([*(named[name] for name in names), *rest], np.int64)
+
+
+def transformed_words(geometry: Geometry, tiles: Tiles, lanes: int, n_threads: int) -> dict[str, int]:
+    """Words of Winograd's convolution by name, but for the addresses."""
+    g = geometry
+    out_height, out_width = g.out
+    row_tiles = -(-out_width // tiles.size)
+    image_tiles = row_tiles * -(-out_height // tiles.size)
+    in_blocks, out_blocks = -(-g.channels // lanes), -(-g.outputs // lanes)
+    n = (tiles.size + 2) ** 2
+    tile_nbytes = n * (in_blocks + out_blocks) * lanes * 4
+    bands = max(-(-image_tiles * tile_nbytes // TRANSFORMED_NBYTES), -(-n_threads // g.images))
+    groups = -(-image_tiles // tiles.pixels)
+    band_tiles = -(-groups // min(bands, groups)) * tiles.pixels
+    # a line more, so that what is made of a tile does not fall into one set of the cache
+    x_step, out_step = ((blocks * band_tiles + 1) * lanes for blocks in (in_blocks, out_blocks))
+    return {
+        "scratch_stride": n * (x_step + out_step),
+        "images": g.images,
+        "bands": -(-image_tiles // band_tiles),
+        "in_blocks": in_blocks,
+        "columns": out_blocks // tiles.blocks,
+        "height": g.size[0],
+        "width": g.size[1],
+        "out_height": out_height,
+        "out_width": out_width,
+        "row_tiles": row_tiles,
+        "image_tiles": image_tiles,
+        "band_tiles": band_tiles,
+        "pad_top": g.begins[0],
+        "pad_left": g.begins[1],
+        "x_image": in_blocks * lanes * math.prod(g.size),
+        "out_image": out_blocks * lanes * out_height * out_width,
+        "out_plane": lanes * out_height * out_width,
+        "chunk_blocks": min(in_blocks, max(1, CHUNK_NBYTES // (lanes * 4 * (tiles.blocks * lanes + 2 * tiles.pixels)))),
+        "ahead_step": -(-tiles.blocks * lanes * 4 // (band_tiles // tiles.pixels)),
+        "x_step": x_step,
+        "out_step": out_step,
+        "sums": n * x_step,
+    }
 
 
 def choose_window(geometry: Geometry, target: Target) -> Window | None:
