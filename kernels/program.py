@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -59,12 +59,28 @@ class RunScope:
     cancellation: Cancellation | None = None
 
 
+class BodyProgram(Protocol):
+    """What a body needs of a program, compiled or not."""
+
+    n_formal_inputs: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    input_types: tuple[ValueType | None, ...]
+    output_types: tuple[ValueType | None, ...]
+
+    def run_values(self, values: Sequence[Any], scope: RunScope) -> list[Any]: ...
+
+
+class MakesBodies(Protocol):
+    def __call__(self, graph: Graph, *, captures: Sequence[str]) -> BodyProgram: ...
+
+
 class Body:
     """The body of If, Loop, Scan or SequenceMap, bound to what it captured in this run."""
 
     __slots__ = ("_captured", "_program", "_scope")
 
-    def __init__(self, program: Program, captured: Sequence[Any], scope: RunScope) -> None:
+    def __init__(self, program: BodyProgram, captured: Sequence[Any], scope: RunScope) -> None:
         self._program = program
         self._captured = captured
         self._scope = scope
@@ -111,9 +127,12 @@ class Program:
         xp: ModuleType = np,
         outputs: Sequence[str] | None = None,
         captures: Sequence[str] = (),
+        bodies: MakesBodies | None = None,
     ) -> None:
         self.device = device
         self.xp = xp
+        #: what makes a program of a body and the names that it captures
+        self._bodies: MakesBodies = bodies or partial(Program, device=device, xp=xp)
         self.n_formal_inputs = len(graph.inputs)
         self.inputs: tuple[str, ...] = (*graph.inputs, *captures)
         self.outputs: tuple[str, ...] = tuple(graph.outputs if outputs is None else outputs)
@@ -181,11 +200,11 @@ class Program:
 
     def _control_flow(self, node: Node, entry: Kernel, captured: list[str]) -> Callable[..., Any]:
         keywords = self._keywords(node, entry)
-        programs: dict[str, tuple[Program, tuple[int, ...]]] = {}
+        programs: dict[str, tuple[BodyProgram, tuple[int, ...]]] = {}
         for name, value in node.attributes.items():
             if isinstance(value, Graph):
                 needed = value.captures()
-                program = Program(value, device=self.device, xp=self.xp, captures=needed)
+                program = self._bodies(value, captures=needed)
                 programs[name] = (program, tuple(captured.index(c) for c in needed))
         n_inputs = len(node.inputs)
         function, xp = entry.function, self.xp

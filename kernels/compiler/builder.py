@@ -11,7 +11,8 @@ import functools
 import hashlib
 import math
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -84,6 +85,11 @@ class Builder:
         self._name, self._origin = "", Node("", "", [], [])
         #: by ``id``: a tensor, and the same in the other layout
         self.layouts: dict[int, tuple[Tensor, Tensor]] = {}
+        #: graphs whose nodes are lowered, the innermost last
+        self._scopes = [graph]
+        self._region = self._n_regions = 0
+        #: outputs of branches that are no tensors: the name outside -> the name that the value has in the run
+        self.aliases: dict[str, str] = {}
         self.n_readers: dict[str, int] = {}
         for name in graph.outputs:
             self.n_readers[name] = self.n_readers.get(name, 0) + 1
@@ -144,7 +150,7 @@ class Builder:
     def find(self, name: str) -> Tensor | None:
         """The tensor of a name; None where it isn't one, or its shape isn't known."""
         if name not in self._tensors:
-            value = self.graph.initializers.get(name)
+            value = next((s.initializers[name] for s in reversed(self._scopes) if name in s.initializers), None)
             if isinstance(value, SparseInitializer):
                 value = value.dense()
             compiles = isinstance(value, np.ndarray) and name_of(value.dtype) in STORED
@@ -158,6 +164,7 @@ class Builder:
 
     def add(self, operation: Operation) -> None:
         operation.names = operation.names or [self._name]
+        operation.region = self._region
         self.operations.append(operation)
 
     def map(
@@ -211,6 +218,37 @@ class Builder:
 
     # -- nodes
 
+    @contextmanager
+    def region(self) -> Iterator[None]:
+        """What is added within is done more often or less often than what is around it."""
+        before, layouts = self._region, dict(self.layouts)
+        self._n_regions += 1
+        self._region = self._n_regions
+        try:
+            yield
+        finally:
+            self._region, self.layouts = before, layouts
+
+    def inline(self, graph: Graph, given: Mapping[str, Tensor]) -> list[Tensor | str] | None:
+        """The nodes of a subgraph, added here. Returns its outputs: tensors, or names of what is none.
+
+        None where it holds values that only plain kernels know.
+        """
+        for value in graph.initializers.values():
+            if not isinstance(value, np.ndarray) or name_of(value.dtype) not in STORED:
+                return None
+        around, name, origin = self._tensors, self._name, self._origin
+        self._tensors = {n: t for n, t in around.items() if n not in graph.initializers} | dict(given)
+        self._scopes.append(graph)
+        try:
+            for node in graph.nodes:
+                self.lower(node)
+            found = [(self.find(output), self.aliases.get(output, output)) for output in graph.outputs]
+            return [tensor if tensor is not None else output for tensor, output in found]
+        finally:
+            self._scopes.pop()
+            self._tensors, self._name, self._origin = around, name, origin
+
     def lower(self, node: Node) -> None:
         """Add what a node does."""
         _register_all()
@@ -220,8 +258,10 @@ class Builder:
             self._tensors[name] = self.constant(value)
         inputs = [self.find(name) if name else None for name in node.inputs]
         missing = any(name and tensor is None for name, tensor in zip(node.inputs, inputs, strict=True))
-        if not missing and not any(True for _ in node.subgraphs()):
-            if all(t is None or t.value is not None for t in inputs) and self._evaluate(node, inputs):
+        has_bodies = any(True for _ in node.subgraphs())
+        if not missing:
+            is_known = not has_bodies and all(t is None or t.value is not None for t in inputs)
+            if is_known and self._evaluate(node, inputs):
                 return
             lowering = LOWERINGS.get((node.domain, node.op_type))
             if lowering is not None:
@@ -261,10 +301,10 @@ class Builder:
         """A step for the node's NumPy kernel."""
         arguments: list[Tensor | str | None] = []
         for name, tensor in zip(node.inputs, inputs, strict=True):
-            arguments.append(None if not name else tensor if tensor is not None else name)
+            arguments.append(None if not name else tensor if tensor is not None else self.aliases.get(name, name))
         for name in node.captured():
             found = self.find(name)
-            arguments.append(found if found is not None else name)
+            arguments.append(found if found is not None else self.aliases.get(name, name))
         plain: list[Tensor | str | None] = []
         for argument in arguments:
             plain.append(self.plain(argument) if isinstance(argument, Tensor) else argument)

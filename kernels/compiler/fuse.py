@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.expression import Expression, Instruction
@@ -49,6 +49,15 @@ class _Uses:
         writers = self.writers.get(buffer, [])
         return writers[0] if len(writers) == 1 and writers[0] is not reader and len(writers[0].outputs) == 1 else None
 
+    def changed_between(self, before: Operation, current: Operation, place: Mapping[Operation, int]) -> bool:
+        """Whether what ``before`` reads is written again up to ``current``, which it would move to."""
+        return any(
+            place[before] < place[writer] <= place[current]
+            for tensor in before.inputs
+            if tensor.buffer.changes
+            for writer in self.writers.get(tensor.buffer, [])
+        )
+
 
 def fuse(operations: Sequence[Operation], target: Target) -> list[Operation]:
     """Operations in an order that respects what they read."""
@@ -58,10 +67,11 @@ def fuse(operations: Sequence[Operation], target: Target) -> list[Operation]:
     place = {operation: i for i, operation in enumerate(operations)}
     for position in range(len(order)):
         while (current := order[position]) is not None:
-            joined = _join_one(current, uses, target)
+            joined = _join_one(current, uses, place, target)
             if joined is None:
                 break
             before, made = joined
+            made.region = current.region
             uses.leave(before)
             uses.leave(current)
             uses.enter(made)
@@ -72,12 +82,14 @@ def fuse(operations: Sequence[Operation], target: Target) -> list[Operation]:
     return [operation for operation in order if operation is not None]
 
 
-def _join_one(current: Operation, uses: _Uses, target: Target) -> tuple[Operation, Operation] | None:
+def _join_one(
+    current: Operation, uses: _Uses, place: Mapping[Operation, int], target: Target
+) -> tuple[Operation, Operation] | None:
     """An operation that makes an input of ``current``, and the one that both become."""
     for position in range(len(current.inputs) - 1, -1, -1):
         tensor = current.inputs[position]
         before = uses.only_maker(tensor, current)
-        if before is None:
+        if before is None or before.region != current.region or uses.changed_between(before, current, place):
             continue
         if isinstance(before, Map) and isinstance(current, Map):
             made: Operation | None = _merge(before, current)

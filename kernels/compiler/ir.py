@@ -41,6 +41,8 @@ class Buffer:
     array: Array | None = None  # of a constant
     number: int = -1
     offset: int = -1
+    #: whether it is written again in each round of a loop, or by the one or the other branch
+    changes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,8 @@ class Operation:
     inputs: list[Tensor]
     outputs: list[Tensor]
     names: list[str] = field(default_factory=list, kw_only=True)
+    #: what is done as often: 0 for what is done once, a number for each branch and each body of a loop
+    region: int = field(default=0, kw_only=True)
     kind: ClassVar[str] = ""
 
     def calls(self, target: Target, n_threads: int) -> list[Call]:
@@ -230,6 +234,24 @@ class Native(Operation):
     def calls(self, target: Target, n_threads: int) -> list[Call]:
         del target, n_threads
         return self.made
+
+
+@dataclass(eq=False)
+class Mark(Operation):
+    """A place among operations that jumps lead to."""
+
+    inputs: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+    kind: ClassVar[str] = "mark"
+
+
+@dataclass(eq=False)
+class Jump(Operation):
+    """Go on at ``to`` where the only input, one bool, is ``when``; without an input, always."""
+
+    to: Mark
+    when: bool = True
+    kind: ClassVar[str] = "jump"
 
 
 @dataclass(eq=False)

@@ -31,6 +31,8 @@ FAMILIES: dict[str, str] = {
     "scatter_elements": f"{_CODEGEN}.scatter:emit_elements",
     "quantized": f"{_CODEGEN}.quantized:emit_product",
     "recurrent_inputs": f"{_CODEGEN}.recurrent:emit_inputs",
+    "copy_by_round": f"{_CODEGEN}.rounds:emit_copy",
+    "expect_rounds": f"{_CODEGEN}.rounds:emit_expect",
     "recurrent_bytes": f"{_CODEGEN}.quantized_states:emit_quantize",
     "recurrent_byte_inputs": f"{_CODEGEN}.quantized_states:emit_inputs",
     "recurrent_cell": f"{_CODEGEN}.recurrent:emit_cell",

@@ -26,7 +26,52 @@ if TYPE_CHECKING:
 _CHUNK = 512
 #: operators that make finite numbers of finite ones (but for overflow)
 _FINITE = frozenset(
-    ["add", "sub", "mul", "neg", "abs", "sign", "relu", "leaky_relu", "prelu", "elu", "selu", "celu", "hard_sigmoid", "hard_swish", "swish", "mish", "gelu", "sigmoid", "tanh", "softplus", "softsign", "erf", "exp", "atan", "maximum", "minimum", "max", "min", "clip", "constant", "where", "floor", "ceil", "round", "cast", "equal", "not_equal", "less", "greater", "less_or_equal", "greater_or_equal", "and", "or", "not"]
+    [
+        "add",
+        "sub",
+        "mul",
+        "neg",
+        "abs",
+        "sign",
+        "relu",
+        "leaky_relu",
+        "prelu",
+        "elu",
+        "selu",
+        "celu",
+        "hard_sigmoid",
+        "hard_swish",
+        "swish",
+        "mish",
+        "gelu",
+        "sigmoid",
+        "tanh",
+        "softplus",
+        "softsign",
+        "erf",
+        "exp",
+        "atan",
+        "maximum",
+        "minimum",
+        "max",
+        "min",
+        "clip",
+        "constant",
+        "where",
+        "floor",
+        "ceil",
+        "round",
+        "cast",
+        "equal",
+        "not_equal",
+        "less",
+        "greater",
+        "less_or_equal",
+        "greater_or_equal",
+        "and",
+        "or",
+        "not",
+    ]
 )
 
 
@@ -56,7 +101,8 @@ def is_dense_inside(tensor: Tensor) -> bool:
     inner = memory(tensor)
     expected = strides_of(inner.shape)
     return all(
-        have == want or size == 1 for size, have, want in zip(inner.shape[1:], inner.strides[1:], expected[1:], strict=True)
+        have == want or size == 1
+        for size, have, want in zip(inner.shape[1:], inner.strides[1:], expected[1:], strict=True)
     )
 
 

@@ -13,13 +13,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from distort.graph.ir import Graph
-from distort.kernels.compiler import dump
+from distort.graph.ir import Graph, Node
+from distort.kernels.compiler import dump, flow
+from distort.kernels.compiler.addresses import address_of
 from distort.kernels.compiler.codegen import drive
 from distort.kernels.compiler.expression import STORED, name_of
 from distort.kernels.compiler.ir import ALIGNMENT, Address, Array, ErrorWord, Host, Place, Scratch, Tensor
@@ -32,6 +33,8 @@ from distort.kernels.program import TERMINATED, Cancellation, Program, RunScope,
 _PLAN_NUMBERS = itertools.count()
 #: plans that are kept, those used last
 MOST_PLANS = 64
+#: runs of a body with values of the same shapes before there is a plan for them: shapes may change from round to round
+BODY_PLAIN_RUNS = 2
 
 
 class _Surprise(Exception):
@@ -54,6 +57,8 @@ class Instance:
     steps: Array  # [steps, 4]
     base: int  # the arena's address
     hosted: dict[int, tuple[list[Any], list[Any]]]  # by step: views of arguments and results
+    cells: memoryview  # the words, quick to change
+    address: int  # of the steps
 
 
 @dataclass(slots=True)
@@ -67,6 +72,10 @@ class Segment:
     shared: bool = False  # whether a second thread has work
 
 
+#: a feed's or result's number, and the words that hold its address: their positions, with offsets in bytes
+Pointers = tuple[int, list[tuple[int, int]]]
+
+
 @dataclass(slots=True)
 class Compiled:
     """A plan whose kernels are there."""
@@ -77,11 +86,8 @@ class Compiled:
     words: Array  # with offsets where addresses of the arena will be
     of_arena: Array  # positions of such words
     of_error: Array  # positions of words that hold the error word's address
-    of_feeds: Array  # positions of words that hold a feed's address
-    feeds: Array  # for each of them: the feed's number, the offset in bytes
-    of_results: Array
-    results: Array
-    fetched: list[int]  # feeds whose addresses are needed
+    feeds: list[Pointers]  # feeds whose addresses are needed
+    results: list[Pointers]
     arrays: list[Array]  # constants that words point to
     free: list[Instance] = field(default_factory=list)
 
@@ -102,13 +108,19 @@ class CompiledProgram:
         plain_runs: int = 0,
         library: Library | None = None,
         precision: str = "float32",
+        team: Team | None = None,
+        captures: Sequence[str] = (),
     ) -> None:
-        self.plain = Program(graph, outputs=outputs)
+        self.plain = Program(graph, outputs=outputs, captures=captures)
         self._precision = precision
         self.inputs, self.outputs = self.plain.inputs, self.plain.outputs
+        self.input_types, self.output_types = self.plain.input_types, self.plain.output_types
+        self.n_formal_inputs = self.plain.n_formal_inputs
+        #: captures whose values the graph has
+        self._known = [i for i, name in enumerate(self.inputs) if name in captures and name in graph.initializers]
         self._graph = graph
         self._library = library
-        self._team = Team(n_threads, spins)
+        self._team = team or Team(n_threads, spins)
         self._compiled: OrderedDict[tuple[FeedType, ...], Compiled] = OrderedDict()
         self._constants: dict[Any, Array] = {}
         self._learned: dict[tuple[FeedType, ...], dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {}
@@ -116,7 +128,8 @@ class CompiledProgram:
         self._lock = threading.Lock()
         self._plain_runs = plain_runs
         self._n_plain: dict[tuple[FeedType, ...], int] = {}
-        self._node_of = {id(node): i for i, node in enumerate(graph.nodes)}
+        self._node_of = {id(n): i for i, n in enumerate(graph.nodes) if not any(True for _ in n.subgraphs())}
+        self._alone: dict[int, Program] = {}
         #: seconds spent on plans, kernels included
         self.compile_s = 0.0
 
@@ -129,7 +142,15 @@ class CompiledProgram:
         """As :meth:`Program.run`. With an observer, node by node."""
         if observer is not None:
             return self.plain.run(feeds, observer, cancellation)
-        values = [feeds.get(name) for name in self.inputs]
+        return self.run_values([feeds.get(name) for name in self.inputs], RunScope(None, cancellation))
+
+    def run_values(self, given: Sequence[Any], scope: RunScope) -> list[Any]:
+        """As :meth:`Program.run_values`."""
+        if scope.observer is not None:
+            return self.plain.run_values(given, scope)
+        values = [np.asarray(v) if isinstance(v, np.generic) else v for v in given]
+        for number in self._known:
+            values[number] = None
         key = tuple((v.dtype, v.shape) if isinstance(v, np.ndarray) else None for v in values)
         compiled = self._compiled.get(key)
         if compiled is None:
@@ -137,18 +158,18 @@ class CompiledProgram:
             if n_runs < self._plain_runs:
                 if len(self._n_plain) < MOST_PLANS:
                     self._n_plain[key] = n_runs + 1
-                return self.plain.run(feeds, observer, cancellation)
+                return self.plain.run_values(values, scope)
             compiled = self._compile(key)
         try:
-            return self._run(compiled, key, values, RunScope(None, cancellation))
+            return self._run(compiled, key, values, scope)
         except _Surprise as surprise:
             with self._lock:
                 self._volatile.add(surprise.name)
                 self._learned.pop(key, None)
                 self._compiled.pop(key, None)
-            return self.plain.run(feeds, None, cancellation)
+            return self.plain.run_values(values, scope)
         except _Refused:
-            return self.plain.run(feeds, None, cancellation)
+            return self.plain.run_values(values, scope)
 
     # -- compilation
 
@@ -186,11 +207,12 @@ class CompiledProgram:
             return compiled
 
     def _assemble(self, plan: Plan, library: Library) -> Compiled:
-        addresses = library.get(step.call.key for step in plan.steps if step.call is not None)
+        calls = [step.call for step in plan.steps if step.call is not None]
+        addresses = library.get(call.key for call in calls if call.key != flow.JUMP) | {flow.JUMP: 0}
         words: list[int] = []
         of_arena: list[int] = []
         of_error: list[int] = []
-        pointing: dict[Place, list[tuple[int, int, int]]] = {Place.FEED: [], Place.RESULT: []}
+        pointing: dict[Place, dict[int, list[tuple[int, int]]]] = {Place.FEED: {}, Place.RESULT: {}}
         arrays: list[Array] = []
         native: list[tuple[int, int, int, int]] = []
         segments: list[Segment] = []
@@ -201,7 +223,7 @@ class CompiledProgram:
             if not segments or segments[-1].host is not None:
                 segments.append(Segment(len(native), len(native)))
             segments[-1].last += 1
-            segments[-1].shared |= step.n_threads > 1
+            segments[-1].shared |= step.n_threads > 1 and step.call.key != flow.JUMP
             native.append((addresses[step.call.key], len(words) * 8, step.n_threads, int(step.together)))
             for word in step.call.words:
                 if isinstance(word, Address):
@@ -214,7 +236,7 @@ class CompiledProgram:
                         arrays.append(buffer.array)
                         words.append(buffer.array.ctypes.data + word.offset)
                     else:
-                        pointing[buffer.place].append((len(words), buffer.number, word.offset))
+                        pointing[buffer.place].setdefault(buffer.number, []).append((len(words), word.offset))
                         words.append(0)
                 elif isinstance(word, ErrorWord):
                     of_error.append(len(words))
@@ -223,7 +245,6 @@ class CompiledProgram:
                     assert not isinstance(word, Scratch)  # an address since the steps were made
                     words.append(int(word))
         words.append(0)
-        feeds, results = (np.array(pointing[place], np.int64).reshape(-1, 3) for place in (Place.FEED, Place.RESULT))
         return Compiled(
             plan,
             segments,
@@ -231,11 +252,8 @@ class CompiledProgram:
             np.array(words, np.int64),
             np.array(of_arena, np.int64),
             np.array(of_error, np.int64),
-            feeds[:, 0].copy(),
-            feeds[:, 1:].copy(),
-            results[:, 0].copy(),
-            results[:, 1:].copy(),
-            sorted({int(number) for number in feeds[:, 1]}),
+            list(pointing[Place.FEED].items()),
+            list(pointing[Place.RESULT].items()),
             arrays,
         )
 
@@ -259,7 +277,7 @@ class CompiledProgram:
             for segment in compiled.segments
             if segment.host is not None
         }
-        return Instance(memory, words, steps, base, hosted)
+        return Instance(memory, words, steps, base, hosted, memoryview(words), steps.ctypes.data)
 
     # -- running
 
@@ -277,33 +295,35 @@ class CompiledProgram:
         self, compiled: Compiled, instance: Instance, values: Sequence[Any], scope: RunScope
     ) -> tuple[list[Any], dict[str, Any]]:
         given: list[Any] = list(values)
-        if compiled.fetched:
-            addresses = np.zeros(len(given), np.int64)
-            for number in compiled.fetched:
-                if not given[number].flags.c_contiguous:
-                    given[number] = np.ascontiguousarray(given[number])
-                addresses[number] = given[number].__array_interface__["data"][0]
-            instance.words[compiled.of_feeds] = addresses[compiled.feeds[:, 0]] + compiled.feeds[:, 1]
+        cells = instance.cells
+        for number, places in compiled.feeds:
+            array = given[number]
+            if not array.flags.c_contiguous:
+                array = given[number] = np.ascontiguousarray(array).reshape(array.shape)
+            address = address_of(array)
+            for place, offset in places:
+                cells[place] = address + offset
         results: list[Any] = []
         for result in compiled.plan.results:
             tensor = result.tensor
             results.append(None if tensor is None else np.empty(tensor.shape, tensor.dtype))
-        if len(compiled.of_results):
-            addresses = np.array([0 if r is None else r.__array_interface__["data"][0] for r in results], np.int64)
-            instance.words[compiled.of_results] = addresses[compiled.results[:, 0]] + compiled.results[:, 1]
+        for number, places in compiled.results:
+            address = address_of(results[number])
+            for place, offset in places:
+                cells[place] = address + offset
         named: dict[str, Any] = {}
-        steps, cancellation, checked = instance.steps, scope.cancellation, len(compiled.of_error) > 0
+        cancellation, checked = scope.cancellation, len(compiled.of_error) > 0
         for segment in compiled.segments:
             if cancellation is not None and cancellation.requested:
                 raise RunCancelled(TERMINATED)
             if segment.host is not None:
                 self._host(segment, instance, given, results, named, scope)
                 continue
-            address = steps.ctypes.data + segment.first * steps.strides[0]
+            address = instance.address + segment.first * drive.STEP_WORDS * 8
             run = self._team.run if segment.shared else self._team.run_alone
             run(address, segment.last - segment.first)
-            if checked and instance.words[-1]:
-                instance.words[-1] = 0
+            if checked and cells[-1]:
+                cells[-1] = 0
                 raise _Refused
         for i, result in enumerate(compiled.plan.results):
             if result.value is not None:
@@ -315,7 +335,7 @@ class CompiledProgram:
     def _named(self, name: str, given: Sequence[Any], named: Mapping[str, Any]) -> Any:
         if name in named:
             return named[name]
-        if name in self.inputs:
+        if name in self.inputs and given[self.inputs.index(name)] is not None:
             return given[self.inputs.index(name)]
         return self._graph.initializers.get(name)
 
@@ -340,7 +360,8 @@ class CompiledProgram:
             else:
                 arguments.append(view if view is not None else _outside(argument, given, results))
         with np.errstate(all="ignore"):
-            made = self.plain.call(self._node_of[id(host.origin)], arguments, scope)
+            program, number = self._program_of(host.origin)
+            made = program.call(number, arguments, scope)
         for result, view, value in zip(host.results, targets, made, strict=False):
             if isinstance(result, Tensor):
                 place = view if view is not None else _outside(result, given, results)
@@ -352,6 +373,32 @@ class CompiledProgram:
                 place[...] = value
             elif result:
                 named[result] = _apart(value, instance.memory)
+
+    def _program_of(self, node: Node) -> tuple[Program, int]:
+        """Who calls a node's kernel, and the node's number there.
+
+        Nodes of branches that became part of the plan, and those whose bodies did not, are programs of their own.
+        """
+        number = self._node_of.get(id(node))
+        if number is not None:
+            return self.plain, number
+        program = self._alone.get(id(node))
+        if program is None:
+            inputs = list(dict.fromkeys(name for name in (*node.inputs, *node.captured()) if name))
+            graph = Graph(inputs=inputs, outputs=[name for name in node.outputs if name], nodes=[node])
+            program = self._alone[id(node)] = Program(graph, bodies=self._body)
+        return program, 0
+
+    def _body(self, graph: Graph, *, captures: Sequence[str]) -> CompiledProgram:
+        """The body of a node that is not part of the plan, with the weights around it as its own."""
+        known = {name: self._graph.initializers[name] for name in captures if name in self._graph.initializers}
+        return CompiledProgram(
+            replace(graph, initializers=graph.initializers | known),
+            captures=captures,
+            plain_runs=BODY_PLAIN_RUNS,
+            library=self._library,
+            team=self._team,
+        )
 
     def _learn(self, key: tuple[FeedType, ...], compiled: Compiled, named: Mapping[str, Any]) -> None:
         """Take note of shapes that nobody could tell: the next run has a plan that goes by them."""

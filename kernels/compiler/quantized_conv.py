@@ -240,9 +240,7 @@ def prepare_depthwise(b: Builder, w: Tensor, zeros: Tensor | None, geometry: Geo
     return ConvWeights(packed, terms, by_filter, geometry.filters, geometry.kernel[0] * chunks * size, 1)
 
 
-def _of_filters(
-    b: Builder, w: Tensor, zeros: Tensor | None, geometry: Geometry
-) -> tuple[Tensor, Tensor | None]:
+def _of_filters(b: Builder, w: Tensor, zeros: Tensor | None, geometry: Geometry) -> tuple[Tensor, Tensor | None]:
     """Terms and zero points by filter."""
     value, zero_values = w.value, None if zeros is None else zeros.value
     assert value is not None
@@ -397,18 +395,14 @@ def convolution(
         x = b.contiguous(x)
     prepared = b.new(np.uint8, (image.image * geometry.images + _SLACK,))
     zeros = [] if zero is None else [zero]
-    b.add(
-        Interleave([x, *zeros], [prepared], geometry, image, (as_image(x),), zero, identity(str(x.dtype)))
-    )
+    b.add(Interleave([x, *zeros], [prepared], geometry, image, (as_image(x),), zero, identity(str(x.dtype))))
     out = geometry.out if len(x.shape) == 4 else geometry.out[1:]
     result = b.new(np.int32, (geometry.images, geometry.groups * geometry.filters, *out))
-    taps = b.packed(("taps", geometry.kernel, geometry.dilations, geometry.padded[1], size), lambda: taps_of(geometry, size))
-    inputs = [prepared, *zeros]
-    b.add(
-        QuantizedConv(
-            inputs, [result], geometry, image, weights, taps, vectors, str(x.dtype), zero, depthwise=alone
-        )
+    taps = b.packed(
+        ("taps", geometry.kernel, geometry.dilations, geometry.padded[1], size), lambda: taps_of(geometry, size)
     )
+    inputs = [prepared, *zeros]
+    b.add(QuantizedConv(inputs, [result], geometry, image, weights, taps, vectors, str(x.dtype), zero, depthwise=alone))
     return result
 
 

@@ -9,12 +9,25 @@ from typing import Any
 import numpy as np
 
 from distort.graph.ir import Graph
-from distort.kernels.compiler import arena
+from distort.kernels.compiler import arena, flow
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.expression import STORED, name_of
 from distort.kernels.compiler.fuse import fuse
-from distort.kernels.compiler.ir import ALIGNMENT, Address, Array, Buffer, Call, Host, Operation, Place, Scratch, Tensor
+from distort.kernels.compiler.ir import (
+    ALIGNMENT,
+    Address,
+    Array,
+    Buffer,
+    Call,
+    Host,
+    Jump,
+    Mark,
+    Operation,
+    Place,
+    Scratch,
+    Tensor,
+)
 
 #: a step that takes one thread less than this is not shared
 LEAST_SHARED_NS = 8000.0
@@ -77,8 +90,15 @@ def specialise(
         builder.lower(node)
     results = _results(builder, outputs)
     operations = fuse(builder.operations, target)
-    steps = [step for operation in operations for step in _steps(operation, target, n_threads)]
-    arena_nbytes = arena.place(_lifetimes(steps))
+    steps: list[Step] = []
+    marks: dict[Operation, int] = {}
+    for operation in operations:
+        if isinstance(operation, Mark):
+            marks[operation] = len(steps)
+        else:
+            steps += _steps(operation, target, n_threads)
+    flow.set_distances(steps, marks)
+    arena_nbytes = arena.place(flow.over_loops(_lifetimes(steps), steps))
     _set_barriers(steps)
     unknown = [
         result
@@ -96,7 +116,7 @@ def _results(builder: Builder, outputs: Sequence[str]) -> list[Result]:
     for number, name in enumerate(outputs):
         tensor = builder.find(name)
         if tensor is None:
-            results.append(Result(name=name))
+            results.append(Result(name=builder.aliases.get(name, name)))
             continue
         if tensor.value is not None:
             results.append(Result(value=tensor.value))
@@ -116,6 +136,8 @@ def _results(builder: Builder, outputs: Sequence[str]) -> list[Result]:
 def _steps(operation: Operation, target: Target, n_threads: int) -> list[Step]:
     if isinstance(operation, Host):
         return [Step(host=operation, operation=operation)]
+    if isinstance(operation, Jump):
+        return [Step(call=flow.jump_call(operation), n_threads=n_threads, operation=operation)]
     steps = []
     for call in operation.calls(target, n_threads):
         wanted = 1 if call.work_ns < LEAST_SHARED_NS else min(n_threads, call.most_threads)
@@ -155,11 +177,20 @@ def _set_barriers(steps: Sequence[Step]) -> None:
     element is written once, and who changes one reads it too.
     """
     since: list[tuple[Step, list[Buffer], list[Buffer]]] = []
-    for step in steps:
+    landings = flow.landings(steps)
+    for position, step in enumerate(steps):
         if step.host is not None:
             since = []  # a segment ends for all threads together
             continue
         reads, writes = _buffers(step)
+        is_jump = isinstance(step.operation, Jump)
+        if position in landings or (is_jump and reads):
+            step.together = True
+            since = []
+        if is_jump:
+            # all threads look at the byte: nobody writes it again before they have
+            since = [(step, reads, writes)] if reads else []
+            continue
         for other, other_reads, other_writes in since:
             if step.n_threads == 1 and other.n_threads == 1:
                 continue

@@ -1,7 +1,8 @@
 """The native loop over a program's steps, and how threads wait for work and for each other.
 
 A step has four words: the kernel's address, its words' address, how many threads take part, and whether all must have
-come this far before it begins.
+come this far before it begins. A step without a kernel is a jump: its words are the address of a byte (0: jump always),
+what the byte must be (0, or not 0: 1), and how many steps further to go on where it is.
 """
 
 from __future__ import annotations
@@ -105,12 +106,32 @@ def _drive() -> Function:
         part = f.min(wanted, n_threads)
         mine = f.compare("slt", thread, part)
         skip = _read(f, _at(f, control, SKIP), "monotonic")
-        with f.when(f.binary("and", mine, f.compare("eq", skip, 0))):
-            f.do(f"call void {kernel.text}({words}, {thread}, {f.i64(part)})")
+        jumps = f.op("i1", f"icmp eq ptr {kernel.text}, null")
+        going = f.compare("eq", skip, 0)
+
+        def call() -> list[Value]:
+            with f.when(f.binary("and", mine, going)):
+                f.do(f"call void {kernel.text}({words}, {thread}, {f.i64(part)})")
+            return [f.i64(1)]
+
+        (loop.step,) = f.choose(jumps, (lambda: [f.select(going, _leap(f, words), n_steps)], call))
     with f.when(several):
         _barrier(f, control, n_threads)
     f.ret()
     return f
+
+
+def _leap(f: Function, words: Value) -> Value:
+    """How many steps further to go on."""
+    flag = f.load("ptr", words)
+    wanted, far = (f.load("i64", f.at(words, n, "i64")) for n in (1, 2))
+    always = f.op("i1", f"icmp eq ptr {flag.text}, null")
+
+    def look() -> list[Value]:
+        is_set = f.cast("zext", f.icmp("ne", f.load("i8", flag), f.const("i8", 0)), "i64")
+        return [f.select(f.compare("eq", is_set, wanted), far, f.i64(1))]
+
+    return f.choose(always, (lambda: [far], look))[0]
 
 
 def _serve() -> Function:

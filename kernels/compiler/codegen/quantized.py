@@ -199,6 +199,7 @@ class ProductEmitter:
         f, n_vectors, group = self.f, self.product.vectors, self.group
         n_chains = 1 << (max(1, min(4, 8 // (n_rows * n_vectors))).bit_length() - 1)
         a_rows = [f.at(a, f.mul(n, self.words["a_row"]), "i8") for n in range(n_rows)]
+
         def advance(sums: list[Value], number: Index, is_last: bool = False) -> list[Value]:
             line = f.at(b, f.mul(number, self.line_nbytes), "i8")
             n_bytes = self.lanes * group

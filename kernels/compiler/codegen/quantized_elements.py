@@ -122,7 +122,12 @@ def emit_range_end(f: Function, target: Target) -> None:
         # a NaN, which the least element is then, stays
         less = f.fcmp("ult", low, loop.carried[0])
         less = f.binary("and", less, f.fcmp("ord", loop.carried[0], loop.carried[0]))
-        loop.carry([f.select(less, low, loop.carried[0]), f.select(f.fcmp("ogt", high, loop.carried[1]), high, loop.carried[1])])
+        loop.carry(
+            [
+                f.select(less, low, loop.carried[0]),
+                f.select(f.fcmp("ogt", high, loop.carried[1]), high, loop.carried[1]),
+            ]
+        )
     _finish(f, *loop.carried, 2)
     f.ret()
 

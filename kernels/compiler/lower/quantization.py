@@ -139,5 +139,9 @@ def dynamic_range(b: Builder, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
         b.add(Native([x], list(made), [Call(Key("range", (True,)), [*words, *targets], x.size * 0.06, most_threads=1)]))
     else:
         b.add(Native([x], [parts], [Call(Key("range", (False,)), words, x.size * 0.06, most_threads=n_parts)]))
-        b.add(Native([parts], list(made), [Call(Key("range_end", ()), [n_parts, parts.address(), *targets], n_parts * 2.0)]))
+        b.add(
+            Native(
+                [parts], list(made), [Call(Key("range_end", ()), [n_parts, parts.address(), *targets], n_parts * 2.0)]
+            )
+        )
     return made  # type: ignore[return-value]  # of four

@@ -57,7 +57,9 @@ def _matmul_integer(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resu
     return None if result is None else [result]
 
 
-def convolved(b: Builder, node: Node, x: Tensor, w: Tensor, zero: Tensor | None, w_zero: Tensor | None) -> Tensor | None:
+def convolved(
+    b: Builder, node: Node, x: Tensor, w: Tensor, zero: Tensor | None, w_zero: Tensor | None
+) -> Tensor | None:
     """int32 result of a convolution by the node's attributes; None where there is no such kernel."""
     if x.dtype not in BYTES or w.dtype not in BYTES or w.value is None or len(x.shape) not in (3, 4) or not x.size:
         return None
