@@ -14,16 +14,17 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from distort.graph.ir import Graph, Node
-from distort.kernels.compiler import dump, flow
+from distort.kernels.compiler import dump, flow, tracing
 from distort.kernels.compiler.addresses import address_of
 from distort.kernels.compiler.codegen import drive
 from distort.kernels.compiler.expression import STORED, name_of
-from distort.kernels.compiler.ir import ALIGNMENT, Address, Array, ErrorWord, Host, Place, Scratch, Tensor
+from distort.kernels.compiler.ir import ALIGNMENT, Address, Array, ErrorWord, Host, Operation, Place, Scratch, Tensor
 from distort.kernels.compiler.library import Library, shared
 from distort.kernels.compiler.specialise import FeedType, Plan, Step, specialise
 from distort.kernels.compiler.team import DEFAULT_SPINS, Team
@@ -89,6 +90,7 @@ class Compiled:
     feeds: list[Pointers]  # feeds whose addresses are needed
     results: list[Pointers]
     arrays: list[Array]  # constants that words point to
+    operations: list[Operation]  # of each native step
     free: list[Instance] = field(default_factory=list)
 
 
@@ -139,15 +141,11 @@ class CompiledProgram:
         observer: StepObserver | None = None,
         cancellation: Cancellation | None = None,
     ) -> list[Any]:
-        """As :meth:`Program.run`. With an observer, node by node."""
-        if observer is not None:
-            return self.plain.run(feeds, observer, cancellation)
-        return self.run_values([feeds.get(name) for name in self.inputs], RunScope(None, cancellation))
+        """As :meth:`Program.run`. An observer is told of operations, which stand for several nodes where those are fused."""
+        return self.run_values([feeds.get(name) for name in self.inputs], RunScope(observer, cancellation))
 
     def run_values(self, given: Sequence[Any], scope: RunScope) -> list[Any]:
         """As :meth:`Program.run_values`."""
-        if scope.observer is not None:
-            return self.plain.run_values(given, scope)
         values = [np.asarray(v) if isinstance(v, np.generic) else v for v in given]
         for number in self._known:
             values[number] = None
@@ -255,6 +253,7 @@ class CompiledProgram:
             list(pointing[Place.FEED].items()),
             list(pointing[Place.RESULT].items()),
             arrays,
+            [step.operation for step in plan.steps if step.call is not None and step.operation is not None],
         )
 
     def _instance(self, compiled: Compiled) -> Instance:
@@ -312,6 +311,8 @@ class CompiledProgram:
             for place, offset in places:
                 cells[place] = address + offset
         named: dict[str, Any] = {}
+        observer = scope.observer
+        trace = np.zeros((len(instance.steps), drive.TRACE_WORDS), np.int64) if observer is not None else None
         cancellation, checked = scope.cancellation, len(compiled.of_error) > 0
         for segment in compiled.segments:
             if cancellation is not None and cancellation.requested:
@@ -321,7 +322,16 @@ class CompiledProgram:
                 continue
             address = instance.address + segment.first * drive.STEP_WORDS * 8
             run = self._team.run if segment.shared else self._team.run_alone
-            run(address, segment.last - segment.first)
+            if observer is None or trace is None:
+                run(address, segment.last - segment.first)
+            else:
+                rows = trace[segment.first : segment.last]
+                begin_ns = time.time_ns()
+                run(address, segment.last - segment.first, rows.ctypes.data)
+                end_ns = time.time_ns()
+                made = compiled.operations[segment.first : segment.last]
+                find = partial(_find, instance, given, results)
+                tracing.tell(observer, made, rows, begin_ns, end_ns, self._nodes(), find)
             if checked and cells[-1]:
                 cells[-1] = 0
                 raise _Refused
@@ -374,6 +384,10 @@ class CompiledProgram:
             elif result:
                 named[result] = _apart(value, instance.memory)
 
+    def _nodes(self) -> dict[str, Node]:
+        """By how errors and operations name them."""
+        return {node.label(): node for node in self._graph.nodes}
+
     def _program_of(self, node: Node) -> tuple[Program, int]:
         """Who calls a node's kernel, and the node's number there.
 
@@ -414,6 +428,14 @@ class CompiledProgram:
             if found:
                 self._compiled.pop(key, None)
         del compiled
+
+
+def _find(instance: Instance, given: Sequence[Any], results: Sequence[Any], tensor: Tensor) -> Any:
+    """A tensor of a run as an array."""
+    view = _view(tensor, instance.memory, instance.base)
+    if view is None and tensor.buffer.place is Place.CONSTANT and tensor.buffer.array is not None:
+        return _strided(tensor, tensor.buffer.array.reshape(-1).view(np.uint8))
+    return view if view is not None else _outside(tensor, given, results)
 
 
 def _apart(value: Any, memory: Array) -> Any:

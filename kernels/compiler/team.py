@@ -36,7 +36,7 @@ def _driver() -> tuple[Any, Any, Any]:
     addresses = load(code, ["distort_drive", "distort_serve", "distort_publish"], engines)
     word, pointer = ctypes.c_int64, ctypes.c_void_p
     return (
-        ctypes.CFUNCTYPE(None, pointer, word, word, word, pointer)(addresses[0]),
+        ctypes.CFUNCTYPE(None, pointer, word, word, word, pointer, pointer)(addresses[0]),
         ctypes.CFUNCTYPE(word, pointer, word, word, word, word)(addresses[1]),
         ctypes.CFUNCTYPE(word, pointer, pointer, word, word)(addresses[2]),
     )
@@ -69,12 +69,15 @@ class Team:
         self._process = 0
         self._end: weakref.finalize[Any, Any] | None = None
 
-    def run(self, steps: int, n_steps: int) -> None:
-        """Run steps at an address, on all threads, or on the caller's alone while another run has the others."""
+    def run(self, steps: int, n_steps: int, trace: int = 0) -> None:
+        """Run steps at an address, on all threads, or on the caller's alone while another run has the others.
+
+        ``trace``: the address of a table of what the caller's thread does, see ``drive``.
+        """
         if self._drive is None:
             self._load()
         if self.n_threads == 1 or not self._busy.acquire(blocking=False):
-            self._drive(steps, n_steps, 0, 1, self._address)
+            self._drive(steps, n_steps, 0, 1, self._address, trace)
             return
         try:
             if self._process != os.getpid():
@@ -84,15 +87,15 @@ class Team:
                 for thread, wake in enumerate(self._wake, 1):
                     if sleeping >> thread & 1:
                         wake.release()
-            self._drive(steps, n_steps, 0, self.n_threads, self._address)
+            self._drive(steps, n_steps, 0, self.n_threads, self._address, trace)
         finally:
             self._busy.release()
 
-    def run_alone(self, steps: int, n_steps: int) -> None:
+    def run_alone(self, steps: int, n_steps: int, trace: int = 0) -> None:
         """Run steps that have no work for a second thread."""
         if self._drive is None:
             self._load()
-        self._drive(steps, n_steps, 0, 1, self._address)
+        self._drive(steps, n_steps, 0, 1, self._address, trace)
 
     def _load(self) -> None:
         drive_, self._serve, self._publish = _driver()

@@ -15,7 +15,7 @@ from distort.kernels.compiler.codegen.text import Function, Value
 JOB, ARRIVED, EPOCH, SKIP, STEPS, N_STEPS, YIELD = 0, 8, 16, 24, 32, 33, 40
 SLEEPS = 48  # and eight words for each thread
 N_WORDS = 48
-STEP_WORDS = 4
+STEP_WORDS = TRACE_WORDS = 4
 #: the number of steps that ends a thread
 QUIT = -1
 #: how often a thread looks before it lets others run
@@ -92,9 +92,14 @@ def _barrier(f: Function, control: Value, n_threads: Value) -> None:
 
 
 def _drive() -> Function:
-    """void(steps, n_steps, thread, n_threads, control)"""
-    f = Function("distort_drive", ("ptr", "i64", "i64", "i64", "ptr"))
-    steps, n_steps, thread, n_threads, control = f.parameters
+    """void(steps, n_steps, thread, n_threads, control, trace)
+
+    ``trace``, where there is one, has for each step: the clock when it first began, all ticks, how often it ran, the
+    clock when it last ended.
+    """
+    f = Function("distort_drive", ("ptr", "i64", "i64", "i64", "ptr", "ptr"))
+    steps, n_steps, thread, n_threads, control, trace = f.parameters
+    traced = f.op("i1", f"icmp ne ptr {trace.text}, null")
     several = f.compare("sgt", n_threads, 1)
     with f.loop(0, n_steps) as loop:
         step = f.at(steps, f.mul(loop.index, STEP_WORDS), "i64")
@@ -111,7 +116,10 @@ def _drive() -> Function:
 
         def call() -> list[Value]:
             with f.when(f.binary("and", mine, going)):
+                (began,) = f.choose(traced, (lambda: [_clock(f)], lambda: [f.i64(0)]))
                 f.do(f"call void {kernel.text}({words}, {thread}, {f.i64(part)})")
+                with f.when(traced):
+                    _note(f, f.at(trace, f.mul(loop.index, TRACE_WORDS), "i64"), began)
             return [f.i64(1)]
 
         (loop.step,) = f.choose(jumps, (lambda: [f.select(going, _leap(f, words), n_steps)], call))
@@ -119,6 +127,22 @@ def _drive() -> Function:
         _barrier(f, control, n_threads)
     f.ret()
     return f
+
+
+def _clock(f: Function) -> Value:
+    """Ticks of a clock that all processors share."""
+    # the cycle counter of arm is not for programs
+    arm = platform.machine() in ("aarch64", "arm64")
+    return f.call("i64", "llvm.readsteadycounter" if arm else "llvm.readcyclecounter", [])
+
+
+def _note(f: Function, entry: Value, began: Value) -> None:
+    now = _clock(f)
+    first, ticks, count = (f.load("i64", f.at(entry, n, "i64")) for n in range(3))
+    f.store(f.select(f.compare("eq", count, 0), began, first), entry)
+    f.store(f.i64(f.add(ticks, f.sub(now, began))), f.at(entry, 1, "i64"))
+    f.store(f.i64(f.add(count, 1)), f.at(entry, 2, "i64"))
+    f.store(now, f.at(entry, 3, "i64"))
 
 
 def _leap(f: Function, words: Value) -> Value:
@@ -170,7 +194,7 @@ def _serve() -> Function:
     f.ret(f.i64(QUIT))
     f.label(work)
     steps = f.load("ptr", _at(f, control, STEPS))
-    f.do(f"call void @distort_drive({steps}, {count}, {thread}, {n_threads}, {control})")
+    f.do(f"call void @distort_drive({steps}, {count}, {thread}, {n_threads}, {control}, ptr null)")
     f.do(f"br label %{look}")
     return f
 
