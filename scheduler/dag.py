@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from distort.graph.ir import Graph
 from distort.scheduler.cost import CostModel, weight_nbytes
+from distort.scheduler.downsets import Downsets, every
 
 if TYPE_CHECKING:
     from distort.scheduler.intervals import Line
@@ -81,6 +82,11 @@ class Dag:
     def orders(self) -> dict[str, Order]:
         """Topological orders in which cuts may be cheap, by name."""
         return orders(self)
+
+    @cached_property
+    def downsets(self) -> Downsets | None:
+        """What cuts may leave behind them; None where that is too much to list."""
+        return every(self)
 
     def check_order(self) -> None:
         """Raises ValueError where a node reads what a later one makes."""

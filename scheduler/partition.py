@@ -2,25 +2,30 @@
 
 A partition gives each node a stage so that no edge goes back to a lower one. Every prefix of a topological order is
 such a cut, so stages are intervals of an order (sweep.py). Which order is best isn't known, so several are tried, and
-the best results are improved by moving nodes; a small graph is searched to the end (refine.py).
+the best results are improved by moving nodes; a small graph is searched to the end (refine.py). Then the best is cut
+anew where no order would cut it (downsets.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from distort.scheduler.dag import Dag, Order
 from distort.scheduler.device import Device, Link, Network
+from distort.scheduler.downsets import MOST_NODES, near
 from distort.scheduler.fit import fitted
 from distort.scheduler.intervals import Floats, line_of
-from distort.scheduler.refine import refined
+from distort.scheduler.refine import least_us, refined
 from distort.scheduler.sweep import Seat, Sweep
 
 #: graphs with more nodes than this get fewer alternatives
 LARGE = 300
+#: times that the best partition's cuts are looked at for better ones near them, unless it is as good as this already
+_ROUNDS = 5
+_GOOD = 1.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +219,10 @@ class Partitioner:
 
     def sweep(self, order: Order, n_stages: int) -> Sweep:
         """The intervals of an order, for up to ``n_stages`` stages."""
-        seats = [
+        return Sweep(line_of(self.dag, order), order, self._seats(n_stages))
+
+    def _seats(self, n_stages: int) -> list[Seat]:
+        return [
             Seat(
                 self._node_us[self.device_of(stage, n_stages)],
                 self.n_replicas(stage, n_stages),
@@ -224,7 +232,6 @@ class Partitioner:
             )
             for stage in range(n_stages)
         ]
-        return Sweep(line_of(self.dag, order), order, seats)
 
     def _sweeps(self, n_stages: int) -> list[tuple[str, Order, Sweep]]:
         return [(name, order, self.sweep(order, n_stages)) for name, order in self._orders.items()]
@@ -248,6 +255,8 @@ class Partitioner:
         for place, start in enumerate(sorted(found.values(), key=rank)[:n_improved]):
             moved = self.improved(start, search=place == 0)
             found.setdefault(moved.stage_of, moved)
+        for better in self._cut_anew(min(found.values(), key=rank)):
+            found.setdefault(better.stage_of, better)
         if fit and not any(partition.fits for partition in found.values()):
             for start in sorted(found.values(), key=rank)[:2]:
                 fitting = fitted(self, start)
@@ -255,6 +264,26 @@ class Partitioner:
                     found[fitting.stage_of] = fitting
                     break
         return sorted(found.values(), key=rank)
+
+    def _cut_anew(self, start: Partition) -> Iterator[Partition]:
+        """Partitions that are better and better, by cuts that no single order has."""
+        n_stages = start.n_stages
+        if n_stages < 2 or self.dag.n_nodes > MOST_NODES or len(self._orders) < 2 or not start.fits:
+            return
+        best, enough_us = start, least_us(self, n_stages) * _GOOD
+        for _ in range(_ROUNDS):
+            if best.bottleneck_us <= enough_us:
+                return
+            downsets = self.dag.downsets or near(self.dag, best.stage_of, n_stages)
+            stage_of = downsets.stages_of(self._seats(n_stages), best.bottleneck_us * (1 - 1e-9))
+            if stage_of is None:
+                return
+            found = self.partition(stage_of, n_stages, f"{start.order_name}, cut anew", start.source)
+            found = self.improved(found, search=False)
+            if rank(found) >= rank(best):
+                return
+            yield found
+            best = found
 
     def improved(self, start: Partition, search: bool = True) -> Partition:
         """The partition, or a better one that moves of nodes lead to, or a search where the graph is small."""

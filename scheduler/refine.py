@@ -38,10 +38,18 @@ def refined(partitioner: Partitioner, start: Partition, search: bool = True) -> 
     how = "nodes moved" if moved else ""
     if search and start.fits and len(start.stage_of) <= SEARCHED_NODES:
         tree = _Search(partitioner, start.n_stages, max(state.times), start.order)
-        found = tree.best() if tree.least_us * _CLOSE < max(state.times) else None
+        found = tree.best() if least_us(partitioner, start.n_stages) * _CLOSE < max(state.times) else None
         if found is not None:
             return found, "searched"
     return tuple(state.stage_of), how
+
+
+def least_us(partitioner: Partitioner, n_stages: int) -> float:
+    """No partition is faster: an even split without transfers, or the longest node alone."""
+    shares = [partitioner.n_replicas(stage, n_stages) for stage in range(n_stages)]
+    by_node = list(zip(*(partitioner.node_us(stage, n_stages) for stage in range(n_stages)), strict=True))
+    longest = max(min(us / share for us, share in zip(row, shares, strict=True)) for row in by_node)
+    return float(max(sum(map(min, by_node)) / sum(shares), longest))
 
 
 class _Stages:
@@ -236,9 +244,6 @@ class _Search:
         self._left_us = [0.0] * (len(order) + 1)
         for position in range(len(order) - 1, -1, -1):
             self._left_us[position] = self._left_us[position + 1] + min(row[order[position]] for row in times)
-        #: no partition is faster: an even split without transfers, or the longest node alone
-        longest = max(min(row[node] / share for row, share in zip(times, self._shares, strict=True)) for node in order)
-        self.least_us = max(self._left_us[0] / sum(self._shares), longest)
 
     def best(self) -> tuple[int, ...] | None:
         """Stages by node of the fastest partition; None where none faster was found."""

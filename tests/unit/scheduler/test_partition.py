@@ -182,3 +182,18 @@ def test_an_unordered_graph_is_refused() -> None:
     graph.nodes = [Node("Op", "test", ["a"], ["y"], name="late"), Node("Op", "test", ["x"], ["a"])]
     with pytest.raises(ValueError, match="'late' reads a value made later"):
         Dag(graph, CostModel(graph)).check_order()
+
+
+def test_what_may_come_first_is_listed_while_it_is_little() -> None:
+    graph = Graph("chain", ["v0"], ["v5"])
+    graph.nodes = [Node("Op", "test", [f"v{i}"], [f"v{i + 1}"]) for i in range(5)]
+    assert downsets_of(graph) == 6
+    graph.nodes.append(Node("Op", "test", ["v0"], ["w"]))  # before or after any of the others
+    assert downsets_of(graph) == 12
+    graph.nodes += [Node("Op", "test", ["v0"], [f"w{i}"]) for i in range(6)]
+    assert downsets_of(graph) is None
+
+
+def downsets_of(graph: Graph) -> int | None:
+    found = Dag(graph, CostModel(graph)).downsets
+    return None if found is None else found.n_sets
