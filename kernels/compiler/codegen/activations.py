@@ -113,7 +113,9 @@ def _of_any(function: Callable[..., Value]) -> Emitter:
     return emit
 
 
-def _prelu(f: Function, x: Value, slope: Value) -> Value:
+def _prelu(f: Function, x: Value, slope: Value, signed: bool) -> Value:
+    if not signed:
+        return x
     if not is_real(x):
         return f.select(f.icmp("sge", x, zero(f, x)), x, f.binary("mul", x, slope))
     return f.select(f.fcmp("oge", x, zero(f, x)), x, f.fmul(x, slope))
@@ -133,5 +135,5 @@ OPERATORS: dict[str, Emitter] = {
     "swish": _of_reals(_swish),
     "mish": _of_reals(_mish),
     "gelu": _of_reals(gelu),
-    "prelu": _of_reals(_prelu),
+    "prelu": _of_any(_prelu),
 }

@@ -28,7 +28,7 @@ def tile_of(expression: Expression, target: Target) -> tuple[int, int]:
 
 
 def transposed(f: Function, rows: Sequence[Value]) -> list[Value]:
-    """A square of as many vectors as each has lanes, turned: blocks off the diagonal change places, larger and larger."""
+    """A square of as many vectors as each has lanes, turned: larger and larger blocks change places."""
     rows = list(rows)
     lanes = len(rows)
     step = 1

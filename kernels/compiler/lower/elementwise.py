@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
+import ml_dtypes
 import numpy as np
 
 from distort.graph.ir import Node
@@ -258,13 +259,20 @@ def _gelu(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
 def _clip(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, low, high = (*inputs, None, None)[:3]
     assert x is not None
-    for op, bound in (("max", low), ("min", high)):
+    given = [low, high]
+    if node.opset >= 6 and _is_real(x):
+        # a bound that is left out is the last finite number
+        limits = ml_dtypes.finfo(np.float32 if node.opset < 11 else x.dtype)
+        ends = (limits.min, limits.max)
+        with np.errstate(over="ignore"):
+            given = [b.constant(np.asarray(e, x.dtype)) if t is None else t for t, e in zip(given, ends, strict=True)]
+    for op, bound in zip(("max", "min"), given, strict=True):
         if bound is None:
             continue
         if bound.dtype != x.dtype or bound.size != 1:
             return None
         x = b.map(op, [x, bound.view((), ()) if bound.value is None else b.constant(bound.value.reshape(()))])
-    return [x] if low is not None or high is not None else [b.map("max", [x, x])] if x.block else [x]
+    return [b.map("max", [x, x])] if x.block and x is inputs[0] else [x]
 
 
 @lowers("Cast", "CastLike", blocks=True)
