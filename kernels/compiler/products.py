@@ -201,7 +201,8 @@ def multiply(b: Builder, left: Tensor, right: Tensor) -> Tensor | None:
     steps = [left.broadcast((*batch, rows, depth)).strides, packed.broadcast((*batch, *tail)).strides, result.strides]
     sizes, strides = _at_most_two(batch, [s[: len(batch)] for s in steps])
     if len(sizes) > 2:
-        return None
+        # no two loops go through all products as the operands lie: these are written out
+        return multiply(b, *(b.contiguous(t.broadcast((*batch, *t.shape[-2:]))) for t in (left, right)))
     missing = 2 - len(sizes)
     sizes, strides = [1] * missing + sizes, [[0] * missing + s for s in strides]
     a = left.view((*sizes, rows, depth), (*strides[0], *left.strides[-2:]))
