@@ -156,6 +156,30 @@ def test_fused_forms() -> None:
     check(model(nodes, {"a": a}, {"b": b, "c": c}), {"a": a})
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("zeros", [None, np.uint8, np.float32])
+@pytest.mark.parametrize(
+    ("shape", "columns", "block"), [((1, 200), 50, 32), ((2, 7, 96), 64, 16), ((90, 1100), 33, 128)]
+)
+def test_weights_in_codes(bits: int, zeros: Any, shape: tuple[int, ...], columns: int, block: int) -> None:
+    depth = shape[-1]
+    n_blocks = -(-depth // block)
+    weights = {
+        "w": RANDOM.integers(0, 256, (columns, n_blocks, block * bits // 8), np.uint8),
+        "s": np.abs(array(columns * n_blocks)) * np.float32(0.02),
+        "bias": array(columns),
+    }
+    if zeros is np.uint8:
+        weights["z"] = RANDOM.integers(0, 256, columns * -(-n_blocks * bits // 8), np.uint8)
+    elif zeros is not None:
+        weights["z"] = np.abs(array(columns * n_blocks))
+    inputs = ["a", "w", "s", "z" if zeros is not None else "", "", "bias"]
+    sizes = {"K": depth, "N": columns, "bits": bits, "block_size": block}
+    nodes = [node("MatMulNBits", inputs, domain="com.microsoft", **sizes)]
+    a = array(*shape)
+    check(model(nodes, {"a": a}, weights), {"a": a}, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("equation", "left", "right"),
     [
