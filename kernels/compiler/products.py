@@ -11,7 +11,17 @@ import numpy as np
 
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.codegen import gemm_bf16
-from distort.kernels.compiler.codegen.gemm import BF16, CODES, COLUMNS, DOTS, PACKED, ROWS, Gemm, scratch_nbytes
+from distort.kernels.compiler.codegen.gemm import (
+    BF16,
+    CODES,
+    COLUMNS,
+    DOTS,
+    FEW_CODES,
+    PACKED,
+    ROWS,
+    Gemm,
+    scratch_nbytes,
+)
 from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS
 from distort.kernels.compiler.codegen.packing import pack_pairs, pack_panels
 from distort.kernels.compiler.codegen.target import Target
@@ -42,8 +52,8 @@ _ROWS_OF_16 = {2: 6, 3: 4, 1: 8}
 _COST = {1: 1.3, 2: 1.04, 3: 1.0, 4: 1.02}
 #: rows of A that are gone through for panel after panel stay in the second cache: fewer where all of B does too
 _BLOCK_NBYTES, _SMALL_BLOCK_NBYTES, _SMALL_NBYTES = 1 << 20, 1 << 17, 1 << 19
-#: so few rows are multiplied with columns where these are
-_DOT_ROWS = 4
+#: so few rows are multiplied with columns, or codes, where these are
+_FEW_ROWS = 4
 #: longer sums are cut, where several tiles read a panel
 _BLOCK_DEPTH, _FEW_TILES = 768, 4
 #: lines that are made of codes at once
@@ -72,7 +82,7 @@ class Product(Operation):
     sizes: tuple[int, int, int, int]  # outer, inner, rows, columns
     depth: int
     tile: Tile
-    form: str  # of b: PACKED, ROWS, COLUMNS, DOTS or BF16
+    form: str  # of b: see ``codegen.gemm``
     expression: Expression
     kind: ClassVar[str] = "product"
 
@@ -148,7 +158,7 @@ class Product(Operation):
         a, b, *others = self.inputs
         nbytes = -(-nbytes // ALIGNMENT) * ALIGNMENT
         line = {ROWS: b.strides[2], COLUMNS: b.strides[3], DOTS: b.strides[3]}.get(self.form, 0)
-        line = b.shape[-1] if self.form in CODES.values() else line
+        line = b.shape[-1] if self.form in (*CODES.values(), *FEW_CODES.values()) else line
         words: list[Word] = [rows, columns, self.depth, outer, inner, block_tiles, block_depth, Scratch(), nbytes]
         words += [a.address(), a.strides[2], a.strides[3], a.strides[0], a.strides[1]]
         words += [b.address(), line, b.strides[0], b.strides[1]]
@@ -198,8 +208,8 @@ def multiply(b: Builder, left: Tensor, right: Tensor) -> Tensor | None:
             right, form = b.contiguous(right), ROWS
         if form == ROWS and columns == 1 and right.strides[-1] != 1:
             right = right.view(right.shape, (*right.strides[:-1], 1))
-        if form == COLUMNS and rows <= _DOT_ROWS and (left.strides[-1] == 1 or depth == 1):
-            form, tile = DOTS, Tile(_DOT_ROWS, 1)
+        if form == COLUMNS and rows <= _FEW_ROWS and (left.strides[-1] == 1 or depth == 1):
+            form, tile = DOTS, Tile(_FEW_ROWS, 1)
         packed = right
         tail = right.shape[-2:]
     elif b.precision == "bf16" and left.strides[-1] == 1 and gemm_bf16.has_bf16_tiles(b.target):
@@ -233,9 +243,12 @@ def multiply_codes(
     tile = tile_of(b.target, columns)
     width = tile.vectors * b.target.lanes("float")
     packed = b.packed(("codes", width, key), lambda: make(width))
+    form = CODES[bits]
+    if rows <= _FEW_ROWS and depth % block == 0:
+        form, tile = FEW_CODES[bits], Tile(_FEW_ROWS, tile.vectors)
     operand = packed.view((*packed.shape[:2], block), (0, 0, 0))
     matrix = left.view((rows, depth), folded)
-    return _add(b, matrix, operand, 3, (), result, (rows, columns, depth), tile, CODES[bits])
+    return _add(b, matrix, operand, 3, (), result, (rows, columns, depth), tile, form)
 
 
 def _add(

@@ -159,7 +159,7 @@ def test_fused_forms() -> None:
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("zeros", [None, np.uint8, np.float32])
 @pytest.mark.parametrize(
-    ("shape", "columns", "block"), [((1, 200), 50, 32), ((2, 7, 96), 64, 16), ((90, 1100), 33, 128)]
+    ("shape", "columns", "block"), [((1, 200), 50, 32), ((3, 192), 50, 32), ((2, 7, 96), 64, 16), ((90, 1100), 33, 128)]
 )
 def test_weights_in_codes(bits: int, zeros: Any, shape: tuple[int, ...], columns: int, block: int) -> None:
     depth = shape[-1]
@@ -286,6 +286,12 @@ def test_lesser_machines(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
         b = np.ascontiguousarray(b.T)
         graph = model([node("Gemm", "ab", transB=1)], {"a": a, "b": b}, {})
         check(graph, {"a": a, "b": b}, library=library)
+    for m in (2, 20):
+        weights = {"w": RANDOM.integers(0, 256, (60, 4, 8), np.uint8), "s": np.abs(array(60 * 4)) * np.float32(0.02)}
+        sizes = {"K": 64, "N": 60, "bits": 4, "block_size": 16}
+        a = array(m, 64)
+        coded = model([node("MatMulNBits", ["a", "w", "s"], domain="com.microsoft", **sizes)], {"a": a}, weights)
+        plan.steps += check(coded, {"a": a}, library=library, rtol=1e-3).steps
     arm = of_features("aarch64-unknown-linux-gnu", "generic", {"neon": True})
     keys = [step.call.key for step in plan.steps if step.call is not None]
     assert compile_text(module_text(keys, arm), arm)

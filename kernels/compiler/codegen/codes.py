@@ -7,13 +7,17 @@ code · scale + offset.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from distort.kernels.compiler.codegen import elements
 from distort.kernels.compiler.codegen.packing import aligned
-from distort.kernels.compiler.codegen.text import Function, Index, vector
+from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
+from distort.kernels.compiler.codegen.tiles import Tile
+from distort.kernels.compiler.expression import STORED
 
 Array = npt.NDArray[Any]
 
@@ -50,7 +54,7 @@ def emit_codes(f: Function, vectors: int, lanes: int, bits: int) -> None:
     records, block, depth, panel = f.parameters
     width = vectors * lanes
     nbytes = record_nbytes(width, block, bits, f)
-    real, byte = vector("float", lanes), vector("i8", lanes)
+    real = vector("float", lanes)
     per_byte = 8 // bits
     with f.loop(0, depth, f.i64(block), [records]) as loop:
         (record,) = loop.carried
@@ -62,13 +66,61 @@ def emit_codes(f: Function, vectors: int, lanes: int, bits: int) -> None:
         with f.loop(0, f.div(block, per_byte)) as line:
             for n, (scale, offset) in enumerate(zip(scales, offsets, strict=True)):
                 place = f.at(codes, f.add(f.mul(line.index, width), n * lanes), "i8")
-                wide = f.cast("zext", f.load(byte, place), "i32")
-                for part in range(per_byte):
-                    code = f.binary("lshr", wide, f.const(wide.type, 4)) if part else wide
-                    if part < per_byte - 1:
-                        code = f.binary("and", code, f.const(wide.type, 15))
-                    value = f.fma(f.cast("sitofp", code, "float"), scale, offset)
+                for part, code in enumerate(_numbers(f, place, lanes, bits)):
+                    value = f.fma(code, scale, offset)
                     row = f.add(f.mul(line.index, per_byte), part)
                     f.store(value, f.at(to, f.add(f.mul(row, width), n * lanes), "float"))
         loop.carry([f.at(record, nbytes, "i8")])
     f.ret()
+
+
+def emit_code_tile(f: Function, tile: Tile, lanes: int, bits: int, a_dtype: str) -> None:
+    """void(n_rows, a, a_row, a_depth, records, block, depth, target), for 1 to ``tile.rows`` rows.
+
+    a [n_rows, depth] · records [depth, width] to target [n_rows, width], float32. ``depth`` is so many whole blocks.
+    Codes are added up as they are; a block's sum is scaled at its end.
+    """
+    cases = [functools.partial(_emit_rows, f, n, tile.vectors, lanes, bits, a_dtype) for n in range(1, tile.rows + 1)]
+    f.switch(f.parameters[0], cases, first=1)
+    f.ret()
+
+
+def _emit_rows(f: Function, n_rows: int, vectors: int, lanes: int, bits: int, a_dtype: str) -> None:
+    _, a, a_row, a_depth, records, block, depth, target = f.parameters
+    width, per_byte, size = vectors * lanes, 8 // bits, n_rows * vectors
+    real, element = vector("float", lanes), STORED[a_dtype]
+    zero = f.const(real, 0)
+    nbytes = record_nbytes(width, block, bits, f)
+    with f.loop(0, depth, f.i64(block), [records, a, *[zero] * size]) as loop:
+        record, one, *totals = loop.carried
+        codes = f.at(record, width * 8, "i8")
+        with f.loop(0, f.div(block, per_byte), 1, [codes, one, *[zero] * (size + n_rows)]) as line:
+            place, at, *sums = line.carried
+            parts = [_numbers(f, f.at(place, n * lanes, "i8"), lanes, bits) for n in range(vectors)]
+            for part in range(per_byte):
+                for row in range(n_rows):
+                    value = elements.load(f, f.at(at, f.mul(row, a_row), element), a_dtype, 1)
+                    every = f.splat(value, lanes)
+                    for n in range(vectors):
+                        sums[row * vectors + n] = f.fma(every, parts[n][part], sums[row * vectors + n])
+                    sums[size + row] = f.fadd(sums[size + row], every)
+                at = f.at(at, a_depth, element)
+            line.carry([f.at(place, width, "i8"), at, *sums])
+        _, one, *sums = line.carried
+        for n in range(vectors):
+            scale, offset = (f.load(real, f.at(record, start + n * lanes, "float")) for start in (0, width))
+            for row in range(n_rows):
+                total = f.fma(sums[size + row], offset, totals[row * vectors + n])
+                totals[row * vectors + n] = f.fma(sums[row * vectors + n], scale, total)
+        loop.carry([f.at(record, nbytes, "i8"), one, *totals])
+    for n, total in enumerate(loop.carried[2:]):
+        f.store(total, f.at(target, n * lanes, "float"))
+
+
+def _numbers(f: Function, place: Value, lanes: int, bits: int) -> list[Value]:
+    """The codes of some bytes: of one line, or of two."""
+    wide = f.cast("zext", f.load(vector("i8", lanes), place), "i32")
+    parts = [wide]
+    if bits == 4:
+        parts = [f.binary("and", wide, f.const(wide.type, 15)), f.binary("lshr", wide, f.const(wide.type, 4))]
+    return [f.cast("sitofp", part, "float") for part in parts]
