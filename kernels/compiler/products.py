@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.codegen import gemm_bf16
-from distort.kernels.compiler.codegen.gemm import BF16, COLUMNS, DOTS, PACKED, ROWS, Gemm, scratch_nbytes
+from distort.kernels.compiler.codegen.gemm import (
+    BF16,
+    CODES,
+    COLUMNS,
+    DOTS,
+    FEW_CODES,
+    PACKED,
+    ROWS,
+    Gemm,
+    scratch_nbytes,
+)
 from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS
 from distort.kernels.compiler.codegen.packing import pack_pairs, pack_panels
 from distort.kernels.compiler.codegen.target import Target
@@ -20,6 +30,7 @@ from distort.kernels.compiler.expression import Expression, identity, name_of
 from distort.kernels.compiler.fuse import compose
 from distort.kernels.compiler.ir import (
     ALIGNMENT,
+    Array,
     Buffer,
     Call,
     Map,
@@ -41,10 +52,12 @@ _ROWS_OF_16 = {2: 6, 3: 4, 1: 8}
 _COST = {1: 1.3, 2: 1.04, 3: 1.0, 4: 1.02}
 #: rows of A that are gone through for panel after panel stay in the second cache: fewer where all of B does too
 _BLOCK_NBYTES, _SMALL_BLOCK_NBYTES, _SMALL_NBYTES = 1 << 20, 1 << 17, 1 << 19
-#: so few rows are multiplied with columns where these are
-_DOT_ROWS = 4
+#: so few rows are multiplied with columns, or codes, where these are
+_FEW_ROWS = 4
 #: longer sums are cut, where several tiles read a panel
 _BLOCK_DEPTH, _FEW_TILES = 768, 4
+#: lines that are made of codes at once
+_DECODED_DEPTH = 128
 _FLOP_NS, _ROUNDED_FLOP_NS, _BYTE_NS, _STEP_NS = 1 / 130, 1 / 500, 1 / 25, 100.0
 #: products in bfloat16 are cut in this many units, where they are large enough
 _SOME_UNITS = 16
@@ -69,7 +82,7 @@ class Product(Operation):
     sizes: tuple[int, int, int, int]  # outer, inner, rows, columns
     depth: int
     tile: Tile
-    form: str  # of b: PACKED, ROWS, COLUMNS, DOTS or BF16
+    form: str  # of b: see ``codegen.gemm``
     expression: Expression
     kind: ClassVar[str] = "product"
 
@@ -106,12 +119,20 @@ class Product(Operation):
         small = columns * self.depth * 4 <= _SMALL_NBYTES
         block_nbytes = _SMALL_BLOCK_NBYTES if small else _BLOCK_NBYTES
         block_tiles = max(1, min(n_tiles, block_nbytes // max(1, 4 * self.depth * self.tile.rows)))
-        n_blocks = -(-self.depth // _BLOCK_DEPTH) if n_tiles > _FEW_TILES or self.form in (ROWS, COLUMNS) else 1
-        block_depth = -(-self.depth // max(1, n_blocks)) or 1
+        block_depth = self._block_depth(n_tiles)
         width = self.tile.vectors * target.lanes("float")
         nbytes = scratch_nbytes(self.tile, width, self.form, block_tiles, block_depth, self.depth)
         units = outer * inner * n_tiles * -(-columns // width)
         return [self._call("gemm", block_tiles, block_depth, nbytes, n_threads, units, _FLOP_NS)]
+
+    def _block_depth(self, n_tiles: int) -> int:
+        if self.form in CODES.values():
+            # numbers stay in the first cache between being made and being read, or serve many tiles
+            block = self.inputs[1].shape[-1]
+            return max(1, (_DECODED_DEPTH if n_tiles <= _FEW_TILES else _BLOCK_DEPTH) // block) * block
+        if n_tiles <= _FEW_TILES and self.form not in (ROWS, COLUMNS):
+            return max(1, self.depth)
+        return -(-self.depth // max(1, -(-self.depth // _BLOCK_DEPTH))) or 1
 
     def _rounded_calls(self, n_threads: int) -> list[Call]:
         outer, inner, rows, columns = self.sizes
@@ -137,6 +158,7 @@ class Product(Operation):
         a, b, *others = self.inputs
         nbytes = -(-nbytes // ALIGNMENT) * ALIGNMENT
         line = {ROWS: b.strides[2], COLUMNS: b.strides[3], DOTS: b.strides[3]}.get(self.form, 0)
+        line = b.shape[-1] if self.form in (*CODES.values(), *FEW_CODES.values()) else line
         words: list[Word] = [rows, columns, self.depth, outer, inner, block_tiles, block_depth, Scratch(), nbytes]
         words += [a.address(), a.strides[2], a.strides[3], a.strides[0], a.strides[1]]
         words += [b.address(), line, b.strides[0], b.strides[1]]
@@ -179,16 +201,15 @@ def multiply(b: Builder, left: Tensor, right: Tensor) -> Tensor | None:
             # one matrix on the right: all rows of all products are those of one
             left, rows, batch = left.view((math.prod(batch) * rows, depth), folded), math.prod(batch) * rows, ()
             right = _single(right)
-    tile = tile_of(b.target, columns)
-    form = PACKED
+    tile, form = tile_of(b.target, columns), PACKED
     if right.value is None:
         form = ROWS if right.strides[-1] == 1 or columns == 1 else COLUMNS
         if form == COLUMNS and right.strides[-2] != 1 and depth != 1:
             right, form = b.contiguous(right), ROWS
         if form == ROWS and columns == 1 and right.strides[-1] != 1:
             right = right.view(right.shape, (*right.strides[:-1], 1))
-        if form == COLUMNS and rows <= _DOT_ROWS and (left.strides[-1] == 1 or depth == 1):
-            form, tile = DOTS, Tile(_DOT_ROWS, 1)
+        if form == COLUMNS and rows <= _FEW_ROWS and (left.strides[-1] == 1 or depth == 1):
+            form, tile = DOTS, Tile(_FEW_ROWS, 1)
         packed = right
         tail = right.shape[-2:]
     elif b.precision == "bf16" and left.strides[-1] == 1 and gemm_bf16.has_bf16_tiles(b.target):
@@ -198,25 +219,65 @@ def multiply(b: Builder, left: Tensor, right: Tensor) -> Tensor | None:
     else:
         packed = _packed(b, right, tile)
         tail = packed.shape[-3:]
-    steps = [left.broadcast((*batch, rows, depth)).strides, packed.broadcast((*batch, *tail)).strides, result.strides]
-    sizes, strides = _at_most_two(batch, [s[: len(batch)] for s in steps])
-    if len(sizes) > 2:
-        return None
-    missing = 2 - len(sizes)
-    sizes, strides = [1] * missing + sizes, [[0] * missing + s for s in strides]
-    a = left.view((*sizes, rows, depth), (*strides[0], *left.strides[-2:]))
-    operand = packed.view((*sizes, *tail), (*strides[1], *packed.strides[-len(tail) :]))
-    b.add(
-        Product(
-            [a, operand],
-            [result],
-            (sizes[0], sizes[1], rows, columns),
-            depth,
-            tile,
-            form,
-            identity(name_of(left.dtype)),
-        )
+    return _add(b, left, packed, len(tail), batch, result, (rows, columns, depth), tile, form) or multiply(
+        # no two loops go through all products as the operands lie: these are written out
+        b,
+        *(b.contiguous(t.broadcast((*batch, *t.shape[-2:]))) for t in (left, right)),
     )
+
+
+def multiply_codes(
+    b: Builder, left: Tensor, columns: int, block: int, bits: int, key: Any, make: Callable[[int], Array]
+) -> Tensor | None:
+    """left [..., depth] · weights [depth, columns] in codes.
+
+    ``make`` packs these in panels of a width (``codegen.codes.pack_codes``); ``key`` names what it makes.
+    """
+    depth = left.shape[-1]
+    left = b.plain(left)
+    rows = math.prod(left.shape[:-1])
+    folded = strides_after(left, (rows, depth))
+    if folded is None:
+        left, folded = b.contiguous(left), [depth, 1]
+    result = b.new(left.dtype, (*left.shape[:-1], columns))
+    tile = tile_of(b.target, columns)
+    width = tile.vectors * b.target.lanes("float")
+    packed = b.packed(("codes", width, key), lambda: make(width))
+    form = CODES[bits]
+    if rows <= _FEW_ROWS and depth % block == 0:
+        form, tile = FEW_CODES[bits], Tile(_FEW_ROWS, tile.vectors)
+    operand = packed.view((*packed.shape[:2], block), (0, 0, 0))
+    matrix = left.view((rows, depth), folded)
+    return _add(b, matrix, operand, 3, (), result, (rows, columns, depth), tile, form)
+
+
+def _add(
+    b: Builder,
+    left: Tensor,
+    right: Tensor,
+    n_tail: int,
+    batch: tuple[int, ...],
+    result: Tensor,
+    sizes: tuple[int, int, int],
+    tile: Tile,
+    form: str,
+) -> Tensor | None:
+    """Add the operation. ``sizes``: rows, columns, depth. ``right``: batches, then ``n_tail`` dimensions of a matrix.
+
+    None where batches don't go as two loops.
+    """
+    rows, columns, depth = sizes
+    tail = right.shape[-n_tail:]
+    steps = [left.broadcast((*batch, rows, depth)).strides, right.broadcast((*batch, *tail)).strides, result.strides]
+    loops, strides = _at_most_two(batch, [s[: len(batch)] for s in steps])
+    if len(loops) > 2:
+        return None
+    missing = 2 - len(loops)
+    loops, strides = [1] * missing + loops, [[0] * missing + s for s in strides]
+    a = left.view((*loops, rows, depth), (*strides[0], *left.strides[-2:]))
+    operand = right.view((*loops, *tail), (*strides[1], *right.strides[-n_tail:]))
+    shape = (loops[0], loops[1], rows, columns)
+    b.add(Product([a, operand], [result], shape, depth, tile, form, identity(name_of(left.dtype))))
     return result
 
 
@@ -262,4 +323,4 @@ def _paired(b: Builder, matrix: Tensor) -> Tensor:
     return b.packed(("pairs", *b.identity(value)), lambda: pack_pairs(value, gemm_bf16.SIDE, gemm_bf16.DEPTH))
 
 
-__all__ = ["DTYPES", "Product", "multiply", "tile_of"]
+__all__ = ["DTYPES", "Product", "multiply", "multiply_codes", "tile_of"]

@@ -120,7 +120,7 @@ def test_batches(left: tuple[int, ...], right: tuple[int, ...], known: bool) -> 
     many = len(left) == 5
     feeds = {"a": a} if known else {"a": a, "b": b}
     graph = model([node("MatMul", "ab")], feeds, {"b": b} if known else {})
-    check(graph, feeds, kinds=("host",) if many else ("product",))
+    check(graph, feeds, kinds=("map", "map", "product") if many else ("product",))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
@@ -154,6 +154,30 @@ def test_fused_forms() -> None:
     a, b, c = array(21, 50), array(50, 37), array(37)
     nodes = [node("FusedGemm", "abc", domain="com.microsoft", activation="Relu")]
     check(model(nodes, {"a": a}, {"b": b, "c": c}), {"a": a})
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("zeros", [None, np.uint8, np.float32])
+@pytest.mark.parametrize(
+    ("shape", "columns", "block"), [((1, 200), 50, 32), ((3, 192), 50, 32), ((2, 7, 96), 64, 16), ((90, 1100), 33, 128)]
+)
+def test_weights_in_codes(bits: int, zeros: Any, shape: tuple[int, ...], columns: int, block: int) -> None:
+    depth = shape[-1]
+    n_blocks = -(-depth // block)
+    weights = {
+        "w": RANDOM.integers(0, 256, (columns, n_blocks, block * bits // 8), np.uint8),
+        "s": np.abs(array(columns * n_blocks)) * np.float32(0.02),
+        "bias": array(columns),
+    }
+    if zeros is np.uint8:
+        weights["z"] = RANDOM.integers(0, 256, columns * -(-n_blocks * bits // 8), np.uint8)
+    elif zeros is not None:
+        weights["z"] = np.abs(array(columns * n_blocks))
+    inputs = ["a", "w", "s", "z" if zeros is not None else "", "", "bias"]
+    sizes = {"K": depth, "N": columns, "bits": bits, "block_size": block}
+    nodes = [node("MatMulNBits", inputs, domain="com.microsoft", **sizes)]
+    a = array(*shape)
+    check(model(nodes, {"a": a}, weights), {"a": a}, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -262,6 +286,12 @@ def test_lesser_machines(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
         b = np.ascontiguousarray(b.T)
         graph = model([node("Gemm", "ab", transB=1)], {"a": a, "b": b}, {})
         check(graph, {"a": a, "b": b}, library=library)
+    for m in (2, 20):
+        weights = {"w": RANDOM.integers(0, 256, (60, 4, 8), np.uint8), "s": np.abs(array(60 * 4)) * np.float32(0.02)}
+        sizes = {"K": 64, "N": 60, "bits": 4, "block_size": 16}
+        a = array(m, 64)
+        coded = model([node("MatMulNBits", ["a", "w", "s"], domain="com.microsoft", **sizes)], {"a": a}, weights)
+        plan.steps += check(coded, {"a": a}, library=library, rtol=1e-3).steps
     arm = of_features("aarch64-unknown-linux-gnu", "generic", {"neon": True})
     keys = [step.call.key for step in plan.steps if step.call is not None]
     assert compile_text(module_text(keys, arm), arm)

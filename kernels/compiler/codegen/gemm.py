@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
-from distort.kernels.compiler.codegen import elements, packing
+from distort.kernels.compiler.codegen import codes, elements, packing
 from distort.kernels.compiler.codegen.dots import emit_dots
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
@@ -23,14 +23,15 @@ from distort.kernels.compiler.codegen.tiles import Tile, emit_tile
 from distort.kernels.compiler.expression import STORED, Expression
 
 #: how B comes: packed panels; [depth, columns]; [columns, depth]; the same for a few rows, as dot products; packed
-#: pairs, for ``gemm_bf16``
+#: pairs, for ``gemm_bf16``; packed codes of 4 or 8 bits, and the same for a few rows, without making numbers of them
 PACKED, ROWS, COLUMNS, DOTS, BF16 = "packed", "rows", "columns", "dots", "bf16"
+CODES, FEW_CODES = {4: "codes4", 8: "codes8"}, {4: "few_codes4", 8: "few_codes8"}
 #: the words of a step, in order; then come ``tile_epilogue.OPERAND`` of the epilogue's other inputs and of the results
 WORDS = (
     *("rows", "columns", "depth", "outer", "inner"),  # outer × inner products of rows × depth · depth × columns
     *("block_tiles", "block_depth", "scratch", "scratch_nbytes"),  # scratch_nbytes: of one thread
     *("a", "a_row", "a_depth", "a_outer", "a_inner"),  # an address, and strides in elements
-    *("b", "b_line", "b_outer", "b_inner"),  # b_line: between rows, or between columns; unused where packed
+    *("b", "b_line", "b_outer", "b_inner"),  # b_line: between rows, or columns; of codes: lines of a block
 )
 
 
@@ -42,7 +43,7 @@ def scratch_nbytes(tile: Tile, width: int, b: str, block_tiles: int, block_depth
 
 def _has_panel(b: str) -> bool:
     """Whether threads make panels of B for themselves."""
-    return b in (ROWS, COLUMNS)
+    return b in (ROWS, COLUMNS, *CODES.values())
 
 
 class Gemm(NamedTuple):
@@ -132,11 +133,15 @@ class _Emitter:
             if self.gemm.b == PACKED:
                 begin = f.mul(f.add(f.mul(panel, words["depth"]), block.index), self.width)
                 lines, step = f.at(b, begin, b_element), f.i64(self.width)
+            elif self._bits():
+                lines, step = self._records(b, panel, block.index, depth), f.i64(self.width)
             else:
                 lines, step = self._lines(b, column, block.index, depth)
             # each tile asks for its share of what is next: the panel after this one, or its next block
             line_nbytes = self.width * elements.nbytes(self.gemm.b_dtype)
-            ahead = f.select(f.compare("sgt", n_tiles, 1), f.i64(f.div(line_nbytes, n_tiles)), f.i64(0))
+            ahead = f.i64(0)
+            if self.gemm.b == PACKED:
+                ahead = f.select(f.compare("sgt", n_tiles, 1), f.i64(f.div(line_nbytes, n_tiles)), ahead)
             following = f.at(lines, f.mul(depth, line_nbytes), "i8")
             with f.loop(0, n_tiles) as loop:
                 soon = f.at(following, f.mul(loop.index, f.mul(ahead, depth)), "i8")
@@ -158,6 +163,22 @@ class _Emitter:
 
     def _batch(self, batch: tuple[Index, Index], outer: Value, inner: Value) -> Index:
         return self.f.add(self.f.mul(batch[0], outer), self.f.mul(batch[1], inner))
+
+    def _records(self, b: Value, panel: Index, first: Index, depth: Index) -> Value:
+        """Records of a panel of codes; for more than a few rows the lines that they stand for."""
+        f, block, bits = self.f, self.words["b_line"], self._bits()
+        n_blocks = f.div(f.add(self.words["depth"], f.sub(block, 1)), block)
+        number = f.add(f.mul(panel, n_blocks), f.div(first, block))
+        records = f.at(b, f.mul(number, codes.record_nbytes(self.width, block, bits, f)), "i8")
+        if self.gemm.b in FEW_CODES.values():
+            return records
+        decode = functools.partial(codes.emit_codes, vectors=self.tile.vectors, lanes=self.lanes, bits=bits)
+        f.call_part(f"decode_{bits}_{self.tile.vectors}", [records, block, f.i64(depth), self.panel], decode)
+        return self.panel
+
+    def _bits(self) -> int:
+        """Of a code; 0 where B is no codes."""
+        return next((n for forms in (CODES, FEW_CODES) for n, form in forms.items() if form == self.gemm.b), 0)
 
     def _lines(self, b: Value, column: Index, first: Index, depth: Index) -> tuple[Value, Value]:
         """Lines of a panel of B as it is: where the first is, and elements from each to the next."""
@@ -207,7 +228,16 @@ class _Emitter:
             name = f"dots_{self.tile.rows}_{gemm.a_dtype}_{gemm.b_dtype}"
             f.call_part(name, [n_rows, a, words["a_row"], lines, step, f.i64(depth), left, target], dots)
             return
-        dtypes = (gemm.a_dtype, gemm.b_dtype if gemm.b != COLUMNS else "float32")
+        bits = self._bits()
+        if gemm.b in FEW_CODES.values():
+            tile = functools.partial(
+                codes.emit_code_tile, tile=self.tile, lanes=self.lanes, bits=bits, a_dtype=gemm.a_dtype
+            )
+            name = f"codes{bits}_{self.tile.rows}x{self.tile.vectors}_{gemm.a_dtype}"
+            a_strides = (words["a_row"], words["a_depth"])
+            f.call_part(name, [n_rows, a, *a_strides, lines, words["b_line"], f.i64(depth), target], tile)
+            return
+        dtypes = (gemm.a_dtype, gemm.b_dtype if gemm.b in (PACKED, ROWS) else "float32")
         arguments = [n_rows, a, words["a_row"], words["a_depth"], lines, step, f.i64(depth), target, soon, ahead]
         tiles = functools.partial(emit_tile, tile=self.tile, lanes=self.lanes, dtypes=dtypes)
         f.call_part(f"tile_{self.tile.rows}x{self.tile.vectors}_{'_'.join(dtypes)}", arguments, tiles)

@@ -31,7 +31,7 @@ def pack_panels(b: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:
 def pack_pairs(b: npt.NDArray[Any], width: int, multiple: int) -> npt.NDArray[Any]:
     """b: [..., depth, columns] -> bfloat16 [..., panels, lines / 2, width, 2].
 
-    Lines come in pairs, of which there are a multiple; those after ``depth`` are zeros.
+    Lines come in pairs, and are zeros after ``depth``: their number is a multiple of ``multiple``.
     """
     from ml_dtypes import bfloat16
 

@@ -9,10 +9,14 @@ import numpy as np
 
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowers
-from distort.kernels.compiler.ir import Tensor
+from distort.kernels.compiler.codegen.codes import pack_codes
+from distort.kernels.compiler.codegen.gemm import CODES
+from distort.kernels.compiler.expression import name_of
+from distort.kernels.compiler.ir import Array, Tensor
 from distort.kernels.compiler.lower.views import reshape
-from distort.kernels.compiler.products import multiply
+from distort.kernels.compiler.products import DTYPES, multiply, multiply_codes
 from distort.kernels.errors import InvalidInput
+from distort.kernels.ops.contrib_matmul import unpacked
 from distort.kernels.ops.linear_algebra import parse_equation
 
 Result = list[Tensor | None] | None
@@ -116,6 +120,45 @@ def _fused_gemm(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         return None
     made = _gemm(b, node, inputs)
     return made if made is None or not activation or made[0] is None else [b.map("relu", [made[0]])]
+
+
+@lowers("MatMulNBits", domain=_MICROSOFT)
+def _matmul_n_bits(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    given: list[Tensor | None] = [*inputs, None, None, None]
+    left, packed, scales, zeros, order, bias = given[:6]
+    assert left is not None and packed is not None and scales is not None
+    depth, columns, block = (int(node.attributes[name]) for name in ("K", "N", "block_size"))
+    bits = int(node.attributes.get("bits", 4))
+    known = [packed, scales] if zeros is None else [packed, scales, zeros]
+    if order is not None or bits not in CODES or any(t.value is None for t in known):
+        return None
+    n_blocks = -(-depth // block)
+    fits = packed.size == columns * n_blocks * (block * bits // 8) and scales.size == columns * n_blocks
+    if left.shape[-1:] != (depth,) or not fits or block % 2 or name_of(left.dtype) not in DTYPES:
+        return None
+    if bias is not None and (bias.shape != (columns,) or bias.dtype != left.dtype):
+        return None
+
+    def make(width: int) -> Array:
+        codes = unpacked(np, _value(packed).reshape(columns, -1), bits).reshape(columns, n_blocks, block)
+        if zeros is None:
+            zero = np.full((1, 1), 1 << (bits - 1), np.float32)
+        elif zeros.dtype == np.uint8:
+            zero = unpacked(np, _value(zeros).reshape(columns, -1), bits)[:, :n_blocks].astype(np.float32)
+        else:
+            zero = _value(zeros).reshape(columns, n_blocks).astype(np.float32)
+        return pack_codes(codes, _value(scales).reshape(columns, n_blocks).astype(np.float32), zero, width, bits)
+
+    key = (bits, block, *(b.source(t) for t in known))
+    made = multiply_codes(b, left, columns, block, bits, key, make)
+    if made is None:
+        return None
+    return [made if bias is None else b.map("add", [made, bias])]
+
+
+def _value(tensor: Tensor) -> Array:
+    assert tensor.value is not None
+    return tensor.value
 
 
 @lowers("Einsum")
