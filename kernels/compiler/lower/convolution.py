@@ -15,9 +15,10 @@ from distort.kernels.compiler import layout, tiles
 from distort.kernels.compiler.blocked import Geometry
 from distort.kernels.compiler.blockwise import Blockwise, Part
 from distort.kernels.compiler.builder import Builder, lowers
-from distort.kernels.compiler.codegen import conv, sliding
+from distort.kernels.compiler.codegen import conv, pooling, sliding, winograd
 from distort.kernels.compiler.codegen.epilogues import CHANNEL
 from distort.kernels.compiler.codegen.products import Form
+from distort.kernels.compiler.codegen.winograd import Tiles
 from distort.kernels.compiler.expression import Expression, Instruction, identity
 from distort.kernels.compiler.ir import Array, Scratch, Tensor
 from distort.kernels.errors import Failed, InvalidInput
@@ -54,8 +55,14 @@ def _conv(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     shape = (x.shape[0], w.shape[0], *windows.out)
     if groups > 1 and w.shape[1] == 1 and w.shape[0] == groups:
         window = tiles.choose_window(geometry, b.target)
-        if window is not None:
-            return [_depthwise(b, geometry, window, x, w.value, bias, shape)]
+        return [_depthwise(b, geometry, window, x, w.value, bias, shape)]
+    if x.block or x.shape[1] >= b.target.lanes("float"):
+        square = tiles.choose_tiles(geometry, b.target)
+        if square is not None:
+            return [_transformed(b, geometry, square, x, w.value, bias, shape)]
+        if geometry.kernel == (1, 1) != geometry.strides and not geometry.padded:
+            x = strided(b, x, windows)
+            geometry = replace(geometry, size=pair(windows.out), strides=(1, 1))
     return [_direct(b, geometry, x, [(w.value, geometry, 0, 1, 0)], bias, shape)]
 
 
@@ -148,6 +155,62 @@ def _direct(
         return parts
 
     return _blockwise(b, [read, *(f[2] for f in forms)], bias, shape, plan)
+
+
+def _transformed(
+    b: Builder, geometry: Geometry, square: Tiles, x: Tensor, w: Array, bias: Tensor | None, shape: Sequence[int]
+) -> Tensor:
+    """By Winograd's way."""
+    lanes = b.target.lanes("float")
+    read = layout.memory(layout.blocked(b, x))
+    key = ("winograd", b.identity(w), lanes, square)
+    weights = b.packed(key, lambda: packing.pack_transformed(w.reshape(*w.shape[:2], 3, 3), lanes, square))
+
+    def plan(out: Tensor, n_threads: int) -> list[Part]:
+        words = tiles.transformed_words(geometry, square, lanes, n_threads)
+        words |= {"x_image": read.strides[0], "out_image": out.strides[0], "out_plane": out.strides[1]}
+        named = {**words, "x": read.address(), "weights": weights.address(), "scratch": Scratch()}
+        products = words["image_tiles"] * (square.size + 2) ** 2 * geometry.channels * geometry.outputs
+        work = geometry.images * products * _PRODUCT_NS * 1.5
+        units, scratch = words["images"] * words["bands"], words["scratch_stride"] * 4
+        return [Part("winograd", (tuple(square),), tuple(named[n] for n in winograd.WORDS), work, units, scratch)]
+
+    return _blockwise(b, [read, weights], bias, shape, plan)
+
+
+def strided(b: Builder, x: Tensor, windows: Windows) -> Tensor:
+    """The pixels that a 1 × 1 kernel with strides looks at."""
+    geometry = geometry_of(x.shape, x.shape[1], windows)
+    window = tiles.choose_window(geometry, b.target)
+    read = layout.memory(layout.blocked(b, x))
+    shape = (*x.shape[:2], *windows.out)
+    return sliding_pool(b, geometry, window, read, shape, pooling.MAX, 0, 0)
+
+
+def sliding_pool(
+    b: Builder,
+    geometry: Geometry,
+    window: sliding.Window,
+    read: Tensor,
+    shape: Sequence[int],
+    mode: str,
+    pad_bottom: int,
+    pad_right: int,
+) -> Tensor:
+    """A pool of a tensor as it lies."""
+    lanes = b.target.lanes("float")
+
+    def plan(out: Tensor, n_threads: int) -> list[Part]:
+        words = tiles.window_words(geometry, window, lanes)
+        words |= {"x_image": read.strides[0], "out_image": out.strides[0], "pad_bottom": pad_bottom}
+        named = {**words, "x": read.address(), "weights": 0, "scratch": Scratch()}
+        outputs = geometry.images * geometry.channels * math.prod(geometry.out)
+        work = outputs * (math.prod(geometry.kernel) * 3 * _PRODUCT_NS + _ELEMENT_NS)
+        units, scratch = words["images"] * words["blocks"] * words["bands"], words["scratch_stride"] * 4
+        form = (tuple(window), mode, pad_right)
+        return [Part("pool", form, tuple(named[n] for n in sliding.WORDS), work, units, scratch)]
+
+    return _blockwise(b, [read], None, shape, plan)
 
 
 def _depthwise(
