@@ -10,7 +10,7 @@ from distort.kernels.compiler.codegen.epilogues import CHANNEL, FULL, SCALAR
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.expression import Expression
 from distort.kernels.compiler.fuse import compose
-from distort.kernels.compiler.ir import Buffer, Call, Map, Operation, Scratch, Tensor, Word, strides_of
+from distort.kernels.compiler.ir import Buffer, Call, Map, Operation, Scratch, Tensor, Word
 from distort.kernels.compiler.keys import Key
 
 
@@ -38,6 +38,8 @@ class Blockwise(Operation):
     expression: Expression
     kinds: tuple[str, ...]
     plan: Callable[[Tensor, int], Sequence[Part]]
+    #: the output is plain, and lanes are pixels of one channel
+    turned: bool = False
     #: stands for the sum among operands
     total: Buffer = field(default_factory=lambda: Buffer(0))
     kind: ClassVar[str] = "blockwise"
@@ -63,6 +65,8 @@ class Blockwise(Operation):
         del position, target
         (out,) = self.outputs
         (result,) = after.outputs
+        if self.turned and out.nbytes != out.buffer.nbytes:
+            return None  # rows are longer than they look
         if len(after.expression.results) != 1 or {*after.expression.inputs, result.element} != {"float32"}:
             return None
         total = Tensor(out.dtype, out.shape, out.strides, self.total)
@@ -72,10 +76,10 @@ class Blockwise(Operation):
         if made is None or not _is_dense_inside(result, out):
             return None
         operands, expression = made
-        kinds = []
-        for tensor in operands[1:]:
+        kinds = list(self.kinds)
+        for tensor in operands[1 + len(kinds) :]:
             kind = _kind(tensor, result, out)
-            if kind is None:
+            if kind is None or (kind == CHANNEL and self.turned):
                 return None
             kinds.append(kind)
         return replace(
@@ -88,16 +92,11 @@ class Blockwise(Operation):
 
 
 def _is_dense_inside(result: Tensor, out: Tensor) -> bool:
-    """Whether a result goes where kernels can write it: pixels next to each other."""
-    if [n for n in result.shape if n != 1] != [n for n in out.shape if n != 1]:
-        return False
+    """Whether a result goes where kernels can write it: pixels as far from each other as in their own output."""
     if len(result.shape) != len(out.shape):
         return False
-    expected = strides_of(out.shape)
-    return all(
-        size == 1 or have == want
-        for size, have, want in zip(result.shape[2:], result.strides[2:], expected[2:], strict=True)
-    )
+    pairs = zip(out.shape, result.shape, out.strides, result.strides, strict=True)
+    return all(want == have and (i < 2 or want == 1 or a == b) for i, (want, have, a, b) in enumerate(pairs))
 
 
 def _kind(tensor: Tensor, result: Tensor, out: Tensor) -> str | None:

@@ -161,6 +161,40 @@ def step_words(
     return np.array([*(named[name] for name in names), *rest], np.int64)
 
 
+def turned_geometry(geometry: Geometry, lanes: int) -> Geometry:
+    """A convolution whose lanes are pixels of an output channel: with wider kernels, and longer strides."""
+    g = geometry
+    width = -(-g.out[1] // lanes)
+    kernel = (g.kernel[1] - 1) * g.dilations[1] + 1 + (lanes - 1) * g.strides[1]
+    stride = lanes * g.strides[1]
+    end = (width - 1) * stride + kernel - g.size[1] - g.begins[1]
+    return Geometry(
+        g.images,
+        g.channels,
+        g.outputs * lanes,
+        g.size,
+        (g.kernel[0], kernel),
+        (g.strides[0], stride),
+        (g.dilations[0], 1),
+        g.begins,
+        (g.ends[0], end),
+    )
+
+
+def is_better_turned(geometry: Geometry, target: Target) -> bool:
+    """Whether so few output channels had better not be lanes."""
+    g, lanes = geometry, target.lanes("float")
+    if g.outputs * 2 > lanes:
+        return False
+    wide = turned_geometry(g, lanes)
+    cycles = []
+    for one, n_blocks in ((g.flat, 1), (wide, g.outputs)):
+        width = one.out[1]
+        pixels, blocks = _register_tile(n_blocks, width, target)
+        cycles.append(_cost(blocks, pixels, width) * n_blocks * math.prod(one.out) * one.kernel[1])
+    return cycles[1] < 0.8 * cycles[0]
+
+
 def choose_tiles(geometry: Geometry, target: Target) -> Tiles | None:
     """Winograd's tiles where that is faster than the products as they are, by about; else None."""
     g = geometry
