@@ -109,7 +109,7 @@ class Geometry:
 
     @property
     def out(self) -> tuple[int, int]:
-        return tuple(  # type: ignore[return-value]
+        return tuple(
             (n + b + e - (k - 1) * d - 1) // s + 1
             for n, b, e, k, d, s in zip(
                 self.size, self.begins, self.ends, self.kernel, self.dilations, self.strides, strict=True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -60,6 +60,16 @@ def pair(values: Sequence[int], fill: int = 1) -> tuple[int, int]:
     return (fill, values[0]) if len(values) == 1 else (values[0], values[1])
 
 
+def _in_order(names: Sequence[str], words: Mapping[str, int], read: Tensor, weights: Tensor | None) -> tuple[Word, ...]:
+    """A kernel's words by their names."""
+    pointing: dict[str, Word] = {
+        "x": read.address(),
+        "weights": weights.address() if weights else 0,
+        "scratch": Scratch(),
+    }
+    return tuple(pointing[name] if name in pointing else words[name] for name in names)
+
+
 #: weights [K, C/groups, KH, KW], their geometry, where the output begins, its pixels' distance, elements between rows
 Phase = tuple[Array, Geometry, int, int, int]
 
@@ -91,13 +101,20 @@ def direct(
             words = tiles.words_of(phase, form, lanes)
             words |= {"x_image": read.strides[0], "out_image": out.strides[0], "out_plane": out.strides[1]}
             words["out_row"] = row or words["out_row"]
-            named = {**words, "x": read.address(), "weights": weights.address(), "scratch": Scratch()}
             products = math.prod(phase.out) * phase.outputs * phase.channels // phase.groups * math.prod(phase.kernel)
             work = phase.images * products * _PRODUCT_NS
             units = words["images"] * words["bands"] * words["columns"]
             scratch = words["scratch_stride"] * 4
             parts.append(
-                Part("conv", (tuple(form),), tuple(named[n] for n in conv.WORDS), work, units, scratch, shift * lanes)
+                Part(
+                    "conv",
+                    (tuple(form),),
+                    _in_order(conv.WORDS, words, read, weights),
+                    work,
+                    units,
+                    scratch,
+                    shift * lanes,
+                )
             )
         return parts
 
@@ -128,11 +145,12 @@ def transformed(
     def plan(out: Tensor, n_threads: int) -> list[Part]:
         words = tiles.transformed_words(geometry, square, lanes, n_threads)
         words |= {"x_image": read.strides[0], "out_image": out.strides[0], "out_plane": out.strides[1]}
-        named = {**words, "x": read.address(), "weights": weights.address(), "scratch": Scratch()}
         products = words["image_tiles"] * (square.size + 2) ** 2 * geometry.channels * geometry.outputs
         work = geometry.images * products * _PRODUCT_NS * 1.5
         units, scratch = words["images"] * words["bands"], words["scratch_stride"] * 4
-        return [Part("winograd", (tuple(square),), tuple(named[n] for n in winograd.WORDS), work, units, scratch)]
+        return [
+            Part("winograd", (tuple(square),), _in_order(winograd.WORDS, words, read, weights), work, units, scratch)
+        ]
 
     return _blockwise(b, [read, weights], bias, shape, plan)
 
@@ -158,10 +176,9 @@ def turned(b: Builder, geometry: Geometry, x: Tensor, w: Array, bias: Tensor | N
     def plan(out: Tensor, n_threads: int) -> list[Part]:
         words = tiles.words_of(wide, form, lanes)
         words |= {"x_image": read.strides[0], "out_image": out.strides[0], "out_plane": out.strides[1]}
-        named = {**words, "x": read.address(), "weights": weights.address(), "scratch": Scratch()}
         work = wide.images * math.prod(wide.out) * wide.outputs * wide.channels * math.prod(kernel) * _PRODUCT_NS
         units, scratch = words["images"] * words["bands"] * words["columns"], words["scratch_stride"] * 4
-        return [Part("conv", (tuple(form),), tuple(named[n] for n in conv.WORDS), work, units, scratch)]
+        return [Part("conv", (tuple(form),), _in_order(conv.WORDS, words, read, weights), work, units, scratch)]
 
     operands, expression = [], identity("float32")
     if bias is not None and bias.value is not None:
@@ -198,12 +215,11 @@ def pool(
     def plan(out: Tensor, n_threads: int) -> list[Part]:
         words = tiles.window_words(geometry, window, lanes)
         words |= {"x_image": read.strides[0], "out_image": out.strides[0], "pad_bottom": pad_bottom}
-        named = {**words, "x": read.address(), "weights": 0, "scratch": Scratch()}
         outputs = geometry.images * geometry.channels * math.prod(geometry.out)
         work = outputs * (math.prod(geometry.kernel) * 3 * _PRODUCT_NS + _ELEMENT_NS)
         units, scratch = words["images"] * words["blocks"] * words["bands"], words["scratch_stride"] * 4
         form = (tuple(window), mode, pad_right)
-        return [Part("pool", form, tuple(named[n] for n in sliding.WORDS), work, units, scratch)]
+        return [Part("pool", form, _in_order(sliding.WORDS, words, read, None), work, units, scratch)]
 
     return _blockwise(b, [read], None, shape, plan)
 
@@ -238,12 +254,13 @@ def depthwise(
     def plan(out: Tensor, n_threads: int) -> list[Part]:
         words = tiles.window_words(geometry, window, lanes)
         words |= {"x_image": read.strides[0], "out_image": out.strides[0]}
-        named = {**words, "x": read.address(), "weights": weights.address(), "scratch": Scratch()}
         outputs = geometry.images * geometry.channels * math.prod(geometry.out)
         work = outputs * (math.prod(geometry.kernel) * 2 * _PRODUCT_NS + _ELEMENT_NS)
         units = words["images"] * words["blocks"] * words["bands"]
         scratch = words["scratch_stride"] * 4
-        return [Part("depthwise", (tuple(window),), tuple(named[n] for n in sliding.WORDS), work, units, scratch)]
+        return [
+            Part("depthwise", (tuple(window),), _in_order(sliding.WORDS, words, read, weights), work, units, scratch)
+        ]
 
     return _blockwise(b, [read, weights], bias, shape, plan)
 

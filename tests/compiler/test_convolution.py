@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from distort.graph.ir import Graph, Node
+from distort.kernels.compiler import tiles
+from distort.kernels.compiler.blocked import Geometry
+from distort.kernels.compiler.codegen.target import of_features
+from distort.kernels.compiler.expression import identity
 from distort.kernels.compiler.ir import Host
+from distort.kernels.compiler.keys import Key
+from distort.kernels.compiler.library import compile_text, module_text
 from distort.kernels.compiler.program import CompiledProgram
 from distort.kernels.program import Program
 
@@ -229,3 +235,24 @@ def test_odd_channels_stay_finite() -> None:
         "w2": normal(7, 20, 3, 3),
     }
     check(nodes, {"x": normal(1, 3, 9, 9)}, constants)
+
+
+def test_code_for_arm() -> None:
+    """All families print code that LLVM takes for a processor with other vectors."""
+    target = of_features("aarch64-unknown-linux-gnu", "neoverse-n1", {"neon": True, "fp-armv8": True})
+    wide = Geometry(1, 32, 32, (14, 14), (3, 3), begins=(1, 1), ends=(1, 1))
+    window = tuple(tiles.choose_window(wide, target))
+    expression = identity("float32")
+    square = tiles.choose_tiles(Geometry(1, 64, 64, (56, 56), (3, 3), begins=(1, 1), ends=(1, 1)), target)
+    assert square is not None
+    keys = [
+        Key("conv", (tuple(tiles.choose_form(wide, target)), expression, ())),
+        Key("conv", (tuple(tiles.choose_form(Geometry(1, 256, 64, (14, 14), (1, 1)), target)), expression, ())),
+        Key("depthwise", (window, expression, ())),
+        Key("pool", (window, "mean", 1, expression, ())),
+        Key("global_pool", ("max", expression, ())),
+        Key("winograd", (tuple(square), expression, ())),
+        Key("reorder", (True, False)),
+        Key("reorder", (False, True)),
+    ]
+    assert compile_text(module_text(keys, target), target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -123,7 +124,8 @@ def _conv_transpose(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resu
     weights = np.swapaxes(weights, 1, 2).reshape(outputs, -1, *pair(kernel))
     few = outputs * steps[0] * steps[1] <= b.target.lanes("float") and whole != sizes
     if few and groups == 1 and steps == pair(kernel) and whole == (sizes[0] * steps[0], sizes[1] * steps[1]):
-        return [_shuffled(b, x, weights, bias, (x.shape[0], outputs, *out))]
+        name = ("shuffled", b.identity(w.value))
+        return [_shuffled(b, x, weights, name, bias, (x.shape[0], outputs, *out))]
     axes = [
         [_phase(r, step, pad, k, n, o) for r in range(min(step, o))]
         for step, pad, k, n, o in zip(steps, pads, pair(kernel), sizes, whole, strict=True)
@@ -135,10 +137,8 @@ def _conv_transpose(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resu
         for column, horizontal in enumerate(axes[1]):
             assert vertical is not None and horizontal is not None
             places = [vertical[0], horizontal[0]]
-            part = b.packed(
-                ("phase", b.identity(w.value), row, column, steps, pads, groups),
-                lambda places=places: _taps(weights, places),
-            ).value
+            name = ("phase", b.identity(w.value), row, column, steps, pads, groups)
+            part = b.packed(name, partial(_taps, weights, places)).value
             assert part is not None
             geometry = Geometry(
                 x.shape[0],
@@ -157,14 +157,14 @@ def _conv_transpose(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resu
     return [windowed.direct(b, phases[0][1], x, phases, bias, shape)]
 
 
-def _shuffled(b: Builder, x: Tensor, weights: Array, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
+def _shuffled(b: Builder, x: Tensor, weights: Array, name: object, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
     """Where each output looks at one pixel: few channels by kernel elements in one product, whose results are moved.
 
     ``weights``: [K, C, KH, KW]
     """
     k, c, *kernel = weights.shape
     n_taps = kernel[0] * kernel[1]
-    name = ("shuffled", b.identity(weights))
+
     taps = b.packed(name, lambda: weights.transpose(2, 3, 0, 1).reshape(n_taps * k, c, 1, 1)).value
     assert taps is not None
     if bias is not None and bias.value is not None:
