@@ -6,12 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import numpy as np
+
 from distort.kernels.compiler.codegen.epilogues import CHANNEL, FULL, SCALAR
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.expression import Expression
 from distort.kernels.compiler.fuse import compose
-from distort.kernels.compiler.ir import Buffer, Call, Map, Operation, Scratch, Tensor, Word
+from distort.kernels.compiler.ir import Address, Buffer, Call, Map, Operation, Place, Scratch, Tensor, Word
 from distort.kernels.compiler.keys import Key
+
+#: numbers that stay in the code, since many models have them
+_COMMON = frozenset((0, 1, -1, 0.5, 2, 3, 6, float(np.float32(1 / 6)), 1 / 6))
+#: instructions to which a number is as good as an operand
+_TAKE_ANY = frozenset(("add", "sub", "mul", "maximum", "minimum"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,10 @@ class Blockwise(Operation):
         del target
         (out,) = self.outputs
         made = []
+        expression, numbers = with_operands(self.expression)
+        kinds = (*self.kinds, *(SCALAR for _ in numbers))
+        array = np.array(numbers, np.float32)
+        kept = Buffer(array.nbytes, Place.CONSTANT, array)
         for part in self.plan(out, n_threads):
             idle = not part.scratch_nbytes
             words: list[Any] = [0 if idle and isinstance(word, Scratch) else word for word in part.words]
@@ -55,8 +66,9 @@ class Blockwise(Operation):
                 words.append(tensor.address(part.shift if kind == FULL else 0))
                 if kind == CHANNEL:
                     words.append(tensor.strides[0] if tensor.shape[0] != 1 else 0)
+            words += [Address(kept, 4 * i) for i in range(len(numbers))]
             words.append(out.address(part.shift))
-            key = Key(part.family, (*part.form, self.expression, self.kinds))
+            key = Key(part.family, (*part.form, expression, kinds))
             scratch = part.scratch_nbytes * min(n_threads, part.units)
             made.append(Call(key, words, part.work_ns, scratch, part.units))
         return made
@@ -89,6 +101,34 @@ class Blockwise(Operation):
             expression=expression,
             kinds=tuple(kinds),
         )
+
+
+def with_operands(expression: Expression) -> tuple[Expression, list[float]]:
+    """Numbers that a model has learned as operands, last among them: kernels that differ in nothing else are one."""
+    n_inputs = len(expression.inputs)
+    readers: dict[int, set[str]] = {}
+    for instruction in expression.body:
+        for operand in instruction.operands:
+            readers.setdefault(operand, set()).add(instruction.op)
+    learned = [
+        place
+        for place, instruction in enumerate(expression.body, n_inputs)
+        if instruction.op == "constant"
+        and instruction.dtype == "float32"
+        and instruction.attributes[0] not in _COMMON
+        and place not in expression.results
+        and readers.get(place, set()) <= _TAKE_ANY
+    ]
+    number = {old: old for old in range(n_inputs)}
+    number |= {old: n_inputs + i for i, old in enumerate(learned)}
+    body = []
+    for place, instruction in enumerate(expression.body, n_inputs):
+        if place not in number:
+            number[place] = n_inputs + len(learned) + len(body)
+            body.append(instruction._replace(operands=tuple(number[o] for o in instruction.operands)))
+    numbers = [float(expression.body[place - n_inputs].attributes[0]) for place in learned]
+    inputs = (*expression.inputs, *("float32" for _ in learned))
+    return Expression(inputs, tuple(body), tuple(number[r] for r in expression.results)), numbers
 
 
 def _is_dense_inside(result: Tensor, out: Tensor) -> bool:
