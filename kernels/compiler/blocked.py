@@ -69,6 +69,18 @@ def pack_weights(w: Array, lanes: int, form: Form) -> Array:
     return np.ascontiguousarray(out.transpose(0, 3, 5, 6, 4, 1, 2))
 
 
+def moved_weights(w: Array, geometry: Geometry, kernel: tuple[int, int], lanes: int) -> Array:
+    """[K, C, KH, KW] as [K·lanes, C, KH, wider]: for each lane, moved by another stride."""
+    k, c, kh, kw = w.reshape(*w.shape[:2], *geometry.kernel).shape
+    w = w.reshape(k, c, kh, kw)
+    out = np.zeros((k, lanes, c, *kernel), np.float32)
+    step, dilation = geometry.strides[1], geometry.dilations[1]
+    for lane in range(lanes):
+        first = lane * step
+        out[:, lane, :, :, first : first + (kw - 1) * dilation + 1 : dilation] = w
+    return out.reshape(k * lanes, c, *kernel)
+
+
 def pack_transformed(w: Array, lanes: int, tiles: Tiles) -> Array:
     """[K, C, 3, 3] for Winograd's products: [(m + 2)², K/(blocks·lanes), C/lanes, lanes, blocks, lanes]."""
     transform = np.array(WEIGHTS[tiles.size], np.float64)
@@ -97,7 +109,7 @@ class Geometry:
 
     @property
     def out(self) -> tuple[int, int]:
-        return tuple(  # type: ignore[return-value]
+        return tuple(
             (n + b + e - (k - 1) * d - 1) // s + 1
             for n, b, e, k, d, s in zip(
                 self.size, self.begins, self.ends, self.kernel, self.dilations, self.strides, strict=True

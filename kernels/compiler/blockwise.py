@@ -6,12 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import numpy as np
+
 from distort.kernels.compiler.codegen.epilogues import CHANNEL, FULL, SCALAR
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.expression import Expression
 from distort.kernels.compiler.fuse import compose
-from distort.kernels.compiler.ir import Buffer, Call, Map, Operation, Scratch, Tensor, Word, strides_of
+from distort.kernels.compiler.ir import Address, Buffer, Call, Map, Operation, Place, Scratch, Tensor, Word
 from distort.kernels.compiler.keys import Key
+
+#: numbers that stay in the code, since many models have them
+_COMMON = frozenset((0, 1, -1, 0.5, 2, 3, 6, float(np.float32(1 / 6)), 1 / 6))
+#: instructions to which a number is as good as an operand
+_TAKE_ANY = frozenset(("add", "sub", "mul", "maximum", "minimum"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,8 @@ class Blockwise(Operation):
     expression: Expression
     kinds: tuple[str, ...]
     plan: Callable[[Tensor, int], Sequence[Part]]
+    #: the output is plain, and lanes are pixels of one channel
+    turned: bool = False
     #: stands for the sum among operands
     total: Buffer = field(default_factory=lambda: Buffer(0))
     kind: ClassVar[str] = "blockwise"
@@ -46,6 +55,10 @@ class Blockwise(Operation):
         del target
         (out,) = self.outputs
         made = []
+        expression, numbers = with_operands(self.expression)
+        kinds = (*self.kinds, *(SCALAR for _ in numbers))
+        array = np.array(numbers, np.float32)
+        kept = Buffer(array.nbytes, Place.CONSTANT, array)
         for part in self.plan(out, n_threads):
             idle = not part.scratch_nbytes
             words: list[Any] = [0 if idle and isinstance(word, Scratch) else word for word in part.words]
@@ -53,8 +66,9 @@ class Blockwise(Operation):
                 words.append(tensor.address(part.shift if kind == FULL else 0))
                 if kind == CHANNEL:
                     words.append(tensor.strides[0] if tensor.shape[0] != 1 else 0)
+            words += [Address(kept, 4 * i) for i in range(len(numbers))]
             words.append(out.address(part.shift))
-            key = Key(part.family, (*part.form, self.expression, self.kinds))
+            key = Key(part.family, (*part.form, expression, kinds))
             scratch = part.scratch_nbytes * min(n_threads, part.units)
             made.append(Call(key, words, part.work_ns, scratch, part.units))
         return made
@@ -63,6 +77,8 @@ class Blockwise(Operation):
         del position, target
         (out,) = self.outputs
         (result,) = after.outputs
+        if self.turned and out.nbytes != out.buffer.nbytes:
+            return None  # rows are longer than they look
         if len(after.expression.results) != 1 or {*after.expression.inputs, result.element} != {"float32"}:
             return None
         total = Tensor(out.dtype, out.shape, out.strides, self.total)
@@ -72,10 +88,10 @@ class Blockwise(Operation):
         if made is None or not _is_dense_inside(result, out):
             return None
         operands, expression = made
-        kinds = []
-        for tensor in operands[1:]:
+        kinds = list(self.kinds)
+        for tensor in operands[1 + len(kinds) :]:
             kind = _kind(tensor, result, out)
-            if kind is None:
+            if kind is None or (kind == CHANNEL and self.turned):
                 return None
             kinds.append(kind)
         return replace(
@@ -87,17 +103,40 @@ class Blockwise(Operation):
         )
 
 
+def with_operands(expression: Expression) -> tuple[Expression, list[float]]:
+    """Numbers that a model has learned as operands, last among them: kernels that differ in nothing else are one."""
+    n_inputs = len(expression.inputs)
+    readers: dict[int, set[str]] = {}
+    for instruction in expression.body:
+        for operand in instruction.operands:
+            readers.setdefault(operand, set()).add(instruction.op)
+    learned = [
+        place
+        for place, instruction in enumerate(expression.body, n_inputs)
+        if instruction.op == "constant"
+        and instruction.dtype == "float32"
+        and instruction.attributes[0] not in _COMMON
+        and place not in expression.results
+        and readers.get(place, set()) <= _TAKE_ANY
+    ]
+    number = {old: old for old in range(n_inputs)}
+    number |= {old: n_inputs + i for i, old in enumerate(learned)}
+    body = []
+    for place, instruction in enumerate(expression.body, n_inputs):
+        if place not in number:
+            number[place] = n_inputs + len(learned) + len(body)
+            body.append(instruction._replace(operands=tuple(number[o] for o in instruction.operands)))
+    numbers = [float(expression.body[place - n_inputs].attributes[0]) for place in learned]
+    inputs = (*expression.inputs, *("float32" for _ in learned))
+    return Expression(inputs, tuple(body), tuple(number[r] for r in expression.results)), numbers
+
+
 def _is_dense_inside(result: Tensor, out: Tensor) -> bool:
-    """Whether a result goes where kernels can write it: pixels next to each other."""
-    if [n for n in result.shape if n != 1] != [n for n in out.shape if n != 1]:
-        return False
+    """Whether a result goes where kernels can write it: pixels as far from each other as in their own output."""
     if len(result.shape) != len(out.shape):
         return False
-    expected = strides_of(out.shape)
-    return all(
-        size == 1 or have == want
-        for size, have, want in zip(result.shape[2:], result.strides[2:], expected[2:], strict=True)
-    )
+    pairs = zip(out.shape, result.shape, out.strides, result.strides, strict=True)
+    return all(want == have and (i < 2 or want == 1 or a == b) for i, (want, have, a, b) in enumerate(pairs))
 
 
 def _kind(tensor: Tensor, result: Tensor, out: Tensor) -> str | None:

@@ -128,7 +128,7 @@ def blocked(builder: Builder, tensor: Tensor) -> Tensor:
     if known is not None:
         return known[1]
     lanes = builder.target.lanes("float")
-    n, c, *size = tensor.shape
+    c, size = tensor.shape[1], tensor.shape[2:]
     value = tensor.value
     if value is not None:
         inner = builder.packed(("blocks", builder.identity(value), lanes), lambda: packing.block(value, lanes))

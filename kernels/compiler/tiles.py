@@ -23,7 +23,11 @@ CHUNK_NBYTES = 40 << 10
 #: sums over some of the input channels that a thread keeps
 PARTIAL_NBYTES = 1 << 17
 #: of a band's transformed inputs and outputs
-TRANSFORMED_NBYTES = 3 << 18
+TRANSFORMED_NBYTES = 1 << 19
+#: F(2 × 2, 3 × 3) is as exact as sums as they are; larger tiles are not
+_SIZE = 2
+#: for each tile and block of channels; bytes that come from beyond the second-level cache in a cycle
+_TRANSFORM_CYCLES, _CACHE_NBYTES_A_CYCLE = 80, 3.5
 #: where each tile is one of more, a column's weights are there before its last
 MOST_STREAMED_TILES = 64
 #: cycles until a product can be added to
@@ -38,9 +42,19 @@ def choose_form(geometry: Geometry, target: Target, plain: bool = False) -> Form
     """The register tile: as few loads and as little computed twice as may be."""
     g = geometry.flat
     lanes = target.lanes("float")
-    room = target.n_vector_registers - 1
-    n_blocks = -(-(g.outputs // g.groups) // lanes)
     width = g.out[1]
+    pixels, blocks = _register_tile(-(-(g.outputs // g.groups) // lanes), width, target)
+    nbytes = g.outputs * g.channels // g.groups * math.prod(g.kernel) * 4
+    n_tiles = -(-width // pixels) * g.out[0]
+    streamed = nbytes >= STREAMED_NBYTES and n_tiles <= MOST_STREAMED_TILES
+    form = Form(1 if plain else lanes, pixels, blocks, g.kernel, g.strides, g.dilations, g.padded)
+    chunked = _chunk_blocks(g, form, lanes) < -(-g.channels // g.groups // form.block)
+    return form._replace(chunked=chunked, streamed=streamed)
+
+
+def _register_tile(n_blocks: int, width: int, target: Target) -> tuple[int, int]:
+    """Pixels and blocks of a tile, of a row of ``width``."""
+    room = target.n_vector_registers - 1
     best: tuple[float, int, int] | None = None
     for blocks in range(1, min(n_blocks, room // 2) + 1):
         if n_blocks % blocks:
@@ -52,13 +66,7 @@ def choose_form(geometry: Geometry, target: Target, plain: bool = False) -> Form
             if best is None or cost < best[0]:
                 best = (cost, pixels, blocks)
     assert best is not None
-    _, pixels, blocks = best
-    nbytes = g.outputs * g.channels // g.groups * math.prod(g.kernel) * 4
-    n_tiles = -(-width // pixels) * g.out[0]
-    streamed = nbytes >= STREAMED_NBYTES and n_tiles <= MOST_STREAMED_TILES
-    form = Form(1 if plain else lanes, pixels, blocks, g.kernel, g.strides, g.dilations, g.padded)
-    chunked = _chunk_blocks(g, form, lanes) < -(-g.channels // g.groups // form.block)
-    return form._replace(chunked=chunked, streamed=streamed)
+    return best[1], best[2]
 
 
 def _chunk_blocks(g: Geometry, form: Form, lanes: int) -> int:
@@ -153,6 +161,58 @@ def step_words(
     return np.array([*(named[name] for name in names), *rest], np.int64)
 
 
+def turned_geometry(geometry: Geometry, lanes: int) -> Geometry:
+    """A convolution whose lanes are pixels of an output channel: with wider kernels, and longer strides."""
+    g = geometry
+    width = -(-g.out[1] // lanes)
+    kernel = (g.kernel[1] - 1) * g.dilations[1] + 1 + (lanes - 1) * g.strides[1]
+    stride = lanes * g.strides[1]
+    end = (width - 1) * stride + kernel - g.size[1] - g.begins[1]
+    return Geometry(
+        g.images,
+        g.channels,
+        g.outputs * lanes,
+        g.size,
+        (g.kernel[0], kernel),
+        (g.strides[0], stride),
+        (g.dilations[0], 1),
+        g.begins,
+        (g.ends[0], end),
+    )
+
+
+def is_better_turned(geometry: Geometry, target: Target) -> bool:
+    """Whether so few output channels had better not be lanes."""
+    g, lanes = geometry, target.lanes("float")
+    if g.outputs * 2 > lanes:
+        return False
+    wide = turned_geometry(g, lanes)
+    cycles = []
+    for one, n_blocks in ((g.flat, 1), (wide, g.outputs)):
+        width = one.out[1]
+        pixels, blocks = _register_tile(n_blocks, width, target)
+        cycles.append(_cost(blocks, pixels, width) * n_blocks * math.prod(one.out) * one.kernel[1])
+    return cycles[1] < 0.8 * cycles[0]
+
+
+def choose_tiles(geometry: Geometry, target: Target) -> Tiles | None:
+    """Winograd's tiles where that is faster than the products as they are, by about; else None."""
+    g = geometry
+    if (g.kernel, g.strides, g.dilations, g.groups) != ((3, 3), (1, 1), (1, 1), 1) or min(g.out) < _SIZE:
+        return None
+    lanes = target.lanes("float")
+    in_blocks, out_blocks = -(-g.channels // lanes), -(-g.outputs // lanes)
+    n_tiles = math.prod(-(-n // _SIZE) for n in g.out)
+    pixels, blocks = _register_tile(out_blocks, n_tiles, target)
+    products = g.channels * out_blocks
+    words = transformed_words(g, Tiles(_SIZE, pixels, blocks), lanes, 1)
+    n = (_SIZE + 2) ** 2
+    fetched = n * in_blocks * lanes * out_blocks * lanes * 4 * words["bands"] / _CACHE_NBYTES_A_CYCLE
+    transforms = n_tiles * (in_blocks + out_blocks) * _TRANSFORM_CYCLES
+    cycles = max(n_tiles * n * products / 2, fetched) + transforms
+    return Tiles(_SIZE, pixels, blocks) if cycles < math.prod(g.out) * 9 * products / 2 else None
+
+
 def transformed_words(geometry: Geometry, tiles: Tiles, lanes: int, n_threads: int) -> dict[str, int]:
     """Words of Winograd's convolution by name, but for the addresses."""
     g = geometry
@@ -193,8 +253,8 @@ def transformed_words(geometry: Geometry, tiles: Tiles, lanes: int, n_threads: i
     }
 
 
-def choose_window(geometry: Geometry, target: Target) -> Window | None:
-    """The tile of a depthwise convolution or a pool. None where there is no code for it."""
+def choose_window(geometry: Geometry, target: Target) -> Window:
+    """The tile of a depthwise convolution or a pool."""
     g = geometry
     width = g.out[1]
     most = max(4, target.n_vector_registers // 3)

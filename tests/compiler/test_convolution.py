@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from distort.graph.ir import Graph, Node
+from distort.kernels.compiler import tiles
+from distort.kernels.compiler.blocked import Geometry
+from distort.kernels.compiler.codegen.target import of_features
+from distort.kernels.compiler.expression import identity
 from distort.kernels.compiler.ir import Host
+from distort.kernels.compiler.keys import Key
+from distort.kernels.compiler.library import compile_text, module_text
 from distort.kernels.compiler.program import CompiledProgram
 from distort.kernels.program import Program
 
@@ -50,6 +56,13 @@ CONVOLUTIONS = {
     "dilated": ((1, 16, 20, 20), (16, 16, 3, 3), {"pads": [2, 2, 2, 2], "dilations": [2, 2]}),
     "uneven padding": ((1, 16, 8, 9), (16, 16, 2, 4), {"pads": [1, 2, 0, 3]}),
     "same upper": ((1, 16, 10, 9), (16, 16, 3, 2), {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+    "to one": ((2, 24, 10, 32), (1, 24, 3, 3), {"pads": [1, 1, 1, 1]}),
+    "to three, odd rows": ((1, 32, 9, 45), (3, 32, 5, 5), {"pads": [2, 2, 2, 2]}),
+    "to two, strided, dilated": ((1, 5, 9, 90), (2, 5, 3, 5), {"strides": [1, 2], "dilations": [2, 3]}),
+    "filter": ((1, 1, 1000), (1, 1, 64), {"strides": [2]}),
+    "pointwise, strided": ((1, 32, 9, 12), (48, 32, 1, 1), {"strides": [2, 2]}),
+    "transformed": ((2, 64, 29, 31), (48, 64, 3, 3), {"pads": [1, 0, 1, 1]}),
+    "transformed, odd channels": ((1, 40, 20, 2), (24, 40, 3, 3), {"pads": [1, 1, 1, 1]}),
     "one row": ((1, 40, 50), (24, 40, 5), {"pads": [2, 2]}),
     "causal": ((2, 16, 40), (16, 16, 3), {"pads": [8, 0], "dilations": [4]}),
     "tall": ((1, 16, 40, 1), (16, 16, 5, 1), {"pads": [2, 0, 2, 0]}),
@@ -79,6 +92,42 @@ def test_convolution(name: str) -> None:
     )
 
 
+def test_few_channels_between() -> None:
+    """What has one channel and is in no blocks is read as it is."""
+    nodes = [
+        node("Conv", "x w1 b1", "a", pads=[1] * 4),
+        node("Sigmoid", "a", "b"),
+        node("Mul", "b x2", "c"),
+        node("Conv", "c w2", "d", pads=[3] * 4),
+        node("Conv", "d w3", "e", pads=[1] * 4),
+        node("Relu", "e", "f"),
+        node("Conv", "f w4", "y", pads=[1] * 4),
+    ]
+    constants = {
+        "w1": normal(1, 32, 3, 3),
+        "b1": normal(1),
+        "w2": normal(32, 1, 7, 7),
+        "w3": normal(4, 32, 3, 3) * 0.1,
+        "w4": normal(6, 4, 3, 3),
+    }
+    check(nodes, {"x": normal(1, 32, 17, 43), "x2": normal(1, 1, 17, 43)}, constants)
+
+
+def test_halves() -> None:
+    x, w, b = (normal(*shape).astype(np.float16) for shape in ((1, 24, 9, 9), (16, 24, 3, 3), (16,)))
+    graph = Graph(nodes=[node("Conv", "x w b", "y")], inputs=["x"], outputs=["y"], initializers={"w": w, "b": b})
+    (expected,) = Program(graph).run({"x": x})
+    (got,) = CompiledProgram(graph).run({"x": x})
+    assert got.dtype == np.float16
+    np.testing.assert_allclose(got.astype(np.float32), expected.astype(np.float32), rtol=2e-3, atol=2e-2)
+
+
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_mean_of_pixels(keepdims: int) -> None:
+    nodes = [node("Conv", "x w", "a"), node("ReduceMean", "a", "y", axes=[2, 3], keepdims=keepdims)]
+    check(nodes, {"x": normal(2, 16, 7, 6)}, {"w": normal(24, 16, 1, 1)})
+
+
 TRANSPOSED = {
     "2 x 2": ((1, 24, 7, 9), (24, 16, 2, 2), {"strides": [2, 2]}),
     "3 x 3": ((2, 16, 6, 5), (16, 20, 3, 3), {"strides": [2, 2], "pads": [1] * 4, "output_padding": [1, 1]}),
@@ -88,6 +137,7 @@ TRANSPOSED = {
     "one row": ((1, 16, 30), (16, 8, 16), {"strides": [8], "pads": [4, 4]}),
     "by channel": ((1, 16, 5, 5), (16, 1, 4, 4), {"strides": [2, 2], "pads": [1] * 4, "group": 16}),
     "to one": ((1, 24, 8, 8), (24, 1, 2, 2), {"strides": [2, 2]}),
+    "to two": ((2, 24, 5, 7), (24, 2, 2, 3), {"strides": [2, 3]}),
 }
 
 
@@ -185,3 +235,24 @@ def test_odd_channels_stay_finite() -> None:
         "w2": normal(7, 20, 3, 3),
     }
     check(nodes, {"x": normal(1, 3, 9, 9)}, constants)
+
+
+def test_code_for_arm() -> None:
+    """All families print code that LLVM takes for a processor with other vectors."""
+    target = of_features("aarch64-unknown-linux-gnu", "neoverse-n1", {"neon": True, "fp-armv8": True})
+    wide = Geometry(1, 32, 32, (14, 14), (3, 3), begins=(1, 1), ends=(1, 1))
+    window = tuple(tiles.choose_window(wide, target))
+    expression = identity("float32")
+    square = tiles.choose_tiles(Geometry(1, 64, 64, (56, 56), (3, 3), begins=(1, 1), ends=(1, 1)), target)
+    assert square is not None
+    keys = [
+        Key("conv", (tuple(tiles.choose_form(wide, target)), expression, ())),
+        Key("conv", (tuple(tiles.choose_form(Geometry(1, 256, 64, (14, 14), (1, 1)), target)), expression, ())),
+        Key("depthwise", (window, expression, ())),
+        Key("pool", (window, "mean", 1, expression, ())),
+        Key("global_pool", ("max", expression, ())),
+        Key("winograd", (tuple(square), expression, ())),
+        Key("reorder", (True, False)),
+        Key("reorder", (False, True)),
+    ]
+    assert compile_text(module_text(keys, target), target)

@@ -10,6 +10,7 @@ operand.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from distort.kernels.compiler.codegen import epilogues
@@ -154,8 +155,7 @@ def _multiply(
                     for p in range(tiles.pixels)
                 ]
                 began = f.compare("eq", chunk.index, 0)
-                kept = [lambda: products.zeros(f), lambda slots=slots: [f.load(products.vector, s) for s in slots]]
-                values = f.choose(began, kept)
+                values = f.choose(began, [partial(products.zeros, f), partial(_loaded, f, products.vector, slots)])
                 steps = f.mul(f.mul(tile.index, f.mul(n_blocks, lanes)), words["ahead_step"])
                 fetched = f.at(ahead, f.div(steps, tiles.pixels), "i8")
                 at = f.at(source, f.mul(tile.index, lanes), "float")
@@ -163,6 +163,10 @@ def _multiply(
                 assert len(values) == n_sums
                 for value, slot in zip(values, slots, strict=True):
                     f.store(value, slot)
+
+
+def _loaded(f: Function, vector: str, addresses: Sequence[Value]) -> list[Value]:
+    return [f.load(vector, address) for address in addresses]
 
 
 def _write(

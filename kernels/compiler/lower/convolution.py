@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from distort.graph.ir import Node
 from distort.kernels import convolve
-from distort.kernels.compiler import blocked as packing
-from distort.kernels.compiler import layout, tiles
+from distort.kernels.compiler import tiles, windowed
 from distort.kernels.compiler.blocked import Geometry
-from distort.kernels.compiler.blockwise import Blockwise, Part
 from distort.kernels.compiler.builder import Builder, lowers
-from distort.kernels.compiler.codegen import conv, sliding
-from distort.kernels.compiler.codegen.epilogues import CHANNEL
-from distort.kernels.compiler.codegen.products import Form
-from distort.kernels.compiler.expression import Expression, Instruction, identity
-from distort.kernels.compiler.ir import Array, Scratch, Tensor
+from distort.kernels.compiler.ir import Array, Tensor
+from distort.kernels.compiler.layout import memory
+from distort.kernels.compiler.windowed import Phase, geometry_of, pair
 from distort.kernels.errors import Failed, InvalidInput
 from distort.kernels.ops.convolution import transposed_extent
-from distort.kernels.windows import Windows, spatial_attribute
+from distort.kernels.windows import spatial_attribute
 
 Result = list[Tensor | None] | None
-#: what a product costs, about, and an element that is copied or stored
-_PRODUCT_NS, _ELEMENT_NS = 0.012, 0.05
 
 
 @lowers("Conv", blocks=True)
 def _conv(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, w, bias = inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None
+    if x is not None and x.element == "float16":
+        return _of_halves(b, node, inputs)
     if x is None or w is None or not _compiles(x, w, bias):
         return None
     a = node.attributes
@@ -54,9 +50,33 @@ def _conv(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     shape = (x.shape[0], w.shape[0], *windows.out)
     if groups > 1 and w.shape[1] == 1 and w.shape[0] == groups:
         window = tiles.choose_window(geometry, b.target)
-        if window is not None:
-            return [_depthwise(b, geometry, window, x, w.value, bias, shape)]
-    return [_direct(b, geometry, x, [(w.value, geometry, 0, 1, 0)], bias, shape)]
+        return [windowed.depthwise(b, geometry, window, x, w.value, bias, shape)]
+    if groups == 1 and tiles.is_better_turned(geometry, b.target):
+        return [windowed.turned(b, geometry, x, w.value, bias, shape)]
+    if x.block or x.shape[1] >= b.target.lanes("float"):
+        square = tiles.choose_tiles(geometry, b.target)
+        if square is not None:
+            return [windowed.transformed(b, geometry, square, x, w.value, bias, shape)]
+        if geometry.kernel == (1, 1) != geometry.strides and not geometry.padded:
+            x = windowed.strided(b, x, windows)
+            geometry = replace(geometry, size=pair(windows.out), strides=(1, 1))
+    return [windowed.direct(b, geometry, x, [(w.value, geometry, 0, 1, 0)], bias, shape)]
+
+
+def _of_halves(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    """float16: computed in float32, and rounded once."""
+    if any(t is not None and (t.element != "float16" or (t.value is None and i)) for i, t in enumerate(inputs)):
+        return None
+    wide = [None if t is None else _widened(b, t) for t in inputs]
+    made = _conv(b, node, wide)
+    return None if made is None or made[0] is None else [b.map("cast", [made[0]], np.float16)]
+
+
+def _widened(b: Builder, tensor: Tensor) -> Tensor:
+    value = tensor.value
+    if value is None:
+        return b.map("cast", [tensor], np.float32)
+    return b.packed(("widened", b.identity(value)), lambda: value.astype(np.float32))
 
 
 def _compiles(x: Tensor, w: Tensor, bias: Tensor | None) -> bool:
@@ -69,129 +89,6 @@ def _compiles(x: Tensor, w: Tensor, bias: Tensor | None) -> bool:
         and w.size > 0
         and (bias is None or (bias.value is not None and bias.dtype == np.float32 and len(bias.shape) == 1))
     )
-
-
-def geometry_of(shape: Sequence[int], outputs: int, windows: Windows, groups: int = 1) -> Geometry:
-    """The sizes in two dimensions; what windows reach beyond the padding is padding too."""
-    ends = [
-        max(e, (o - 1) * s + (k - 1) * d + 1 - n - b)
-        for e, o, s, k, d, n, b in zip(
-            windows.ends,
-            windows.out,
-            windows.strides,
-            windows.kernel,
-            windows.dilations,
-            shape[2:],
-            windows.begins,
-            strict=True,
-        )
-    ]
-    return Geometry(
-        shape[0],
-        shape[1],
-        outputs,
-        pair(shape[2:]),
-        pair(windows.kernel),
-        pair(windows.strides),
-        pair(windows.dilations),
-        pair(windows.begins, 0),
-        pair(ends, 0),
-        groups,
-    )
-
-
-def pair(values: Sequence[int], fill: int = 1) -> tuple[int, int]:
-    """Of one or two spatial axes, two."""
-    return (fill, values[0]) if len(values) == 1 else (values[0], values[1])
-
-
-#: weights [K, C/groups, KH, KW], their geometry, where the output begins, its pixels' distance, elements between rows
-Phase = tuple[Array, Geometry, int, int, int]
-
-
-def _direct(
-    b: Builder, geometry: Geometry, x: Tensor, phases: Sequence[Phase], bias: Tensor | None, shape: Sequence[int]
-) -> Tensor:
-    """One convolution, or several that each make some of the output's pixels."""
-    lanes = b.target.lanes("float")
-    groups = geometry.groups
-    merge = packing.merged_groups(groups, geometry.channels // groups, geometry.outputs // groups, lanes)
-    plain = not x.block and groups == merge and geometry.channels < lanes
-    read = layout.pixels_dense(b, x) if plain else layout.memory(layout.blocked(b, x))
-    forms: list[tuple[Form, Geometry, Tensor, int, int]] = []
-    for w, phase, shift, spread, row in phases:
-        phase = replace(phase, groups=groups // merge)
-        form = tiles.choose_form(phase, b.target, plain)._replace(spread=spread)
-        key = ("conv", b.identity(w), merge, lanes, form.block, form.blocks)
-        kernel = (phase.kernel[0], phase.kernel[1])
-
-        def packed(w: Array = w, form: Form = form, kernel: tuple[int, int] = kernel) -> Array:
-            whole = packing.merge_weights(w.reshape(*w.shape[:2], *kernel), groups, merge)
-            return packing.pack_weights(whole, lanes, form)
-
-        forms.append((form, phase, b.packed(key, packed), shift, row))
-
-    def plan(out: Tensor, n_threads: int) -> list[Part]:
-        parts = []
-        for form, phase, weights, shift, row in forms:
-            words = tiles.words_of(phase, form, lanes)
-            words |= {"x_image": read.strides[0], "out_image": out.strides[0], "out_plane": out.strides[1]}
-            words["out_row"] = row or words["out_row"]
-            named = {**words, "x": read.address(), "weights": weights.address(), "scratch": Scratch()}
-            products = math.prod(phase.out) * phase.outputs * phase.channels // phase.groups * math.prod(phase.kernel)
-            work = phase.images * products * _PRODUCT_NS
-            units = words["images"] * words["bands"] * words["columns"]
-            scratch = words["scratch_stride"] * 4
-            parts.append(
-                Part("conv", (tuple(form),), tuple(named[n] for n in conv.WORDS), work, units, scratch, shift * lanes)
-            )
-        return parts
-
-    return _blockwise(b, [read, *(f[2] for f in forms)], bias, shape, plan)
-
-
-def _depthwise(
-    b: Builder,
-    geometry: Geometry,
-    window: sliding.Window,
-    x: Tensor,
-    w: Array,
-    bias: Tensor | None,
-    shape: Sequence[int],
-) -> Tensor:
-    lanes = b.target.lanes("float")
-    read = layout.memory(layout.blocked(b, x))
-    key = ("depthwise", b.identity(w), lanes)
-    weights = b.packed(key, lambda: packing.block(np.moveaxis(w.reshape(-1, 1, *geometry.kernel), 0, 1), lanes))
-
-    def plan(out: Tensor, n_threads: int) -> list[Part]:
-        words = tiles.window_words(geometry, window, lanes)
-        words |= {"x_image": read.strides[0], "out_image": out.strides[0]}
-        named = {**words, "x": read.address(), "weights": weights.address(), "scratch": Scratch()}
-        outputs = geometry.images * geometry.channels * math.prod(geometry.out)
-        work = outputs * (math.prod(geometry.kernel) * 2 * _PRODUCT_NS + _ELEMENT_NS)
-        units = words["images"] * words["blocks"] * words["bands"]
-        scratch = words["scratch_stride"] * 4
-        return [Part("depthwise", (tuple(window),), tuple(named[n] for n in sliding.WORDS), work, units, scratch)]
-
-    return _blockwise(b, [read, weights], bias, shape, plan)
-
-
-def _blockwise(b: Builder, read: list[Tensor], bias: Tensor | None, shape: Sequence[int], plan: object) -> Tensor:
-    """Add the operation with its bias as an epilogue."""
-    result = layout.in_blocks(b, shape)
-    out = layout.memory(result)
-    operands: list[Tensor] = []
-    expression, kinds = identity("float32"), ()
-    if bias is not None:
-        expression = Expression(("float32",) * 2, (Instruction("add", (0, 1), "float32"),), (2,))
-        column = bias.reshaped((bias.size, *(1 for _ in shape[2:])))
-        inner = layout.by_channel(b, column, shape, result.block)
-        assert inner is not None
-        operands.append(inner.broadcast(out.shape))
-        kinds = (CHANNEL,)  # type: ignore[assignment]
-    b.add(Blockwise([*read, *operands], [out], len(read), expression, kinds, plan))  # type: ignore[arg-type]
-    return result
 
 
 @lowers("ConvTranspose", blocks=True)
@@ -225,6 +122,10 @@ def _conv_transpose(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resu
     # [K, C/groups, KH, KW]
     weights = w.value.reshape(groups, x.shape[1] // groups, w.shape[1], *pair(kernel))
     weights = np.swapaxes(weights, 1, 2).reshape(outputs, -1, *pair(kernel))
+    few = outputs * steps[0] * steps[1] <= b.target.lanes("float") and whole != sizes
+    if few and groups == 1 and steps == pair(kernel) and whole == (sizes[0] * steps[0], sizes[1] * steps[1]):
+        name = ("shuffled", b.identity(w.value))
+        return [_shuffled(b, x, weights, name, bias, (x.shape[0], outputs, *out))]
     axes = [
         [_phase(r, step, pad, k, n, o) for r in range(min(step, o))]
         for step, pad, k, n, o in zip(steps, pads, pair(kernel), sizes, whole, strict=True)
@@ -236,10 +137,8 @@ def _conv_transpose(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resu
         for column, horizontal in enumerate(axes[1]):
             assert vertical is not None and horizontal is not None
             places = [vertical[0], horizontal[0]]
-            part = b.packed(
-                ("phase", b.identity(w.value), row, column, steps, pads, groups),
-                lambda places=places: _taps(weights, places),
-            ).value
+            name = ("phase", b.identity(w.value), row, column, steps, pads, groups)
+            part = b.packed(name, partial(_taps, weights, places)).value
             assert part is not None
             geometry = Geometry(
                 x.shape[0],
@@ -255,7 +154,30 @@ def _conv_transpose(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resu
             row_size = steps[0] * whole[1] * b.target.lanes("float")
             phases.append((part, geometry, row * whole[1] + column, steps[1], row_size))
     shape = (x.shape[0], outputs, *out)
-    return [_direct(b, phases[0][1], x, phases, bias, shape)]
+    return [windowed.direct(b, phases[0][1], x, phases, bias, shape)]
+
+
+def _shuffled(b: Builder, x: Tensor, weights: Array, name: object, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
+    """Where each output looks at one pixel: few channels by kernel elements in one product, whose results are moved.
+
+    ``weights``: [K, C, KH, KW]
+    """
+    k, c, *kernel = weights.shape
+    n_taps = kernel[0] * kernel[1]
+
+    taps = b.packed(name, lambda: weights.transpose(2, 3, 0, 1).reshape(n_taps * k, c, 1, 1)).value
+    assert taps is not None
+    if bias is not None and bias.value is not None:
+        value = bias.value
+        bias = b.packed(("tiled", b.identity(value), n_taps), lambda: np.tile(value, n_taps))
+    size = pair(x.shape[2:])
+    geometry = Geometry(x.shape[0], c, n_taps * k, size, (1, 1))
+    made = windowed.direct(b, geometry, x, [(taps, geometry, 0, 1, 0)], bias, (x.shape[0], n_taps * k, *x.shape[2:]))
+    inner = memory(made)
+    lanes = made.block
+    strides = (inner.strides[0], 1, size[1] * lanes, kernel[1] * k, lanes, k)
+    moved = inner.view((x.shape[0], k, size[0], kernel[0], size[1], kernel[1]), strides)
+    return b.contiguous(moved).reshaped(shape)
 
 
 def _phase(r: int, step: int, pad: int, kernel: int, size: int, out: int) -> tuple[list[int], int, int] | None:

@@ -6,9 +6,12 @@ import math
 
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowers
+from distort.kernels.compiler.codegen import pooling
 from distort.kernels.compiler.ir import Tensor
 from distort.kernels.compiler.lower.rows import statistics_dtype
+from distort.kernels.compiler.lower.views import reshape
 from distort.kernels.compiler.rows import Body
+from distort.kernels.compiler.windowed import global_pool
 
 Result = list[Tensor | None] | None
 _OF_INTEGERS = ("ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSumSquare", "ReduceL1")
@@ -28,10 +31,15 @@ def _axes(node: Node, inputs: list[Tensor | None], rank: int) -> list[int] | Non
     return sorted(axis % rank for axis in axes)
 
 
-@lowers(*_OPERATORS)
+@lowers(*_OPERATORS, blocks=True)
 def _reduce(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x = inputs[0]
     axes = None if x is None else _axes(node, inputs, len(x.shape))
+    if x is not None and x.block:
+        if node.op_type == "ReduceMean" and axes == list(range(2, len(x.shape))):
+            mean = global_pool(b, x, pooling.MEAN)
+            return [mean if node.attributes.get("keepdims", 1) else reshape(b, mean, x.shape[:2])]
+        x = b.plain(x)
     if x is None or not axes or not x.size or x.dtype.kind == "b":
         return None
     real = x.dtype.kind not in "iu"
