@@ -103,7 +103,7 @@ def _placed(children: Array, leaf: Array, roots: Array) -> tuple[list[Array], Ar
 
 
 def _all_vote(ensemble: Ensemble, levels: list[Array], roots: Array, leaf: Array) -> bool:
-    """Whether every row has a vote for every target: for each target there is a tree all of whose leaves vote for it."""
+    """Whether every row has a vote for every target: each has a tree all of whose leaves vote for it."""
     tree = np.full(len(leaf), -1, np.int64)
     tree[roots] = np.arange(len(roots))
     children = ensemble.forest.host[3].reshape(-1, 2)

@@ -47,9 +47,7 @@ def emit_trees(f: Function, target: Target, condition: str, tracks_missing: bool
         for row, offset in zip(rows, at, strict=True):
             node = f.at(nodes, offset, "i8")
             split = f.load("float", node)
-            feature, child = (
-                f.op("i64", f"sext {f.load('i32', f.at(node, n, 'i8'))} to i64") for n in (4, 8)
-            )
+            feature, child = (f.op("i64", f"sext {f.load('i32', f.at(node, n, 'i8'))} to i64") for n in (4, 8))
             value = f.load("float", f.at(row, feature, "i8"))
             holds = f.fcmp(condition, value, split)
             if tracks_missing:
