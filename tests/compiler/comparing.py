@@ -14,6 +14,7 @@ from distort.kernels.compiler.codegen import target
 from distort.kernels.compiler.ir import Host
 from distort.kernels.compiler.library import Library, compile_text, module_text
 from distort.kernels.compiler.program import CompiledProgram
+from distort.kernels.compiler.specialise import specialise
 from distort.kernels.program import Program
 
 Array = np.ndarray[Any, Any]
@@ -73,7 +74,18 @@ def agree(results: Sequence[Any], expected: Sequence[Any], rtol: float = 0.0, at
             np.testing.assert_array_equal(result, wanted)
 
 
-def object_for(keys: Sequence[Any], triple: str, **features: bool) -> bytes:
-    """The kernels compiled for another processor."""
-    other = target.of_features(triple, "", {name.replace("_", "-"): on for name, on in features.items()})
-    return compile_text(module_text(keys, other), other)
+def object_for(
+    triple: str,
+    features: Mapping[str, bool],
+    nodes: Sequence[NodeProto],
+    feeds: Mapping[str, Array],
+    weights: Mapping[str, Array],
+    fetch: Sequence[str] = ("y",),
+) -> tuple[bytes, set[str]]:
+    """A model's kernels compiled for another processor, and their families."""
+    other = target.of_features(triple, "", dict(features))
+    graph = load_model(model_of(nodes, feeds, weights, fetch)).graph
+    types = [(value.dtype, value.shape) for value in feeds.values()]
+    plan = specialise(graph, list(fetch), list(feeds), types, other, 1, {}, {})
+    keys = {step.call.key for step in plan.steps if step.call is not None}
+    return compile_text(module_text(keys, other), other), {key.family for key in keys}

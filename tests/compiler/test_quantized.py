@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 
 from distort.kernels.compiler.library import Library
-from tests.compiler.comparing import agree, both, limited
+from tests.compiler.comparing import agree, both, limited, object_for
 
 Array = np.ndarray[Any, Any]
 BYTES = (np.uint8, np.int8)
@@ -211,3 +211,24 @@ def test_scales_along_an_axis(library: Library) -> None:
     sums = np.random.default_rng(0).integers(-(2**31), 2**31, 100).astype(np.int32)
     results, expected, _ = both([node], {"q": sums}, {"scale": np.float32(0.1)}, library=library)
     agree(results, expected)
+
+
+@pytest.mark.parametrize("features", [{"neon": True, "dotprod": True}, {"neon": True}])
+@pytest.mark.parametrize("kind", BYTES)
+def test_kernels_for_arm(features: dict[str, bool], kind: Any) -> None:
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["a", "s", "az"]),
+        helper.make_node("ConvInteger", ["a", "f", "az", "wz"], ["y"], pads=[1, 1, 1, 1]),
+        helper.make_node("ConvInteger", ["a", "d", "az", "wz"], ["z"], pads=[1, 1, 1, 1], group=8),
+        helper.make_node("MatMulInteger", ["a", "w", "az", "wz"], ["p"]),
+    ]
+    weights = {
+        "f": numbers(kind, (20, 8, 3, 3)),
+        "d": numbers(kind, (8, 1, 3, 3)),
+        "w": numbers(kind, (30, 20)),
+        "wz": np.array(3, kind),
+    }
+    feeds = {"x": np.zeros((1, 8, 20, 30), np.float32)}
+    triple = "aarch64-unknown-linux-gnu"
+    code, families = object_for(triple, features, nodes, feeds, weights, ("y", "z", "p"))
+    assert code and {"quantized", "quantized_conv", "quantized_depthwise", "interleave"} <= families
