@@ -139,6 +139,17 @@ class Builder:
         assert tensor.value is not None
         return self.identity(tensor.value)
 
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Anything else that is made once for all shapes of runs."""
+        if key not in self._constants:
+            self._constants[key] = make()
+        return self._constants[key]
+
+    @property
+    def origin_id(self) -> int:
+        """What names the node that is being lowered, for as long as the model lives."""
+        return id(self._origin)
+
     def feed(self, name: str, dtype: np.dtype[Any], shape: Sequence[int], number: int) -> None:
         nbytes = math.prod(shape) * dtype.itemsize
         self._tensors[name] = Tensor(dtype, tuple(shape), strides_of(shape), Buffer(nbytes, Place.FEED, number=number))

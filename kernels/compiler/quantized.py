@@ -27,6 +27,10 @@ LEAST_TILE_ROWS = 6
 _TILES_PER_NS, _DOTS_PER_NS_AND_BYTE = 800.0, 4.0
 
 
+#: an epilogue that leaves sums as they are
+SUMS = identity("int32")
+
+
 class Weights(NamedTuple):
     """Prepared weights of a product: int8 panels, and int32 terms and zero points by column."""
 
@@ -91,7 +95,7 @@ def prepare_weights(builder: Builder, w: Tensor, zeros: Tensor | None) -> Weight
     def by_column() -> Array:
         _, zero = signed_weights(value, zero_values)
         made = np.zeros(n_panels * width, np.int32)
-        made[:columns] = zero
+        made[:columns] = np.asarray(zero)
         return made
 
     name = (builder.identity(value), None if zero_values is None else builder.identity(zero_values))
@@ -150,7 +154,7 @@ class QuantizedProduct(Operation):
     weights: Weights
     rows: Tensor
     zero: Tensor | None = None
-    epilogue: Expression = identity("int32")
+    epilogue: Expression = SUMS
     operands: tuple[Tensor, ...] = ()
     kind: ClassVar[str] = "quantized"
 

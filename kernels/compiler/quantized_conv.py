@@ -18,6 +18,7 @@ from distort.kernels.compiler.fuse import same_elements
 from distort.kernels.compiler.ir import Address, Array, Buffer, Call, Map, Operation, Scratch, Tensor
 from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.quantized import (
+    SUMS,
     absorbed,
     best_rows,
     best_vectors,
@@ -249,7 +250,7 @@ def _of_filters(b: Builder, w: Tensor, zeros: Tensor | None, geometry: Geometry)
     def terms() -> Array:
         signed, zero = signed_weights(value, zero_values)
         sums = signed.reshape(len(signed), -1).sum(axis=1, dtype=np.int32)
-        return sums if zero is None else (sums - real_depth * zero).astype(np.int32)
+        return np.asarray(sums if zero is None else sums - real_depth * zero, np.int32)
 
     def by_filter() -> Array:
         _, zero = signed_weights(value, zero_values)
@@ -281,7 +282,7 @@ class QuantizedConv(Operation):
     vectors: int
     dtype: str  # of the image before it was prepared
     zero: Tensor | None = None
-    epilogue: Expression = identity("int32")
+    epilogue: Expression = SUMS
     operands: tuple[Tensor, ...] = ()
     depthwise: bool = False
     kind: ClassVar[str] = "quantized conv"
@@ -351,8 +352,7 @@ class QuantizedConv(Operation):
             return None
         operands, expression = joined
         inputs = [*self.inputs[: 1 + (self.zero is not None)], *operands]
-        made_of = {"epilogue": expression, "operands": tuple(operands)}
-        return replace(self, inputs=inputs, outputs=after.outputs, **made_of)
+        return replace(self, inputs=inputs, outputs=after.outputs, epilogue=expression, operands=tuple(operands))
 
 
 def _spread(tensor: Tensor, geometry: Geometry) -> tuple[int, int, int, int] | None:

@@ -71,16 +71,16 @@ class Forest:
         self.dtype = splits.dtype
         members, bounds = (splits[:0], np.zeros((len(modes), 2), np.int64)) if sets is None else sets
         self._set_bits = int((bounds[:, 1] - bounds[:, 0]).max(initial=0)).bit_length()
-        self._host = (
+        self.host = (
             *(features, splits, modes, children.reshape(-1), missing.astype(bool), leaf, roots, _DECISIONS),
             *(members, bounds),
         )
-        self._tables: dict[str, tuple[Array, ...]] = {"numpy": self._host}
+        self._tables: dict[str, tuple[Array, ...]] = {"numpy": self.host}
 
     def _on(self, xp: ModuleType) -> tuple[Array, ...]:
         tables = self._tables.get(xp.__name__)
         if tables is None:
-            tables = self._tables[xp.__name__] = tuple(xp.asarray(table) for table in self._host)
+            tables = self._tables[xp.__name__] = tuple(xp.asarray(table) for table in self.host)
         return tables
 
     def leaves(self, xp: ModuleType, x: Array) -> Array:

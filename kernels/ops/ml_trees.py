@@ -33,13 +33,18 @@ class Ensemble:
         self.forest = forest
         self.n_targets = n_targets
         self.base = base
-        self._targets, self._weights = targets[order], weights[order]
-        self._counts = np.bincount(nodes, minlength=forest.n_nodes)
-        self._starts = np.concatenate([[0], np.cumsum(self._counts)[:-1]])
+        self.targets, self.weights = targets[order], weights[order]
+        self.counts = np.bincount(nodes, minlength=forest.n_nodes)
+        self.starts = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
+
+    def of_one_target(self) -> Ensemble:
+        """The same, where all votes are for target 0."""
+        nodes = np.repeat(np.arange(self.forest.n_nodes), self.counts)
+        return Ensemble(self.forest, nodes, self.targets, self.weights, 1, self.base)
 
     def _votes(self, xp: ModuleType, leaves: Array) -> tuple[Array, Array, Array]:
         """(row, target, weight) of all votes, tree by tree. leaves: [N, trees]"""
-        counts, starts = xp.asarray(self._counts), xp.asarray(self._starts)
+        counts, starts = xp.asarray(self.counts), xp.asarray(self.starts)
         leaves = leaves.T.reshape(-1)
         rows = xp.tile(xp.arange(len(leaves) // len(self.forest.roots)), len(self.forest.roots))
         each = counts[leaves]
@@ -49,7 +54,7 @@ class Ensemble:
             rows = xp.repeat(rows, each)
             first = xp.cumsum(each) - each
             vote = xp.arange(len(rows)) - xp.repeat(first, each) + xp.repeat(starts[leaves], each)
-        return rows, xp.asarray(self._targets)[vote], xp.asarray(self._weights)[vote]
+        return rows, xp.asarray(self.targets)[vote], xp.asarray(self.weights)[vote]
 
     def aggregate(self, xp: ModuleType, x: Array, how: str) -> tuple[Array, Array]:
         """(scores, whether any leaf voted), each [N, targets], without base values.
@@ -65,7 +70,7 @@ class Ensemble:
         rows, targets, weights = self._votes(xp, self.forest.leaves(xp, x))
         at = rows * c + targets
         fill = {"MIN": np.inf, "MAX": -np.inf}.get(how, 0)
-        dtype = xp.result_type(self._weights.dtype, xp.float64 if x.dtype == xp.float64 else xp.float32)
+        dtype = xp.result_type(self.weights.dtype, xp.float64 if x.dtype == xp.float64 else xp.float32)
         scores = xp.full(n * c, fill, dtype)
         combine = {"MIN": xp.minimum, "MAX": xp.maximum}.get(how, xp.add)
         combine.at(scores, at, weights)

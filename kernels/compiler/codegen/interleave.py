@@ -57,8 +57,8 @@ def emit_interleave(
         outside = f.bitcast(outside, f"i{8 * size}")
         _fill(f, target_row, f.select(inside, words["left"], words["padded_width"]), outside, lanes)
         with f.when(inside):
-            channels = [f.min(f.add(first, n), f.sub(words["channels"], 1)) for n in range(size)]
-            channels = [f.add(f.mul(group, words["channels"]), c) for c in channels]
+            last = f.sub(words["channels"], 1)
+            channels = [f.add(f.mul(group, words["channels"]), f.min(f.add(first, n), last)) for n in range(size)]
             rows = [
                 [
                     f.at(address, _offset(f, (image, channel, y), strides), STORED[dtype])
@@ -111,9 +111,9 @@ def interleaved(f: Function, values: Sequence[Value]) -> Value:
         return made
     turns = [lane for pair in zip(range(n), range(n, 2 * n), strict=True) for lane in pair]
     if len(values) == 2:
-        return f.shuffle(*values, turns)
+        return f.shuffle(values[0], values[1], turns)
     pairs = [f.bitcast(f.shuffle(values[i], values[i + 1], turns), vector("i16", n)) for i in (0, 2)]
-    return f.bitcast(f.shuffle(*pairs, turns), vector("i8", 4 * n))
+    return f.bitcast(f.shuffle(pairs[0], pairs[1], turns), vector("i8", 4 * n))
 
 
 def _fill(f: Function, address: Value, n_pixels: Index, pixel: Value, lanes: int) -> None:

@@ -168,7 +168,7 @@ class ProductEmitter:
 
             quantized_tiles.emit_tile(self, a, b, n_rows)
         else:
-            cases = [lambda n=n: self._multiply(n, a, b) for n in range(1, product.rows + 1)]  # type: ignore[misc]
+            cases = [lambda n=n: self._multiply(n, a, b) for n in range(1, product.rows + 1)]
             f.switch(n_rows, cases, first=1)
         if product.has_weight_zeros and product.weights == "b":
             with f.loop(0, n_rows) as row:

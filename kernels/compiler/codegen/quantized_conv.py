@@ -7,6 +7,7 @@ lies in one row of the image, by whole vectors. Windows of one tap and stride 1 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from distort.kernels.compiler.codegen import byte_dots as dots
@@ -108,7 +109,7 @@ class ConvEmitter(ProductEmitter):
 
         f.choose(f.compare("sle", f.add(x, self.lanes), words["out_width"]), (along, apart))
 
-    def _each_line(self, source: Value, target: Value, read: object) -> None:
+    def _each_line(self, source: Value, target: Value, read: Callable[[Value, Value], None]) -> None:
         f, words = self.f, self.words
         with f.loop(0, words["n_planes"]) as plane:
             plane_source = f.at(source, f.mul(plane.index, words["plane"]), "i8")
@@ -116,7 +117,7 @@ class ConvEmitter(ProductEmitter):
             with f.loop(0, words["n_taps"]) as tap:
                 offset = f.load("i64", f.at(words["taps"], tap.index, "i64"))
                 place = f.mul(f.add(plane_line, tap.index), self.line_nbytes)
-                read(f.at(plane_source, offset, "i8"), f.at(target, place, "i8"))  # type: ignore[operator]
+                read(f.at(plane_source, offset, "i8"), f.at(target, place, "i8"))
 
     def _load(self, source: Value, target: Value) -> None:
         """Pixels of one row."""
@@ -126,8 +127,8 @@ class ConvEmitter(ProductEmitter):
             return
         # every second one, of two vectors
         pixels = vector(f"i{8 * self.group}", self.lanes)
-        parts = [f.load(pixels, f.at(source, n * self.lanes * self.group, "i8"), 1) for n in (0, 1)]
-        f.store(f.shuffle(*parts, range(0, 2 * self.lanes, 2)), target, 1)
+        one, other = (f.load(pixels, f.at(source, n * self.lanes * self.group, "i8"), 1) for n in (0, 1))
+        f.store(f.shuffle(one, other, range(0, 2 * self.lanes, 2)), target, 1)
 
     def _find_offsets(self, x: Index, left: Index) -> None:
         """Bytes from the first pixel to each; those behind the last one are where that is."""

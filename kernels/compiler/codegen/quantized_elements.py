@@ -128,7 +128,8 @@ def emit_range_end(f: Function, target: Target) -> None:
                 f.select(f.fcmp("ogt", high, loop.carried[1]), high, loop.carried[1]),
             ]
         )
-    _finish(f, *loop.carried, 2)
+    low, high = loop.carried
+    _finish(f, low, high, 2)
     f.ret()
 
 

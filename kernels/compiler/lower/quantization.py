@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -134,7 +135,7 @@ def dynamic_range(b: Builder, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
     n_parts = math.ceil(x.size / _PART)
     targets = [t.address() for t in made]
     parts = b.new(np.float32, (n_parts, 2))
-    words = [n_parts, _PART, x.size, x.address(), parts.address()]
+    words: list[Any] = [n_parts, _PART, x.size, x.address(), parts.address()]
     if n_parts == 1:
         b.add(Native([x], list(made), [Call(Key("range", (True,)), [*words, *targets], x.size * 0.06, most_threads=1)]))
     else:

@@ -69,11 +69,11 @@ def convolved(
         if w_zero.value is None or w_zero.dtype != w.dtype or w_zero.size not in (1, w.shape[0]):
             return None
         w_zero = b.constant(w_zero.value.reshape(() if w_zero.size == 1 else -1))
-    names = ("kernel_shape", "strides", "dilations", "pads")
-    given = [node.attributes.get(name) for name in names]
-    groups = node.attributes.get("group", 1)
+    get = node.attributes.get
+    kernel, strides, dilations, pads = (get(name) for name in ("kernel_shape", "strides", "dilations", "pads"))
+    groups, auto_pad = get("group", 1), get("auto_pad", "NOTSET")
     try:
-        windows = windows_of_convolution(x.shape, w.shape, groups, *given, node.attributes.get("auto_pad", "NOTSET"))
+        windows = windows_of_convolution(x.shape, w.shape, groups, kernel, strides, dilations, pads, auto_pad)
     except InvalidInput:
         return None  # the NumPy kernel says so, when it runs
     geometry = geometry_of(x.shape, w.shape, groups, windows)

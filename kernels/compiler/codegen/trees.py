@@ -1,0 +1,175 @@
+"""Ensembles of trees: rows go down eight trees at once, which hides what each step waits for.
+
+A node is 16 bytes: what the feature is compared with (float32), where the feature is in a row (bytes), where the child
+of a comparison that fails is (bytes from the first node; the other comes right behind), and one more word: for a leaf
+its weight, or where its weights are. A leaf leads to itself, as nothing compares with NaN.
+
+Sums are made tree by tree, as the NumPy kernel makes them.
+"""
+
+from __future__ import annotations
+
+from distort.kernels.compiler.codegen.target import Target
+from distort.kernels.compiler.codegen.text import Function, Index, Value
+
+NODE_NBYTES = 16
+#: trees that a row goes down together, and levels between looks whether all have ended
+TREES, LEVELS = 8, 4
+#: mode -> comparison that holds for no NaN, or for any (``une``)
+CONDITIONS = {
+    "BRANCH_LEQ": "ole",
+    "BRANCH_LT": "olt",
+    "BRANCH_GTE": "oge",
+    "BRANCH_GT": "ogt",
+    "BRANCH_EQ": "oeq",
+    "BRANCH_NEQ": "une",
+}
+#: how leaves vote: a weight for the only target; a weight for each target; some (target, weight)
+ONE, ALL, SOME = "one", "all", "some"
+
+
+def emit_trees(f: Function, target: Target, condition: str, tracks_missing: bool, votes: str, by_rows: bool) -> None:
+    """Words: rows, rows of a unit, bytes from row to row, x, nodes, groups of trees, roots (int64, bytes, ``TREES`` of
+    a group), levels (int64, of a group), targets, scores [rows, targets], weights, spans.
+
+    ``by_rows``: ``TREES`` rows go down one tree, which is a group by itself, instead of one row down as many trees.
+    ``ALL``: weights [leaves, targets]. ``SOME``: spans: for a leaf int32 (first, end) of weights, which are pairs
+    of int32 and float32. ``tracks_missing``: a node's last word says whether NaN goes with comparisons that hold.
+    """
+    del target
+    n_rows, unit_rows, row_nbytes = (f.word(n) for n in range(3))
+    x, nodes = f.address(3), f.address(4)
+    n_groups, roots, levels, n_targets = f.word(5), f.address(6), f.address(7), f.word(8)
+    scores, weights, spans = (f.address(n) for n in range(9, 12))
+
+    def descend(rows: list[Value], at: list[Value]) -> list[Value]:
+        found = []
+        for row, offset in zip(rows, at, strict=True):
+            node = f.at(nodes, offset, "i8")
+            split = f.load("float", node)
+            feature, child = (f.op("i64", f"sext {f.load('i32', f.at(node, n, 'i8'))} to i64") for n in (4, 8))
+            value = f.load("float", f.at(row, feature, "i8"))
+            holds = f.fcmp(condition, value, split)
+            if tracks_missing:
+                flag = f.icmp("ne", f.load("i32", f.at(node, 12, "i8")), f.const("i32", 0))
+                missing = f.binary("and", f.fcmp("uno", value, value), f.fcmp("ord", split, split))
+                holds = f.binary("or", holds, f.binary("and", missing, flag))
+            behind = f.binary("shl", f.cast("zext", holds, "i64"), f.i64(4))
+            found.append(f.i64(f.add(child, behind)))
+        return found
+
+    def vote(place: Value, at: list[Value]) -> None:
+        last = [f.at(f.at(nodes, offset, "i8"), 12, "i8") for offset in at]
+        if votes == ONE:
+            total = f.load("float", place)
+            for word in last:
+                total = f.fadd(total, f.load("float", word))
+            f.store(total, place)
+            return
+        for word in last:
+            leaf = f.op("i64", f"sext {f.load('i32', word)} to i64")
+            if votes == ALL:
+                own = f.at(weights, f.mul(leaf, n_targets), "float")
+                with f.loop(0, n_targets) as one:
+                    cell = f.at(place, one.index, "float")
+                    f.store(f.fadd(f.load("float", cell), f.load("float", f.at(own, one.index, "float"))), cell)
+                continue
+            span = f.at(spans, f.mul(leaf, 2), "i32")
+            first, end = (f.op("i64", f"sext {f.load('i32', f.at(span, n, 'i32'))} to i64") for n in (0, 1))
+            with f.loop(first, end) as one:
+                pair = f.at(weights, f.mul(one.index, 2), "i32")
+                cell = f.at(place, f.op("i64", f"sext {f.load('i32', pair)} to i64"), "float")
+                f.store(f.fadd(f.load("float", cell), f.load("float", f.at(pair, 1, "i32"))), cell)
+
+    def down(rows: list[Value], starts: list[Value], depth: Value) -> list[Value]:
+        with f.loop(0, depth, LEVELS, starts) as level:
+            at = before = level.carried
+            for _ in range(LEVELS):
+                before, at = at, descend(rows, at)
+            level.carry(at)
+            level.step = _step(f, before, at)
+        return level.carried
+
+    n_units = f.div(f.add(n_rows, f.sub(unit_rows, 1)), unit_rows)
+    begin, end = f.share(n_units)
+    with f.loop(begin, end) as unit:
+        first = f.mul(unit.index, unit_rows)
+        last = f.min(f.add(first, unit_rows), n_rows)
+        with f.loop(f.mul(first, n_targets), f.mul(last, n_targets)) as one:
+            f.store(f.const("float", 0), f.at(scores, one.index, "float"))
+        with f.loop(0, n_groups) as group:
+            depth = f.load("i64", f.at(levels, group.index, "i64"))
+            if by_rows:
+                start = f.load("i64", f.at(roots, group.index, "i64"))
+                with f.loop(first, last, TREES) as loop:
+                    numbers = [f.min(f.add(loop.index, n), f.sub(last, 1)) for n in range(TREES)]
+                    rows = [f.at(x, f.mul(number, row_nbytes), "i8") for number in numbers]
+                    for n, leaf in enumerate(down(rows, [start] * TREES, depth)):
+                        number = f.add(loop.index, n)
+                        with f.when(f.compare("slt", number, last)):
+                            vote(f.at(scores, f.mul(number, n_targets), "float"), [leaf])
+            else:
+                own = f.at(roots, f.mul(group.index, TREES), "i64")
+                starts = [f.load("i64", f.at(own, n, "i64")) for n in range(TREES)]
+                with f.loop(first, last) as loop:
+                    row = f.at(x, f.mul(loop.index, row_nbytes), "i8")
+                    leaves = down([row] * TREES, starts, depth)
+                    vote(f.at(scores, f.mul(loop.index, n_targets), "float"), leaves)
+    f.ret()
+
+
+def _step(f: Function, before: list[Value], at: list[Value]) -> Index:
+    """Levels to go on by: all that are left where the last one moved nothing."""
+    changed: Value = f.i64(0)
+    for one, other in zip(before, at, strict=True):
+        changed = f.binary("or", changed, f.binary("xor", one, other))
+    return f.select(f.compare("ne", changed, 0), f.i64(LEVELS), f.i64(1 << 40))
+
+
+def emit_labels(f: Function, target: Target) -> None:
+    """The label of the largest score, the first of equal ones. Words: rows, classes, scores, labels, result (int64)."""
+    del target
+    n_rows, n_classes = f.word(0), f.word(1)
+    scores, labels, result = (f.address(n) for n in (2, 3, 4))
+    begin, end = f.share(n_rows)
+    with f.loop(begin, end) as row:
+        own = f.at(scores, f.mul(row.index, n_classes), "float")
+        with f.loop(1, n_classes, 1, [f.load("float", own), f.i64(0)]) as one:
+            value = f.load("float", f.at(own, one.index, "float"))
+            largest, index = one.carried
+            # as numpy's argmax: a NaN counts as the largest, the first of them
+            larger = f.binary(
+                "and",
+                f.binary("or", f.fcmp("ogt", value, largest), f.fcmp("uno", value, value)),
+                f.fcmp("ord", largest, largest),
+            )
+            one.carry([f.select(larger, value, largest), f.select(larger, one.index, index)])
+        label = f.load("i64", f.at(labels, one.carried[1], "i64"))
+        f.store(label, f.at(result, row.index, "i64"))
+    f.ret()
+
+
+def emit_softmax(f: Function, target: Target) -> None:
+    """e^(score - the largest of the row), divided by their sum. Words: rows, classes, scores, result."""
+    from distort.kernels.compiler.codegen.mathematics import exp
+
+    del target
+    n_rows, n_classes = f.word(0), f.word(1)
+    scores, result = f.address(2), f.address(3)
+    begin, end = f.share(n_rows)
+    with f.loop(begin, end) as row:
+        place = f.mul(row.index, n_classes)
+        own, made = f.at(scores, place, "float"), f.at(result, place, "float")
+        with f.loop(1, n_classes, 1, [f.load("float", own)]) as one:
+            value = f.load("float", f.at(own, one.index, "float"))
+            one.carry([f.intrinsic("maximum", one.carried[0], value)])
+        largest = one.carried[0]
+        with f.loop(0, n_classes, 1, [f.const("float", 0)]) as one:
+            value = exp(f, f.fsub(f.load("float", f.at(own, one.index, "float")), largest))
+            f.store(value, f.at(made, one.index, "float"))
+            one.carry([f.fadd(one.carried[0], value)])
+        total = one.carried[0]
+        with f.loop(0, n_classes) as one:
+            cell = f.at(made, one.index, "float")
+            f.store(f.fdiv(f.load("float", cell), total), cell)
+    f.ret()

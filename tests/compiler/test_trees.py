@@ -1,0 +1,164 @@
+"""Tree ensembles, compiled: scores and labels of the NumPy kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import NodeProto, helper
+
+from tests.compiler.comparing import agree, both, object_for
+
+Array = np.ndarray[Any, Any]
+_ML = "ai.onnx.ml"
+
+
+def trees(
+    n_trees: int, depth: int, mode: str, missing: bool, seed: int = 0
+) -> tuple[dict[str, list[Any]], list[tuple[int, int]]]:
+    """Attributes of nodes, and (tree, id) of leaves: random trees, some of whose branches end early."""
+    rng = np.random.default_rng(seed)
+    rows: list[tuple[Any, ...]] = []
+    leaves: list[tuple[int, int]] = []
+    for tree in range(n_trees):
+        count = 1
+        waiting = [(0, 0)]
+        while waiting:
+            number, level = waiting.pop()
+            if level >= depth or (level and rng.random() < 0.2):
+                rows.append((tree, number, 0, 0.0, "LEAF", 0, 0, 0))
+                leaves.append((tree, number))
+                continue
+            split = float(np.float32(rng.choice([-0.5, 0.0, 0.25, 1.0])))
+            rows.append(
+                (
+                    tree,
+                    number,
+                    int(rng.integers(0, 6)),
+                    split,
+                    mode,
+                    count,
+                    count + 1,
+                    int(missing and rng.random() < 0.5),
+                )
+            )
+            waiting += [(count, level + 1), (count + 1, level + 1)]
+            count += 2
+    names = (
+        "treeids",
+        "nodeids",
+        "featureids",
+        "values",
+        "modes",
+        "truenodeids",
+        "falsenodeids",
+        "missing_value_tracks_true",
+    )
+    return {f"nodes_{name}": [row[i] for row in rows] for i, name in enumerate(names)}, leaves
+
+
+def rows(n: int) -> Array:
+    x = np.random.default_rng(n).choice([-1, -0.5, 0, 0.25, 0.5, 1, 2, np.nan, np.inf], (n, 6))
+    return x.astype(np.float32)
+
+
+def regressor(
+    n_targets: int = 1, n_trees: int = 11, depth: int = 5, mode: str = "BRANCH_LEQ", missing: bool = False, **more: Any
+) -> NodeProto:
+    attributes, leaves = trees(n_trees, depth, mode, missing)
+    rng = np.random.default_rng(7)
+    votes = [(*leaf, target) for leaf in leaves for target in range(n_targets)]
+    return helper.make_node(
+        "TreeEnsembleRegressor",
+        ["x"],
+        ["y"],
+        domain=_ML,
+        n_targets=n_targets,
+        target_treeids=[v[0] for v in votes],
+        target_nodeids=[v[1] for v in votes],
+        target_ids=[v[2] for v in votes],
+        target_weights=rng.standard_normal(len(votes)).tolist(),
+        **attributes,
+        **more,
+    )
+
+
+def classifier(classes: list[int], per_tree: bool = False, n_trees: int = 9, **more: Any) -> NodeProto:
+    """``per_tree``: each tree votes for one class; else every leaf for all of them."""
+    attributes, leaves = trees(n_trees, 4, "BRANCH_LT", False)
+    rng = np.random.default_rng(8)
+    n = len(classes)
+    votes = [(*leaf, c) for leaf in leaves for c in ([leaf[0] % max(1, n if n > 2 else 1)] if per_tree else range(n))]
+    return helper.make_node(
+        "TreeEnsembleClassifier",
+        ["x"],
+        ["label", "y"],
+        domain=_ML,
+        classlabels_int64s=classes,
+        class_treeids=[v[0] for v in votes],
+        class_nodeids=[v[1] for v in votes],
+        class_ids=[v[2] for v in votes],
+        class_weights=rng.random(len(votes)).tolist(),
+        **attributes,
+        **more,
+    )
+
+
+def check(node: NodeProto, x: Array, fetch: tuple[str, ...] = ("y",), rtol: float = 0.0, n_threads: int = 1) -> None:
+    results, expected, kinds = both([node], {"x": x}, {}, fetch, n_threads)
+    assert not any(kind.startswith("host") for kind in kinds)
+    agree(results, expected, rtol, rtol)
+
+
+@pytest.mark.parametrize("mode", ["LEQ", "LT", "GTE", "GT", "EQ", "NEQ"])
+@pytest.mark.parametrize("missing", [False, True])
+def test_comparisons(mode: str, missing: bool) -> None:
+    check(regressor(mode=f"BRANCH_{mode}", missing=missing), rows(40))
+
+
+@pytest.mark.parametrize("n", [1, 3, 8, 150])
+def test_numbers_of_rows_and_trees(n: int) -> None:
+    for n_trees in (1, 3, 8, 9):
+        check(regressor(n_trees=n_trees, depth=9), rows(n), n_threads=2)
+    check(regressor(depth=0), rows(n))
+
+
+def test_targets_base_values_and_averages() -> None:
+    check(regressor(3, base_values=[0.5, 0.25, -1.0]), rows(20))
+    check(regressor(aggregate_function="AVERAGE", base_values=[0.5]), rows(20))
+    check(regressor(2, post_transform="LOGISTIC"), rows(20), rtol=1e-6)
+
+
+@pytest.mark.parametrize("transform", ["NONE", "LOGISTIC", "SOFTMAX"])
+def test_classes(transform: str) -> None:
+    fetch = ("label", "y")
+    for node in (
+        classifier([3, 5, 9], post_transform=transform),
+        classifier([3, 5, 9], per_tree=True, post_transform=transform, base_values=[0.1, 0.2, 0.3]),
+        classifier([3, 5], post_transform=transform),
+    ):
+        check(node, rows(50), fetch, rtol=1e-6)
+
+
+@pytest.mark.parametrize("transform", ["NONE", "LOGISTIC"])
+def test_two_classes_with_votes_for_one(transform: str) -> None:
+    node = classifier([4, 6], per_tree=True, post_transform=transform)
+    check(node, rows(50), ("label", "y"), rtol=1e-6)
+
+
+def test_what_is_left_to_numpy_agrees() -> None:
+    for node in (regressor(aggregate_function="MIN"), regressor(post_transform="PROBIT")):
+        results, expected, kinds = both([node], {"x": rows(5)}, {})
+        assert kinds == ["host TreeEnsembleRegressor"]
+        agree(results, expected)
+
+
+def test_scaler() -> None:
+    node = helper.make_node("Scaler", ["x"], ["y"], domain=_ML, offset=[1.0, 2, 3, 4, 5, 6], scale=[2.0, 1, 1, 1, 3, 1])
+    check(node, rows(5))
+
+
+def test_kernels_for_arm() -> None:
+    code, families = object_for("aarch64-unknown-linux-gnu", {"neon": True}, [regressor()], {"x": rows(3)}, {})
+    assert code and "trees" in families
