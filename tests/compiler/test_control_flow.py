@@ -11,6 +11,7 @@ import pytest
 from distort.engine import load_model
 from distort.kernels.compiler.ir import Host
 from distort.kernels.compiler.program import CompiledProgram
+from distort.kernels.errors import KernelError
 from distort.kernels.program import Program
 
 Feeds = dict[str, np.ndarray[Any, Any]]
@@ -36,6 +37,27 @@ def hosts(program: CompiledProgram, feeds: Feeds) -> list[str]:
 
 def numbers(*shape: int) -> np.ndarray[Any, Any]:
     return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+def test_a_branch_that_refuses_its_inputs() -> None:
+    """The plan has the other one. A run that takes it all the same is made by plain kernels, later ones by bodies."""
+    text = """g (bool c, float[N] x) => (float[M] z) {
+        y = If(c) <
+            then_branch = then () => (float[M] a) { a = Add(x, x) },
+            else_branch = other () => (float[M] a) { shape = Constant<value = int64[1] {4}>()  a = Reshape(x, shape) }
+        >
+        z = Neg(y)
+    }"""
+    program, plain = compiled(text)
+    taken, good = numbers(6), numbers(4)
+    check((program, plain), {"c": np.array(True), "x": taken})
+    assert not hosts(program, {"c": np.array(True), "x": taken})
+    for _ in range(3):
+        with pytest.raises(KernelError, match="reshape"):
+            program.run({"c": np.array(False), "x": taken})
+    check((program, plain), {"c": np.array(True), "x": taken})
+    assert hosts(program, {"c": np.array(True), "x": taken}) == ["If"]
+    check((program, plain), {"c": np.array(False), "x": good})
 
 
 IF = """g (bool c, float[N] x) => (float[N] y, float[N] z) {
@@ -83,7 +105,10 @@ def test_a_condition_that_shapes_decide_is_no_branch() -> None:
         c = Equal(n, one)
         y = If(c) <
             then_branch = then () => (float[K] a) { axes = Constant<value = int64[1] {0}>()  a = Squeeze(x, axes) },
-            else_branch = other () => (float[K] a) { axes = Constant<value = int64[1] {1}>()  a = ReduceSum<keepdims = 0>(x, axes) }
+            else_branch = other () => (float[K] a) {
+                axes = Constant<value = int64[1] {1}>()
+                a = ReduceSum<keepdims = 0>(x, axes)
+            }
         >
     }"""
     programs = compiled(text)
