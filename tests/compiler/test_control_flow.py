@@ -116,6 +116,36 @@ def test_a_condition_that_shapes_decide_is_no_branch() -> None:
         check(programs, {"x": numbers(*shape)})
 
 
+def test_a_branch_known_to_be_taken_may_hold_plain_nodes() -> None:
+    """Of an operator with results of unknown shapes: first by name, then with the shapes that were seen."""
+    text = """g (float[N, M] x) => (int64[2, K] y, int64[2, K] z) {
+        n = Shape<start = 0, end = 1>(x)
+        one = Constant<value = int64[1] {1}>()
+        c = Greater(n, one)
+        y = If(c) <
+            then_branch = then () => (int64[2, K] a) { t = Relu(x)  a = NonZero(t) },
+            else_branch = other () => (int64[2, K] a) { a = NonZero(x) }
+        >
+        z = Neg(y)
+    }"""
+    program, plain = compiled(text)
+    for shape in ((2, 3), (2, 3), (1, 3), (1, 3)):
+        check((program, plain), {"x": numbers(*shape)})
+    check((program, plain), {"x": numbers(2, 3) * 0})  # another number of results than was learned
+
+
+def test_weights_around_a_body_are_its_own() -> None:
+    text = """g (bool c, float[N, 2] x) => (float[M, 2] y) <float[2, 2] w = {1, 2, 3, 4}> {
+        y = If(c) <
+            then_branch = then () => (float[M, 2] a) { t = MatMul(x, w)  a = Concat<axis = 0>(t, t) },
+            else_branch = other () => (float[M, 2] a) { a = MatMul(x, w) }
+        >
+    }"""
+    programs = compiled(text)
+    for condition in (True, False) * 4:
+        check(programs, {"c": np.array(condition), "x": numbers(3, 2)})
+
+
 def test_branches_of_different_shapes_are_run_by_bodies() -> None:
     text = """g (bool c, float[N] x) => (float[M] y) {
         y = If(c) <
