@@ -71,7 +71,10 @@ class Builder:
         constants: dict[Any, Array],
         learned: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
         precision: str = "float32",
+        cautious: bool = False,
     ) -> None:
+        #: whether nothing may be taken for likely; whether something was, and a run that finds otherwise is refused
+        self.cautious, self.guessed = cautious, False
         self.graph = graph
         #: ``bf16``: products with weights may round their operands to bfloat16
         self.precision = precision

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 #: stands where a kernel would: the driver jumps
 JUMP = Key("jump", ())
 _DISTANCE = 2
+#: further than any plan
+_OUT = 1 << 40
 
 
 def jump_call(jump: Jump) -> Call:
@@ -26,7 +28,8 @@ def set_distances(steps: Sequence[Step], marks: Mapping[Operation, int]) -> None
     for position, step in enumerate(steps):
         if isinstance(step.operation, Jump):
             assert step.call is not None
-            step.call.words[_DISTANCE] = marks[step.operation.to] - position
+            to = step.operation.to
+            step.call.words[_DISTANCE] = _OUT if to is None else marks[to] - position
 
 
 def _jumps(steps: Sequence[Step]) -> list[tuple[int, int]]:
@@ -37,6 +40,8 @@ def _jumps(steps: Sequence[Step]) -> list[tuple[int, int]]:
             assert step.call is not None
             distance = step.call.words[_DISTANCE]
             assert isinstance(distance, int)
+            if distance == _OUT:
+                continue
             found.append((position, position + distance))
     return found
 

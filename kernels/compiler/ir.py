@@ -247,9 +247,12 @@ class Mark(Operation):
 
 @dataclass(eq=False)
 class Jump(Operation):
-    """Go on at ``to`` where the only input, one bool, is ``when``; without an input, always."""
+    """Go on at ``to`` where the only input, one bool, is ``when``; without an input, always.
 
-    to: Mark
+    Without ``to`` nothing more is done: the run has been refused, see :class:`ErrorWord`.
+    """
+
+    to: Mark | None
     when: bool = True
     kind: ClassVar[str] = "jump"
 

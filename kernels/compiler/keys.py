@@ -32,6 +32,7 @@ FAMILIES: dict[str, str] = {
     "quantized": f"{_CODEGEN}.quantized:emit_product",
     "recurrent_inputs": f"{_CODEGEN}.recurrent:emit_inputs",
     "copy_by_round": f"{_CODEGEN}.rounds:emit_copy",
+    "refuse": f"{_CODEGEN}.rounds:emit_refuse",
     "expect_rounds": f"{_CODEGEN}.rounds:emit_expect",
     "recurrent_bytes": f"{_CODEGEN}.quantized_states:emit_quantize",
     "recurrent_byte_inputs": f"{_CODEGEN}.quantized_states:emit_inputs",

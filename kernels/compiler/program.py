@@ -127,6 +127,8 @@ class CompiledProgram:
         self._constants: dict[Any, Array] = {}
         self._learned: dict[tuple[FeedType, ...], dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {}
         self._volatile: set[str] = set()
+        #: feeds for which what was taken for likely was not so
+        self._cautious: set[tuple[FeedType, ...]] = set()
         self._lock = threading.Lock()
         self._plain_runs = plain_runs
         self._n_plain: dict[tuple[FeedType, ...], int] = {}
@@ -167,6 +169,10 @@ class CompiledProgram:
                 self._compiled.pop(key, None)
             return self.plain.run_values(values, scope)
         except _Refused:
+            if compiled.plan.guessed:
+                with self._lock:
+                    self._cautious.add(key)
+                    self._compiled.pop(key, None)
             return self.plain.run_values(values, scope)
 
     # -- compilation
@@ -194,6 +200,7 @@ class CompiledProgram:
                 self._constants,
                 self._learned.get(key, {}),
                 self._precision,
+                key in self._cautious,
             )
             compiled = self._assemble(plan, library)
             if os.environ.get(dump.VARIABLE):
@@ -276,7 +283,8 @@ class CompiledProgram:
             for segment in compiled.segments
             if segment.host is not None
         }
-        return Instance(memory, words, steps, base, hosted, memoryview(words), steps.ctypes.data)
+        cells: Any = words
+        return Instance(memory, words, steps, base, hosted, memoryview(cells), steps.ctypes.data)
 
     # -- running
 

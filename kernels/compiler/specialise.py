@@ -65,6 +65,8 @@ class Plan:
     operations: list[Operation]
     #: names of values whose shapes are not known before they are made
     unknown: list[str] = field(default_factory=list)
+    #: whether a run may be refused because something likely was taken for certain
+    guessed: bool = False
 
 
 def specialise(
@@ -77,8 +79,9 @@ def specialise(
     constants: dict[Any, Array],
     learned: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
     precision: str = "float32",
+    cautious: bool = False,
 ) -> Plan:
-    builder = Builder(graph, target, n_threads, constants, learned, precision)
+    builder = Builder(graph, target, n_threads, constants, learned, precision, cautious)
     for number, (name, feed) in enumerate(zip(inputs, feeds, strict=True)):
         if feed is None or name_of(feed[0]) not in STORED:
             if name in graph.initializers and feed is None:
@@ -107,7 +110,7 @@ def specialise(
         for result in op.results
         if isinstance(result, str) and result
     ]
-    return Plan(steps, results, arena_nbytes, operations, unknown)
+    return Plan(steps, results, arena_nbytes, operations, unknown, builder.guessed)
 
 
 def _results(builder: Builder, outputs: Sequence[str]) -> list[Result]:

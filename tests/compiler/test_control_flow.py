@@ -11,6 +11,7 @@ import pytest
 from distort.engine import load_model
 from distort.kernels.compiler.ir import Host
 from distort.kernels.compiler.program import CompiledProgram
+from distort.kernels.errors import KernelError
 from distort.kernels.program import Program
 
 Feeds = dict[str, np.ndarray[Any, Any]]
@@ -36,6 +37,27 @@ def hosts(program: CompiledProgram, feeds: Feeds) -> list[str]:
 
 def numbers(*shape: int) -> np.ndarray[Any, Any]:
     return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+def test_a_branch_that_refuses_its_inputs() -> None:
+    """The plan has the other one. A run that takes it all the same is made by plain kernels, later ones by bodies."""
+    text = """g (bool c, float[N] x) => (float[M] z) {
+        y = If(c) <
+            then_branch = then () => (float[M] a) { a = Add(x, x) },
+            else_branch = other () => (float[M] a) { shape = Constant<value = int64[1] {4}>()  a = Reshape(x, shape) }
+        >
+        z = Neg(y)
+    }"""
+    program, plain = compiled(text)
+    taken, good = numbers(6), numbers(4)
+    check((program, plain), {"c": np.array(True), "x": taken})
+    assert not hosts(program, {"c": np.array(True), "x": taken})
+    for _ in range(3):
+        with pytest.raises(KernelError, match="reshape"):
+            program.run({"c": np.array(False), "x": taken})
+    check((program, plain), {"c": np.array(True), "x": taken})
+    assert hosts(program, {"c": np.array(True), "x": taken}) == ["If"]
+    check((program, plain), {"c": np.array(False), "x": good})
 
 
 IF = """g (bool c, float[N] x) => (float[N] y, float[N] z) {
@@ -83,12 +105,45 @@ def test_a_condition_that_shapes_decide_is_no_branch() -> None:
         c = Equal(n, one)
         y = If(c) <
             then_branch = then () => (float[K] a) { axes = Constant<value = int64[1] {0}>()  a = Squeeze(x, axes) },
-            else_branch = other () => (float[K] a) { axes = Constant<value = int64[1] {1}>()  a = ReduceSum<keepdims = 0>(x, axes) }
+            else_branch = other () => (float[K] a) {
+                axes = Constant<value = int64[1] {1}>()
+                a = ReduceSum<keepdims = 0>(x, axes)
+            }
         >
     }"""
     programs = compiled(text)
     for shape in ((1, 4), (3, 4)):
         check(programs, {"x": numbers(*shape)})
+
+
+def test_a_branch_known_to_be_taken_may_hold_plain_nodes() -> None:
+    """Of an operator with results of unknown shapes: first by name, then with the shapes that were seen."""
+    text = """g (float[N, M] x) => (int64[2, K] y, int64[2, K] z) {
+        n = Shape<start = 0, end = 1>(x)
+        one = Constant<value = int64[1] {1}>()
+        c = Greater(n, one)
+        y = If(c) <
+            then_branch = then () => (int64[2, K] a) { t = Relu(x)  a = NonZero(t) },
+            else_branch = other () => (int64[2, K] a) { a = NonZero(x) }
+        >
+        z = Neg(y)
+    }"""
+    program, plain = compiled(text)
+    for shape in ((2, 3), (2, 3), (1, 3), (1, 3)):
+        check((program, plain), {"x": numbers(*shape)})
+    check((program, plain), {"x": numbers(2, 3) * 0})  # another number of results than was learned
+
+
+def test_weights_around_a_body_are_its_own() -> None:
+    text = """g (bool c, float[N, 2] x) => (float[M, 2] y) <float[2, 2] w = {1, 2, 3, 4}> {
+        y = If(c) <
+            then_branch = then () => (float[M, 2] a) { t = MatMul(x, w)  a = Concat<axis = 0>(t, t) },
+            else_branch = other () => (float[M, 2] a) { a = MatMul(x, w) }
+        >
+    }"""
+    programs = compiled(text)
+    for condition in (True, False) * 4:
+        check(programs, {"c": np.array(condition), "x": numbers(3, 2)})
 
 
 def test_branches_of_different_shapes_are_run_by_bodies() -> None:

@@ -100,13 +100,14 @@ def test_variants(op: str, attributes: dict[str, Any]) -> None:
     check(*model_of(op, 4, 2, 6, 19, **attributes))
 
 
-@pytest.mark.parametrize("op", ["LSTM", "GRU"])
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
 @pytest.mark.parametrize("directions", [1, 2])
-def test_threads_change_nothing(op: str, directions: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither where they take directions, nor where they share the blocks of a step and meet after it."""
+@pytest.mark.parametrize("batch", [1, 3, 9])
+def test_threads_change_nothing(op: str, directions: int, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where they take directions or rows, nor where they share the blocks of a step and meet after it."""
     monkeypatch.setattr(recurrent, "LEAST_MEETING_NS", 0.0)
     monkeypatch.setattr("distort.kernels.compiler.specialise.LEAST_SHARED_NS", 0.0)
-    model, feeds = model_of(op, 20, 3, 12, 70, directions)
+    model, feeds = model_of(op, 6, batch, 12, 72, directions)
     one, three = (check(model, feeds, n_threads) for n_threads in (1, 3))
     for a, b in zip(one, three, strict=True):
         np.testing.assert_array_equal(a, b)

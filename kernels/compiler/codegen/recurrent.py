@@ -5,8 +5,9 @@ lanes): [directions, blocks, size, gates, lanes], so that each element of the in
 block with one vector load each. What the inputs give is [directions, rows, blocks, gates, lanes], rows being those of
 X in its own order.
 
-A unit of work of a time step is a block of hidden units. Threads take directions, which need not wait for each other,
-or (``together``) blocks, and meet after each time step. Nothing depends on who computes a block.
+A unit of work of a time step is a block of hidden units for a tile of the batch's rows. Threads take directions and
+tiles, which need not wait for each other, or (``together``) blocks, and meet after each time step. Nothing depends on
+who computes a unit.
 """
 
 from __future__ import annotations
@@ -138,6 +139,7 @@ class _Step(NamedTuple):
     """Where one time step of one direction reads and writes. Each is an address and the stride of rows."""
 
     direction: Index
+    tiles: tuple[Index, Index]  # of the batch, that this thread does
     gates: Value
     before: tuple[Value, Value]  # the state
     cell: tuple[Value, Value]  # the cell state before
@@ -165,15 +167,23 @@ class _Emitter:
         f, words = self.f, self.words
         n_phases = 2 if self.two_phases else 1
         blocks: tuple[Index, Index] = (0, words["n_blocks"])
-        directions: tuple[Index, Index] = (0, words["n_directions"])
         meeting = None
+        begin: Index = 0
+        # a state in bytes has one scale for the whole batch: its tiles stay together
+        of_direction: Index = 1 if "bytes" in self.cell.flags else words["n_tiles"]
+        end = f.mul(words["n_directions"], of_direction)
         if self.cell.together:
             blocks = f.share(words["n_blocks"])
             meeting = Meeting(f, self.target, words["counter"], words["give"])
         else:
-            directions = f.share(words["n_directions"])
-        with f.loop(*directions) as direction, f.loop(0, words["n_steps"]) as time:
-            step = self._step(direction.index, time.index)
+            begin, end = f.share(end)
+        first, last = f.div(begin, of_direction), f.div(f.add(end, f.sub(of_direction, 1)), of_direction)
+        with f.loop(first, last) as direction, f.loop(0, words["n_steps"]) as time:
+            before = f.mul(direction.index, of_direction)
+            tiles: tuple[Index, Index] = (0, words["n_tiles"])
+            if "bytes" not in self.cell.flags:
+                tiles = f.max(f.sub(begin, before), 0), f.min(f.sub(end, before), words["n_tiles"])
+            step = self._step(direction.index, time.index, tiles)
             if "bytes" in self.cell.flags:
                 step = self._quantized(step)
             number = f.add(f.mul(direction.index, words["n_steps"]), time.index)
@@ -184,7 +194,7 @@ class _Emitter:
                     meeting.wait(f.add(f.mul(number, n_phases), phase + 1))
         f.ret()
 
-    def _step(self, direction: Value, number: Value) -> _Step:
+    def _step(self, direction: Value, number: Value, tiles: tuple[Index, Index]) -> _Step:
         f, words = self.f, self.words
         is_first = f.compare("eq", number, 0)
         backwards = f.compare("eq", f.add(direction, words["reverse"]), 1)
@@ -196,6 +206,7 @@ class _Emitter:
         places = {n: f.at(words[n], f.mul(direction, words[f"{n}_direction"]), "float") for n in ("h0", "c0", "h", "c")}
         return _Step(
             direction,
+            tiles,
             f.at(words["gates"], gates, "float"),
             (
                 f.select(is_first, places["h0"], f.at(y, f.mul(earlier, words["y_time"]), "float")),
@@ -236,7 +247,7 @@ class _Emitter:
         for number, size in enumerate(sizes):
             begin, end = (words["n_long"], words["n_tiles"]) if number else (0, words["n_long"])
             skipped = f.mul(words["n_long"], sizes[0] - size) if number else 0
-            with f.loop(begin, end) as tile:
+            with f.loop(f.max(begin, step.tiles[0]), f.min(end, step.tiles[1])) as tile:
                 first = f.add(f.mul(tile.index, size), skipped)
                 self._tile(step, block, phase, panel, first, size, mask)
 
@@ -248,8 +259,9 @@ class _Emitter:
         state, stride = step.before
         if phase:  # the state after the reset
             state, stride = step.scratch, f.i64(f.mul(self.padded, 2))
+        # sums are in an order that does not depend on how the batch is cut, but for a batch of one
         n_chains = self.cell.n_chains
-        while n_chains > 1 and n_chains * n_rows * n_vectors > 8:
+        while n_chains > 1 and n_chains * n_vectors > (8 if n_rows == 1 else 2):
             n_chains //= 2
         if "bytes" in self.cell.flags:
             found = self._of_bytes(step, block, panel, first, n_rows, n_chains)

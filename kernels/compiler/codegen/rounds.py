@@ -27,3 +27,10 @@ def emit_expect(f: Function, target: Target) -> None:
     with f.when(f.compare("ne", f.load("i64", f.address(0)), f.word(1))):
         f.store(f.i64(1), f.address(2))
     f.ret()
+
+
+def emit_refuse(f: Function, target: Target) -> None:
+    """words: the error word."""
+    del target
+    f.store(f.i64(1), f.address(0))
+    f.ret()

@@ -12,7 +12,7 @@ import numpy as np
 
 from distort.graph.ir import Graph, Node
 from distort.kernels.compiler.builder import Builder, lowers
-from distort.kernels.compiler.expression import Instruction
+from distort.kernels.compiler.expression import Expression, Instruction
 from distort.kernels.compiler.ir import Call, ErrorWord, Host, Jump, Map, Mark, Native, Tensor, Word
 from distort.kernels.compiler.keys import Key
 
@@ -39,28 +39,39 @@ def _if(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     return [value if isinstance(value, Tensor) else None for value in found]
 
 
-def _either(b: Builder, condition: Tensor, then: Graph, otherwise: Graph) -> Result:
-    """Both branches leave their results in the same places."""
+def _either(b: Builder, condition: Tensor, *branches: Graph) -> Result:
+    """Both branches leave their results in the same places.
+
+    Where one of them can't be part of the plan, often because its nodes refuse these shapes, the other is likely.
+    """
     other, end = Mark(), Mark()
+    results: list[Tensor] = []
+    n_native = 0
     b.add(Jump([condition], [], other, when=False))
-    with b.region():
-        found = _native(b, then, {})
-        if found is None:
-            return None
-        made = [b.new(tensor.dtype, tensor.shape) for tensor in found]
-        for tensor, to in zip(found, made, strict=True):
-            to.buffer.changes = True
-            b.copy(tensor, to)
-    b.add(Jump([], [], end))
-    b.add(other)
-    with b.region():
-        found = _native(b, otherwise, {})
-        if found is None or [(t.dtype, t.shape) for t in found] != [(t.dtype, t.shape) for t in made]:
-            return None
-        for tensor, to in zip(found, made, strict=True):
-            b.copy(tensor, to)
-    b.add(end)
-    return [*made]
+    for branch, mark in zip(branches, (other, end), strict=True):
+        with b.region():
+            before = len(b.operations)
+            found = _native(b, branch, {})
+            if found is None:
+                del b.operations[before:]
+                b.add(Native([], [], [Call(Key("refuse", ()), [ErrorWord()], 1.0, most_threads=1)]))
+                b.add(Jump([], [], None))
+            else:
+                n_native += 1
+                if not results:
+                    results = [b.new(tensor.dtype, tensor.shape) for tensor in found]
+                if [(t.dtype, t.shape) for t in found] != [(t.dtype, t.shape) for t in results]:
+                    return None
+                for tensor, to in zip(found, results, strict=True):
+                    to.buffer.changes = True
+                    b.copy(tensor, to)
+        if mark is other:
+            b.add(Jump([], [], end))
+        b.add(mark)
+    if n_native == 0 or (n_native == 1 and b.cautious):
+        return None
+    b.guessed |= n_native == 1
+    return [*results]
 
 
 def _native(b: Builder, body: Graph, given: dict[str, Tensor]) -> list[Tensor] | None:
@@ -131,16 +142,11 @@ class _Rounds:
             else:
                 b.copy(result, state)
         one = Instruction("constant", (0,), "int64", (1,))
-        self._add_one(one)
+        following = Expression(("int64",), (one, Instruction("add", (0, 1), "int64")), (2,))
+        b.add(Map([self.number], [self.number], following))
         self._decide(going)
         b.add(Jump([self.go], [], self.begin, when=True))
         return True
-
-    def _add_one(self, one: Instruction) -> None:
-        from distort.kernels.compiler.expression import Expression
-
-        body = (one, Instruction("add", (0, 1), "int64"))
-        self.b.add(Map([self.number], [self.number], Expression(("int64",), body, (2,))))
 
     def copy_by_round(self, source: Tensor, to: Tensor, source_step: int, step: int, first: int = 0) -> None:
         """Copy ``nbytes`` of the smaller one; each round starts so many elements further in one of them."""
@@ -193,14 +199,13 @@ def _loop(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         if not rounds.leave([t for i, t in enumerate(rest[:n_states]) if i not in same], after):
             return None
     b.add(rounds.end)
-    if n_scans and not (after.value is not None and after.value.all() and going_is_known(going)):
+    if n_scans and not (after.value is not None and after.value.all() and (going is None or going.value is not None)):
+        if b.cautious:
+            return None
+        b.guessed = True
         _expect(b, rounds.number, n_rounds or 0)
     changed = iter(rounds.states)
     return [*(state if i in same else next(changed) for i, state in enumerate(states)), *scanned]
-
-
-def going_is_known(going: Tensor | None) -> bool:
-    return going is None or going.value is not None
 
 
 def _unchanged(body: Graph) -> set[int]:

@@ -221,9 +221,12 @@ def _project(b: Builder, layer: Layer, x: Tensor, w: Tensor, bias: Tensor) -> Te
     return gates
 
 
-def tiles_of(batch: int, most: int) -> tuple[tuple[int, ...], int, int]:
-    """Rows of a tile (one number, or two neighbours), how many tiles, and how many of the longer ones."""
-    n_tiles = -(-batch // most)
+def tiles_of(batch: int, most: int, wanted: int) -> tuple[tuple[int, ...], int, int]:
+    """Rows of a tile (one number, or two neighbours), how many tiles, and how many of the longer ones.
+
+    ``wanted``: as many tiles, where each still has two rows.
+    """
+    n_tiles = max(-(-batch // most), min(wanted, batch // 2))
     shorter, n_long = divmod(batch, n_tiles)
     return ((shorter + 1, shorter), n_tiles, n_long) if n_long else ((shorter,), n_tiles, n_tiles)
 
@@ -234,11 +237,13 @@ def run_cells(
     """The loop over time. Returns Y, Y_h and Y_c. ``quantized``: sums and scales of columns of 8-bit weights."""
     lanes, n_gates = b.target.lanes("float"), N_GATES[layer.kind]
     n_blocks, n_directions, hidden, batch = layer.blocks(lanes), layer.n_directions, layer.hidden, layer.batch
-    tiles, n_tiles, n_long = tiles_of(batch, most_rows(b.target, n_gates))
+    wanted = 1 if quantized else -(-b.n_threads // n_directions)
+    tiles, n_tiles, n_long = tiles_of(batch, most_rows(b.target, n_gates), wanted)
     padded = n_blocks * lanes
     step_ns = padded * n_gates * hidden * max(_MAC_NS * batch, _WEIGHT_NS * n_tiles) / (4 if quantized else 1)
     work = step_ns * layer.n_steps * n_directions
-    together = n_directions == 1 and b.n_threads > 1 and step_ns > LEAST_MEETING_NS
+    n_units = n_directions * (1 if quantized else n_tiles)
+    together = n_units == 1 and b.n_threads > 1 and step_ns > LEAST_MEETING_NS
     row = n_gates * padded
     time_of_gates, row_of_gates = (row, layer.n_steps * row) if layer.batch_first else (batch * row, row)
     states = _states(b, layer)
@@ -296,7 +301,7 @@ def run_cells(
         scratch_nbytes=max(
             64, two_phases * 2 * padded * batch * 4 * n_directions, len(quantized) * padded * batch * b.n_threads
         ),
-        most_threads=n_blocks if together else n_directions,
+        most_threads=n_blocks if together else n_units,
     )
     made = [states[name][0] for name in ("y", "h", "c")]
     b.add(Native([*reads, states["h0"][0], states["c0"][0]], made, [call]))
