@@ -57,7 +57,7 @@ def _arithmetic(real: str, integer: str) -> Emitter:
         del expression, instruction
         a, b = operands
         if is_real(a):
-            return f.binary(real, a, b, "contract")
+            return f.binary(real, a, b)
         if element_of(a.type) == "i1":  # numpy: or, and
             return f.binary("and" if integer == "mul" else "or", a, b)
         return f.binary(integer, a, b)
