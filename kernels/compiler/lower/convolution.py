@@ -29,7 +29,7 @@ Result = list[Tensor | None] | None
 _PRODUCT_NS, _ELEMENT_NS = 0.012, 0.05
 
 
-@lowers("Conv", blocks=True)
+@lowers("Conv", blocks=True, wide=True)
 def _conv(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, w, bias = inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None
     if x is None or w is None or not _compiles(x, w, bias):
@@ -194,7 +194,7 @@ def _blockwise(b: Builder, read: list[Tensor], bias: Tensor | None, shape: Seque
     return result
 
 
-@lowers("ConvTranspose", blocks=True)
+@lowers("ConvTranspose", blocks=True, wide=True)
 def _conv_transpose(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     """Output pixels of each phase of the strides are a convolution with some of the weights, turned round."""
     x, w, bias = inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None

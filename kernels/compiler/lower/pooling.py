@@ -21,7 +21,7 @@ Result = list[Tensor | None] | None
 _TAP_NS, _ELEMENT_NS = 0.03, 0.08
 
 
-@lowers("MaxPool", "AveragePool", blocks=True)
+@lowers("MaxPool", "AveragePool", blocks=True, wide=True)
 def _pool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     (x,) = inputs
     a = node.attributes
@@ -66,7 +66,7 @@ def _pool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     return [result]
 
 
-@lowers("GlobalAveragePool", "GlobalMaxPool", blocks=True)
+@lowers("GlobalAveragePool", "GlobalMaxPool", blocks=True, wide=True)
 def _global_pool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     (x,) = inputs
     if x is None or x.dtype != np.float32 or len(x.shape) < 3 or not x.size:
