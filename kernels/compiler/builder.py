@@ -20,7 +20,7 @@ import numpy as np
 
 from distort.graph.ir import Graph, Node, SparseInitializer
 from distort.kernels import adapters
-from distort.kernels.compiler import lower
+from distort.kernels.compiler import half, lower
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.expression import STORED, Expression, Instruction, name_of
 from distort.kernels.compiler.ir import ALIGNMENT, Array, Buffer, Host, Map, Operation, Place, Tensor, strides_of
@@ -36,12 +36,17 @@ _KNOWN_NBYTES = 1 << 16
 
 #: lowerings that take tensors whose channels are in blocks; others get plain ones
 TAKE_BLOCKS: set[Lowering] = set()
+#: lowerings that get float16 and bfloat16 as float32, and whose results are cast back
+TAKE_WIDE: set[Lowering] = set()
 
 
-def lowers(*op_types: str, domain: str = "", blocks: bool = False) -> Callable[[Lowering], Lowering]:
+def lowers(
+    *op_types: str, domain: str = "", blocks: bool = False, wide: bool = False
+) -> Callable[[Lowering], Lowering]:
     """Register a lowering. ``blocks``: it takes tensors whose channels are in blocks, see ``layout``.
 
-    One that only calls :meth:`Builder.map` with its inputs does.
+    One that only calls :meth:`Builder.map` with its inputs does. ``wide``: it takes float32 where a node has half
+    precision, see ``half``; all its floating point results are then of the first input's dtype.
     """
 
     def register(function: Lowering) -> Lowering:
@@ -49,6 +54,8 @@ def lowers(*op_types: str, domain: str = "", blocks: bool = False) -> Callable[[
             LOWERINGS[domain, op_type] = function
         if blocks:
             TAKE_BLOCKS.add(function)
+        if wide:
+            TAKE_WIDE.add(function)
         return function
 
     return register
@@ -282,7 +289,7 @@ class Builder:
                 if lowering not in TAKE_BLOCKS:
                     inputs = [None if t is None else self.plain(t) for t in inputs]
                 n_operations, layouts = len(self.operations), dict(self.layouts)
-                results = lowering(self, node, inputs)
+                results = self._lowered(lowering, node, inputs)
                 if results is not None:
                     for name, tensor in zip(node.outputs, results, strict=False):
                         if name:
@@ -291,6 +298,13 @@ class Builder:
                 del self.operations[n_operations:]
                 self.layouts = layouts
         self._host(node, inputs)
+
+    def _lowered(self, lowering: Lowering, node: Node, inputs: list[Tensor | None]) -> list[Tensor | None] | None:
+        if lowering not in TAKE_WIDE or not any(half.is_narrow(t) for t in inputs):
+            return lowering(self, node, inputs)
+        results = lowering(self, node, [None if t is None else half.widened(self, t) for t in inputs])
+        first = inputs[0]
+        return results if results is None or first is None else half.all_narrowed(self, results, first.dtype)
 
     def _evaluate(self, node: Node, inputs: Sequence[Tensor | None]) -> bool:
         """Do the work now, where all inputs are known. False where it is large, or fails: the run will say why."""

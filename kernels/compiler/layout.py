@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distort.kernels.compiler import blocked as packing
+from distort.kernels.compiler import half
 from distort.kernels.compiler.codegen import reorder
 from distort.kernels.compiler.ir import Buffer, Call, Native, Tensor, Word, strides_of
 from distort.kernels.compiler.keys import Key
@@ -113,6 +114,8 @@ def unblocked(builder: Builder, tensor: Tensor) -> Tensor:
         return known[1]
     if math.prod(tensor.shape[2:]) == 1 and tensor.strides[1] == tensor.block:
         made = tensor.view(tensor.shape, (tensor.strides[0], 1, *([1] * len(tensor.shape[2:]))))
+    elif half.is_narrow(tensor):
+        made = half.narrowed(builder, unblocked(builder, half.widened(builder, tensor)), tensor.dtype)
     else:
         made = builder.new(tensor.dtype, tensor.shape)
         _reorder(builder, made, tensor, to_blocks=False)
@@ -190,7 +193,7 @@ def arranged(
     shape = np.broadcast_shapes(*(t.shape for t in inputs))
     main = next((t for t in inputs if t.block and t.shape == shape), None)
     channels = shape[1] if main is not None else 0
-    takes = main is not None and body[-1].dtype == "float32"
+    takes = main is not None and body[-1].dtype in ("float32", *half.NARROW)
     if main is not None and takes and (channels % main.block == 0 or _stays_finite(inputs, body)):
         found: list[Tensor] = []
         for tensor in inputs:
@@ -223,7 +226,8 @@ def by_channel(builder: Builder, tensor: Tensor, shape: Sequence[int], lanes: in
     """Numbers by channel, and by image, as [N or 1, C/lanes, 1, …, lanes]; or a plain tensor put in blocks."""
     if tensor.block:
         small = tensor
-    elif len(tensor.shape) <= len(shape) and tensor.dtype == np.float32:
+    elif len(tensor.shape) <= len(shape) and (tensor.dtype == np.float32 or half.is_narrow(tensor)):
+        tensor = half.widened(builder, tensor)
         full = [1] * (len(shape) - len(tensor.shape)) + list(tensor.shape)
         if full[1] != shape[1]:
             return None

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from distort.kernels.compiler import half
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.codegen import gemm_bf16
 from distort.kernels.compiler.codegen.gemm import (
@@ -54,6 +55,8 @@ _COST = {1: 1.3, 2: 1.04, 3: 1.0, 4: 1.02}
 _BLOCK_NBYTES, _SMALL_BLOCK_NBYTES, _SMALL_NBYTES = 1 << 20, 1 << 17, 1 << 19
 #: so few rows are multiplied with columns, or codes, where these are
 _FEW_ROWS = 4
+#: up to so many rows a matrix of half precision is read as it is, by others as float32
+_NARROW_ROWS = 8
 #: longer sums are cut, where several tiles read a panel
 _BLOCK_DEPTH, _FEW_TILES = 768, 4
 #: lines that are made of codes at once
@@ -195,6 +198,9 @@ def multiply(b: Builder, left: Tensor, right: Tensor) -> Tensor | None:
         made = multiply(b, _transposed(right), _transposed(left))
         return None if made is None else made.reshaped((*batch, rows, 1))
     result = b.new(left.dtype, (*batch, rows, columns))
+    left = half.widened(b, left)
+    if rows > _NARROW_ROWS:
+        right = half.widened(b, right) if right.value is None else right
     if math.prod(right.shape[:-2]) == 1 and math.prod(batch) > 1:
         folded = strides_after(left, (math.prod(batch) * rows, depth)) if left.shape[:-2] == batch else None
         if folded is not None:
@@ -217,7 +223,7 @@ def multiply(b: Builder, left: Tensor, right: Tensor) -> Tensor | None:
         packed = _paired(b, right)
         tail = packed.shape[-4:]
     else:
-        packed = _packed(b, right, tile)
+        packed = _packed(b, right, tile, wide=rows > _NARROW_ROWS)
         tail = packed.shape[-3:]
     return _add(b, left, packed, len(tail), batch, result, (rows, columns, depth), tile, form) or multiply(
         # no two loops go through all products as the operands lie: these are written out
@@ -277,7 +283,7 @@ def _add(
     a = left.view((*loops, rows, depth), (*strides[0], *left.strides[-2:]))
     operand = right.view((*loops, *tail), (*strides[1], *right.strides[-n_tail:]))
     shape = (loops[0], loops[1], rows, columns)
-    b.add(Product([a, operand], [result], shape, depth, tile, form, identity(name_of(left.dtype))))
+    b.add(Product([a, operand], [result], shape, depth, tile, form, identity(name_of(result.dtype))))
     return result
 
 
@@ -308,12 +314,14 @@ def _single(tensor: Tensor) -> Tensor:
     return made
 
 
-def _packed(b: Builder, matrix: Tensor, tile: Tile) -> Tensor:
-    """Panels of a known matrix [..., depth, columns]: packed once for all shapes of runs."""
+def _packed(b: Builder, matrix: Tensor, tile: Tile, wide: bool) -> Tensor:
+    """Panels of a known matrix [..., depth, columns]: packed once for all shapes of runs, ``wide`` as float32."""
     value = matrix.value
     assert value is not None
     width = tile.vectors * b.target.lanes("float")
-    return b.packed(("panels", width, b.identity(value)), lambda: pack_panels(value, width))
+    dtype = value.dtype if not wide else np.dtype(np.float32)
+    key = ("panels", width, dtype.name, b.identity(value))
+    return b.packed(key, lambda: pack_panels(value.astype(dtype, copy=False), width))
 
 
 def _paired(b: Builder, matrix: Tensor) -> Tensor:

@@ -134,7 +134,16 @@ def test_narrow_types(dtype: Any, form: str) -> None:
     elif form == "columns":
         feeds["b"] = np.ascontiguousarray(b.T)
         nodes = [node("Transpose", "b", "t", perm=[1, 0]), node("MatMul", "at")]
-    check(model(nodes, feeds, weights), feeds, rtol=1e-2)
+    casts = 1 if form == "weights" else 2
+    check(model(nodes, feeds, weights), feeds, rtol=1e-2, kinds=(*["map"] * casts, "product"))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("known", [False, True])
+def test_narrow_matrices_of_a_few_rows(dtype: Any, known: bool) -> None:
+    a, b = array(3, 70, dtype=dtype), array(70, 35, dtype=dtype)
+    feeds, weights = ({"a": a}, {"b": b}) if known else ({"a": a, "b": b}, {})
+    check(model([node("MatMul", "ab")], feeds, weights), feeds, rtol=1e-2, kinds=("map", "product"))
 
 
 @pytest.mark.parametrize("trans_a", [0, 1])

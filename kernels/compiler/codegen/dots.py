@@ -31,10 +31,7 @@ def _emit_rows(f: Function, n_rows: int, lanes: int, dtypes: tuple[str, str]) ->
 
     def part(address: Value, position: Index, dtype: str, mask: Value | None) -> Value:
         place = f.at(address, position, STORED[dtype])
-        if mask is None:
-            return elements.load(f, place, dtype, lanes)
-        type_ = vector(STORED[dtype], lanes)
-        return elements.computed(f, f.masked_load(type_, place, mask, f.const(type_, 0)), dtype)
+        return elements.load(f, place, dtype, lanes, mask)
 
     with f.loop(0, left, n_columns) as group:
         columns = [f.at(b, f.mul(f.min(f.add(group.index, n), last), line), b_element) for n in range(n_columns)]

@@ -62,7 +62,8 @@ def emit_rows(f: Function, dtype: str, vectors: int, lanes: int) -> None:
     Columns at and after ``left`` are zeros.
     """
     b, line, left, depth, panel = f.parameters
-    type_ = vector(STORED[dtype], lanes)
+    # as it is, so as integers where masked memory is of these
+    type_ = vector({"float16": "i16", "bfloat16": "i16"}.get(dtype, STORED[dtype]), lanes)
     masks = [f.first_lanes(lanes, f.sub(left, n * lanes)) for n in range(vectors)]
     with f.loop(0, depth) as loop:
         source = f.at(b, f.mul(loop.index, line), STORED[dtype])

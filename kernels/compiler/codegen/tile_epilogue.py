@@ -50,17 +50,11 @@ def emit_epilogue(
         for place, (_, _, way, dtype) in zip(places[:n_inputs], operands, strict=False):
             if way == BROADCAST:
                 values.append(f.splat(elements.load(f, place, dtype, 1), lanes))
-            elif mask is None:
-                values.append(elements.load(f, place, dtype, lanes))
             else:
-                type_ = vector(STORED[dtype], lanes)
-                values.append(elements.computed(f, f.masked_load(type_, place, mask, f.const(type_, 0)), dtype))
+                values.append(elements.load(f, place, dtype, lanes, mask))
         results = elements.evaluate(f, expression, values)
         for value, place, (_, _, _, dtype) in zip(results, places[n_inputs:], operands[n_inputs:], strict=True):
-            if mask is None:
-                elements.store(f, value, place, dtype)
-            else:
-                f.masked_store(elements.stored(f, value, dtype), place, mask)
+            elements.store(f, value, place, dtype, mask)
 
     left = f.sub(f.word(columns), column)
 

@@ -10,7 +10,7 @@ from distort.kernels.compiler.expression import Instruction
 from distort.kernels.compiler.ir import Array, Tensor
 
 
-@lowers("BatchNormalization", blocks=True)
+@lowers("BatchNormalization", blocks=True, wide=True)
 def _batch_normalization(b: Builder, node: Node, inputs: list[Tensor | None]) -> list[Tensor | None] | None:
     x = inputs[0]
     known = [t.value for t in inputs[1:5] if t is not None and t.value is not None]

@@ -23,11 +23,9 @@ from distort.kernels.windows import spatial_attribute
 Result = list[Tensor | None] | None
 
 
-@lowers("Conv", blocks=True)
+@lowers("Conv", blocks=True, wide=True)
 def _conv(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, w, bias = inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None
-    if x is not None and x.element == "float16":
-        return _of_halves(b, node, inputs)
     if x is None or w is None or not _compiles(x, w, bias):
         return None
     a = node.attributes
@@ -63,22 +61,6 @@ def _conv(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     return [windowed.direct(b, geometry, x, [(w.value, geometry, 0, 1, 0)], bias, shape)]
 
 
-def _of_halves(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
-    """float16: computed in float32, and rounded once."""
-    if any(t is not None and (t.element != "float16" or (t.value is None and i)) for i, t in enumerate(inputs)):
-        return None
-    wide = [None if t is None else _widened(b, t) for t in inputs]
-    made = _conv(b, node, wide)
-    return None if made is None or made[0] is None else [b.map("cast", [made[0]], np.float16)]
-
-
-def _widened(b: Builder, tensor: Tensor) -> Tensor:
-    value = tensor.value
-    if value is None:
-        return b.map("cast", [tensor], np.float32)
-    return b.packed(("widened", b.identity(value)), lambda: value.astype(np.float32))
-
-
 def _compiles(x: Tensor, w: Tensor, bias: Tensor | None) -> bool:
     return (
         x.dtype == w.dtype == np.float32
@@ -91,7 +73,7 @@ def _compiles(x: Tensor, w: Tensor, bias: Tensor | None) -> bool:
     )
 
 
-@lowers("ConvTranspose", blocks=True)
+@lowers("ConvTranspose", blocks=True, wide=True)
 def _conv_transpose(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     """Output pixels of each phase of the strides are a convolution with some of the weights, turned round."""
     x, w, bias = inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None

@@ -16,7 +16,7 @@ from distort.kernels.windows import windows_of
 Result = list[Tensor | None] | None
 
 
-@lowers("MaxPool", "AveragePool", blocks=True)
+@lowers("MaxPool", "AveragePool", blocks=True, wide=True)
 def _pool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     (x,) = inputs
     a = node.attributes
@@ -48,7 +48,7 @@ def _pool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     return [windowed.pool(b, geometry, window, read, shape, mode, pad_bottom, pad_right)]
 
 
-@lowers("GlobalAveragePool", "GlobalMaxPool", blocks=True)
+@lowers("GlobalAveragePool", "GlobalMaxPool", blocks=True, wide=True)
 def _global_pool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     (x,) = inputs
     if x is None or x.dtype != np.float32 or len(x.shape) < 3 or not x.size:

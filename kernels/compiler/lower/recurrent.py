@@ -132,7 +132,7 @@ def zeros(b: Builder, count: int) -> Tensor:
     return b.packed(("zeros", count), lambda: np.zeros(count, np.float32))
 
 
-@lowers("LSTM", "GRU", "RNN")
+@lowers("LSTM", "GRU", "RNN", wide=True)
 def _recurrent(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     inputs = [*inputs, *[None] * (8 - len(inputs))]
     x, w, r, bias, lengths, h0, c0, peepholes = (t if t is None else b.plain(t) for t in inputs)

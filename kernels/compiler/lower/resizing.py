@@ -27,7 +27,7 @@ _MOST_TAPS = 4
 _NEAREST_NS, _TAP_NS = 0.3, 0.4
 
 
-@lowers("Resize", "Upsample", blocks=True)
+@lowers("Resize", "Upsample", blocks=True, wide=True)
 def _resize(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x = inputs[0]
     assert x is not None

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from distort.graph.ir import Node
+from distort.kernels.compiler import layout
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.ir import Tensor
 
@@ -96,7 +97,7 @@ def _flatten(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     return [reshape(b, x, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))]
 
 
-@lowers("Unsqueeze")
+@lowers("Unsqueeze", blocks=True)
 def _unsqueeze(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, axes = inputs[0], numbers(inputs[1])
     if x is None or axes is None:
@@ -105,6 +106,9 @@ def _unsqueeze(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     places = sorted(a + rank if a < 0 else a for a in axes)
     if len(set(places)) != len(places) or any(not 0 <= p < rank for p in places):
         return None
+    if x.block and min(places) > 1:
+        inner = _inserted(layout.memory(x), places)
+        return [layout.of_memory(inner, x.shape[1])]
     return [_inserted(b.plain(x), places)]
 
 
@@ -119,7 +123,7 @@ def _inserted(x: Tensor, places: Sequence[int]) -> Tensor:
     return made
 
 
-@lowers("Squeeze")
+@lowers("Squeeze", blocks=True)
 def _squeeze(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x = inputs[0]
     assert x is not None
@@ -133,8 +137,13 @@ def _squeeze(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
             return None
     else:
         gone = {i for i, n in enumerate(x.shape) if n == 1}
-    x = b.plain(x)
     kept = [i for i in range(rank) if i not in gone]
+    if x.block and min(gone, default=2) > 1 and len(kept) > 2:
+        inner = layout.memory(x)
+        chosen = [*kept, rank]
+        view = inner.view([inner.shape[i] for i in chosen], [inner.strides[i] for i in chosen])
+        return [layout.of_memory(view, x.shape[1])]
+    x = b.plain(x)
     made = x.view([x.shape[i] for i in kept], [x.strides[i] for i in kept])
     made.value = None if x.value is None else x.value.reshape(made.shape)
     return [made]
