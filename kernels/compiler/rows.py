@@ -19,10 +19,13 @@ from distort.kernels.compiler.expression import Expression, Instruction
 from distort.kernels.compiler.fuse import aligned, compose, same_shape
 from distort.kernels.compiler.ir import Call, Map, Operation, Scratch, Tensor, Word
 from distort.kernels.compiler.keys import Key
-from distort.kernels.compiler.loops import merged
+from distort.kernels.compiler.loops import merged, moved
 
 #: what an element costs, about: of each operand, and of each instruction; and a row of its own
 _OPERAND_NS, _INSTRUCTION_NS, _ROW_NS = 0.08, 0.02, 8.0
+
+#: rows of at most so many elements are done many at a time, where there are many
+_FEW, _MANY = 8, 32
 
 Loops = tuple[list[int], list[list[int]]]
 
@@ -80,15 +83,20 @@ class Rows(Operation):
         outside = merged([self.shape[a] for a in kept], [[v.strides[a] for a in kept] for v in views])
         if len(inside[0]) > 2:
             return None
+        n_rows, n_reduced = math.prod(outside[0]), math.prod(inside[0])
+        if n_reduced <= _FEW and n_rows >= _MANY:
+            # short rows: a vector has elements of many
+            best = max(range(len(outside[0])), key=lambda loop: (_ease(outside, loop), outside[0][loop]))
+            if outside[0][best] >= _MANY:
+                return _Arrangement(True, moved(*outside, best, len(outside[0]) - 1), inside)
         along = sum(steps[-1] not in (0, 1) for steps in inside[1]) if inside[0][-1] != 1 else 0
-        if not along or not outside[0]:
+        if not along:
             return _Arrangement(False, outside, inside)
         for loop in range(len(outside[0]) - 1, -1, -1):
             if all(steps[loop] in (0, 1) for steps in outside[1]) and any(steps[loop] for steps in outside[1]):
                 results = outside[1][len(self.inputs) :]
                 if all(steps[loop] for steps in results):
-                    moved = [[*steps[:loop], *steps[loop + 1 :], steps[loop]] for steps in (outside[0], *outside[1])]
-                    return _Arrangement(True, (moved[0], moved[1:]), inside)
+                    return _Arrangement(True, moved(*outside, loop, len(outside[0]) - 1), inside)
         return _Arrangement(False, outside, inside)
 
     def _varies(self, loops: Loops) -> list[bool]:
@@ -127,7 +135,7 @@ class Rows(Operation):
     def _across(self, arrangement: _Arrangement, target: Target) -> Call:
         (kept, kept_steps), (sizes, steps) = arrangement.kept, arrangement.reduced
         how = tuple(
-            (CONTIGUOUS if own[-1] else BROADCAST, varying)
+            ({0: BROADCAST, 1: CONTIGUOUS}.get(own[-1], STRIDED), varying)
             for own, varying in zip(kept_steps, self._varies(arrangement.reduced), strict=True)
         )
         *outer, columns = kept
@@ -136,7 +144,7 @@ class Rows(Operation):
         nbytes = reductions.scratch_nbytes(self.expression, how, target, math.prod(sizes))
         words: list[Word] = [n_units, *outer, columns, *sizes, Scratch() if nbytes else 0, nbytes]
         for tensor, own, inside in zip([*self.inputs, *self.outputs], kept_steps, steps, strict=True):
-            words += [tensor.address(), *own[:-1], *inside]
+            words += [tensor.address(), *own[:-1], *inside, *(own[-1:] if own[-1] not in (0, 1) else ())]
         key = Key("columns", (self.expression, len(outer), len(sizes), how))
         return Call(key, words, 0.0, scratch_nbytes=nbytes, most_threads=n_units)
 
@@ -195,6 +203,11 @@ class Rows(Operation):
             before.expression, [t for t in inputs if t is not None], self.expression, self.inputs, made.buffer
         )
         return None if composed is None else self._checked(composed[0], self.outputs, composed[1])
+
+
+def _ease(loops: Loops, loop: int) -> int:
+    """How many operands go through a loop by neighbours, or not at all."""
+    return sum(steps[loop] in (0, 1) for steps in loops[1])
 
 
 def _same_places(a: Tensor, b: Tensor) -> bool:

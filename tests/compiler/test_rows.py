@@ -202,6 +202,15 @@ def test_work_after_a_reduction() -> None:
     check(text, {"x": np.abs(array(6, 50, 20))}, opset=12)
 
 
+@pytest.mark.parametrize("shape", [(50, 3), (40, 33, 2), (2, 100, 4), (100, 3, 2)])
+def test_short_rows(shape: tuple[int, ...]) -> None:
+    x = array(*shape)
+    check("(float y) { y = Softmax (x) }", {"x": x})
+    check("(float y) { y = ReduceL2 <axes = [-1], keepdims = 0> (x) }", {"x": x}, opset=12)
+    check("(float y) { m = ReduceMean <axes = [-1]> (x) y = Sub (x, m) }", {"x": x}, opset=12)
+    check("(int64 y) { y = ArgMax <axis = -1> (x) }", {"x": x})
+
+
 @pytest.mark.parametrize("n_threads", [2, 3])
 def test_threads_change_nothing(n_threads: int) -> None:
     text = "(float y, float z) { y = Softmax (x) z = ReduceMean <axes = [0]> (x) }"

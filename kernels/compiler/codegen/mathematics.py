@@ -101,6 +101,23 @@ def exp(f: Function, x: Value) -> Value:
     return _scaled_any(f, power, whole, bits)
 
 
+def exp_to_one(f: Function, x: Value) -> Value:
+    """e^x for x of at most 0; what would be subnormal, which processors are slow with, is 0."""
+    least = f.const(x.type, -708.0 if element_of(x.type) == "double" else -87.33)
+    limited = f.select(f.fcmp("ogt", least, x), least, x)
+    if element_of(x.type) == "double":
+        result = exp(f, limited)
+    else:
+        whole, bits = whole_and_bits(f, limited, _LOG2_E)
+        rest = f.fma(whole, f.const(x.type, -_LN2_HIGH), limited)
+        rest = f.fma(whole, f.const(x.type, -_LN2_LOW), rest)
+        power = f.fma(polynomial(f, rest, _EXP), rest, f.const(x.type, 1))
+        # a product keeps NaN, an integer addition to the exponent would not
+        biased = f.binary("add", bits, f.const(bits.type, 127))
+        result = f.fmul(power, f.cast("bitcast", f.binary("shl", biased, f.const(bits.type, 23)), "float"))
+    return f.select(f.fcmp("olt", x, least), f.const(x.type, 0), result)
+
+
 def _exp2_normal(f: Function, x: Value) -> Value:
     """2^x for x from -126 to 0, not NaN."""
     whole, bits = whole_and_bits(f, x, 1.0)
@@ -221,7 +238,8 @@ def of_one(function: Callable[[Function, Value], Value]) -> Emitter:
 
 
 OPERATORS: dict[str, Emitter] = {
-    function.__name__: of_one(function) for function in (exp, expm1, log, log1p, tanh, erf, sigmoid, softplus)
+    function.__name__: of_one(function)
+    for function in (exp, exp_to_one, expm1, log, log1p, tanh, erf, sigmoid, softplus)
 }
 
 __all__ = ["OPERATORS", "at_least", "at_most", "by_lanes", "exp", "of_one", "polynomial"]

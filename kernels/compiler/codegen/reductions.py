@@ -4,7 +4,8 @@ The elements of a vector are neighbours that are kept apart; the loops that are 
 
 Words of a step: units, the sizes of the outer loops, columns (the innermost loop), the sizes of the one or two loops
 that are reduced, the address of scratch memory and its bytes a thread, then for each operand (inputs, then results) its
-address and its strides in elements: of the outer loops and of the reduced ones. A unit is a block of columns
+address and its strides in elements: of the outer loops, of the reduced ones, and of the columns where these are
+``STRIDED``. A unit is a block of columns
 (``columns_of_unit``) of one passage of the outer loops.
 """
 
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from distort.kernels.compiler.codegen import elements, passes
-from distort.kernels.compiler.codegen.operands import CONTIGUOUS, Operand, each_row, read_operands
+from distort.kernels.compiler.codegen.operands import STRIDED, Operand, each_row, read_operands
 from distort.kernels.compiler.codegen.passes import Evaluation, Passes
 from distort.kernels.compiler.codegen.reducers import Reducer
 from distort.kernels.compiler.codegen.rows import size_of
@@ -107,7 +108,7 @@ def emit_columns(f: Function, target: Target, expression: Expression, n_outer: i
         whole = f.add(first, f.mul(f.div(f.max(f.sub(last, first), 0), pitch), pitch))
         with f.loop(first, whole, pitch) as many:
             do(bases, many.index, lanes, n_vectors)
-        if elements.has_masks(target):
+        if elements.has_masks(target) and all(operand.how != STRIDED for operand in operands):
             with f.loop(whole, last, lanes) as some:
                 do(bases, some.index, lanes, 1, elements.mask_of(f, lanes, f.sub(last, some.index)))
         else:
@@ -150,7 +151,6 @@ def _load(block: _Block, number: int, base: Value, vector: int) -> Value:
 
 
 def _store(block: _Block, number: int, value: Value, base: Value, vector: int) -> None:
-    assert block.operands[number].how == CONTIGUOUS
     index = block.f.add(block.column, vector * block.lanes)
     block.operands[number].store(block.f, value, base, index, block.mask)
 

@@ -39,7 +39,7 @@ def _softmax(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     element = body.input(x)
     # NaN makes the sum one
     moved = body.op("sub", element, body.op("row_max", element, attributes=("numbers",)))
-    power = body.op("exp", moved)
+    power = body.op("exp_to_one", moved)
     total = body.op("row_sum", power)
     if node.op_type == "Softmax":
         result = body.op("mul", power, body.op("reciprocal", total), dtype=x.element)
