@@ -137,8 +137,8 @@ def _conv_transpose(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resu
         for column, horizontal in enumerate(axes[1]):
             assert vertical is not None and horizontal is not None
             places = [vertical[0], horizontal[0]]
-            name = ("phase", b.identity(w.value), row, column, steps, pads, groups)
-            part = b.packed(name, partial(_taps, weights, places)).value
+            key = ("phase", b.identity(w.value), row, column, steps, pads, groups)
+            part = b.packed(key, partial(_taps, weights, places)).value
             assert part is not None
             geometry = Geometry(
                 x.shape[0],
