@@ -10,7 +10,7 @@ import numpy as np
 
 from distort.kernels.compiler.codegen.epilogues import CHANNEL, FULL, SCALAR
 from distort.kernels.compiler.codegen.target import Target
-from distort.kernels.compiler.expression import Expression
+from distort.kernels.compiler.expression import Expression, Instruction
 from distort.kernels.compiler.fuse import compose
 from distort.kernels.compiler.ir import Address, Buffer, Call, Map, Operation, Place, Scratch, Tensor, Word
 from distort.kernels.compiler.keys import Key
@@ -121,7 +121,7 @@ def with_operands(expression: Expression) -> tuple[Expression, list[float]]:
     ]
     number = {old: old for old in range(n_inputs)}
     number |= {old: n_inputs + i for i, old in enumerate(learned)}
-    body = []
+    body: list[Instruction] = []
     for place, instruction in enumerate(expression.body, n_inputs):
         if place not in number:
             number[place] = n_inputs + len(learned) + len(body)

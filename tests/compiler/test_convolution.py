@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from distort.graph.ir import Graph, Node
 from distort.kernels.compiler import tiles
@@ -138,6 +140,7 @@ TRANSPOSED = {
     "one row": ((1, 16, 30), (16, 8, 16), {"strides": [8], "pads": [4, 4]}),
     "by channel": ((1, 16, 5, 5), (16, 1, 4, 4), {"strides": [2, 2], "pads": [1] * 4, "group": 16}),
     "to one": ((1, 24, 8, 8), (24, 1, 2, 2), {"strides": [2, 2]}),
+    "cropped": ((1, 20, 5, 8), (20, 16, 2, 3), {"strides": [2, 3], "pads": [1] * 4}),
     "to two": ((2, 24, 5, 7), (24, 2, 2, 3), {"strides": [2, 3]}),
 }
 
@@ -257,3 +260,18 @@ def test_code_for_arm() -> None:
         Key("reorder", (False, True)),
     ]
     assert compile_text(module_text(keys, target), target)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.data())
+def test_any_convolution(data: st.DataObject) -> None:
+    pick = lambda least, most: data.draw(st.integers(least, most))  # noqa: E731
+    kernel, strides, dilations = ([pick(1, most), pick(1, most)] for most in (5, 3, 2))
+    pads = [pick(0, 3) for _ in range(4)]
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    size = [pick(max(1, r - pads[i] - pads[i + 2]), 24) for i, r in enumerate(reach)]
+    groups = data.draw(st.sampled_from([1, 1, 1, 2, 8]))
+    channels, outputs = groups * pick(1, 40 // groups), groups * pick(1, 40 // groups)
+    x, w, b = normal(pick(1, 2), channels, *size), normal(outputs, channels // groups, *kernel), normal(outputs)
+    attributes = {"pads": pads, "strides": strides, "dilations": dilations, "group": groups}
+    check([node("Conv", "x w b", "t", **attributes), node("Relu", "t", "y")], {"x": x}, {"w": w, "b": b})

@@ -112,15 +112,12 @@ def _conv_transpose(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resu
         [_phase(r, step, pad, k, n, o) for r in range(min(step, o))]
         for step, pad, k, n, o in zip(steps, pads, pair(kernel), sizes, whole, strict=True)
     ]
-    if any(phase is None for axis in axes for phase in axis):
-        return None
     phases: list[Phase] = []
     for row, vertical in enumerate(axes[0]):
         for column, horizontal in enumerate(axes[1]):
-            assert vertical is not None and horizontal is not None
             places = [vertical[0], horizontal[0]]
-            name = ("phase", b.identity(w.value), row, column, steps, pads, groups)
-            part = b.packed(name, partial(_taps, weights, places)).value
+            key = ("phase", b.identity(w.value), row, column, steps, pads, groups)
+            part = b.packed(key, partial(_taps, weights, places)).value
             assert part is not None
             geometry = Geometry(
                 x.shape[0],
@@ -162,7 +159,7 @@ def _shuffled(b: Builder, x: Tensor, weights: Array, name: object, bias: Tensor 
     return b.contiguous(moved).reshaped(shape)
 
 
-def _phase(r: int, step: int, pad: int, kernel: int, size: int, out: int) -> tuple[list[int], int, int] | None:
+def _phase(r: int, step: int, pad: int, kernel: int, size: int, out: int) -> tuple[list[int], int, int]:
     """Outputs ``r``, ``r + step``, … of an axis: kernel elements in the order of the input, padding to both sides."""
     first = (r + pad) % step
     places = list(range(first, kernel, step))[::-1]
@@ -171,8 +168,8 @@ def _phase(r: int, step: int, pad: int, kernel: int, size: int, out: int) -> tup
     if not places:
         places, shift = [-1], 0
     before = len(places) - 1 - shift
-    if before < 0:
-        return None
+    if before < 0:  # the window begins later: elements that are zero come first
+        places, before = [-1] * -before + places, 0
     return places, before, count - 1 + len(places) - size - before
 
 
