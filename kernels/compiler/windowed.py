@@ -41,16 +41,19 @@ def geometry_of(shape: Sequence[int], outputs: int, windows: Windows, groups: in
             strict=True,
         )
     ]
+    # a column is done as a row: the same memory, and tiles are of pixels of a row
+    column = len(shape) == 4 and shape[3] == windows.kernel[1] == windows.out[1] == 1
+    along = slice(0, 1) if column else slice(0, None)
     return Geometry(
         shape[0],
         shape[1],
         outputs,
-        pair(shape[2:]),
-        pair(windows.kernel),
-        pair(windows.strides),
-        pair(windows.dilations),
-        pair(windows.begins, 0),
-        pair(ends, 0),
+        pair(shape[2:][along]),
+        pair(windows.kernel[along]),
+        pair(windows.strides[along]),
+        pair(windows.dilations[along]),
+        pair(windows.begins[along], 0),
+        pair(ends[along], 0),
         groups,
     )
 
