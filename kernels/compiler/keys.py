@@ -23,6 +23,8 @@ FAMILIES: dict[str, str] = {
     "resize_linear": f"{_CODEGEN}.resize:emit_linear",
     "resize_blend": f"{_CODEGEN}.resize:emit_blend",
     "resize_pixels": f"{_CODEGEN}.resize:emit_pixels",
+    "squares": f"{_CODEGEN}.transposition:emit_squares",
+    "interleaved": f"{_CODEGEN}.transposition:emit_interleaved",
     "gather_rows": f"{_CODEGEN}.gather:emit_rows",
     "gather_elements": f"{_CODEGEN}.gather:emit_elements",
     "top": f"{_CODEGEN}.selection:emit_top",

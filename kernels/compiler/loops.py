@@ -10,6 +10,7 @@ from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS, STRIDED
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.ir import Call, Map, Word
 from distort.kernels.compiler.keys import Key
+from distort.kernels.compiler.transposition import transposed_copy
 
 #: elements of a row that one thread takes at once
 CHUNK = 4096
@@ -24,6 +25,11 @@ def map_call(operation: Map, target: Target, n_threads: int) -> list[Call]:
     n_elements = math.prod(operation.shape)
     if n_elements == 0:
         return []
+    by_result = sorted(range(len(operation.shape)), key=lambda axis: -tensors[-1].strides[axis])
+    loops = merged([operation.shape[i] for i in by_result], [[t.strides[i] for i in by_result] for t in tensors])
+    copy = transposed_copy(operation, *loops, target)
+    if copy is not None:
+        return [copy]
     shape, strides = merged(*ordered(operation.shape, [t.strides for t in tensors], n_inputs))
     expression = operation.expression
     # a single element is contiguous
