@@ -14,6 +14,7 @@ FAMILIES: dict[str, str] = {
     "pool": f"{_CODEGEN}.pooling:emit_pool",
     "global_pool": f"{_CODEGEN}.pooling:emit_global_pool",
     "winograd": f"{_CODEGEN}.winograd:emit_winograd",
+    "join": f"{_CODEGEN}.joining:emit_join",
     "reorder": f"{_CODEGEN}.reorder:emit_reorder",
     "map": f"{_CODEGEN}.maps:emit_map",
     "turned": f"{_CODEGEN}.turned:emit_turned",

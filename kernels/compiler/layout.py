@@ -250,7 +250,7 @@ def by_channel(builder: Builder, tensor: Tensor, shape: Sequence[int], lanes: in
 
 
 def joined(builder: Builder, parts: Sequence[Tensor]) -> Tensor | None:
-    """Tensors [N, C, …] joined along their channels, in blocks; None where a part would begin within a block."""
+    """Tensors [N, C, …] joined along their channels, in blocks; None where plain ones are better joined."""
     lanes = builder.target.lanes("float")
     first = parts[0]
     for part in parts:
@@ -258,13 +258,40 @@ def joined(builder: Builder, parts: Sequence[Tensor]) -> Tensor | None:
             return None
         if part.shape[0] != first.shape[0] or part.shape[2:] != first.shape[2:]:
             return None
-    if any(part.shape[1] % lanes for part in parts[:-1]):
+    apart = any(part.shape[1] % lanes for part in parts[:-1])
+    if apart and (not all(part.block for part in parts) or not all(part.size for part in parts)):
         return None
     result = in_blocks(builder, (first.shape[0], sum(p.shape[1] for p in parts), *first.shape[2:]))
     whole = memory(result)
     begin = 0
     for part in parts:
+        end = begin + part.shape[1]
         inner = memory(blocked(builder, part))
-        builder.copy(inner, whole.view(inner.shape, whole.strides, begin * whole.strides[1]))
-        begin += inner.shape[1]
+        if begin % lanes == 0 and (end % lanes == 0 or part is parts[-1]):
+            builder.copy(inner, whole.view(inner.shape, whole.strides, begin // lanes * whole.strides[1]))
+        else:
+            dense = inner if is_dense_inside(part) else builder.contiguous(inner)
+            _join(builder, dense, whole, begin, end, is_last=part is parts[-1])
+        begin = end
     return result
+
+
+def _join(builder: Builder, inner: Tensor, whole: Tensor, begin: int, end: int, *, is_last: bool) -> None:
+    """Channels from ``begin`` to before ``end`` of a tensor in blocks, where one of both is within a block.
+
+    The last part writes the lanes beyond all channels too.
+    """
+    images, blocks, *size, lanes = inner.shape
+    pixels, first = math.prod(size), begin // lanes
+    touched = -(-end // lanes) - first
+    words: list[Word] = [images, touched, pixels, _CHUNK, inner.address(), inner.strides[0], inner.strides[1], blocks]
+    words += [whole.address(first * whole.strides[1]), whole.strides[0], whole.strides[1], begin - first * lanes]
+    words.append(lanes if is_last else end - (first + touched - 1) * lanes)
+    call = Call(
+        Key("join", (begin % lanes,)),
+        words,
+        images * touched * pixels * lanes * 0.1,
+        most_threads=images * touched * -(-pixels // _CHUNK),
+    )
+    target = whole.view((images, touched, *whole.shape[2:]), whole.strides, first * whole.strides[1])
+    builder.add(Native([inner], [target], [call]))

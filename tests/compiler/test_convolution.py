@@ -275,3 +275,13 @@ def test_any_convolution(data: st.DataObject) -> None:
     x, w, b = normal(pick(1, 2), channels, *size), normal(outputs, channels // groups, *kernel), normal(outputs)
     attributes = {"pads": pads, "strides": strides, "dilations": dilations, "group": groups}
     check([node("Conv", "x w b", "t", **attributes), node("Relu", "t", "y")], {"x": x}, {"w": w, "b": b})
+
+
+@pytest.mark.parametrize("channels", [(24, 24, 24, 24), (8, 3, 40), (16, 5, 7), (5, 1, 2, 30), (32, 16)])
+@pytest.mark.parametrize("n_images", [1, 2])
+def test_channels_joined_within_blocks(channels: tuple[int, ...], n_images: int) -> None:
+    parts = [node("Conv", f"x w{i}", f"p{i}") for i in range(len(channels))]
+    names = " ".join(f"p{i}" for i in range(len(channels)))
+    nodes = [*parts, node("Concat", names, "t", axis=1), node("Conv", "t w", "y")]
+    weights = {f"w{i}": normal(c, 16, 1, 1) for i, c in enumerate(channels)}
+    check(nodes, {"x": normal(n_images, 16, 9, 11)}, {**weights, "w": normal(24, sum(channels), 1, 1)})
