@@ -26,6 +26,7 @@ FAMILIES: dict[str, str] = {
     "resize_pixels": f"{_CODEGEN}.resize:emit_pixels",
     "squares": f"{_CODEGEN}.transposition:emit_squares",
     "interleaved": f"{_CODEGEN}.transposition:emit_interleaved",
+    "grid_sample": f"{_CODEGEN}.sampling:emit_grid_sample",
     "gather_rows": f"{_CODEGEN}.gather:emit_rows",
     "gather_elements": f"{_CODEGEN}.gather:emit_elements",
     "top": f"{_CODEGEN}.selection:emit_top",
