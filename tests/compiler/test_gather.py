@@ -125,6 +125,17 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     check(one_node("GatherElements", feeds, axis=1), feeds, n_threads=2)
 
 
+@pytest.mark.parametrize("batch_axis", [0, 1])
+@pytest.mark.parametrize("shape", [(5, 4), (5, 4, 33), (4, 5, 2, 3)])
+def test_reverse_sequence(shape: tuple[int, ...], batch_axis: int) -> None:
+    lengths = np.array([0, 3, 1, 4, 2][: shape[batch_axis]])
+    feeds = {"x": _values(shape), "n": lengths}
+    graph = one_node("ReverseSequence", feeds, batch_axis=batch_axis, time_axis=1 - batch_axis)
+    check(graph, feeds)
+    with pytest.raises(KernelError, match="sequence_lens"):
+        check(graph, feeds | {"n": lengths + 4})
+
+
 @pytest.mark.parametrize("target", ["avx2", "sse4.2"])
 def test_on_lesser_machines(target: str) -> None:
     library = lesser_library(target)

@@ -46,10 +46,11 @@ def test_top_k_of_long_rows() -> None:
 @pytest.mark.parametrize("reverse", [0, 1])
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.float64])
 @pytest.mark.parametrize(("shape", "axis"), [((40,), 0), ((3, 50), -1), ((3, 50), 0), ((2, 5, 300), 1), ((3, 0), 1)])
-def test_cumulative_sum(shape: tuple[int, ...], axis: int, dtype: Any, reverse: int, exclusive: int) -> None:
+def test_cumulative(shape: tuple[int, ...], axis: int, dtype: Any, reverse: int, exclusive: int) -> None:
     feeds = {"x": (np.random.default_rng(1).normal(size=shape) * 10).astype(dtype)}
-    graph = one_node("CumSum", feeds, {"axis": np.array(axis)}, reverse=reverse, exclusive=exclusive)
-    check(graph, feeds)
+    for op_type, opset in (("CumSum", 21), ("CumProd", 26)):
+        graph = one_node(op_type, feeds, {"axis": np.array(axis)}, reverse=reverse, exclusive=exclusive, opset=opset)
+        check(graph, feeds)
 
 
 @pytest.mark.parametrize("target", ["avx2", "sse4.2"])

@@ -95,6 +95,31 @@ def emit_elements(
     f.ret()
 
 
+def emit_reversed(f: Function, target: Target, element: str, index_type: str) -> None:
+    """result[b, t, :] = x[b, n - 1 - t, :] where t is less than n = lengths[b], else x[b, t, :].
+
+    Words: b's and t's ends; elements of a row; x and the result (both with these steps): steps per b and t; lengths;
+    the error word.
+    """
+    n_batches, n_times, count = (f.word(i) for i in range(3))
+    x, result, batch_step, time_step = f.address(3), f.address(4), f.word(5), f.word(6)
+    lengths, error_word = f.address(7), f.address(8)
+    begin, end = f.share(f.mul(n_batches, n_times))
+    with f.loop(begin, end, carried=[Value("i1", "false")]) as unit:
+        batch, time = f.div(unit.index, n_times), f.rem(unit.index, n_times)
+        length = f.cast("sext", f.load(index_type, f.at(lengths, batch, index_type)), "i64")
+        bad = f.binary("or", f.compare("slt", length, 0), f.compare("sgt", length, n_times))
+        turned = f.binary("and", f.compare("slt", time, length), f.icmp("eq", bad, Value("i1", "false")))
+        source = f.select(turned, f.i64(f.sub(f.sub(length, 1), time)), f.i64(time))
+        base = f.mul(batch, batch_step)
+        from_row = f.at(x, f.add(base, f.mul(source, time_step)), element)
+        to_row = f.at(result, f.add(base, f.mul(time, time_step)), element)
+        copy_row(f, target, from_row, to_row, count, element)
+        unit.carry([f.binary("or", unit.carried[0], bad)])
+    report(f, unit.carried[0], error_word)
+    f.ret()
+
+
 class _Way(NamedTuple):
     """How elements are picked from a row."""
 

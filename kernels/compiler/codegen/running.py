@@ -1,4 +1,4 @@
-"""Running sums along an axis."""
+"""Running sums and products along an axis."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
 from distort.kernels.compiler.expression import STORED
 
 
-def emit_running_sum(f: Function, target: Target, dtype: str, exclusive: bool, single: bool) -> None:
-    """result[o, a, j] = Σ x[o, b, j] over b ≤ a, or b < a where ``exclusive``. ``single``: there is one j.
+def emit_running(f: Function, target: Target, dtype: str, operation: str, exclusive: bool, single: bool) -> None:
+    """result[o, a, j] = Σ or Π x[o, b, j] over b ≤ a, or b < a where ``exclusive``. ``single``: there is one j.
+
+    ``operation``: ``add`` or ``mul``.
 
     Words: o's, a's and j's ends; the j's that a thread does at once; x, its step per o and per a; the result, its
     steps. The j's lie next to each other.
@@ -17,7 +19,7 @@ def emit_running_sum(f: Function, target: Target, dtype: str, exclusive: bool, s
     x, x_outer, x_step = f.address(4), f.word(5), f.word(6)
     result, outer_step, step = f.address(7), f.word(8), f.word(9)
     element = STORED[dtype]
-    plus = "fadd" if dtype.startswith("float") else "add"
+    name, neutral = ("f" if dtype.startswith("float") else "") + operation, int(operation == "mul")
     n_parts: Index = 1 if single else f.div(f.add(count, f.sub(part, 1)), part)
     begin, end = f.share(f.mul(n_outer, n_parts))
     with f.loop(begin, end) as unit:
@@ -26,14 +28,24 @@ def emit_running_sum(f: Function, target: Target, dtype: str, exclusive: bool, s
         source = f.at(x, f.add(f.mul(outer, x_outer), first), element)
         own = f.at(result, f.add(f.mul(outer, outer_step), first), element)
         if single:
-            with f.loop(0, n, carried=[f.const(element, 0)]) as a:
+            with f.loop(0, n, carried=[f.const(element, neutral)]) as a:
                 total = a.carried[0]
-                after = f.binary(plus, total, f.load(element, f.at(source, f.mul(a.index, x_step), element)))
+                after = f.binary(name, total, f.load(element, f.at(source, f.mul(a.index, x_step), element)))
                 f.store(total if exclusive else after, f.at(own, f.mul(a.index, step), element))
                 a.carry([after])
         else:
             _columns(
-                f, target, element, plus, exclusive, n, f.min(part, f.sub(count, first)), source, x_step, own, step
+                f,
+                target,
+                element,
+                (name, neutral),
+                exclusive,
+                n,
+                f.min(part, f.sub(count, first)),
+                source,
+                x_step,
+                own,
+                step,
             )
     f.ret()
 
@@ -42,7 +54,7 @@ def _columns(
     f: Function,
     target: Target,
     element: str,
-    plus: str,
+    operation: tuple[str, int],
     exclusive: bool,
     n: Value,
     count: Index,
@@ -51,20 +63,21 @@ def _columns(
     own: Value,
     step: Value,
 ) -> None:
-    """Row after row: the result's row before it plus x's."""
+    """Row after row: the result's row before it with x's. ``operation``: its name, and what it begins with."""
+    name, neutral = operation
     lanes = target.lanes(element)
     whole = f.mul(f.div(count, lanes), lanes)
 
     def one(at: Index, width: int, row: Index | None) -> None:
         type_ = vector(element, width)
         if row is None:
-            value = f.const(type_, 0) if exclusive else f.load(type_, f.at(source, at, element))
+            value = f.const(type_, neutral) if exclusive else f.load(type_, f.at(source, at, element))
             f.store(value, f.at(own, at, element))
             return
         before = f.load(type_, f.at(own, f.add(f.mul(f.sub(row, 1), step), at), element))
         added = f.sub(row, 1) if exclusive else row
         value = f.load(type_, f.at(source, f.add(f.mul(added, x_step), at), element))
-        f.store(f.binary(plus, before, value), f.at(own, f.add(f.mul(row, step), at), element))
+        f.store(f.binary(name, before, value), f.at(own, f.add(f.mul(row, step), at), element))
 
     def line(row: Index | None) -> None:
         with f.loop(0, whole, lanes) as block:

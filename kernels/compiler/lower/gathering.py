@@ -1,4 +1,4 @@
-"""Reading by index: Gather, GatherElements, GatherND."""
+"""Reading by index: Gather, GatherElements, GatherND; ReverseSequence."""
 
 from __future__ import annotations
 
@@ -183,4 +183,27 @@ def _gather_nd(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     axes = list(zip(x.shape[batch : batch + depth], x.strides[batch : batch + depth], strict=True))
     count = math.prod(x.shape[batch + depth :])
     _rows(b, x, n_outer, math.prod(x.shape[batch:]), n_rows, indices, n_rows * depth, axes, count, result)
+    return [result]
+
+
+@lowers("ReverseSequence")
+def _reverse_sequence(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    x, lengths = inputs
+    batch, time = node.attributes.get("batch_axis", 1), node.attributes.get("time_axis", 0)
+    if x is None or lengths is None or lengths.element not in _INDEX_TYPES or len(x.shape) < 2:
+        return None
+    if {batch, time} != {0, 1} or lengths.shape != x.shape[batch : batch + 1]:
+        return None
+    result = b.new(x.dtype, x.shape)
+    if not result.size:
+        return None
+    x, lengths = b.contiguous(b.plain(x)), b.contiguous(b.plain(lengths))
+    count = math.prod(x.shape[2:])
+    steps = (x.shape[1] * count, count)
+    n_rows = x.shape[0] * x.shape[1]
+    words: list[Word] = [x.shape[batch], x.shape[time], count, x.address(), result.address()]
+    words += [steps[batch], steps[time], lengths.address(), ErrorWord()]
+    key = Key("reversed", (element_of(x), _INDEX_TYPES[lengths.element]))
+    call = Call(key, words, n_rows * _ROW_NS + x.nbytes * _BYTE_NS, most_threads=n_rows)
+    b.add(Native([x, lengths], [result], [call]))
     return [result]

@@ -1,4 +1,4 @@
-"""TopK, and CumSum: along one axis, in order."""
+"""TopK, CumSum and CumProd: along one axis, in order."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def _top_k(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     return [values.permuted(back), places.permuted(back)]
 
 
-@lowers("CumSum")
-def _cumulative_sum(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+@lowers("CumSum", "CumProd")
+def _cumulative(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, found = inputs[0], numbers(inputs[1])
     if x is None or not found or len(found) != 1 or x.element not in _SUMMED:
         return None
@@ -70,7 +70,8 @@ def _cumulative_sum(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resu
     words: list[Word] = [n_outer, n, count, part, x.address(first), n * count, step]
     words += [result.address(first), n * count, step]
     n_units = n_outer * -(-count // part)
-    key = Key("running_sum", (x.element, bool(node.attributes.get("exclusive", 0)), count == 1))
+    operation = "add" if node.op_type == "CumSum" else "mul"
+    key = Key("running", (x.element, operation, bool(node.attributes.get("exclusive", 0)), count == 1))
     work = x.size * (1.5 if count == 1 else 0.3)
     b.add(Native([x], [result], [Call(key, words, work, most_threads=n_units)]))
     return [result]
