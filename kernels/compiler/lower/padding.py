@@ -28,6 +28,8 @@ def _pad(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     else:
         optional = [*inputs[1:], None, None, None]
         amounts, filling = numbers(optional[0]), optional[1]
+        if optional[0] is None or len(optional[0].shape) != 1:
+            return None
         if optional[2] is not None:
             axes = numbers(optional[2])
             if axes is None:
