@@ -39,8 +39,6 @@ FAMILIES: dict[str, str] = {
     "copy_by_round": f"{_CODEGEN}.rounds:emit_copy",
     "refuse": f"{_CODEGEN}.rounds:emit_refuse",
     "expect_rounds": f"{_CODEGEN}.rounds:emit_expect",
-    "recurrent_bytes": f"{_CODEGEN}.quantized_states:emit_quantize",
-    "recurrent_byte_inputs": f"{_CODEGEN}.quantized_states:emit_inputs",
     "recurrent_cell": f"{_CODEGEN}.recurrent:emit_cell",
     "rows": f"{_CODEGEN}.rows:emit_rows",
     "columns": f"{_CODEGEN}.reductions:emit_columns",

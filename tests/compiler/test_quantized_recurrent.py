@@ -19,7 +19,7 @@ from distort.kernels.program import Program
 
 
 def model_of(
-    steps: int, batch: int, size: int, hidden: int, n: int, by_column: bool, zero: int
+    steps: int, batch: int, size: int, hidden: int, n: int, by_column: bool, zero: int, bias: bool = True
 ) -> tuple[bytes, dict[str, np.ndarray[Any, Any]]]:
     """``zero``: the weights' zero point; uint8 where it is not 0."""
     rng = np.random.default_rng(steps * 100 + hidden)
@@ -30,7 +30,8 @@ def model_of(
         name: (rng.integers(-100, 100, (n, rows, columns)) + zero).astype(dtype)
         for name, rows in (("W", size), ("R", hidden))
     }
-    weights["B"] = rng.uniform(-0.1, 0.1, (n, 2 * columns)).astype(np.float32)
+    if bias:
+        weights["B"] = rng.uniform(-0.1, 0.1, (n, 2 * columns)).astype(np.float32)
     for name in ("W", "R"):
         weights[f"{name}_scale"] = (rng.uniform(0.5, 1.5, shape) * 0.01 * hidden**-0.5).astype(np.float32)
         weights[f"{name}_zero"] = np.full(shape, zero, dtype)
@@ -41,7 +42,7 @@ def model_of(
     }
     node = helper.make_node(
         "DynamicQuantizeLSTM",
-        ["X", "W", "R", "B", "", "h0", "c0", "", "W_scale", "W_zero", "R_scale", "R_zero"],
+        ["X", "W", "R", "B" if bias else "", "", "h0", "c0", "", "W_scale", "W_zero", "R_scale", "R_zero"],
         ["Y", "Y_h", "Y_c"],
         domain="com.microsoft",
         hidden_size=hidden,
@@ -75,11 +76,15 @@ def check(model: bytes, feeds: dict[str, np.ndarray[Any, Any]], n_threads: int =
         ((1, 1, 16, 32, 1), False, 0),
         ((4, 3, 11, 17, 2), True, 0),
         ((5, 7, 13, 33, 2), False, 128),
-        ((3, 2, 1, 1, 1), True, 128),
+        ((3, 2, 4, 1, 1), True, 128),
     ],
 )
 def test_cells(shape: tuple[int, ...], by_column: bool, zero: int) -> None:
     check(*model_of(*shape, by_column, zero))
+
+
+def test_without_bias() -> None:
+    check(*model_of(3, 2, 8, 20, 2, False, 0, bias=False))
 
 
 def test_constant_inputs_have_scale_one() -> None:
@@ -111,9 +116,5 @@ CELL = ("LSTM", (2,), 2, (("sigmoid", 0.0, 0.0), ("tanh", 0.0, 0.0), ("tanh", 0.
 )
 def test_other_processors(triple: str, cpu: str, features: dict[str, bool]) -> None:
     target = of_features(triple, cpu, features)
-    keys = [
-        Key("recurrent_cell", CELL),
-        Key("recurrent_bytes", ()),
-        Key("recurrent_byte_inputs", (4, 2)),
-    ]
+    keys = [Key("recurrent_cell", CELL)]
     assert compile_text(module_text(keys, target), target)

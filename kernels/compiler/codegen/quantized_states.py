@@ -1,4 +1,4 @@
-"""Recurrent cells with 8-bit weights: states and inputs are quantized as they come, and multiplied as integers.
+"""Recurrent cells with 8-bit weights: states are quantized as they come, and multiplied as integers.
 
 Four unsigned numbers times four signed ones are added to a 32-bit sum, in each lane.
 
@@ -15,11 +15,6 @@ from distort.kernels.compiler.codegen.text import Function, Index, Value, lanes_
 
 #: numbers of a group
 GROUP = 4
-#: ``found``: a float and an i32, the scale and the zero point; ``row_nbytes``: of a row in whole groups
-QUANTIZE_WORDS = ("rows", "size", "row_nbytes", "x", "bytes", "found")
-INPUT_WORDS = (
-    *("rows", "row_nbytes", "n_directions", "n_blocks", "bytes", "found", "w", "sums", "scales", "bias", "gates"),
-)
 
 
 def is_arm(target: Target) -> bool:
@@ -177,62 +172,3 @@ def scaled(f: Function, total: Value, zero: Value, scale: Value, sums: Value, sc
     exact = f.binary("sub", total, f.binary("mul", f.splat(zero, lanes), of_weights))
     factor = f.load(vector("float", lanes), f.at(scales, column, "float"))
     return f.fmul(f.cast("sitofp", exact, "float"), f.fmul(f.splat(scale, lanes), factor))
-
-
-def emit_quantize(f: Function, target: Target) -> None:
-    """X [rows, size] as bytes, with a scale and zero point of all of it. Words: ``QUANTIZE_WORDS``."""
-    words = {
-        name: (f.address if name in ("x", "bytes", "found") else f.word)(n) for n, name in enumerate(QUANTIZE_WORDS)
-    }
-    rows = (words["x"], words["size"])
-    scale, zero = scales(f, target, rows, words["rows"], words["size"])
-    some = f.share(words["rows"])
-    quantize(f, target, rows, (words["bytes"], words["row_nbytes"]), some, words["size"], scale, zero)
-    with f.when(f.compare("eq", f.parameters[1], 0)):
-        f.store(scale, words["found"])
-        f.store(f.binary("sub", zero, f.const("i32", shift_of(target))), f.at(words["found"], 1, "i32"))
-    f.ret()
-
-
-def emit_inputs(f: Function, target: Target, n_gates: int, most: int) -> None:
-    """gates = X · W + bias for all rows of bytes. ``most``: rows of a tile. Words: ``INPUT_WORDS``."""
-    addresses = ("bytes", "found", "w", "sums", "scales", "bias", "gates")
-    words = {name: (f.address if name in addresses else f.word)(n) for n, name in enumerate(INPUT_WORDS)}
-    lanes = target.lanes("float")
-    width = n_gates * lanes
-    n_groups = f.div(words["row_nbytes"], GROUP)
-    scale, zero = f.load("float", words["found"]), f.load("i32", f.at(words["found"], 1, "i32"))
-    n_tiles = f.div(f.add(words["rows"], most - 1), most)
-    begin, end = f.share(f.mul(f.mul(words["n_directions"], words["n_blocks"]), n_tiles))
-    of_row = f.mul(words["n_blocks"], width)
-    with f.loop(begin, end) as unit:
-        panel = f.div(unit.index, n_tiles)
-        direction, block = f.div(panel, words["n_blocks"]), f.rem(panel, words["n_blocks"])
-        first = f.mul(f.rem(unit.index, n_tiles), most)
-        weights = f.at(words["w"], f.mul(panel, f.mul(words["row_nbytes"], width)), "i8")
-        columns = f.mul(panel, width)
-
-        def rows(row: Index, count: int) -> None:
-            x = [f.at(words["bytes"], f.mul(f.add(row, n), words["row_nbytes"]), "i8") for n in range(count)]
-            found = product(f, target, x, weights, n_groups, n_gates)
-            at = f.add(f.mul(f.add(f.mul(direction, words["rows"]), row), of_row), f.mul(block, width))
-            for n, sums in enumerate(found):
-                to = f.at(words["gates"], f.add(at, f.mul(of_row, n)), "float")
-                for m, total in enumerate(sums):
-                    value = scaled(f, total, zero, scale, words["sums"], words["scales"], f.add(columns, m * lanes))
-                    bias = f.load(value.type, f.at(words["bias"], f.add(columns, m * lanes), "float"))
-                    f.store(f.fadd(value, bias), f.at(to, m * lanes, "float"))
-
-        last = f.min(f.add(first, most), words["rows"])
-
-        def all_rows() -> list[Value]:
-            rows(first, most)
-            return []
-
-        def single_rows() -> list[Value]:
-            with f.loop(first, last) as single:
-                rows(single.index, 1)
-            return []
-
-        f.choose(f.compare("eq", f.sub(last, first), most), (all_rows, single_rows))
-    f.ret()
