@@ -46,7 +46,7 @@ class _Row:
 
 def scratch_nbytes(expression: Expression, inner: Sequence[int], row_size: int) -> int:
     """Bytes of scratch memory that a thread needs."""
-    split = passes.split(expression, varies(inner))
+    split = split_of(expression, inner)
     sizes = [size_of(passes.kept_dtype(expression, number)) for number in split.kept]
     return sum(-(-row_size * size // 64) * 64 for size in sizes)
 
@@ -57,6 +57,11 @@ def size_of(dtype: str) -> int:
 
 def varies(inner: Sequence[int]) -> tuple[bool, ...]:
     return tuple(how != BROADCAST for how in inner)
+
+
+def split_of(expression: Expression, inner: Sequence[int]) -> Passes:
+    dear = tuple(number for number, how in enumerate(inner[: len(expression.inputs)]) if how == STRIDED)
+    return passes.split(expression, varies(inner), dear)
 
 
 def emit_rows(
@@ -72,7 +77,7 @@ def emit_rows(
     by_step = [BROADCAST if how == FIRST_ONLY else how for how in inner]
     operands = read_operands(f, words, dtypes, by_step, n_outer + n_inner - 1)
     first_strides: list[Index] = [o.strides.pop() if n_inner == 2 else 0 for o in operands]
-    split = passes.split(expression, varies(inner))
+    split = split_of(expression, inner)
     place = f.at(memory, f.mul(f.parameters[1], memory_nbytes), "i8")
     scratch = []
     length = f.mul(sizes[0], sizes[1]) if n_inner == 2 else sizes[0]
