@@ -80,7 +80,7 @@ def _value(body: Body, x: int, op_type: str, dtype: str) -> int:
     largest = body.op("row_max", x)
     finite = body.op("less", body.op("abs", largest), body.number(math.inf), dtype="bool")
     shift = body.op("where", finite, largest, body.number(0.0))  # ∞ - ∞ would be NaN
-    total = body.op("row_sum", body.op("exp_to_one", body.op("sub", x, shift)))
+    total = body.op("row_sum", body.op("exp", body.op("sub", x, shift)))
     return body.op("add", body.op("log", total), shift, dtype=dtype)
 
 
