@@ -42,6 +42,7 @@ FAMILIES: dict[str, str] = {
     "recurrent_cell": f"{_CODEGEN}.recurrent:emit_cell",
     "rows": f"{_CODEGEN}.rows:emit_rows",
     "columns": f"{_CODEGEN}.reductions:emit_columns",
+    "scan": f"{_CODEGEN}.scans:emit_scan",
     "quantized_conv": f"{_CODEGEN}.quantized_conv:emit_conv",
     "quantized_depthwise": f"{_CODEGEN}.quantized_depthwise:emit_depthwise",
     "interleave": f"{_CODEGEN}.interleave:emit_interleave",

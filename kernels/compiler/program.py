@@ -463,6 +463,8 @@ def _view(tensor: Tensor | str | None, memory: Array, base: int) -> Any:
         return None
     if tensor.value is not None:
         return tensor.value
+    if tensor.buffer.array is not None:
+        return _strided(tensor, np.ascontiguousarray(tensor.buffer.array).reshape(-1).view(np.uint8))
     if tensor.buffer.place is not Place.ARENA:
         return None
     begin = base - memory.ctypes.data + tensor.buffer.offset

@@ -38,6 +38,11 @@ class _Arrangement:
     kept: Loops
     reduced: Loops
 
+    @property
+    def strided(self) -> list[bool]:
+        """Which operands have no neighbours in a vector."""
+        return [steps[-1] not in (0, 1) for steps in (self.kept if self.across else self.reduced)[1]]
+
 
 @dataclass(eq=False)
 class Rows(Operation):
@@ -93,10 +98,9 @@ class Rows(Operation):
         if not along:
             return _Arrangement(False, outside, inside)
         for loop in range(len(outside[0]) - 1, -1, -1):
-            if all(steps[loop] in (0, 1) for steps in outside[1]) and any(steps[loop] for steps in outside[1]):
-                results = outside[1][len(self.inputs) :]
-                if all(steps[loop] for steps in results):
-                    return _Arrangement(True, moved(*outside, loop, len(outside[0]) - 1), inside)
+            steps_of_loop = [steps[loop] for steps in outside[1]]
+            if set(steps_of_loop) <= {0, 1} and all(steps_of_loop[len(self.inputs) :]):
+                return _Arrangement(True, moved(*outside, loop, len(outside[0]) - 1), inside)
         return _Arrangement(False, outside, inside)
 
     def _varies(self, loops: Loops) -> list[bool]:
@@ -159,8 +163,13 @@ class Rows(Operation):
         return None
 
     def _checked(self, inputs: list[Tensor], outputs: list[Tensor], expression: Expression) -> Rows | None:
+        """The operation, unless kernels have no such loops, or only slow ones: a copy on its own is faster then."""
         made = Rows(inputs, outputs, expression, self.shape, self.axes)
-        return made if made.arranged() is not None else None
+        before, after = self.arranged(), made.arranged()
+        if before is None or after is None:
+            return None
+        is_slow = sum(after.strided) > sum(before.strided) and math.prod(after.reduced[0]) > _FEW
+        return None if is_slow else made
 
     def absorb(self, after: Map, position: int, target: Target) -> Operation | None:
         return self.join(after, position, target)
@@ -247,7 +256,13 @@ class Body:
         )
         inputs, expression = with_constants([t.broadcast(self.shape) for t in self.inputs], self.inputs, expression)
         operation = Rows(inputs, list(made), expression, self.shape, tuple(sorted(axes)))
-        if operation.arranged() is None:
+        arrangement = operation.arranged()
+        if arrangement is None:
             return None
+        if sum(arrangement.strided) and not arrangement.across:
+            # turned once, it is read by neighbours in all passes
+            for position, tensor in enumerate(inputs):
+                if arrangement.strided[position] and 0 not in tensor.strides:
+                    operation.inputs[position] = b.contiguous(tensor)
         b.add(operation)
         return made

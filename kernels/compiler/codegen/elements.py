@@ -151,11 +151,10 @@ def lanes_for(target: Target, expression: Expression) -> int:
 
 
 #: instructions that are worth about so many of the others
-_COSTS = dict.fromkeys(
-    ("exp", "exp_to_one", "expm1", "log", "tanh", "erf", "sigmoid", "gelu", "swish", "mish", "elu", "selu"), 12
-)
+_COSTS = dict.fromkeys(("exp", "exp_to_one", "expm1", "log", "tanh", "erf", "sigmoid", "asin", "acos", "atan"), 12)
+_COSTS |= dict.fromkeys(("gelu", "swish", "mish", "elu", "selu"), 14)
 _COSTS |= dict.fromkeys(("log1p", "softplus", "celu", "mod"), 25)
-_COSTS |= dict.fromkeys(("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh"), 40)
+_COSTS |= dict.fromkeys(("sin", "cos", "tan", "sinh", "cosh", "asinh", "acosh", "atanh"), 40)
 _COSTS |= {"pow": 60, "constant": 0, "div": 2, "sqrt": 2}
 
 

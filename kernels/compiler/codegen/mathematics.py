@@ -32,6 +32,9 @@ _ERF_LARGE = (
     *(-1.0 - 1.28717512e-1, -6.34846687e-1, -1.06777877e-1, 2.42546219e-2, -3.88396438e-3, 3.83197126e-4),
     -1.72853470e-5,
 )
+#: (arctan(x) - x) / x³ by x² up to √2 - 1, and (arcsin(x) - x) / x³ by x² up to ½: Cephes, atanf and asinf
+_ATAN = (-3.33329491539e-1, 1.99777106478e-1, -1.38776856032e-1, 8.05374449538e-2)
+_ASIN = (1.6666752422e-1, 7.4953002686e-2, 4.5470025998e-2, 2.4181311049e-2, 4.2163199048e-2)
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
 #: added to a small number and taken off again, it leaves the nearest whole number
 _ROUNDING = 1.5 * 2.0**23
@@ -201,6 +204,56 @@ def erf(f: Function, x: Value) -> Value:
     return f.intrinsic("copysign", f.select(f.fcmp("ult", size, f.const(x.type, 475 / 512)), small, large), x)
 
 
+def _odd(f: Function, x: Value, square: Value, coefficients: Sequence[float]) -> Value:
+    """x + x³ · polynomial(x²)"""
+    return f.fma(f.fmul(square, polynomial(f, square, coefficients)), x, x)
+
+
+def atan(f: Function, x: Value) -> Value:
+    """By the arctangent of a fraction of at most √2 - 1 about 0, π/4 or π/2."""
+    if element_of(x.type) == "double":
+        return f.unary("atan", x)
+    number = partial(f.const, x.type)
+    size = f.unary("fabs", x)
+    middle, large = (f.fcmp("ogt", size, number(math.tan(angle * math.pi / 8))) for angle in (1, 3))
+    one = number(1)
+    above = f.select(large, number(-1), f.select(middle, f.fsub(size, one), size))
+    below = f.select(large, size, f.select(middle, f.fadd(size, one), one))
+    part = f.fdiv(above, below)
+    begin = f.select(large, number(math.pi / 2), f.select(middle, number(math.pi / 4), number(0)))
+    angle = f.fadd(begin, _odd(f, part, f.fmul(part, part), _ATAN))
+    return f.intrinsic("copysign", angle, x)
+
+
+def _asin_part(f: Function, x: Value) -> tuple[Value, Value]:
+    """Whether |x| is above ½, and the arcsine of |x|, or there of √((1 - |x|) / 2)."""
+    size = f.unary("fabs", x)
+    half = f.const(x.type, 0.5)
+    large = f.fcmp("ogt", size, half)
+    square = f.select(large, f.fmul(half, f.fsub(f.const(x.type, 1), size)), f.fmul(size, size))
+    part = f.select(large, f.unary("sqrt", square), size)
+    return large, _odd(f, part, square, _ASIN)
+
+
+def asin(f: Function, x: Value) -> Value:
+    if element_of(x.type) == "double":
+        return f.unary("asin", x)
+    large, part = _asin_part(f, x)
+    rest = f.fma(part, f.const(x.type, -2), f.const(x.type, math.pi / 2))
+    return f.intrinsic("copysign", f.select(large, rest, part), x)
+
+
+def acos(f: Function, x: Value) -> Value:
+    if element_of(x.type) == "double":
+        return f.unary("acos", x)
+    large, part = _asin_part(f, x)
+    twice = f.fadd(part, part)
+    is_negative = f.fcmp("olt", x, f.const(x.type, 0))
+    outer = f.select(is_negative, f.fsub(f.const(x.type, math.pi), twice), twice)
+    inner = f.fsub(f.const(x.type, math.pi / 2), f.intrinsic("copysign", part, x))
+    return f.select(large, outer, inner)
+
+
 def sigmoid(f: Function, x: Value) -> Value:
     """1 / (1 + e^-x)"""
     one = f.const(x.type, 1)
@@ -239,7 +292,7 @@ def of_one(function: Callable[[Function, Value], Value]) -> Emitter:
 
 OPERATORS: dict[str, Emitter] = {
     function.__name__: of_one(function)
-    for function in (exp, exp_to_one, expm1, log, log1p, tanh, erf, sigmoid, softplus)
+    for function in (acos, asin, atan, erf, exp, exp_to_one, expm1, log, log1p, sigmoid, softplus, tanh)
 }
 
 __all__ = ["OPERATORS", "at_least", "at_most", "by_lanes", "exp", "of_one", "polynomial"]

@@ -35,8 +35,8 @@ class Passes:
 
 
 @functools.lru_cache(maxsize=1024)
-def split(expression: Expression, varies: tuple[bool, ...]) -> Passes:
-    """``varies``: whether each input, then each result, goes along the row."""
+def split(expression: Expression, varies: tuple[bool, ...], dear: tuple[int, ...] = ()) -> Passes:
+    """``varies``: whether each input, then each result, goes along the row. ``dear``: inputs to be read only once."""
     n_inputs = len(expression.inputs)
     per_row = [not v for v in varies[:n_inputs]]
     first = [0] * n_inputs
@@ -60,7 +60,7 @@ def split(expression: Expression, varies: tuple[bool, ...]) -> Passes:
             reductions.setdefault(first[number] - 1, []).append(number)
             last.append(first[number] - 1)
     n_passes = max(last) + 1
-    kept = _kept(expression, per_row, first, results)
+    kept = _kept(expression, per_row, first, results, dear)
     costs = []
     for turn in range(n_passes):
         wanted = [expression.body[number - n_inputs].operands[0] for number in reductions.get(turn, [])]
@@ -99,7 +99,11 @@ def _needed(expression: Expression, per_row: Sequence[bool], known: Sequence[int
 
 
 def _kept(
-    expression: Expression, per_row: Sequence[bool], first: Sequence[int], results: dict[int, list[int]]
+    expression: Expression,
+    per_row: Sequence[bool],
+    first: Sequence[int],
+    results: dict[int, list[int]],
+    dear: Sequence[int],
 ) -> list[int]:
     """Elements that a later pass needs and that are dear."""
     n_inputs = len(expression.inputs)
@@ -113,10 +117,10 @@ def _kept(
         uses += [(expression.results[position], turn) for position in positions]
     kept: list[int] = []
     for number, turn in sorted(set(uses)):
-        if number < n_inputs or per_row[number] or first[number] >= turn or number in kept:
+        if per_row[number] or first[number] >= turn or number in kept:
             continue
         needed = _needed(expression, per_row, kept, [number])
-        reads = sum(n < n_inputs for n in needed)
+        reads = sum(_KEPT_COST if n in dear else 1 for n in needed if n < n_inputs)
         if elements.cost_of(expression.body[n - n_inputs] for n in needed if n >= n_inputs) + reads >= _KEPT_COST:
             kept.append(number)
     return kept
@@ -163,10 +167,10 @@ class Evaluation:
         if passes.per_row[number]:
             value = self._of_row[number]
             return value if elements.lanes_of(value.type) == self._width else f.splat(value, self._width)
-        if number < n_inputs:
-            return self._read(number)
         if number in passes.kept and passes.first[number] < self._turn:
             return self._recall(number)
+        if number < n_inputs:
+            return self._read(number)
         instruction = expression.body[number - n_inputs]
         operands = [self.get(operand) for operand in instruction.operands]
         return elements.EMITTERS[instruction.op](f, expression, instruction, operands)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from distort.kernels.compiler.codegen import elements, passes
-from distort.kernels.compiler.codegen.operands import BROADCAST, STRIDED, Operand, each_row, read_operands
+from distort.kernels.compiler.codegen.operands import BROADCAST, CONTIGUOUS, STRIDED, Operand, each_row, read_operands
 from distort.kernels.compiler.codegen.passes import Evaluation, Passes
 from distort.kernels.compiler.codegen.reducers import Reducer
 from distort.kernels.compiler.codegen.target import Target
@@ -36,6 +36,7 @@ class _Row:
     lanes: int
     masks: bool
     scratch: list[tuple[Value, str]]  # of kept elements
+    hosted: int | None  # the one that is kept in a result
     bases: list[Value] = field(default_factory=list)
     of_row: dict[int, Value] = field(default_factory=dict)
 
@@ -46,8 +47,9 @@ class _Row:
 
 def scratch_nbytes(expression: Expression, inner: Sequence[int], row_size: int) -> int:
     """Bytes of scratch memory that a thread needs."""
-    split = passes.split(expression, varies(inner))
-    sizes = [size_of(passes.kept_dtype(expression, number)) for number in split.kept]
+    split = split_of(expression, inner)
+    hosted = kept_in_result(expression, split, inner)
+    sizes = [size_of(passes.kept_dtype(expression, number)) for number in split.kept if number != hosted]
     return sum(-(-row_size * size // 64) * 64 for size in sizes)
 
 
@@ -57,6 +59,20 @@ def size_of(dtype: str) -> int:
 
 def varies(inner: Sequence[int]) -> tuple[bool, ...]:
     return tuple(how != BROADCAST for how in inner)
+
+
+def split_of(expression: Expression, inner: Sequence[int]) -> Passes:
+    dear = tuple(number for number, how in enumerate(inner[: len(expression.inputs)]) if how == STRIDED)
+    return passes.split(expression, varies(inner), dear)
+
+
+def kept_in_result(expression: Expression, split: Passes, inner: Sequence[int]) -> int | None:
+    """A kept element that is kept where the last pass writes the one result of its own: memory that is there anyway."""
+    (*_, positions) = split.results
+    if len(positions) != 1 or inner[len(expression.inputs) + positions[0]] != CONTIGUOUS:
+        return None
+    dtype = expression.dtype(expression.results[positions[0]])
+    return next((number for number in split.kept if passes.kept_dtype(expression, number) == dtype), None)
 
 
 def emit_rows(
@@ -72,18 +88,22 @@ def emit_rows(
     by_step = [BROADCAST if how == FIRST_ONLY else how for how in inner]
     operands = read_operands(f, words, dtypes, by_step, n_outer + n_inner - 1)
     first_strides: list[Index] = [o.strides.pop() if n_inner == 2 else 0 for o in operands]
-    split = passes.split(expression, varies(inner))
+    split = split_of(expression, inner)
     place = f.at(memory, f.mul(f.parameters[1], memory_nbytes), "i8")
     scratch = []
     length = f.mul(sizes[0], sizes[1]) if n_inner == 2 else sizes[0]
+    hosted = kept_in_result(expression, split, inner)
     for number in split.kept:
         dtype = passes.kept_dtype(expression, number)
+        if number == hosted:
+            scratch.append((place, dtype))
+            continue
         scratch.append((place, dtype))
         nbytes = f.mul(f.div(f.add(f.mul(length, size_of(dtype)), 63), 64), 64)
         place = f.at(place, nbytes, "i8")
     lanes = elements.lanes_for(target, expression)
     masks = elements.has_masks(target) and STRIDED not in inner
-    row = _Row(f, expression, split, operands, first_strides, sizes, lanes, masks, scratch)
+    row = _Row(f, expression, split, operands, first_strides, sizes, lanes, masks, scratch, hosted)
     begin, end = f.share(n_rows)
     with each_row(f, outer, operands, begin, end) as (_, bases):
         row.bases, row.of_row = bases, {}
@@ -209,6 +229,8 @@ def _emit_place(
 
     def kept_at(number: int) -> tuple[Value, str]:
         base, dtype = row.scratch[row.passes.kept.index(number)]
+        if number == row.hosted:
+            return f.at(bases[row.n_inputs + row.passes.results[-1][0]], index, STORED[dtype]), dtype
         return f.at(base, place, STORED[dtype]), dtype
 
     def recall(number: int) -> Value:

@@ -20,7 +20,6 @@ from distort.kernels.compiler.codegen.text import Function, Value, element_of, l
 #: Taylor's series are enough for the 10 digits that are wanted
 _EXP = [1 / math.factorial(k) for k in range(11)]
 _ATANH = [1 / (2 * k + 1) for k in range(8)]
-_ATAN = [(-1) ** k / (2 * k + 1) for k in range(13)]
 _SIN = [(-1) ** k / math.factorial(2 * k + 1) for k in range(7)]
 _COS = [(-1) ** k / math.factorial(2 * k) for k in range(8)]
 #: π/2 in three parts, the first two of 33 bits: multiples of them are exact (fdlibm)
@@ -97,32 +96,6 @@ def _atanh(f: Function, x: Value) -> Value:
     one = _number(f, x, 1)
     result = f.fmul(log(f, f.fdiv(f.fadd(one, x), f.fsub(one, x))), _number(f, x, 0.5))
     return _unless_small(f, x, result, (1.0, 1 / 3, 1 / 5, 1 / 7))
-
-
-def _atan(f: Function, x: Value) -> Value:
-    """By arctan of a fraction of at most √2 - 1 about 0, π/4 or π/2."""
-    one = _number(f, x, 1)
-    size = f.unary("fabs", x)
-    inverse = f.fcmp("ogt", size, one)
-    part = f.select(inverse, f.fdiv(one, size), size)
-    turned = f.fcmp("ogt", part, _number(f, x, math.tan(math.pi / 8)))
-    part = f.select(turned, f.fdiv(f.fsub(part, one), f.fadd(part, one)), part)
-    angle = f.fmul(part, polynomial(f, f.fmul(part, part), _ATAN))
-    angle = f.select(turned, f.fadd(angle, _number(f, x, math.pi / 4)), angle)
-    angle = f.select(inverse, f.fsub(_number(f, x, math.pi / 2), angle), angle)
-    return f.intrinsic("copysign", angle, x)
-
-
-def _asin(f: Function, x: Value) -> Value:
-    one = _number(f, x, 1)
-    return _atan(f, f.fdiv(x, f.unary("sqrt", f.fmul(f.fsub(one, x), f.fadd(one, x)))))
-
-
-def _acos(f: Function, x: Value) -> Value:
-    """2 arctan(√((1 - x) / (1 + x))): precise where the angle is small."""
-    one = _number(f, x, 1)
-    angle = _atan(f, f.unary("sqrt", f.fdiv(f.fsub(one, x), f.fadd(one, x))))
-    return f.fadd(angle, angle)
 
 
 def _sin_and_cos(f: Function, x: Value) -> tuple[Value, Value, Value]:
@@ -219,9 +192,6 @@ OPERATORS: dict[str, Emitter] = {
     "asinh": _by_double("asinh", _asinh),
     "acosh": _by_double("acosh", _acosh),
     "atanh": _by_double("atanh", _atanh),
-    "atan": _by_double("atan", _atan),
-    "asin": _by_double("asin", _asin),
-    "acos": _by_double("acos", _acos),
     "sin": _by_double("sin", _sin, angle=True),
     "cos": _by_double("cos", _cos, angle=True),
     "tan": _by_double("tan", _tan, angle=True),
