@@ -24,6 +24,7 @@ CHUNK_NBYTES = 40 << 10
 PARTIAL_NBYTES = 1 << 17
 #: of a band's transformed inputs and outputs
 TRANSFORMED_NBYTES = 1 << 19
+STREAMED_TRANSFORMED_NBYTES = 1 << 21
 #: F(2 × 2, 3 × 3) is as exact as sums as they are; larger tiles are not
 _SIZE = 2
 #: for each tile and block of channels; bytes that come from beyond the second-level cache in a cycle
@@ -222,7 +223,16 @@ def transformed_words(geometry: Geometry, tiles: Tiles, lanes: int, n_threads: i
     in_blocks, out_blocks = -(-g.channels // lanes), -(-g.outputs // lanes)
     n = (tiles.size + 2) ** 2
     tile_nbytes = n * (in_blocks + out_blocks) * lanes * 4
-    bands = max(-(-image_tiles * tile_nbytes // TRANSFORMED_NBYTES), -(-n_threads // g.images))
+    # large weights had better be read once
+    weights_nbytes = n * in_blocks * out_blocks * lanes * lanes * 4
+    most_nbytes = TRANSFORMED_NBYTES if weights_nbytes < STREAMED_TRANSFORMED_NBYTES else 4 * TRANSFORMED_NBYTES
+    bands = -(-image_tiles * tile_nbytes // most_nbytes)
+    columns = out_blocks // tiles.blocks
+    splits = 1
+    if bands * g.images < n_threads and weights_nbytes >= STREAMED_TRANSFORMED_NBYTES:
+        splits = min(columns, -(-n_threads // (bands * g.images)))
+    else:
+        bands = -(-bands * g.images // n_threads) * n_threads // g.images or 1
     groups = -(-image_tiles // tiles.pixels)
     band_tiles = -(-groups // min(bands, groups)) * tiles.pixels
     # a line more, so that what is made of a tile does not fall into one set of the cache
@@ -232,7 +242,8 @@ def transformed_words(geometry: Geometry, tiles: Tiles, lanes: int, n_threads: i
         "images": g.images,
         "bands": -(-image_tiles // band_tiles),
         "in_blocks": in_blocks,
-        "columns": out_blocks // tiles.blocks,
+        "columns": columns,
+        "splits": splits,
         "height": g.size[0],
         "width": g.size[1],
         "out_height": out_height,

@@ -150,7 +150,7 @@ def transformed(
         words |= {"x_image": read.strides[0], "out_image": out.strides[0], "out_plane": out.strides[1]}
         products = words["image_tiles"] * (square.size + 2) ** 2 * geometry.channels * geometry.outputs
         work = geometry.images * products * _PRODUCT_NS * 1.5
-        units, scratch = words["images"] * words["bands"], words["scratch_stride"] * 4
+        units, scratch = words["images"] * words["bands"] * words["splits"], words["scratch_stride"] * 4
         return [
             Part("winograd", (tuple(square),), _in_order(winograd.WORDS, words, read, weights), work, units, scratch)
         ]

@@ -64,6 +64,7 @@ CONVOLUTIONS = {
     "filter": ((1, 1, 1000), (1, 1, 64), {"strides": [2]}),
     "pointwise, strided": ((1, 32, 9, 12), (48, 32, 1, 1), {"strides": [2, 2]}),
     "transformed": ((2, 64, 29, 31), (48, 64, 3, 3), {"pads": [1, 0, 1, 1]}),
+    "transformed, large weights": ((1, 256, 6, 9), (256, 256, 3, 3), {"pads": [1, 1, 1, 1]}),
     "transformed, odd channels": ((1, 40, 20, 2), (24, 40, 3, 3), {"pads": [1, 1, 1, 1]}),
     "one row": ((1, 40, 50), (24, 40, 5), {"pads": [2, 2]}),
     "causal": ((2, 16, 40), (16, 16, 3), {"pads": [8, 0], "dilations": [4]}),
