@@ -6,7 +6,7 @@ See ``codegen.conv`` for the layout. ``lanes`` is the number of channels of a bl
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,7 +128,5 @@ class Geometry:
     def flat(self) -> Geometry:
         """Rows joined to one where the kernel does not notice."""
         if self.kernel == self.strides == (1, 1) and not self.padded and not self.apart:
-            return Geometry(
-                self.images, self.channels, self.outputs, (1, math.prod(self.size)), (1, 1), groups=self.groups
-            )
+            return replace(self, size=(1, math.prod(self.size)), dilations=(1, 1), ends=(0, 0))
         return self

@@ -143,7 +143,9 @@ def _n_bands(g: Geometry, form: Form, lanes: int, in_row_nbytes: int, row_tiles:
     least = -(-N_PARTS // (columns * g.images))
     tile_nbytes = form.pixels * form.blocks * lanes * 4
     if form.padded:
-        rows = max(1, (SCRATCH_NBYTES // in_row_nbytes - g.kernel[0]) // g.strides[0])
+        reach = (g.kernel[0] - 1) * g.dilations[0] + 1
+        # where rows are so far apart that little fits, most of a band would be copied for others too
+        rows = max((SCRATCH_NBYTES // in_row_nbytes - reach) // g.strides[0] + 1, 2 * reach // g.strides[0])
         if form.chunked:
             rows = max(1, min(rows, PARTIAL_NBYTES // (tile_nbytes * row_tiles)))
         return min(out_height, max(-(-out_height // rows), least))
