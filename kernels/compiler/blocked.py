@@ -59,14 +59,24 @@ def merge_weights(w: Array, groups: int, merge: int) -> Array:
     return out.reshape(k, merge * c, *kernel)
 
 
+def without_denormals(w: Array) -> Array:
+    """Weights so small that processors take a hundred cycles for a product, as those of dead filters, become zero."""
+    return np.where(np.abs(w) < np.finfo(np.float32).tiny, np.float32(0), w)
+
+
 def pack_weights(w: Array, lanes: int, form: Form) -> Array:
     """[K, C, KH, KW] as [K/(blocks·lanes), C/block, KH, KW, block, blocks, lanes], filled up with zeros."""
     k, c, kh, kw = w.shape
     k_blocks, c_blocks = -(-k // lanes), -(-c // form.block)
     out = np.zeros((k_blocks * lanes, c_blocks * form.block, kh, kw), np.float32)
-    out[:k, :c] = w
+    out[:k, :c] = without_denormals(w)
     out = out.reshape(k_blocks // form.blocks, form.blocks, lanes, c_blocks, form.block, kh, kw)
     return np.ascontiguousarray(out.transpose(0, 3, 5, 6, 4, 1, 2))
+
+
+def pack_depthwise(w: Array, lanes: int) -> Array:
+    """[C, KH, KW] as [1, C/lanes, KH, KW, lanes]."""
+    return block(without_denormals(w)[None], lanes)
 
 
 def moved_weights(w: Array, geometry: Geometry, kernel: tuple[int, int], lanes: int) -> Array:
