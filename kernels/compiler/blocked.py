@@ -6,7 +6,7 @@ See ``codegen.conv`` for the layout. ``lanes`` is the number of channels of a bl
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,14 +59,24 @@ def merge_weights(w: Array, groups: int, merge: int) -> Array:
     return out.reshape(k, merge * c, *kernel)
 
 
+def without_denormals(w: Array) -> Array:
+    """Weights so small that processors take a hundred cycles for a product, as those of dead filters, become zero."""
+    return np.where(np.abs(w) < np.finfo(np.float32).tiny, np.float32(0), w)
+
+
 def pack_weights(w: Array, lanes: int, form: Form) -> Array:
     """[K, C, KH, KW] as [K/(blocks·lanes), C/block, KH, KW, block, blocks, lanes], filled up with zeros."""
     k, c, kh, kw = w.shape
     k_blocks, c_blocks = -(-k // lanes), -(-c // form.block)
     out = np.zeros((k_blocks * lanes, c_blocks * form.block, kh, kw), np.float32)
-    out[:k, :c] = w
+    out[:k, :c] = without_denormals(w)
     out = out.reshape(k_blocks // form.blocks, form.blocks, lanes, c_blocks, form.block, kh, kw)
     return np.ascontiguousarray(out.transpose(0, 3, 5, 6, 4, 1, 2))
+
+
+def pack_depthwise(w: Array, lanes: int) -> Array:
+    """[C, KH, KW] as [1, C/lanes, KH, KW, lanes]."""
+    return block(without_denormals(w)[None], lanes)
 
 
 def moved_weights(w: Array, geometry: Geometry, kernel: tuple[int, int], lanes: int) -> Array:
@@ -128,7 +138,5 @@ class Geometry:
     def flat(self) -> Geometry:
         """Rows joined to one where the kernel does not notice."""
         if self.kernel == self.strides == (1, 1) and not self.padded and not self.apart:
-            return Geometry(
-                self.images, self.channels, self.outputs, (1, math.prod(self.size)), (1, 1), groups=self.groups
-            )
+            return replace(self, size=(1, math.prod(self.size)), dilations=(1, 1), ends=(0, 0))
         return self

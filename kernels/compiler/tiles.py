@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ CHUNK_NBYTES = 40 << 10
 PARTIAL_NBYTES = 1 << 17
 #: of a band's transformed inputs and outputs
 TRANSFORMED_NBYTES = 1 << 19
+STREAMED_TRANSFORMED_NBYTES = 1 << 21
 #: F(2 × 2, 3 × 3) is as exact as sums as they are; larger tiles are not
 _SIZE = 2
 #: for each tile and block of channels; bytes that come from beyond the second-level cache in a cycle
@@ -32,8 +34,8 @@ _TRANSFORM_CYCLES, _CACHE_NBYTES_A_CYCLE = 80, 3.5
 MOST_STREAMED_TILES = 64
 #: cycles until a product can be added to
 FMA_LATENCY = 4
-#: parts of a step for each thread to share evenly
-N_PARTS = 8
+#: what a band more costs, as a part of the work
+_BAND_COST = 0.01
 #: kernel columns that are printed; wider kernels are a loop
 MOST_COLUMNS = 8
 
@@ -86,7 +88,7 @@ def _cost(blocks: int, pixels: int, width: int) -> float:
     return cycles / sums * (-(-width // pixels) * pixels / width)
 
 
-def words_of(geometry: Geometry, form: Form, lanes: int, bands: int | None = None) -> dict[str, int]:
+def words_of(geometry: Geometry, form: Form, lanes: int, n_threads: int = 1) -> dict[str, int]:
     """A step's words by name, but for the addresses. ``scratch_stride`` is in elements, a multiple of a cache line."""
     g = geometry.flat
     out_height, out_width = g.out
@@ -97,14 +99,16 @@ def words_of(geometry: Geometry, form: Form, lanes: int, bands: int | None = Non
     padded_width = max(g.begins[1] + g.size[1], (out_width - 1) * g.strides[1] + (g.kernel[1] - 1) * g.dilations[1] + 1)
     reach = (g.kernel[0] - 1) * g.dilations[0] + 1
     in_row_nbytes = padded_width * in_blocks * form.block * 4
-    if bands is None:
-        bands = _n_bands(g, form, lanes, in_row_nbytes, row_tiles, columns)
     if form.padded:
-        band_rows = -(-out_height // bands)
+        most = _most_rows(g, form, lanes, in_row_nbytes, row_tiles)
+        band_rows = band_size(out_height, most, columns, g.images, n_threads)
         band_tiles = band_rows * row_tiles
         scratch = ((band_rows - 1) * g.strides[0] + reach) * in_row_nbytes // 4
     else:
-        band_tiles = -(-image_tiles // bands)
+        most = max(1, SCRATCH_NBYTES // max(1, in_row_nbytes // row_tiles * g.strides[0]))
+        if form.chunked:
+            most = min(most, PARTIAL_NBYTES // (form.pixels * form.blocks * lanes * 4))
+        band_tiles = band_size(image_tiles, most, columns, g.images, n_threads)
         scratch = 0
     partial = -(-scratch // 16) * 16
     if form.chunked:
@@ -136,21 +140,44 @@ def words_of(geometry: Geometry, form: Form, lanes: int, bands: int | None = Non
     }
 
 
-def _n_bands(g: Geometry, form: Form, lanes: int, in_row_nbytes: int, row_tiles: int, columns: int) -> int:
-    """Bands of an image: what one reads should stay in the cache, and threads should have enough to share."""
-    out_height = g.out[0]
-    least = -(-N_PARTS // (columns * g.images))
-    tile_nbytes = form.pixels * form.blocks * lanes * 4
-    if form.padded:
-        rows = max(1, (SCRATCH_NBYTES // in_row_nbytes - g.kernel[0]) // g.strides[0])
-        if form.chunked:
-            rows = max(1, min(rows, PARTIAL_NBYTES // (tile_nbytes * row_tiles)))
-        return min(out_height, max(-(-out_height // rows), least))
-    tiles = max(1, SCRATCH_NBYTES // max(1, in_row_nbytes // row_tiles * g.strides[0]))
+def _most_rows(g: Geometry, form: Form, lanes: int, in_row_nbytes: int, row_tiles: int) -> int:
+    """Output rows of a band, at most: what they look at should stay in the cache."""
+    reach = (g.kernel[0] - 1) * g.dilations[0] + 1
+    # where rows are so far apart that little fits, most of a band would be copied for others too
+    rows = max((SCRATCH_NBYTES // in_row_nbytes - reach) // g.strides[0] + 1, 2 * reach // g.strides[0], 1)
     if form.chunked:
-        tiles = min(tiles, PARTIAL_NBYTES // tile_nbytes)
-    n_tiles = row_tiles * out_height
-    return min(n_tiles, max(-(-n_tiles // tiles), least))
+        rows = max(1, min(rows, PARTIAL_NBYTES // (form.pixels * form.blocks * lanes * 4 * row_tiles)))
+    return rows
+
+
+def band_size(n_items: int, most: int, columns: int, images: int, n_threads: int) -> int:
+    """How many of an image's tiles or rows are a band, so that threads have about the same to do.
+
+    Threads share ``images`` · bands · ``columns`` units, in this order.
+    """
+    least = -(-n_items // most)
+    if n_threads == 1:
+        return -(-n_items // least)
+    best: tuple[float, int] | None = None
+    for bands in range(least, min(n_items, least + 4 * n_threads) + 1):
+        size = -(-n_items // bands)
+        bands = -(-n_items // size)
+        units = images * bands * columns
+
+        def done(unit: int, size: int = size, bands: int = bands) -> int:
+            """What the units before this one are."""
+            rest, column = divmod(unit, columns)
+            image, band = divmod(rest, bands)
+            begin = min(band * size, n_items)
+            return image * n_items * columns + begin * columns + column * min(size, n_items - begin)
+
+        shares = [done(units * t // n_threads) for t in range(n_threads + 1)]
+        busiest = max(after - before for before, after in pairwise(shares))
+        cost = busiest * (1 + _BAND_COST * (bands - least))
+        if best is None or cost < best[0]:
+            best = (cost, size)
+    assert best is not None
+    return best[1]
 
 
 def step_words(
@@ -222,9 +249,18 @@ def transformed_words(geometry: Geometry, tiles: Tiles, lanes: int, n_threads: i
     in_blocks, out_blocks = -(-g.channels // lanes), -(-g.outputs // lanes)
     n = (tiles.size + 2) ** 2
     tile_nbytes = n * (in_blocks + out_blocks) * lanes * 4
-    bands = max(-(-image_tiles * tile_nbytes // TRANSFORMED_NBYTES), -(-n_threads // g.images))
+    # large weights had better be read once
+    weights_nbytes = n * in_blocks * out_blocks * lanes * lanes * 4
+    most_nbytes = TRANSFORMED_NBYTES if weights_nbytes < STREAMED_TRANSFORMED_NBYTES else 4 * TRANSFORMED_NBYTES
+    bands = -(-image_tiles * tile_nbytes // most_nbytes)
+    columns = out_blocks // tiles.blocks
+    splits = 1
     groups = -(-image_tiles // tiles.pixels)
-    band_tiles = -(-groups // min(bands, groups)) * tiles.pixels
+    if bands * g.images < n_threads and weights_nbytes >= STREAMED_TRANSFORMED_NBYTES:
+        splits = min(columns, -(-n_threads // (bands * g.images)))
+        band_tiles = -(-groups // bands) * tiles.pixels
+    else:
+        band_tiles = band_size(groups, -(-groups // bands), 1, g.images, n_threads) * tiles.pixels
     # a line more, so that what is made of a tile does not fall into one set of the cache
     x_step, out_step = ((blocks * band_tiles + 1) * lanes for blocks in (in_blocks, out_blocks))
     return {
@@ -232,7 +268,8 @@ def transformed_words(geometry: Geometry, tiles: Tiles, lanes: int, n_threads: i
         "images": g.images,
         "bands": -(-image_tiles // band_tiles),
         "in_blocks": in_blocks,
-        "columns": out_blocks // tiles.blocks,
+        "columns": columns,
+        "splits": splits,
         "height": g.size[0],
         "width": g.size[1],
         "out_height": out_height,
@@ -269,13 +306,12 @@ def choose_window(geometry: Geometry, target: Target) -> Window:
     return Window(pixels, g.kernel, g.strides, g.dilations, g.begins[1], overhang, whole, copied)
 
 
-def window_words(geometry: Geometry, window: Window, lanes: int) -> dict[str, int]:
+def window_words(geometry: Geometry, window: Window, lanes: int, n_threads: int = 1) -> dict[str, int]:
     """A step's words by name, but for the addresses."""
     g = geometry
     blocks = -(-g.channels // lanes)
     out_height, out_width = g.out
-    n_bands = min(out_height, -(-N_PARTS // (blocks * g.images)))
-    band_rows = -(-out_height // n_bands)
+    band_rows = band_size(out_height, out_height, blocks, g.images, n_threads)
     return {
         "scratch_stride": (g.size[1] + window.pad_left + max(window.overhang, 0)) * lanes * g.kernel[0]
         if window.copied

@@ -101,7 +101,7 @@ def direct(
     def plan(out: Tensor, n_threads: int) -> list[Part]:
         parts = []
         for form, phase, weights, shift, row in forms:
-            words = tiles.words_of(phase, form, lanes)
+            words = tiles.words_of(phase, form, lanes, n_threads)
             words |= {"x_image": read.strides[0], "out_image": out.strides[0], "out_plane": out.strides[1]}
             words["out_row"] = row or words["out_row"]
             products = math.prod(phase.out) * phase.outputs * phase.channels // phase.groups * math.prod(phase.kernel)
@@ -150,7 +150,7 @@ def transformed(
         words |= {"x_image": read.strides[0], "out_image": out.strides[0], "out_plane": out.strides[1]}
         products = words["image_tiles"] * (square.size + 2) ** 2 * geometry.channels * geometry.outputs
         work = geometry.images * products * _PRODUCT_NS * 1.5
-        units, scratch = words["images"] * words["bands"], words["scratch_stride"] * 4
+        units, scratch = words["images"] * words["bands"] * words["splits"], words["scratch_stride"] * 4
         return [
             Part("winograd", (tuple(square),), _in_order(winograd.WORDS, words, read, weights), work, units, scratch)
         ]
@@ -177,7 +177,7 @@ def turned(b: Builder, geometry: Geometry, x: Tensor, w: Array, bias: Tensor | N
     result = Tensor(np.dtype(np.float32), tuple(shape), strides, Buffer(shape[0] * strides[0] * 4))
 
     def plan(out: Tensor, n_threads: int) -> list[Part]:
-        words = tiles.words_of(wide, form, lanes)
+        words = tiles.words_of(wide, form, lanes, n_threads)
         words |= {"x_image": read.strides[0], "out_image": out.strides[0], "out_plane": out.strides[1]}
         work = wide.images * math.prod(wide.out) * wide.outputs * wide.channels * math.prod(kernel) * _PRODUCT_NS
         units, scratch = words["images"] * words["bands"] * words["columns"], words["scratch_stride"] * 4
@@ -216,7 +216,7 @@ def pool(
     lanes = b.target.lanes("float")
 
     def plan(out: Tensor, n_threads: int) -> list[Part]:
-        words = tiles.window_words(geometry, window, lanes)
+        words = tiles.window_words(geometry, window, lanes, n_threads)
         words |= {"x_image": read.strides[0], "out_image": out.strides[0], "pad_bottom": pad_bottom}
         outputs = geometry.images * geometry.channels * math.prod(geometry.out)
         work = outputs * (math.prod(geometry.kernel) * 3 * _PRODUCT_NS + _ELEMENT_NS)
@@ -252,10 +252,10 @@ def depthwise(
     lanes = b.target.lanes("float")
     read = layout.memory(layout.blocked(b, x))
     key = ("depthwise", b.identity(w), lanes)
-    weights = b.packed(key, lambda: packing.block(np.moveaxis(w.reshape(-1, 1, *geometry.kernel), 0, 1), lanes))
+    weights = b.packed(key, lambda: packing.pack_depthwise(w.reshape(-1, *geometry.kernel), lanes))
 
     def plan(out: Tensor, n_threads: int) -> list[Part]:
-        words = tiles.window_words(geometry, window, lanes)
+        words = tiles.window_words(geometry, window, lanes, n_threads)
         words |= {"x_image": read.strides[0], "out_image": out.strides[0]}
         outputs = geometry.images * geometry.channels * math.prod(geometry.out)
         work = outputs * (math.prod(geometry.kernel) * 2 * _PRODUCT_NS + _ELEMENT_NS)

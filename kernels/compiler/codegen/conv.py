@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from distort.kernels.compiler.codegen import epilogues, fills
 from distort.kernels.compiler.codegen.products import Form, Products
+from distort.kernels.compiler.codegen.sliding import inside
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value
 from distort.kernels.compiler.expression import Expression
@@ -149,7 +150,11 @@ def _tiles(
         place = f.add(place, f.mul(left, form.strides[1] * form.block))
         count = f.sub(tile.index, unit.first)
         fetched = f.at(ahead, f.mul(f.mul(count, n_products), words["ahead_step"]), "i8")
-        products = Products(form, lanes, n_blocks, channels_left, unit.row, unit.plane, words["ahead_step"])
+        rows = None
+        if form.padded and form.kernel[0] > 1:
+            top = f.sub(f.mul(out_row, form.strides[0]), words["pad_top"])
+            rows = inside(f, top, words["height"], form.kernel[0], form.dilations[0])
+        products = Products(form, lanes, n_blocks, channels_left, unit.row, unit.plane, words["ahead_step"], rows)
         spot = f.add(f.mul(out_row, words["out_row"]), f.mul(left, form.spread * lanes))
         spot = f.add(spot, f.mul(unit.image, words["out_image"]))
         blocks = [f.add(f.mul(unit.column, form.blocks), k) for k in range(form.blocks)]

@@ -44,6 +44,8 @@ class Products(NamedTuple):
     row: Index  # elements from one input row to the next
     plane: Index  # and from one block to the next
     ahead_step: Index  # bytes to fetch ahead for each product
+    #: kernel rows from the first to before the second are not all zeros
+    rows: tuple[Index, Index] | None = None
 
     @property
     def vector(self) -> str:
@@ -85,7 +87,8 @@ class Products(NamedTuple):
             return self._nest(f, level + 1, x, weights, ahead, channels, sums)
         if level == 3 and form.pointwise:
             count = f.min(count, channels)
-        with f.loop(0, count, carried=sums) as loop:
+        first, last = self.rows if level == 1 and self.rows is not None else (0, count)
+        with f.loop(first, last, carried=sums) as loop:
             here = f.at(x, f.mul(loop.index, x_step), "float")
             there = f.at(weights, f.mul(loop.index, products * form.blocks * self.lanes), "float")
             later = f.at(ahead, f.mul(loop.index, f.mul(self.ahead_step, products)), "i8")

@@ -28,6 +28,7 @@ WORDS = (
     "bands",
     "in_blocks",
     "columns",  # groups of ``blocks`` output blocks
+    "splits",  # parts of the columns, which threads share; each transforms its input
     "height",
     "width",
     "out_height",
@@ -66,16 +67,18 @@ def emit_winograd(f: Function, target: Target, tiles: Tiles, expression: Express
     f.store(f.const(f"<{lanes} x float>", 0), zeros)
     made = f.at(words["scratch"], f.mul(f.parameters[1], words["scratch_stride"]), "float")
     sums = f.at(made, words["sums"], "float")
-    begin, end = f.share(f.mul(words["images"], words["bands"]))
+    begin, end = f.share(f.mul(f.mul(words["images"], words["bands"]), words["splits"]))
     with f.loop(begin, end) as unit:
-        band, image = f.rem(unit.index, words["bands"]), f.div(unit.index, words["bands"])
+        split, rest = f.rem(unit.index, words["splits"]), f.div(unit.index, words["splits"])
+        band, image = f.rem(rest, words["bands"]), f.div(rest, words["bands"])
+        columns = f.share(words["columns"], f.i64(split), words["splits"])
         first = f.mul(band, words["band_tiles"])
         count = f.min(words["band_tiles"], f.sub(words["image_tiles"], first))
         count = f.mul(f.div(f.add(count, tiles.pixels - 1), tiles.pixels), tiles.pixels)
         x = f.at(words["x"], f.mul(image, words["x_image"]), "float")
         _read(f, lanes, tiles, words, x, zeros, made, first, count)
-        _multiply(f, lanes, tiles, words, made, sums, count)
-        _write(f, lanes, tiles, words, sums, first, count, image, epilogue)
+        _multiply(f, lanes, tiles, words, made, sums, count, columns)
+        _write(f, lanes, tiles, words, sums, first, count, columns, image, epilogue)
     f.ret()
 
 
@@ -127,14 +130,21 @@ def _read(
 
 
 def _multiply(
-    f: Function, lanes: int, tiles: Tiles, words: dict[str, Value], made: Value, sums: Value, count: Index
+    f: Function,
+    lanes: int,
+    tiles: Tiles,
+    words: dict[str, Value],
+    made: Value,
+    sums: Value,
+    count: Index,
+    columns: tuple[Index, Index],
 ) -> None:
     """[(m + 2)², output blocks, tiles, lanes] from what was made of the input."""
     form = Form(lanes, tiles.pixels, tiles.blocks, (1, 1), streamed=True)
     block_size = lanes * tiles.blocks * lanes  # weights of an input block
     column_size = f.mul(words["in_blocks"], block_size)
     n_sums = tiles.pixels * tiles.blocks
-    with f.loop(0, (tiles.size + 2) ** 2) as number, f.loop(0, words["columns"]) as column:
+    with f.loop(0, (tiles.size + 2) ** 2) as number, f.loop(*columns) as column:
         position = f.add(f.mul(number.index, words["columns"]), column.index)
         weights = f.at(words["weights"], f.mul(position, column_size), "float")
         x = f.at(made, f.mul(number.index, words["x_step"]), "float")
@@ -177,6 +187,7 @@ def _write(
     sums: Value,
     first: Index,
     count: Index,
+    columns: tuple[Index, Index],
     image: Index,
     epilogue: epilogues.Epilogue,
 ) -> None:
@@ -189,7 +200,7 @@ def _write(
         top, left = _place(f, tiles, words, first, tile.index)
         spot = f.add(f.mul(top, row_size), f.mul(left, lanes))
         spot = f.add(spot, f.mul(image, words["out_image"]))
-        with f.loop(0, f.mul(words["columns"], tiles.blocks)) as block:
+        with f.loop(*(f.mul(column, tiles.blocks) for column in columns)) as block:
             source = f.at(sums, f.mul(f.add(f.mul(block.index, count), tile.index), lanes), "float")
             values = [f.load(vector, f.at(source, f.mul(words["out_step"], i), "float")) for i in range(n)]
             outputs = _both_ways(f, OUTPUTS[tiles.size], values)

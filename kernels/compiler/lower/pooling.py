@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 
 from distort.graph.ir import Node
 from distort.kernels.compiler import layout, tiles, windowed
+from distort.kernels.compiler.blocked import Geometry
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.codegen import pooling
 from distort.kernels.compiler.ir import Tensor
+from distort.kernels.compiler.lower.reductions import reduce
 from distort.kernels.compiler.windowed import geometry_of, pair
 from distort.kernels.errors import Failed, InvalidInput
 from distort.kernels.windows import windows_of
 
 Result = list[Tensor | None] | None
+#: windows of so many elements are gone through by rows, then by columns
+_LEAST_APART = 20
+_REDUCTIONS = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
 
 
 @lowers("MaxPool", "AveragePool", blocks=True, wide=True)
@@ -42,10 +50,26 @@ def _pool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         mode = pooling.MEAN_PADDED if a.get("count_include_pad", 0) else pooling.MEAN
     if window.copied and mode != pooling.MAX:
         return None
+    if mode == pooling.MAX and min(geometry.kernel) > 1 and math.prod(geometry.kernel) >= _LEAST_APART:
+        return [_of_rows_and_columns(b, x, geometry)]
     read = layout.memory(layout.blocked(b, x))
     pad_bottom, pad_right = pair(windows.ends, 0)
     shape = (*x.shape[:2], *windows.out)
     return [windowed.pool(b, geometry, window, read, shape, mode, pad_bottom, pad_right)]
+
+
+def _of_rows_and_columns(b: Builder, x: Tensor, geometry: Geometry) -> Tensor:
+    """The largest of each row's part, then of these."""
+    g = geometry
+    wide = replace(g, kernel=(1, g.kernel[1]), strides=(1, g.strides[1]), dilations=(1, g.dilations[1]))
+    wide = replace(wide, begins=(0, g.begins[1]), ends=(0, g.ends[1]))
+    high = replace(g, kernel=(g.kernel[0], 1), strides=(g.strides[0], 1), dilations=(g.dilations[0], 1))
+    high = replace(high, size=(g.size[0], g.out[1]), begins=(g.begins[0], 0), ends=(g.ends[0], 0))
+    for part in (wide, high):
+        read = layout.memory(layout.blocked(b, x))
+        window = tiles.choose_window(part, b.target)
+        x = windowed.pool(b, part, window, read, (*x.shape[:2], *part.out), pooling.MAX, 0, 0)
+    return x
 
 
 @lowers("GlobalAveragePool", "GlobalMaxPool", blocks=True, wide=True)
@@ -53,4 +77,7 @@ def _global_pool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     (x,) = inputs
     if x is None or x.dtype != np.float32 or len(x.shape) < 3 or not x.size:
         return None
+    if not x.block:
+        axes = b.constant(np.arange(2, len(x.shape)))
+        return reduce(b, replace(node, op_type=_REDUCTIONS[node.op_type], attributes={}), [x, axes])
     return [windowed.global_pool(b, x, pooling.MAX if node.op_type == "GlobalMaxPool" else pooling.MEAN)]

@@ -33,7 +33,7 @@ def _axes(node: Node, inputs: list[Tensor | None], rank: int) -> list[int] | Non
 
 
 @lowers(*_OPERATORS, blocks=True)
-def _reduce(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+def reduce(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x = inputs[0]
     axes = None if x is None else _axes(node, inputs, len(x.shape))
     if x is not None and x.block:
