@@ -11,7 +11,7 @@ from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.codegen.nbits import Nbits, scratch_nbytes
 from distort.kernels.compiler.codegen.packing import aligned
 from distort.kernels.compiler.codegen.target import Target
-from distort.kernels.compiler.expression import Expression
+from distort.kernels.compiler.expression import Expression, identity
 from distort.kernels.compiler.fuse import aligned as as_in
 from distort.kernels.compiler.fuse import compose
 from distort.kernels.compiler.ir import ALIGNMENT, Array, Buffer, Call, Map, Operation, Scratch, Tensor
@@ -19,6 +19,8 @@ from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.quantized import loops_of
 from distort.kernels.ops.contrib_matmul import unpacked
 
+#: an epilogue that leaves sums as they are
+SUMS = identity("float32")
 #: vectors of a panel
 _VECTORS = 2
 #: rows of a tile, at most, by the number of registers
@@ -38,7 +40,7 @@ class NbitsProduct(Operation):
     bits: int
     n_blocks: int
     block_size: int
-    epilogue: Expression = Expression(("float32",), (), (0,))
+    epilogue: Expression = SUMS
     kind: ClassVar[str] = "nbits"
 
     def calls(self, target: Target, n_threads: int) -> list[Call]:

@@ -43,9 +43,9 @@ def emit_interleave(
     of_image = f.mul(words["groups"], of_group)
     begin, end = f.share(f.mul(words["images"], of_image))
     with f.loop(begin, end) as unit:
-        image, rest = f.div(unit.index, of_image), f.rem(unit.index, of_image)
-        group, rest = f.div(rest, of_group), f.rem(rest, of_group)
-        part, row = f.div(rest, words["padded_height"]), f.rem(rest, words["padded_height"])
+        image, in_image = f.div(unit.index, of_image), f.rem(unit.index, of_image)
+        group, in_group = f.div(in_image, of_group), f.rem(in_image, of_group)
+        part, row = f.div(in_group, words["padded_height"]), f.rem(in_group, words["padded_height"])
         place = f.add(f.mul(image, words["result_image"]), f.mul(group, words["result_group"]))
         place = f.add(place, f.mul(f.add(f.mul(part, words["padded_height"]), row), row_nbytes))
         target_row = f.at(words["result"], place, "i8")
