@@ -315,7 +315,7 @@ class QuantizedConv(Operation):
         words += [weights.rows.address(), weights.depth, 0, weights.n_rows * weights.depth]  # a group's rows
         words += [self.inputs[0].address(), image.image, image.group]
         zeros = weights.zeros or weights.terms
-        words += [(self.zero or weights.terms).address(), weights.terms.address(), zeros.address()]
+        words += [(self.zero or weights.terms).address(), weights.terms.address(), zeros.address(), 1]
         row = geometry.padded[1] * image.size
         of_operands: list[Any] = []
         for tensor, view in zip((*self.operands, result), views, strict=True):

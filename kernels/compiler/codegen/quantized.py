@@ -29,6 +29,7 @@ WORDS = (
     *("scratch", "scratch_nbytes"),  # scratch_nbytes: of one thread
     *("a", "a_row", "a_outer", "a_inner", "b", "b_outer", "b_inner"),  # addresses, and strides in bytes
     *("zero", "terms", "weight_zeros"),  # of activations: one; of weights: int32, one each
+    "block_panels",  # that a tile of rows goes through in a row, with tiles
 )
 _ADDRESSES = ("scratch", "a", "b", "zero", "terms", "weight_zeros")
 OPERAND = ("address", "row", "outer", "inner")
@@ -116,6 +117,11 @@ class ProductEmitter:
         return f.splat(f.binary("add", value, f.const("i32", product.offset)), self.lanes)
 
     def emit(self) -> None:
+        if self.mode == dots.TILES and self.product.weights == "b":
+            from distort.kernels.compiler.codegen import quantized_tiles
+
+            quantized_tiles.emit_by_rows(self)
+            return
         f, words = self.f, self.words
         rows = self.product.rows
         n_tiles = f.div(f.add(words["rows"], rows - 1), rows)
@@ -143,7 +149,7 @@ class ProductEmitter:
                     n_rows = f.i64(f.add(self.shorter, more))
                 self._tile(f.at(a, f.mul(row, words["a_row"]), "i8"), b, n_rows)
                 column = f.mul(panel, self.width)
-                self._finish(batch, row, n_rows, column, f.min(self.width, f.sub(words["columns"], column)))
+                self.finish(batch, row, n_rows, column, f.min(self.width, f.sub(words["columns"], column)))
             unit.step = count
         if self.mode == dots.TILES:
             dots.release(f)
@@ -166,14 +172,19 @@ class ProductEmitter:
         if self.mode == dots.TILES:
             from distort.kernels.compiler.codegen import quantized_tiles
 
-            quantized_tiles.emit_tile(self, a, b, n_rows)
+            quantized_tiles.emit_tile(self, a, self.words["a_row"], b)
         else:
             cases = [lambda n=n: self._multiply(n, a, b) for n in range(1, product.rows + 1)]
             f.switch(n_rows, cases, first=1)
         if product.has_weight_zeros and product.weights == "b":
-            with f.loop(0, n_rows) as row:
-                total = self._total(f.at(a, f.mul(row.index, self.words["a_row"]), "i8"))
-                f.store(total, f.at(self.totals, row.index, "i32"))
+            self.add_up(a, n_rows)
+
+    def add_up(self, a: Value, n_rows: Value) -> None:
+        """Σ a of a tile's rows to ``totals``."""
+        f = self.f
+        with f.loop(0, n_rows) as row:
+            total = self.total(f.at(a, f.mul(row.index, self.words["a_row"]), "i8"))
+            f.store(total, f.at(self.totals, row.index, "i32"))
 
     def _read(self, address: Value, n: int) -> Value:
         """Bytes of a, ready to be multiplied."""
@@ -238,7 +249,7 @@ class ProductEmitter:
         for n, total in enumerate(sums):
             f.store(total, f.at(self.sums, n * self.lanes, "i32"))
 
-    def _total(self, a: Value) -> Value:
+    def total(self, a: Value) -> Value:
         """Σ a over one row."""
         f, depth = self.f, self.words["depth"]
         mode = dots.mode_of(self.target)
@@ -275,7 +286,7 @@ class ProductEmitter:
             return f.splat(f.load("i32", f.at(address, row, "i32")), self.lanes)
         return f.load(self.type, f.at(address, column, "i32"))
 
-    def _finish(
+    def finish(
         self, batch: tuple[Index, Index], first_row: Index, n_rows: Index, column: Index, n_columns: Index
     ) -> None:
         """The epilogue of a tile, and its results: of sums [n_rows, width], the first ``n_columns``."""

@@ -75,7 +75,7 @@ class _Emitter(ProductEmitter):
                 place = f.add(f.mul(line.index, words["out_width"]), x.index)
                 self._pixels(source, weights, place)
             n_columns = f.mul(n_rows, words["out_width"])
-            self._finish(batch, row, 1, f.mul(first, words["out_width"]), n_columns)
+            self.finish(batch, row, 1, f.mul(first, words["out_width"]), n_columns)
         f.ret()
 
     def _weights(self, address: Value) -> list[Value]:
