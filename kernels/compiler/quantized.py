@@ -10,7 +10,7 @@ import numpy as np
 
 from distort.kernels.compiler.codegen import byte_dots as dots
 from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS
-from distort.kernels.compiler.codegen.quantized import TILE_DEPTH, TILE_ROWS, Product, scratch_nbytes
+from distort.kernels.compiler.codegen.quantized_sums import TILE_DEPTH, TILE_ROWS, Product, scratch_nbytes
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.expression import Expression, identity
 from distort.kernels.compiler.fuse import aligned, compose

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from distort.kernels.compiler.codegen import byte_dots as dots
-from distort.kernels.compiler.codegen.quantized import WORDS, Product, ProductEmitter
+from distort.kernels.compiler.codegen.quantized import ProductEmitter
+from distort.kernels.compiler.codegen.quantized_sums import WORDS, Product
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
 
