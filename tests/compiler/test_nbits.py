@@ -47,23 +47,16 @@ def node_of(bits: int, block: int, zero: str, bias: str = "bias") -> Any:
 @pytest.mark.parametrize("zero", ["", "z"])
 def test_products(library: Library, bits: int, block: int, zero: str) -> None:
     weights = weights_of(bits, block)
-    for shape in ((1,), (7,), (23,), (2, 3)):
+    for shape in ((1,), (2,), (4,), (2, 2), (23,)):
         a = np.random.default_rng(0).standard_normal((*shape, K)).astype(np.float32)
         results, expected, kinds = both([node_of(bits, block, zero)], {"a": a}, weights, library=library)
-        assert kinds == ["nbits"]
+        n_rows = int(np.prod(shape))
+        assert kinds == (["nbits"] if n_rows <= (4 if bits == 4 else 2) else ["product"])
         agree(results, expected, 1e-4, 5e-4)
 
 
-def test_what_is_left_to_numpy() -> None:
-    weights = weights_of(2, 32)
-    a = np.random.default_rng(0).standard_normal((3, K)).astype(np.float32)
-    results, expected, kinds = both([node_of(2, 32, "z")], {"a": a}, weights)
-    assert kinds == ["host MatMulNBits"]
-    agree(results, expected)
-
-
 def test_kernels_for_arm() -> None:
-    a = {"a": np.zeros((5, K), np.float32)}
+    a = {"a": np.zeros((3, K), np.float32)}
     code, families = object_for(
         "aarch64-unknown-linux-gnu", {"neon": True}, [node_of(4, 32, "z")], a, weights_of(4, 32)
     )

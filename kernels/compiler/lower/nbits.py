@@ -1,4 +1,7 @@
-"""com.microsoft MatMulNBits: weights of 4 and 8 bits, scaled by blocks."""
+"""com.microsoft MatMulNBits for a few rows: weights of 4 and 8 bits, scaled by blocks.
+
+More rows go through panels that are decoded once for all of them: ``matmul``.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,27 @@ import numpy as np
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.ir import Tensor
+from distort.kernels.compiler.lower.matmul import _matmul_n_bits
 from distort.kernels.compiler.nbits import multiply
 from distort.kernels.ops.contrib_matmul import unpacked
 
 
+#: rows, at most, by bits
+_MOST_ROWS = {4: 4, 8: 2}
+
+
 @lowers("MatMulNBits", domain="com.microsoft")
 def _matmul_nbits(b: Builder, node: Node, inputs: list[Tensor | None]) -> list[Tensor | None] | None:
+    a = inputs[0]
+    bits, depth = node.attributes.get("bits", 4), node.attributes.get("K", 0)
+    if a is not None and depth and a.size <= _MOST_ROWS.get(bits, 0) * depth:
+        made = _of_few_rows(b, node, inputs)
+        if made is not None:
+            return made
+    return _matmul_n_bits(b, node, inputs)
+
+
+def _of_few_rows(b: Builder, node: Node, inputs: list[Tensor | None]) -> list[Tensor | None] | None:
     a, packed, scales, zeros, g_idx, bias = [*inputs, None, None, None][:6]
     get = node.attributes.get
     depth, columns, bits, block_size = get("K", 0), get("N", 0), get("bits", 4), get("block_size", 0)
