@@ -25,6 +25,7 @@ from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.expression import STORED, Expression, Instruction, name_of
 from distort.kernels.compiler.ir import ALIGNMENT, Array, Buffer, Host, Map, Operation, Place, Tensor, strides_of
 from distort.kernels.compiler.layout import arranged, of_memory, unblocked
+from distort.kernels.compiler.qdq import product_of_bytes, products_of_bytes
 from distort.kernels.program import evaluate
 
 #: (builder, node, inputs) -> outputs, or None
@@ -100,6 +101,8 @@ class Builder:
         self._region = self._n_regions = 0
         #: outputs of branches that are no tensors: the name outside -> the name that the value has in the run
         self.aliases: dict[str, str] = {}
+        #: what is done on bytes, and what need not be dequantized for it
+        self._of_bytes, self._waiting = products_of_bytes(graph)
         self.n_readers: dict[str, int] = {}
         for name in graph.outputs:
             self.n_readers[name] = self.n_readers.get(name, 0) + 1
@@ -273,6 +276,22 @@ class Builder:
     def lower(self, node: Node) -> None:
         """Add what a node does."""
         _register_all()
+        if id(node) in self._waiting:
+            return
+        if id(node) in self._of_bytes:
+            self._name, self._origin = node.label(), node
+            operands = self._of_bytes[id(node)]
+            n_operations, layouts = len(self.operations), dict(self.layouts)
+            made = product_of_bytes(self, node, *operands)
+            if made is not None:
+                self._tensors[node.outputs[0]] = made
+                return
+            del self.operations[n_operations:]
+            self.layouts = layouts
+            for waiting in operands:
+                if id(waiting) in self._waiting:
+                    self._waiting.remove(id(waiting))
+                    self.lower(waiting)
         self._name, self._origin = node.label(), node
         node, constants = adapters.modern(node)
         for name, value in constants.items():

@@ -46,6 +46,8 @@ FAMILIES: dict[str, str] = {
     "quantized_conv": f"{_CODEGEN}.quantized_conv:emit_conv",
     "quantized_depthwise": f"{_CODEGEN}.quantized_depthwise:emit_depthwise",
     "interleave": f"{_CODEGEN}.interleave:emit_interleave",
+    "nbits": f"{_CODEGEN}.nbits:emit_nbits",
+    "lookup": f"{_CODEGEN}.lookups:emit_lookup",
     "trees": f"{_CODEGEN}.trees:emit_trees",
     "scores_softmax": f"{_CODEGEN}.trees:emit_softmax",
     "labels": f"{_CODEGEN}.trees:emit_labels",

@@ -10,7 +10,7 @@ import numpy as np
 
 from distort.kernels.compiler.codegen import byte_dots as dots
 from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS
-from distort.kernels.compiler.codegen.quantized import TILE_DEPTH, TILE_ROWS, Product, scratch_nbytes
+from distort.kernels.compiler.codegen.quantized_sums import TILE_DEPTH, TILE_ROWS, Product, scratch_nbytes
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.expression import Expression, identity
 from distort.kernels.compiler.fuse import aligned, compose
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: rows from which on AMX's tiles are worth their loading and storing
 LEAST_TILE_ROWS = 6
+#: panels that stay in the second cache
+_BLOCK_NBYTES = 3 << 18
 #: products of 8 bits in a nanosecond, about: tiles, dot products by vector width, pairs
 _TILES_PER_NS, _DOTS_PER_NS_AND_BYTE = 800.0, 4.0
 
@@ -192,6 +194,7 @@ class QuantizedProduct(Operation):
         words += [Scratch(), nbytes, a.address(), a_row, a_outer, a_inner, weights.panels.address(), 0, 0]
         zeros = weights.zeros or weights.terms
         words += [(self.zero or weights.terms).address(), weights.terms.address(), zeros.address()]
+        words.append(max(1, _BLOCK_NBYTES // (weights.groups * 4 * weights.vectors * lanes)))
         for tensor, (of_outer, of_inner, of_row) in zip([*self.operands, result], loops.strides[1:], strict=True):
             words += [tensor.address(), of_row, of_outer, of_inner]
         n_units = outer * inner * -(-rows // tile_rows) * -(-weights.columns // (weights.vectors * lanes))

@@ -232,3 +232,29 @@ def test_kernels_for_arm(features: dict[str, bool], kind: Any) -> None:
     triple = "aarch64-unknown-linux-gnu"
     code, families = object_for(triple, features, nodes, feeds, weights, ("y", "z", "p"))
     assert code and {"quantized", "quantized_conv", "quantized_depthwise", "interleave"} <= families
+
+
+@pytest.mark.parametrize("kind", BYTES)
+def test_maps_of_bytes(library: Library, kind: Any) -> None:
+    scales = {"as": np.float32(0.02), "bs": np.float32(0.03), "ys": np.float32(0.05)}
+    zeros = {"az": np.array(3, kind), "bz": np.array(7, kind), "yz": np.array(5, kind)}
+    feeds = {"a": numbers(kind, (2, 6, 9, 11)), "b": numbers(kind, (6, 9, 1)), "c": numbers(kind, (2, 3, 9, 11), 1)}
+    condition = {"if": feeds["a"] > 0}
+    a, b, c, y = ["a", "as", "az"], ["b", "bs", "bz"], ["c", "bs", "bz"], ["ys", "yz"]
+    cases: list[tuple[str, list[str], dict[str, Any], int]] = [
+        ("QLinearAdd", [*a, *b, *y], {}, 0),
+        ("QLinearMul", [*a, *b, *y], {}, 0),
+        ("QLinearSigmoid", [*a, *y], {}, 0),
+        ("QLinearLeakyRelu", [*a, *y], {"alpha": 0.1}, 0),
+        ("QLinearConcat", [*y, *a, *c, *a], {"axis": 1}, 0),
+        ("QLinearWhere", ["if", *a, *b, *y], {}, 0),
+        ("QLinearGlobalAveragePool", [*a, *y], {}, 1),
+        ("QLinearAveragePool", [*a, *y], {"kernel_shape": [3, 3], "channels_last": 1}, 1),
+    ]
+    for op_type, inputs, attributes, steps in cases:
+        node = helper.make_node(op_type, inputs, ["y"], domain="com.microsoft", **attributes)
+        given = {name: value for name, value in (feeds | condition).items() if name in inputs}
+        (result,), (expected,), kinds = both([node], given, {**scales, **zeros}, library=library)
+        assert not any(kind.startswith("host") for kind in kinds), op_type
+        assert result.shape == expected.shape and result.dtype == expected.dtype
+        assert np.abs(result.astype(int) - expected.astype(int)).max() <= steps, op_type

@@ -54,11 +54,15 @@ def _constant_value(node: Node, context: Context) -> np.ndarray[Any, Any] | None
 
 
 def fold(graph: Graph, context: Context) -> int:
-    """Evaluate nodes whose inputs are all constant."""
+    """Evaluate nodes whose inputs are all constant.
+
+    Weights in bytes stay where they meet dequantized activations: a compiled program multiplies the bytes.
+    """
     constants = context.constants(graph)
     kept: list[Node] = []
+    of_bytes = _weights_in_bytes(graph)
     for node in graph.nodes:
-        results = _evaluated(node, constants, context)
+        results = _evaluated(node, constants, context) if id(node) not in of_bytes else None
         if results is None:
             kept.append(node)
             continue
@@ -68,6 +72,22 @@ def fold(graph: Graph, context: Context) -> int:
     n_folded = len(graph.nodes) - len(kept)
     graph.nodes = kept
     return n_folded
+
+
+def _weights_in_bytes(graph: Graph) -> set[int]:
+    """``id`` of nodes that dequantize weights of products whose other operand is dequantized too."""
+    makers = {node.outputs[0]: node for node in graph.nodes if node.op_type == "DequantizeLinear"}
+    found = set()
+    for node in graph.nodes:
+        if node.op_type not in ("Conv", "MatMul", "Gemm") or node.domain:
+            continue
+        x, w = (makers.get(name) for name in node.inputs[:2])
+        if x is None or w is None or x.inputs[0] in graph.initializers:
+            continue
+        weights = graph.initializers.get(w.inputs[0])
+        if isinstance(weights, np.ndarray) and weights.dtype in (np.uint8, np.int8):
+            found.add(id(w))
+    return found
 
 
 def _evaluated(node: Node, constants: dict[str, Any], context: Context) -> tuple[Any, ...] | None:

@@ -13,63 +13,10 @@ thread's scratch memory, which stays in the first cache, to the epilogue.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
 from distort.kernels.compiler.codegen import byte_dots as dots
-from distort.kernels.compiler.codegen import elements
-from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS
+from distort.kernels.compiler.codegen.quantized_sums import Product, SumsEmitter
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
-from distort.kernels.compiler.expression import STORED, Expression
-
-#: the words of a step, in order; those of the epilogue's further inputs and of the results follow, ``OPERAND`` each
-WORDS = (
-    *("rows", "columns", "depth", "groups", "outer", "inner"),  # groups: of a panel, those of padding included
-    *("scratch", "scratch_nbytes"),  # scratch_nbytes: of one thread
-    *("a", "a_row", "a_outer", "a_inner", "b", "b_outer", "b_inner"),  # addresses, and strides in bytes
-    *("zero", "terms", "weight_zeros"),  # of activations: one; of weights: int32, one each
-)
-_ADDRESSES = ("scratch", "a", "b", "zero", "terms", "weight_zeros")
-OPERAND = ("address", "row", "outer", "inner")
-#: rows and depth of AMX's tiles, in bytes
-TILE_ROWS, TILE_DEPTH = 16, 64
-
-
-class Product(NamedTuple):
-    """What a kernel is made for."""
-
-    rows: int  # of a tile
-    vectors: int  # of a panel
-    mode: str
-    a_signed: bool
-    b_signed: bool
-    weights: str = "b"  # which operand they are
-    flip: bool = False  # whether a's highest bits are inverted as it is read; ``a_signed`` is what it is afterwards
-    rest: int = 0  # bytes of a row behind the last whole group
-    zero: str = ""  # dtype of the activations' zero point; none: it is ``offset``
-    offset: int = 0  # what is added to it
-    has_weight_zeros: bool = False
-    epilogue: Expression = Expression(("int32",), (), (0,))
-    #: how columns go through the further inputs of the epilogue: ``BROADCAST`` or ``CONTIGUOUS``
-    ways: tuple[int, ...] = ()
-
-
-def scratch_nbytes(product: Product, lanes: int, groups: int) -> int:
-    """Of one thread."""
-    width = product.vectors * lanes
-    copied = product.rows * groups * 4 if product.mode == dots.TILES else 0
-    return 4 * product.rows * width + 4 * max(product.rows, width) + copied + 64
-
-
-@dataclass(frozen=True, slots=True)
-class Operand:
-    dtype: str
-    way: int
-    address: Value
-    row: Value
-    outer: Value
-    inner: Value
 
 
 def emit_product(f: Function, target: Target, *parameters: object) -> None:
@@ -77,45 +24,15 @@ def emit_product(f: Function, target: Target, *parameters: object) -> None:
     ProductEmitter(f, target, Product(*parameters)).emit()  # type: ignore[arg-type]
 
 
-class ProductEmitter:
-    """Words and loops of a product whose panels lie ready."""
-
-    def __init__(self, f: Function, target: Target, product: Product, n_words: int = len(WORDS)) -> None:
-        self.f, self.target, self.product = f, target, product
-        self.mode = product.mode
-        self.lanes = target.lanes("i32")
-        self.group = dots.group_of(self.mode)
-        self.width = product.vectors * self.lanes
-        self.type = vector("i32", self.lanes)
-        if self.mode == dots.TILES:
-            dots.configure(f, 8)
-        self.words = {name: (f.address if name in _ADDRESSES else f.word)(n) for n, name in enumerate(WORDS)}
-        epilogue = product.epilogue
-        dtypes = [*epilogue.inputs[1:], *(epilogue.dtype(result) for result in epilogue.results)]
-        ways = [*product.ways, *(CONTIGUOUS for _ in epilogue.results)]
-        self.operands = []
-        for number, (dtype, way) in enumerate(zip(dtypes, ways, strict=True)):
-            place = n_words + number * len(OPERAND)
-            strides = [f.word(place + 1 + n) for n in range(3)]
-            self.operands.append(Operand(dtype, way, f.address(place), *strides))
-        scratch = f.at(self.words["scratch"], f.mul(f.parameters[1], self.words["scratch_nbytes"]), "i8")
-        self.sums = scratch  # int32 [rows of a tile, columns of a panel]
-        self.totals = f.at(scratch, product.rows * self.width, "i32")  # Σ a of a tile's rows, or of a panel's columns
-        self.copied = f.at(self.totals, max(product.rows, self.width), "i32")
-        self.zero = self._zero()
-        #: bytes from line to line of a panel: a line is a group of depth for all columns
-        self.line_nbytes: Index = self.width * self.group
-
-    def _zero(self) -> Value | None:
-        """The activations' zero point in all lanes; None where it is 0."""
-        f, product = self.f, self.product
-        if not product.zero:
-            return f.const(self.type, product.offset) if product.offset else None
-        stored = f.load("i8", self.words["zero"])
-        value = f.cast("sext" if product.zero == "int8" else "zext", stored, "i32")
-        return f.splat(f.binary("add", value, f.const("i32", product.offset)), self.lanes)
+class ProductEmitter(SumsEmitter):
+    """Loops of a product whose panels lie ready."""
 
     def emit(self) -> None:
+        if self.mode == dots.TILES and self.product.weights == "b":
+            from distort.kernels.compiler.codegen import quantized_tiles
+
+            quantized_tiles.emit_by_rows(self)
+            return
         f, words = self.f, self.words
         rows = self.product.rows
         n_tiles = f.div(f.add(words["rows"], rows - 1), rows)
@@ -143,14 +60,11 @@ class ProductEmitter:
                     n_rows = f.i64(f.add(self.shorter, more))
                 self._tile(f.at(a, f.mul(row, words["a_row"]), "i8"), b, n_rows)
                 column = f.mul(panel, self.width)
-                self._finish(batch, row, n_rows, column, f.min(self.width, f.sub(words["columns"], column)))
+                self.finish(batch, row, n_rows, column, f.min(self.width, f.sub(words["columns"], column)))
             unit.step = count
         if self.mode == dots.TILES:
             dots.release(f)
         f.ret()
-
-    def in_batch(self, batch: tuple[Index, Index], outer: Value, inner: Value) -> Index:
-        return self.f.add(self.f.mul(batch[0], outer), self.f.mul(batch[1], inner))
 
     def panel(self, batch: tuple[Index, Index], panel: Index) -> Value:
         """Where a panel is."""
@@ -166,14 +80,19 @@ class ProductEmitter:
         if self.mode == dots.TILES:
             from distort.kernels.compiler.codegen import quantized_tiles
 
-            quantized_tiles.emit_tile(self, a, b, n_rows)
+            quantized_tiles.emit_tile(self, a, self.words["a_row"], b)
         else:
             cases = [lambda n=n: self._multiply(n, a, b) for n in range(1, product.rows + 1)]
             f.switch(n_rows, cases, first=1)
         if product.has_weight_zeros and product.weights == "b":
-            with f.loop(0, n_rows) as row:
-                total = self._total(f.at(a, f.mul(row.index, self.words["a_row"]), "i8"))
-                f.store(total, f.at(self.totals, row.index, "i32"))
+            self.add_up(a, n_rows)
+
+    def add_up(self, a: Value, n_rows: Value) -> None:
+        """Σ a of a tile's rows to ``totals``."""
+        f = self.f
+        with f.loop(0, n_rows) as row:
+            total = self.total(f.at(a, f.mul(row.index, self.words["a_row"]), "i8"))
+            f.store(total, f.at(self.totals, row.index, "i32"))
 
     def _read(self, address: Value, n: int) -> Value:
         """Bytes of a, ready to be multiplied."""
@@ -238,7 +157,7 @@ class ProductEmitter:
         for n, total in enumerate(sums):
             f.store(total, f.at(self.sums, n * self.lanes, "i32"))
 
-    def _total(self, a: Value) -> Value:
+    def total(self, a: Value) -> Value:
         """Σ a over one row."""
         f, depth = self.f, self.words["depth"]
         mode = dots.mode_of(self.target)
@@ -265,70 +184,3 @@ class ProductEmitter:
             byte = dots.flipped(f, byte) if self.product.flip else byte
             loop.carry([f.binary("add", loop.carried[0], f.cast("sext" if is_signed else "zext", byte, "i32"))])
         return loop.carried[0]
-
-    # -- its results
-
-    def _along(self, address: Value, axis: str, row: Index, column: Index) -> Value:
-        """int32 by row or by column, as lanes."""
-        f = self.f
-        if axis == "a":
-            return f.splat(f.load("i32", f.at(address, row, "i32")), self.lanes)
-        return f.load(self.type, f.at(address, column, "i32"))
-
-    def _finish(
-        self, batch: tuple[Index, Index], first_row: Index, n_rows: Index, column: Index, n_columns: Index
-    ) -> None:
-        """The epilogue of a tile, and its results: of sums [n_rows, width], the first ``n_columns``."""
-        f, product = self.f, self.product
-        n_inputs = len(product.epilogue.inputs) - 1
-        bases = []
-        for one in self.operands:
-            offset = f.add(self.in_batch(batch, one.outer, one.inner), f.mul(first_row, one.row))
-            if one.way == CONTIGUOUS:
-                offset = f.add(offset, column)
-            bases.append(f.at(one.address, offset, STORED[one.dtype]))
-        terms, zeros = self._of_weights(batch, first_row, column)
-
-        def vectors(row: Index, offset: Index, mask: Value | None) -> None:
-            value = f.load(self.type, f.at(self.sums, f.add(f.mul(row, self.width), offset), "i32"))
-            if self.zero is not None:
-                term = self._along(terms, product.weights, row, offset)
-                value = f.binary("sub", value, f.binary("mul", self.zero, term))
-            if product.has_weight_zeros:
-                other = "a" if product.weights == "b" else "b"
-                zero = self._along(zeros, product.weights, row, offset)
-                total = self._along(self.totals, other, row, offset)
-                value = f.binary("sub", value, f.binary("mul", zero, total))
-            values = [value]
-            places = []
-            for base, one in zip(bases, self.operands, strict=True):
-                step = f.mul(row, one.row)
-                places.append(f.at(base, step if one.way == BROADCAST else f.add(step, offset), STORED[one.dtype]))
-            for place, one in zip(places[:n_inputs], self.operands, strict=False):
-                if one.way == BROADCAST:
-                    values.append(f.splat(elements.load(f, place, one.dtype, 1), self.lanes))
-                elif mask is None:
-                    values.append(elements.load(f, place, one.dtype, self.lanes))
-                else:
-                    type_ = vector(STORED[one.dtype], self.lanes)
-                    loaded = f.masked_load(type_, place, mask, f.const(type_, 0))
-                    values.append(elements.computed(f, loaded, one.dtype))
-            results = elements.evaluate(f, product.epilogue, values)
-            for value, place, one in zip(results, places[n_inputs:], self.operands[n_inputs:], strict=True):
-                if mask is None:
-                    elements.store(f, value, place, one.dtype)
-                else:
-                    f.masked_store(elements.stored(f, value, one.dtype), place, mask)
-
-        whole = f.mul(f.div(n_columns, self.lanes), self.lanes)
-        with f.loop(0, n_rows) as row:
-            with f.loop(0, whole, self.lanes) as n:
-                vectors(row.index, n.index, None)
-            with f.when(f.compare("slt", whole, n_columns)):
-                vectors(row.index, whole, f.first_lanes(self.lanes, f.sub(n_columns, whole)))
-
-    def _of_weights(self, batch: tuple[Index, Index], first_row: Index, column: Index) -> tuple[Value, Value]:
-        """Terms and zero points of the tile's weights."""
-        f, place = self.f, first_row if self.product.weights == "a" else column
-        terms = f.at(self.words["terms"], place, "i32")
-        return terms, f.at(self.words["weight_zeros"], place, "i32")

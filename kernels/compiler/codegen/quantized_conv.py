@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from distort.kernels.compiler.codegen import byte_dots as dots
 from distort.kernels.compiler.codegen import elements
-from distort.kernels.compiler.codegen.quantized import WORDS, Product, ProductEmitter
+from distort.kernels.compiler.codegen.quantized import ProductEmitter
+from distort.kernels.compiler.codegen.quantized_sums import WORDS, Product
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
 

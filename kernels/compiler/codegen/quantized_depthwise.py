@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from distort.kernels.compiler.codegen import byte_dots as dots
-from distort.kernels.compiler.codegen.quantized import WORDS, Product, ProductEmitter
+from distort.kernels.compiler.codegen.quantized import ProductEmitter
+from distort.kernels.compiler.codegen.quantized_sums import WORDS, Product
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
 
@@ -75,7 +76,7 @@ class _Emitter(ProductEmitter):
                 place = f.add(f.mul(line.index, words["out_width"]), x.index)
                 self._pixels(source, weights, place)
             n_columns = f.mul(n_rows, words["out_width"])
-            self._finish(batch, row, 1, f.mul(first, words["out_width"]), n_columns)
+            self.finish(batch, row, 1, f.mul(first, words["out_width"]), n_columns)
         f.ret()
 
     def _weights(self, address: Value) -> list[Value]:

@@ -15,26 +15,63 @@ _SUMS, _A, _B = 0, 4, 6
 _ROWS, _DEPTH = 16, 64
 
 
-def emit_tile(emitter: ProductEmitter, a: Value, b: Value, n_rows: Value) -> None:
-    """Sums of up to ``rows`` rows and all columns of a panel.
+def emit_by_rows(emitter: ProductEmitter) -> None:
+    """A tile of rows goes through panel after panel: it stays in the first cache, a block of panels in the second."""
+    f, words = emitter.f, emitter.words
+    rows = emitter.product.rows
+    n_tiles = f.div(f.add(words["rows"], rows - 1), rows)
+    n_panels = f.div(f.add(words["columns"], emitter.width - 1), emitter.width)
+    of_batch = f.mul(n_tiles, n_panels)
+    of_block = f.mul(n_tiles, words["block_panels"])
+    begin, end = f.share(f.mul(of_batch, f.mul(words["outer"], words["inner"])))
+    with f.loop(begin, end) as unit:
+        number, in_batch = f.div(unit.index, of_batch), f.rem(unit.index, of_batch)
+        batch = (f.div(number, words["inner"]), f.rem(number, words["inner"]))
+        block, in_block = f.div(in_batch, of_block), f.rem(in_batch, of_block)
+        first = f.mul(block, words["block_panels"])
+        here = f.min(words["block_panels"], f.sub(n_panels, first))
+        row = f.mul(f.div(in_block, here), rows)
+        panel = f.rem(in_block, here)
+        count = f.min(f.sub(here, panel), f.sub(end, unit.index))
+        n_rows = f.i64(f.min(rows, f.sub(words["rows"], row)))
+        place = f.add(emitter.in_batch(batch, words["a_outer"], words["a_inner"]), f.mul(row, words["a_row"]))
+        a = f.at(words["a"], place, "i8")
+        if emitter.product.has_weight_zeros:
+            emitter.add_up(a, n_rows)
+        a, stride = _whole(emitter, a, n_rows)
+        with f.loop(f.add(first, panel), f.add(f.add(first, panel), count)) as loop:
+            emit_tile(emitter, a, stride, emitter.panel(batch, loop.index))
+            column = f.mul(loop.index, emitter.width)
+            n_columns = f.min(emitter.width, f.sub(words["columns"], column))
+            emitter.finish(batch, row, n_rows, column, n_columns)
+        unit.step = count
+    dots.release(f)
+    f.ret()
 
-    Rows that are too few, or end within 64 bytes of depth, are copied first: a tile reads 16 × 64 bytes.
-    """
+
+def _whole(emitter: ProductEmitter, a: Value, n_rows: Value) -> tuple[Value, Value]:
+    """Rows, and bytes from one to the next. A tile reads 16 × 64 bytes: rows that are too few, or end within 64 bytes
+    of depth, are copied."""
     f, words = emitter.f, emitter.words
     depth_nbytes = f.mul(words["groups"], 4)
-    stride: Value = words["a_row"]
-    if emitter.product.weights == "b":
-        ragged = f.binary(
-            "or",
-            f.compare("slt", n_rows, emitter.product.rows),
-            f.compare("ne", words["depth"], depth_nbytes),
-        )
+    ragged = f.binary(
+        "or",
+        f.compare("slt", n_rows, emitter.product.rows),
+        f.compare("ne", words["depth"], depth_nbytes),
+    )
 
-        def copied() -> list[Value]:
-            _copy(emitter, a, n_rows, depth_nbytes)
-            return [emitter.copied, f.i64(depth_nbytes)]
+    def copied() -> list[Value]:
+        _copy(emitter, a, n_rows, depth_nbytes)
+        return [emitter.copied, f.i64(depth_nbytes)]
 
-        a, stride = f.choose(ragged, (copied, lambda: [a, words["a_row"]]))
+    found, stride = f.choose(ragged, (copied, lambda: [a, words["a_row"]]))
+    return found, stride
+
+
+def emit_tile(emitter: ProductEmitter, a: Value, stride: Value, b: Value) -> None:
+    """Sums of ``rows`` rows and all columns of a panel."""
+    f = emitter.f
+    depth_nbytes = f.mul(emitter.words["groups"], 4)
     n_row_tiles = emitter.product.rows // _ROWS
     for first in range(0, emitter.product.vectors, 2):
         n_column_tiles = min(2, emitter.product.vectors - first)

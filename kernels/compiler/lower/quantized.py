@@ -6,10 +6,11 @@ import numpy as np
 
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowers
+from distort.kernels.compiler.byte_images import geometry_of
 from distort.kernels.compiler.codegen import byte_dots as dots
 from distort.kernels.compiler.ir import Tensor
 from distort.kernels.compiler.quantized import QuantizedProduct, prepare_weights
-from distort.kernels.compiler.quantized_conv import convolution, geometry_of
+from distort.kernels.compiler.quantized_conv import convolution
 from distort.kernels.convolve import windows_of_convolution
 from distort.kernels.errors import InvalidInput
 

@@ -1,0 +1,63 @@
+"""MatMulNBits, compiled, against the NumPy kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from distort.kernels.compiler.library import Library
+from tests.compiler.comparing import agree, both, limited, object_for
+
+K, N = 256, 70
+
+
+@pytest.fixture(scope="module", params=["", "avx2", "sse4.2"])
+def library(request: pytest.FixtureRequest) -> Library:
+    if not request.param:
+        return Library()
+    import platform
+
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("another machine")
+    return limited(request.param)
+
+
+def weights_of(bits: int, block: int) -> dict[str, np.ndarray[Any, Any]]:
+    rng = np.random.default_rng(bits * block)
+    blocks = K // block
+    return {
+        "b": rng.integers(0, 256, (N, blocks, block * bits // 8)).astype(np.uint8),
+        "s": rng.uniform(0.01, 0.05, N * blocks).astype(np.float32),
+        "z": rng.integers(0, 256, N * -(-blocks * bits // 8)).astype(np.uint8),
+        "bias": rng.standard_normal(N).astype(np.float32),
+    }
+
+
+def node_of(bits: int, block: int, zero: str, bias: str = "bias") -> Any:
+    inputs = ["a", "b", "s", zero, "", bias]
+    domain = "com.microsoft"
+    return helper.make_node("MatMulNBits", inputs, ["y"], domain=domain, K=K, N=N, bits=bits, block_size=block)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("block", [16, 32, 128])
+@pytest.mark.parametrize("zero", ["", "z"])
+def test_products(library: Library, bits: int, block: int, zero: str) -> None:
+    weights = weights_of(bits, block)
+    for shape in ((1,), (2,), (4,), (2, 2), (23,)):
+        a = np.random.default_rng(0).standard_normal((*shape, K)).astype(np.float32)
+        results, expected, kinds = both([node_of(bits, block, zero)], {"a": a}, weights, library=library)
+        n_rows = int(np.prod(shape))
+        assert kinds == (["nbits"] if n_rows <= (4 if bits == 4 else 2) else ["product"])
+        agree(results, expected, 1e-4, 5e-4)
+
+
+def test_kernels_for_arm() -> None:
+    a = {"a": np.zeros((3, K), np.float32)}
+    code, families = object_for(
+        "aarch64-unknown-linux-gnu", {"neon": True}, [node_of(4, 32, "z")], a, weights_of(4, 32)
+    )
+    assert code and "nbits" in families
