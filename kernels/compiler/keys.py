@@ -39,6 +39,7 @@ FAMILIES: dict[str, str] = {
     "recurrent_bytes": f"{_CODEGEN}.quantized_states:emit_quantize",
     "recurrent_byte_inputs": f"{_CODEGEN}.quantized_states:emit_inputs",
     "recurrent_cell": f"{_CODEGEN}.recurrent:emit_cell",
+    "attention": f"{_CODEGEN}.attention:emit_attention",
     "rows": f"{_CODEGEN}.rows:emit_rows",
     "columns": f"{_CODEGEN}.reductions:emit_columns",
     "quantized_conv": f"{_CODEGEN}.quantized_conv:emit_conv",
