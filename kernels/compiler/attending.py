@@ -43,7 +43,7 @@ def attend(operations: Sequence[Operation]) -> list[Operation]:
 
 
 def joined(first: Product, weights: Rows, scores: int, last: Product) -> Attention | None:
-    """One operation for the three; None where they are not attention. ``scores``: which input of ``weights`` they are."""
+    """One operation for the three; None where they are not attention. ``scores``: which input of ``weights``."""
     before = before_softmax(weights)
     forms = (ROWS, COLUMNS, DOTS)
     if before is None or first.form not in forms or last.form not in forms or last.inputs[1].strides[3] != 1:

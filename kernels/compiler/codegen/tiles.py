@@ -21,9 +21,9 @@ class Tile(NamedTuple):
 def emit_tile(f: Function, tile: Tile, lanes: int, dtypes: tuple[str, str]) -> None:
     """void(n_rows, a, a_row, a_depth, b, b_step, depth, target, target_row, soon, ahead)
 
-    For 1 to ``tile.rows`` rows: a [n_rows, depth] by strides a_row and a_depth; b [depth, width], b_step elements from line to line; the product to
-    target [n_rows, width], float32, target_row elements from row to row. For each line of b it asks for the cache line at ``soon``, which moves on by
-    ``ahead`` bytes.
+    For 1 to ``tile.rows`` rows: a [n_rows, depth] by strides a_row and a_depth; b [depth, width], b_step elements from
+    line to line; the product to target [n_rows, width], float32, target_row elements from row to row. For each line of
+    b it asks for the cache line at ``soon``, which moves on by ``ahead`` bytes.
     """
     cases = [functools.partial(_emit_rows, f, n, tile.vectors, lanes, dtypes) for n in range(1, tile.rows + 1)]
     f.switch(f.parameters[0], cases, first=1)
