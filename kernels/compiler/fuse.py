@@ -12,7 +12,7 @@ from distort.kernels.compiler.ir import Buffer, Map, Operation, Place, Tensor
 MOST_OPERANDS, MOST_INSTRUCTIONS = 14, 80
 
 
-class _Uses:
+class Uses:
     """Which operations read and write each buffer."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
@@ -61,7 +61,7 @@ class _Uses:
 
 def fuse(operations: Sequence[Operation], target: Target) -> list[Operation]:
     """Operations in an order that respects what they read."""
-    uses = _Uses(operations)
+    uses = Uses(operations)
     # consumers stay where they are; what joins them moves there
     order: list[Operation | None] = list(operations)
     place = {operation: i for i, operation in enumerate(operations)}
@@ -83,7 +83,7 @@ def fuse(operations: Sequence[Operation], target: Target) -> list[Operation]:
 
 
 def _join_one(
-    current: Operation, uses: _Uses, place: Mapping[Operation, int], target: Target
+    current: Operation, uses: Uses, place: Mapping[Operation, int], target: Target
 ) -> tuple[Operation, Operation] | None:
     """An operation that makes an input of ``current``, and the one that both become."""
     for position in range(len(current.inputs) - 1, -1, -1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -112,6 +112,37 @@ class Product(Operation):
         inputs = [*self.inputs[:2], *operands[1:]]
         return Product(inputs, list(after.outputs), self.sizes, self.depth, self.tile, self.form, expression)
 
+    def absorb_before(self, before: Map, position: int, target: Target) -> Operation | None:
+        """Heads that share keys or values repeat them: they are read where they are, time and again."""
+        del target
+        if position > 1 or before.expression.body or self.form not in (ROWS, COLUMNS, DOTS):
+            return None
+        (source,), (copied,) = before.inputs, before.outputs
+        repeats = any(n > 1 and not step for n, step in zip(source.shape, source.strides, strict=True))
+        read = [t for t in self.inputs if t.buffer is copied.buffer]
+        if not repeats or len(read) != 1 or not copied.whole or source.dtype != copied.dtype or read[0].offset:
+            return None
+        found = [_source_loops(n, step, source, copied) for n, step in zip(read[0].shape, read[0].strides, strict=True)]
+        if any(loops is None for loops in found):
+            return None
+        outer, inner, *matrix = (loops for loops in found if loops is not None)
+        sizes = self.sizes
+        if len(inner) == 2 and sizes[0] == 1:
+            # heads by groups of those that share
+            outer, inner = inner[:1], inner[1:]
+            sizes = (outer[0][0], inner[0][0], *sizes[2:])
+        loops = [outer, inner, *matrix]
+        unit = matrix[1 if self.form == ROWS or position == 0 else 0]
+        if any(len(one) != 1 for one in loops) or (unit[0][0] != 1 and unit[0][1] != 1):
+            return None
+        inputs = list(self.inputs)
+        inputs[position] = source.view((*sizes[:2], *read[0].shape[2:]), [one[0][1] for one in loops])
+        if sizes != self.sizes:
+            other = inputs[1 - position]
+            count, step = sizes[1], other.strides[1]
+            inputs[1 - position] = other.view((*sizes[:2], *other.shape[2:]), (count * step, step, *other.strides[2:]))
+        return replace(self, inputs=inputs, sizes=sizes)
+
     def calls(self, target: Target, n_threads: int) -> list[Call]:
         outer, inner, rows, columns = self.sizes
         if not math.prod(self.sizes):
@@ -182,6 +213,25 @@ class Product(Operation):
             scratch_nbytes=nbytes * n_threads,
             most_threads=units,
         )
+
+
+def _source_loops(size: int, step: int, source: Tensor, copied: Tensor) -> list[tuple[int, int]] | None:
+    """A loop over a contiguous copy, ``step`` elements apart, as one or two over its source: sizes and strides.
+
+    None where the loop is not over whole dimensions.
+    """
+    if size == 1:
+        return [(1, 0)]
+    axes: list[int] = []
+    for axis in range(len(copied.shape) - 1, -1, -1):
+        if copied.shape[axis] != 1 and (axes or copied.strides[axis] == step):
+            axes.insert(0, axis)
+            if math.prod(copied.shape[a] for a in axes) >= size:
+                break
+    if math.prod(copied.shape[a] for a in axes) != size:
+        return None
+    sizes, (steps,) = merged([copied.shape[a] for a in axes], [[source.strides[a] for a in axes]])
+    return list(zip(sizes, steps, strict=True)) if len(sizes) <= 2 else None
 
 
 def multiply(b: Builder, left: Tensor, right: Tensor) -> Tensor | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from distort.graph.ir import Graph
 from distort.kernels.compiler import arena, flow
+from distort.kernels.compiler.attending import attend
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.expression import STORED, name_of
@@ -92,7 +93,7 @@ def specialise(
     for node in graph.nodes:
         builder.lower(node)
     results = _results(builder, outputs)
-    operations = fuse(builder.operations, target)
+    operations = attend(fuse(builder.operations, target))
     steps: list[Step] = []
     marks: dict[Operation, int] = {}
     for operation in operations:

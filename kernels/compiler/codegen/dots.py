@@ -11,10 +11,11 @@ from distort.kernels.compiler.expression import STORED
 
 
 def emit_dots(f: Function, tile: Tile, lanes: int, dtypes: tuple[str, str]) -> None:
-    """void(n_rows, a, a_row, b, line, depth, left, target), for 1 to ``tile.rows`` rows and up to ``lanes`` columns.
+    """void(n_rows, a, a_row, b, line, depth, left, target, target_row)
 
-    a [n_rows, depth], a_row elements from row to row; b [left, depth], ``line`` elements from row to row; the product
-    to target [n_rows, lanes], float32. What it has at and after ``left`` is nobody's.
+    For 1 to ``tile.rows`` rows: a [n_rows, depth], a_row elements from row to row; b [left, depth], ``line`` elements
+    from row to row; the product to target [n_rows, left], float32, target_row elements from row to row. There is room
+    for eight columns at a time: what is after the last is nobody's.
     """
     cases = [functools.partial(_emit_rows, f, n, lanes, dtypes) for n in range(1, tile.rows + 1)]
     f.switch(f.parameters[0], cases, first=1)
@@ -22,7 +23,7 @@ def emit_dots(f: Function, tile: Tile, lanes: int, dtypes: tuple[str, str]) -> N
 
 
 def _emit_rows(f: Function, n_rows: int, lanes: int, dtypes: tuple[str, str]) -> None:
-    _, a, a_row, b, line, depth, left, target = f.parameters
+    _, a, a_row, b, line, depth, left, target, target_row = f.parameters
     a_element, b_element = (STORED[dtype] for dtype in dtypes)
     rows = [f.at(a, f.mul(n, a_row), a_element) for n in range(n_rows)]
     n_columns = 8 if n_rows == 1 and lanes % 8 == 0 else 4  # of one pass
@@ -53,4 +54,4 @@ def _emit_rows(f: Function, n_rows: int, lanes: int, dtypes: tuple[str, str]) ->
         for n in range(n_columns):
             for m in range(n_rows):
                 total = f.reduce_add(rest.carried[n * n_rows + m])
-                f.store(total, f.at(target, f.add(group.index, m * lanes + n), "float"))
+                f.store(total, f.at(target, f.add(group.index, f.add(f.mul(m, target_row), n)), "float"))

@@ -222,11 +222,12 @@ class _Emitter:
     ) -> None:
         """A tile of A [n_rows, depth] · lines of B [depth, width] to ``target`` [n_rows, width]."""
         f, gemm, words = self.f, self.gemm, self.words
+        line = f.i64(self.width)
         if gemm.b == DOTS:
             left = f.i64(f.min(self.width, f.sub(words["columns"], column)))
             dots = functools.partial(emit_dots, tile=self.tile, lanes=self.lanes, dtypes=(gemm.a_dtype, gemm.b_dtype))
             name = f"dots_{self.tile.rows}_{gemm.a_dtype}_{gemm.b_dtype}"
-            f.call_part(name, [n_rows, a, words["a_row"], lines, step, f.i64(depth), left, target], dots)
+            f.call_part(name, [n_rows, a, words["a_row"], lines, step, f.i64(depth), left, target, line], dots)
             return
         bits = self._bits()
         if gemm.b in FEW_CODES.values():
@@ -238,7 +239,8 @@ class _Emitter:
             f.call_part(name, [n_rows, a, *a_strides, lines, words["b_line"], f.i64(depth), target], tile)
             return
         dtypes = (gemm.a_dtype, gemm.b_dtype if gemm.b in (PACKED, ROWS) else "float32")
-        arguments = [n_rows, a, words["a_row"], words["a_depth"], lines, step, f.i64(depth), target, soon, ahead]
+        operands = [a, words["a_row"], words["a_depth"], lines, step, f.i64(depth)]
+        arguments = [n_rows, *operands, target, line, soon, ahead]
         tiles = functools.partial(emit_tile, tile=self.tile, lanes=self.lanes, dtypes=dtypes)
         f.call_part(f"tile_{self.tile.rows}x{self.tile.vectors}_{'_'.join(dtypes)}", arguments, tiles)
 

@@ -19,11 +19,11 @@ class Tile(NamedTuple):
 
 
 def emit_tile(f: Function, tile: Tile, lanes: int, dtypes: tuple[str, str]) -> None:
-    """void(n_rows, a, a_row, a_depth, b, b_step, depth, target, soon, ahead), for 1 to ``tile.rows`` rows.
+    """void(n_rows, a, a_row, a_depth, b, b_step, depth, target, target_row, soon, ahead)
 
-    a [n_rows, depth] by strides a_row and a_depth; b [depth, width], b_step elements from line to line; the product to
-    target [n_rows, width], float32. For each line of b it asks for the cache line at ``soon``, which moves on by
-    ``ahead`` bytes.
+    For 1 to ``tile.rows`` rows: a [n_rows, depth] by strides a_row and a_depth; b [depth, width], b_step elements from
+    line to line; the product to target [n_rows, width], float32, target_row elements from row to row. For each line of
+    b it asks for the cache line at ``soon``, which moves on by ``ahead`` bytes.
     """
     cases = [functools.partial(_emit_rows, f, n, tile.vectors, lanes, dtypes) for n in range(1, tile.rows + 1)]
     f.switch(f.parameters[0], cases, first=1)
@@ -31,7 +31,7 @@ def emit_tile(f: Function, tile: Tile, lanes: int, dtypes: tuple[str, str]) -> N
 
 
 def _emit_rows(f: Function, n_rows: int, n_vectors: int, lanes: int, dtypes: tuple[str, str]) -> None:
-    _, a, a_row, a_depth, b, b_step, depth, target, soon, ahead = f.parameters
+    _, a, a_row, a_depth, b, b_step, depth, target, target_row, soon, ahead = f.parameters
     a_dtype, b_dtype = dtypes
     a_element, b_element = (STORED[dtype] for dtype in dtypes)
     offsets = [f.mul(n, a_row) for n in range(n_rows)]
@@ -70,4 +70,5 @@ def _emit_rows(f: Function, n_rows: int, n_vectors: int, lanes: int, dtypes: tup
         following = [f.at(one, a_depth, a_element), f.at(line, b_step, b_element), f.at(soon, ahead, "i8"), *sums]
         loop.carry(following)
     for n, total in enumerate(loop.carried[3:]):
-        f.store(total, f.at(target, n * lanes, "float"))
+        row, m = divmod(n, n_vectors)
+        f.store(total, f.at(target, f.add(f.mul(row, target_row), m * lanes), "float"))
