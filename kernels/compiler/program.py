@@ -419,6 +419,7 @@ class CompiledProgram:
             captures=captures,
             plain_runs=BODY_PLAIN_RUNS,
             library=self._library,
+            precision=self._precision,
             team=self._team,
         )
 
