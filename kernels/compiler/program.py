@@ -339,7 +339,7 @@ class CompiledProgram:
                 end_ns = time.time_ns()
                 made = compiled.operations[segment.first : segment.last]
                 find = partial(_find, instance, given, results)
-                tracing.tell(observer, made, rows, begin_ns, end_ns, self._nodes(), find)
+                tracing.tell(observer, made, rows, begin_ns, end_ns, tracing.nodes_of(self._graph), find)
             if checked and cells[-1]:
                 cells[-1] = 0
                 raise _Refused
@@ -391,10 +391,6 @@ class CompiledProgram:
                 place[...] = value
             elif result:
                 named[result] = _apart(value, instance.memory)
-
-    def _nodes(self) -> dict[str, Node]:
-        """By how errors and operations name them."""
-        return {node.label(): node for node in self._graph.nodes}
 
     def _program_of(self, node: Node) -> tuple[Program, int]:
         """Who calls a node's kernel, and the node's number there.
