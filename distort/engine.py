@@ -275,6 +275,11 @@ class Engine:
     # -- the rest
 
     @property
+    def program(self) -> Program | CompiledProgram | None:
+        """What runs the model in this process; None where actors do."""
+        return self._program
+
+    @property
     def parallel(self) -> bool:
         """Whether its stages live on actors, be they there already or on their way."""
         return self._actors is not None

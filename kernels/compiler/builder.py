@@ -62,7 +62,8 @@ def lowers(
 
 
 @functools.cache
-def _register_all() -> None:
+def register_all() -> None:
+    """Import every module of ``lower``."""
     for module in pkgutil.iter_modules(lower.__path__, f"{lower.__name__}."):
         import_module(module.name)
 
@@ -272,7 +273,7 @@ class Builder:
 
     def lower(self, node: Node) -> None:
         """Add what a node does."""
-        _register_all()
+        register_all()
         self._name, self._origin = node.label(), node
         node, constants = adapters.modern(node)
         for name, value in constants.items():
@@ -384,4 +385,4 @@ def with_constants(
     return [operands[i] for i in kept], made
 
 
-__all__ = ["LOWERINGS", "Builder", "Lowering", "lowers", "with_constants"]
+__all__ = ["LOWERINGS", "Builder", "Lowering", "lowers", "register_all", "with_constants"]

@@ -177,6 +177,12 @@ class CompiledProgram:
 
     # -- compilation
 
+    @property
+    def plans(self) -> list[tuple[tuple[FeedType, ...], Plan]]:
+        """By types of feeds, in the order of ``inputs``; the one that was made last comes last."""
+        with self._lock:
+            return [(key, compiled.plan) for key, compiled in self._compiled.items()]
+
     def prepare(self, feeds: Sequence[FeedType]) -> Plan:
         """Compile for feeds of these types, in the order of ``inputs``."""
         key = tuple(feeds)
