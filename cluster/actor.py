@@ -62,7 +62,12 @@ class StageActor:
         for group in (*weights, open_weights(payload.files)):
             graph.initializers.update({name: group[name] for name in group if name not in graph.initializers})
         self._program = make_program(
-            graph, outputs=payload.outputs, n_threads=payload.threads, mode=payload.compile, spin=payload.spin_us > 0
+            graph,
+            outputs=payload.outputs,
+            n_threads=payload.threads,
+            mode=payload.compile,
+            spin=payload.spin_us > 0,
+            precision=payload.compute_precision,
         )
         self._paths = Paths(graph)
         self._payload = payload

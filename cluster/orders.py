@@ -38,6 +38,7 @@ class StagePayload:
     spin_us: int = 0  # how long the actor waits awake for the next message
     host: str | None = None  # where the plan has it ("": the caller's); None: anywhere
     compile: str = "auto"  # the config key ``distort.compile``
+    compute_precision: str = "float32"  # ``distort.compute_precision``
     files: dict[str, FileWeight] = field(default_factory=dict)  # weights that the actor maps itself
 
 

@@ -21,7 +21,7 @@ from distort.graph.ir import Graph, Model, Node
 from distort.graph.operators import since_version
 from distort.graph.validate import check_model
 from distort.kernels import registry
-from distort.kernels.compiler.choice import make_program
+from distort.kernels.compiler.choice import check_precision, make_program
 from distort.kernels.program import Cancellation, Paths, Program, StepObserver, evaluate
 
 if TYPE_CHECKING:
@@ -125,9 +125,8 @@ class Engine:
         if config.parallel and model.graph.nodes:
             from distort.planning import pin_annotations
 
-            keys = config.distort_keys
-            strict = keys.get("strict_placement", "0") == "1"
-            self._pipeline = pin_annotations(model, keys.get("partition", "auto"), strict=strict)
+            strict = config.distort_keys.get("strict_placement", "0") == "1"
+            self._pipeline = pin_annotations(model, config.distort_keys.get("partition", "auto"), strict=strict)
         self.changes = (
             optimize(model, config.level, config.disabled_optimizers, config.fold_nbytes)
             if config.level != "disable"
@@ -142,6 +141,8 @@ class Engine:
         self._closed = False
         graph = model.graph
         _require_kernels(graph)
+        keys = config.distort_keys
+        check_precision(keys.get("compute_precision", "float32"), keys.get("compile", "auto"))
         if config.parallel and graph.nodes:
             from distort.planning import session_plan
 
@@ -161,6 +162,7 @@ class Engine:
             n_threads=config.intra_op_threads,
             mode=config.distort_keys.get("compile", "auto"),
             spin=config.spin_threads,
+            precision=config.distort_keys.get("compute_precision", "float32"),
         )
 
     # -- planning
@@ -271,6 +273,11 @@ class Engine:
         return [by_name[name] for name in fetches]
 
     # -- the rest
+
+    @property
+    def program(self) -> Program | CompiledProgram | None:
+        """What runs the model in this process; None where actors do."""
+        return self._program
 
     @property
     def parallel(self) -> bool:

@@ -1,19 +1,21 @@
-"""What was measured of a parallel session, in words: the second half of ``InferenceSession.explain``."""
+"""What became of a session since it was made, in words: the second half of ``InferenceSession.explain``."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distort.cluster.activity import UnitPeriod, lanes, percentiles
 from distort.scheduler.device import format_nbytes, format_us
 
 if TYPE_CHECKING:
-    from distort.cluster.activity import Snapshot
+    from distort.cluster.activity import Snapshot, UnitPeriod
+    from distort.engine import Engine
     from distort.scheduler.plan import Plan
 
 
 def explain(snapshot: Snapshot, plan: Plan) -> str:
-    """Lines about runs, actors, edges and restarts since the session was made."""
+    """Lines about runs, actors, edges and restarts of a parallel session."""
+    from distort.cluster.activity import lanes, percentiles
+
     period = snapshot.since()
     lines = ["Measured since the session was made:"]
     if not snapshot.done and not snapshot.failed:
@@ -36,6 +38,18 @@ def explain(snapshot: Snapshot, plan: Plan) -> str:
         who = ", ".join(f"{unit.name} {unit.epoch}" for unit in snapshot.units if unit.epoch)
         lines.append(f"  actors were lost and restarted: {who}")
     return "\n".join(lines)
+
+
+def of_program(engine: Engine) -> str:
+    """Lines about the program in this process: what is compiled, what is not and why."""
+    from distort.kernels.program import Program
+
+    program = engine.program
+    if program is None or isinstance(program, Program):
+        return "CPU program: NumPy kernels run every node, one after the other (distort.compile is 0)."
+    from distort.kernels.compiler import account
+
+    return "\n  ".join(["CPU program:", *account.lines(program, len(engine.model.graph.nodes))])
 
 
 def _unit(period: UnitPeriod) -> str:

@@ -123,7 +123,7 @@ def open_executor(
     connection = attach(keys.get("address", ""))
     if given_up():
         raise SessionClosed("The session was closed while its actors were being started.")
-    payloads, weights = stage_payloads(graph, plan, keys.get("compile", "auto"))
+    payloads, weights = stage_payloads(graph, plan, keys)
     if keys.get("address"):  # the plan is one for the cluster's hosts
         units = Units(plan.stages)
         payloads = [replace(payload, host=units.device_of[payload.unit].host) for payload in payloads]
@@ -138,9 +138,9 @@ def open_executor(
 
 
 def stage_payloads(
-    graph: Graph, plan: Plan, compile_mode: str = "auto"
+    graph: Graph, plan: Plan, keys: Mapping[str, str] | None = None
 ) -> tuple[list[StagePayload], list[dict[str, Any]]]:
-    """What each unit's actor is sent, and its weights that travel by themselves."""
+    """What each unit's actor is sent, and its weights that travel by themselves. ``keys``: of the session's config."""
     from distort.cluster.custom_kernels import pack
 
     session = uuid.uuid4().hex[:12]
@@ -154,8 +154,15 @@ def stage_payloads(
         weights.append(take_weights(payload))
         by_stage.append(payload)
     units = Units(plan.stages)
+    keys = keys or {}
     payloads = [
-        replace(by_stage[stage], unit=unit, threads=units.device_of[unit].threads, compile=compile_mode)
+        replace(
+            by_stage[stage],
+            unit=unit,
+            threads=units.device_of[unit].threads,
+            compile=keys.get("compile", "auto"),
+            compute_precision=keys.get("compute_precision", "float32"),
+        )
         for unit, stage in enumerate(units.stage_of)
     ]
     return payloads, [weights[stage] for stage in units.stage_of]

@@ -84,11 +84,17 @@ class Session:
         return self._sess._loaded.engine.transfer_stats()
 
     def explain(self) -> str:
-        """The plan's explanation, and what was measured since: runs, busy actors, bytes by edge, restarts."""
+        """The plan's explanation, and what was measured since: runs, busy actors, bytes by edge, restarts.
+
+        Of a session in this process: what of the model is compiled, and what NumPy kernels run, and why.
+        """
         engine = self._sess._loaded.engine
         text = self.plan.explain()
         if not engine.parallel:
-            return f"{text}\n\nIt runs in this process: no actor is asked, nothing crosses."
+            from distort import explanation
+
+            told = "It runs in this process: no actor is asked, nothing crosses."
+            return f"{text}\n\n{told}\n\n{explanation.of_program(engine)}"
         with errors.translated():
             executor = engine.ready_executor
         if executor is None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distort.graph.onnx_parts import native
+from distort.kernels.compiler.account import has_code
 from distort.kernels.registry import Kernel, find, registered
 
 _DOMAINS = {
@@ -22,8 +23,8 @@ writes it; a test holds it against the registry.
 
 *CPU kernel* is the module and function beneath `kernels/ops/`. *GPU body*: `common` is the same function over cupy,
 `own` one for the GPU alone, `host` one over numpy whose inputs and outputs travel. *Compiled*: whether the
-CPU compiler has code for it. *body* stands for operators that are run by the function body that onnx defines, whose
-operators are in this table too.
+CPU compiler has code for it; nodes with odd attributes or types go to the CPU kernel all the same. *body* stands for
+operators that are run by the function body that onnx defines, whose operators are in this table too.
 
 """
 
@@ -51,10 +52,14 @@ def _gpu(domain: str, op_type: str, version: int) -> str:
     return "" if kernel is None else "own" if kernel.device == "cuda" else "common"
 
 
+def _compiled(domain: str, op_type: str) -> str:
+    return "yes" if has_code(domain, op_type) else ""
+
+
 def _cells(domain: str, op_type: str, version: int) -> tuple[str, str, str]:
     kernel = find(domain, op_type, version)
     if kernel is not None:
-        return f"`{_cpu(kernel)}`", _gpu(domain, op_type, version) or "host", ""
+        return f"`{_cpu(kernel)}`", _gpu(domain, op_type, version) or "host", _compiled(domain, op_type)
     if op_type == "Gradient":
         return "nodes of the derivative", "as they are", ""
     return ("body", "as its nodes", "") if has_body(domain, op_type, version) else ("missing", "missing", "")
@@ -79,7 +84,7 @@ def _others() -> Iterator[str]:
         kernel = find(domain, op_type, 1)
         if kernel is not None:
             gpu = _gpu(domain, op_type, 1) or "host"
-            yield f"| {domain or 'ai.onnx'}.{op_type} | `{_cpu(kernel)}` | {gpu} |  |\n"
+            yield f"| {domain or 'ai.onnx'}.{op_type} | `{_cpu(kernel)}` | {gpu} | {_compiled(domain, op_type)} |\n"
 
 
 def table_text() -> str:

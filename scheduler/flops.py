@@ -71,6 +71,11 @@ def is_free(op_type: str) -> bool:
     return op_type in _FREE
 
 
+def is_product(op_type: str) -> bool:
+    """Matrix products and convolutions, and what mostly consists of them: where a machine can reach its peak."""
+    return op_type in _PRODUCTS
+
+
 def reads_selected(op_type: str) -> bool:
     """Reads of its first input just what it writes (Gather of an embedding, Slice)."""
     return op_type in _SELECTING
@@ -102,6 +107,11 @@ _MOVEMENT_NAMES = (
     "Transpose Concat ConcatFromSequence Pad Tile Expand DepthToSpace SpaceToDepth ScatterND ScatterElements Scatter "
     "ConstantOfShape ReverseSequence Trilu EyeLike CastLike BitCast TensorScatter Col2Im"
 )
+_PRODUCT_NAMES = (
+    "Conv FusedConv ConvInteger QLinearConv DeformConv NhwcConv ConvTranspose Gemm QGemm FusedGemm GemmFloat8 MatMul "
+    "MatMulInteger QLinearMatMul FusedMatMul MatMulIntegerToFloat DynamicQuantizeMatMul MatMulNBits Einsum RNN GRU "
+    "LSTM DynamicQuantizeLSTM Attention MultiHeadAttention GroupQueryAttention QAttention"
+)
 #: From measurements of the kernels on models of the real world: what isn't as fast as a product of float32, per flop.
 _SLOWNESS = {
     **dict.fromkeys(("MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"), 30.0),
@@ -122,6 +132,7 @@ for _passes, _names in (
 ):
     _PASSES.update(dict.fromkeys(_names.split(), _passes))
 _FREE = frozenset(_FREE_NAMES.split())
+_PRODUCTS = frozenset(_PRODUCT_NAMES.split())
 _SELECTING = frozenset(_SELECTING_NAMES.split())
 _per_output(0, f"{_FREE_NAMES} {_SELECTING_NAMES} {_MOVEMENT_NAMES}")
 _per_output(

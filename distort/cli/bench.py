@@ -1,8 +1,8 @@
 """Measure a model's throughput and latency, in this process or on actors.
 
 Inputs that nobody feeds are made of their declared shapes: floats at random, indices within their table, other integers
-1; --dim gives symbolic dimensions a size. --against runs a rival in turns with distort. In a terminal a table is live:
-busy and waiting actors, queues, bytes by edge.
+1; --dim gives symbolic dimensions a size. --against runs a rival in turns with distort, on the same feeds. In a
+terminal a table is live: busy and waiting actors, queues, bytes by edge.
 """
 
 from __future__ import annotations
@@ -10,21 +10,24 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from distort.cli import console
+from distort.cli import console, rivals
 from distort.cli.arguments import add_session, count, dimension, open_session, positive, seconds, session_options
 from distort.cli.errors import OK, TaskFailed, UsageError
+from distort.cli.sides import WARM_RUNS, Side, alternate
 
 if TYPE_CHECKING:
+    from distort.cli.operations import Profile
     from distort.cli.workload import Stretch
     from distort.cluster.activity import Snapshot
     from distort.cluster.executor import Executor
     from distort.options import SessionOptions
     from distort.session import InferenceSession
 
-#: stretches of each side, in turns, where there is a rival
+#: stretches of each side, in turns, where there is a rival and several runs are in flight
 _TURNS = 5
 #: of the time, what is spent before anything is measured
 _WARM_UP = 0.1
@@ -32,9 +35,15 @@ _WARM_UP = 0.1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_session(parser)
-    parser.add_argument("--threads", type=count, default=0, metavar="T", help="threads of each actor (0: as always)")
+    parser.add_argument(
+        "--threads",
+        type=_counts,
+        default=(0,),
+        metavar="T[,T...]",
+        help="threads of each actor, one measurement for each number (0: as always)",
+    )
     parser.add_argument("--in-flight", type=positive, metavar="K", help="runs at once (1; with --parallel 2 an actor)")
-    parser.add_argument("--seconds", type=seconds, default=5.0, metavar="S", help="how long to measure (5)")
+    parser.add_argument("--seconds", type=seconds, default=5.0, metavar="S", help="how long each measurement takes (5)")
     parser.add_argument(
         "--dim",
         action="append",
@@ -45,157 +54,185 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--objective", choices=("latency", "throughput"), default="throughput", help="of the cut (throughput)"
     )
-    parser.add_argument("--against", choices=("onnxruntime",), help="run a rival in turns, with as many threads")
+    parser.add_argument(
+        "--against",
+        action="append",
+        choices=rivals.NAMES,
+        default=[],
+        help="run a rival in turns, with as many threads; may be repeated",
+    )
     parser.add_argument(
         "--config", action="append", default=[], metavar="KEY=VALUE", help="a session config entry; may be repeated"
     )
-    parser.add_argument("--profile", action="store_true", help="name the nodes that take the time")
+    parser.add_argument("--profile", action="store_true", help="name the operations that take the time")
     parser.add_argument("--json", action="store_true", help="print what was measured as JSON")
 
 
-@dataclass(slots=True)
-class Side:
-    """One of those that are measured: what makes a run, and how its turns went."""
-
-    name: str
-    run: Callable[[], object]
-    turns: list[Stretch] = field(default_factory=list)
-
-    @property
-    def latencies_s(self) -> list[float]:
-        return [latency for turn in self.turns for latency in turn.latencies_s]
-
-    @property
-    def runs_per_s(self) -> float:
-        """The median of its turns."""
-        return statistics.median(turn.runs_per_s for turn in self.turns)
-
-    def as_dict(self) -> dict[str, Any]:
-        from distort.cli.activity import PERCENTILES
-        from distort.cluster.activity import percentiles
-
-        times = percentiles(self.latencies_s, PERCENTILES)
-        latency = {f"p{of}": s * 1e3 for of, s in zip(PERCENTILES, times, strict=True)}
-        return {"runs": len(self.latencies_s), "runs_per_s": self.runs_per_s, "latency_ms": latency}
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(count(part) for part in text.split(","))
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from distort.cli import nodes, workload
+    for name in arguments.against:
+        rivals.require(name)
+    in_flight = arguments.in_flight or (1 if arguments.parallel is None else max(2, 2 * arguments.parallel))
+    screen = console.Screen()
+    measured = [_measure(arguments, threads, in_flight, screen) for threads in dict.fromkeys(arguments.threads)]
+    if arguments.json:
+        told = {"model": arguments.model, "in_flight": in_flight, "made_feeds": measured[0].made_feeds}
+        console.print_json({**told, "measured": [one.as_dict() for one in measured]})
+    else:
+        screen.show(_blocks(arguments.model, in_flight, measured))
+    return OK
+
+
+def _measure(arguments: argparse.Namespace, threads: int, in_flight: int, screen: console.Screen) -> Measured:
+    """With one number of threads."""
+    from distort.cli import operations, workload
 
     options = session_options(arguments)
-    rival = _module(arguments.against) if arguments.against else None
-    in_flight = arguments.in_flight or (1 if arguments.parallel is None else max(2, 2 * arguments.parallel))
-    _configure(options, arguments, in_flight)
+    _configure(options, arguments, threads, in_flight)
     with console.progress(f"loading {arguments.model}"):
         session = open_session(arguments.model, options)
-    screen = console.Screen()
     with session:
         executor = session._sess._loaded.engine.executor
         n_stages = len(session.plan.stages) if executor is not None else 1
         feeds, made = _feeds(session, arguments)
-        sides = [Side("distort", lambda: session.run(None, feeds))]
-        if rival is not None:
-            threads = arguments.threads * n_stages
-            with console.progress(f"loading {arguments.model} with {arguments.against}"):
-                sides.append(_rival(rival, arguments.model, threads, feeds))
-        turns = _TURNS if rival is not None else 1
+        names = [output.name for output in session.get_outputs()]
+        sides = [Side("distort", lambda: session.run(names, feeds))]
+        for name in arguments.against:
+            with console.progress(f"loading {arguments.model} with {name}"):
+                rival = rivals.open_rival(name, arguments.model, threads * n_stages)
+            sides.append(Side(rival.name, partial(rival.run, feeds)))
         with console.progress("warming up"):
+            outputs = [_first_run(side, made) for side in sides]
+            for side, theirs in zip(sides[1:], outputs[1:], strict=True):
+                side.difference = rivals.difference(names, outputs[0], theirs)
+            del outputs
+            at_least = max(in_flight, WARM_RUNS)
             for side in sides:
-                _first_run(side, made)
-                workload.keep_running(side.run, in_flight, arguments.seconds * _WARM_UP, at_least=in_flight)
+                workload.keep_running(side.run, in_flight, arguments.seconds * _WARM_UP, at_least=at_least)
         watch = Watch(screen, executor, f"{arguments.model}: {in_flight} in flight", arguments.json)
         with watch:
-            for _ in range(turns):
-                for side in sides:
-                    watch.turn(side)
-                    on_tick = watch.tick if side is sides[0] else None
-                    a_turn = arguments.seconds / turns / len(sides)
-                    stretch = workload.keep_running(side.run, in_flight, a_turn, at_least=in_flight, on_tick=on_tick)
-                    watch.end_turn()
-                    side.turns.append(stretch)
-        measured = Measured(
-            arguments.model,
+            if executor is None and in_flight == 1:
+                alternate(sides, arguments.seconds, on_tick=watch.tick)
+            else:
+                _take_turns(sides, arguments.seconds, in_flight, watch)
+        return Measured(
+            threads,
             n_stages,
             0 if executor is None else len(executor.hosts),
-            arguments.threads,
             in_flight,
             made,
             sides,
             watch,
-            nodes.measure(session, feeds, arguments.seconds) if arguments.profile else None,
+            operations.measure(session, feeds, arguments.seconds) if arguments.profile else None,
             session.plan.notes if executor is None and arguments.parallel is not None else (),
         )
-    if arguments.json:
-        console.print_json(measured.as_dict())
-    else:
-        screen.show(measured.blocks())
-    return OK
+
+
+def _take_turns(sides: Sequence[Side], seconds_in_all: float, in_flight: int, watch: Watch) -> None:
+    from distort.cli import workload
+
+    turns = _TURNS if len(sides) > 1 else 1
+    a_turn = seconds_in_all / turns / len(sides)
+    for _ in range(turns):
+        for side in sides:
+            watch.turn(side)
+            on_tick = watch.tick if side is sides[0] else None
+            side.turns.append(workload.keep_running(side.run, in_flight, a_turn, at_least=in_flight, on_tick=on_tick))
+            watch.end_turn()
 
 
 @dataclass(slots=True)
 class Measured:
-    """All that is told at the end."""
+    """All that is told of one number of threads."""
 
-    model: str
+    threads: int
     n_stages: int
     n_actors: int
-    threads: int
     in_flight: int
     made_feeds: list[str]
     sides: list[Side]
     watch: Watch
-    nodes: list[dict[str, Any]] | None
+    profile: Profile | None
     notes: Sequence[str]  # why there are no actors, where some were asked for
 
-    @property
-    def ratio(self) -> float | None:
-        """distort's throughput by the rival's."""
-        return self.sides[0].runs_per_s / self.sides[1].runs_per_s if len(self.sides) > 1 else None
+    def ratio(self, side: Side) -> float:
+        """How many times as fast as a rival distort is: by median latency, or by throughput of several in flight."""
+        ours = self.sides[0]
+        return side.median_s / ours.median_s if self.in_flight == 1 else ours.runs_per_s / side.runs_per_s
 
     def as_dict(self) -> dict[str, Any]:
         from distort.cli import activity
 
         told: dict[str, Any] = {
-            "model": self.model,
+            "threads": self.threads,
             "stages": self.n_stages,
             "actors": self.n_actors,
-            "threads": self.threads,
-            "in_flight": self.in_flight,
-            "made_feeds": self.made_feeds,
             "notes": list(self.notes),
             **self.sides[0].as_dict(),
+            "rivals": [self._rival(side) for side in self.sides[1:]],
         }
         if self.watch.period is not None:
             told["activity"] = activity.as_dict(self.watch.period, self.watch.queued)
-        for side in self.sides[1:]:
-            told["rival"] = {"name": side.name, **side.as_dict(), "ratio": self.ratio}
-        if self.nodes is not None:
-            told["nodes"] = self.nodes
+        if self.profile is not None:
+            told["profile"] = self.profile.as_dict()
         return told
 
-    def blocks(self) -> list[console.Block]:
-        from distort.cli import activity, nodes
+    def _rival(self, side: Side) -> dict[str, Any]:
+        told = {"name": side.name, **side.as_dict(), "ratio": self.ratio(side)}
+        if side.difference is not None:
+            found = side.difference
+            told["difference"] = {"output": found.output, "absolute": found.absolute, "relative": found.relative}
+        return told
 
-        where = "on actors" if self.n_actors else "in this process"
-        heading = f"{self.model}: {self.n_stages} stage{'' if self.n_stages == 1 else 's'} {where}, "
-        heading += f"{self.in_flight} in flight"
-        lines = [activity.rate_line(self.sides[0].runs_per_s, self.sides[0].latencies_s)]
-        found = [console.Block(heading, lines)]
-        if self.notes:
-            found.append(console.Block("Why there are no actors", [f"- {note}" for note in self.notes]))
-        if self.watch.period is not None:
-            found += activity.blocks(heading, self.watch.period, (), self.watch.queued)[1:]
-        for side in self.sides[1:]:
-            line = activity.rate_line(side.runs_per_s, side.latencies_s)
-            said = f"distort's throughput is {self.ratio:.3g} of it (medians of {len(side.turns)} turns)"
-            found.append(console.Block(side.name, [line, said]))
-        if self.nodes is not None:
-            found += nodes.blocks(self.nodes)
-        return found
+    def rows(self) -> list[tuple[str, ...]]:
+        from distort.cli.activity import PERCENTILES
+        from distort.cluster.activity import percentiles
+        from distort.scheduler.device import format_us
+
+        rows = []
+        for side in self.sides:
+            times = [format_us(s * 1e6) for s in percentiles(side.latencies_s, PERCENTILES)]
+            against = [] if side is self.sides[0] else [f"{self.ratio(side):.2f}", _said(side)]
+            rows.append((str(self.threads or "all"), side.name, f"{side.runs_per_s:.4g}", *times, *against))
+        return rows
 
 
-def _configure(options: SessionOptions, arguments: argparse.Namespace, in_flight: int) -> None:
-    options.intra_op_num_threads = arguments.threads
+def _said(side: Side) -> str:
+    return "" if side.difference is None else side.difference.text()
+
+
+def _blocks(model: str, in_flight: int, measured: Sequence[Measured]) -> list[console.Block]:
+    from distort.cli import activity
+    from distort.cli.activity import PERCENTILES
+
+    first = measured[0]
+    where = "on actors" if first.n_actors else "in this process"
+    heading = f"{model}: {first.n_stages} stage{'' if first.n_stages == 1 else 's'} {where}, {in_flight} in flight"
+    columns = ["threads", "", "runs/s", *(f"p{of}" for of in PERCENTILES)]
+    rows = [row for one in measured for row in one.rows()]
+    lines = []
+    if len(first.sides) > 1:
+        columns += ["ratio", "outputs"]
+        rows = [(*row, *[""] * (len(columns) - len(row))) for row in rows]
+        lines.append("ratio: how many times as fast distort is, by medians of runs in turn")
+    numbers = frozenset({0, *range(2, 7)})
+    found = [console.Block(heading, lines, columns, rows, numbers)]
+    for one in measured:
+        of = f", {one.threads or 'all'} thread{'' if one.threads == 1 else 's'}" if len(measured) > 1 else ""
+        if one.notes:
+            found.append(console.Block("Why there are no actors", [f"- {note}" for note in one.notes]))
+        if one.watch.period is not None:
+            found += activity.blocks(heading + of, one.watch.period, (), one.watch.queued)[1:]
+        if one.profile is not None:
+            found += one.profile.blocks(of)
+    return found
+
+
+def _configure(options: SessionOptions, arguments: argparse.Namespace, threads: int, in_flight: int) -> None:
+    options.intra_op_num_threads = threads
     options.log_severity_level = 4  # errors are told by the command itself
     if arguments.parallel is not None:
         options.add_session_config_entry("distort.max_in_flight", str(in_flight))
@@ -225,40 +262,21 @@ def _feeds(session: InferenceSession, arguments: argparse.Namespace) -> tuple[di
     return feeds | made, list(made)
 
 
-def _first_run(side: Side, made: list[str]) -> None:
-    """One run. Raises TaskFailed where the model doesn't take the feeds that were made."""
+def _first_run(side: Side, made: list[str]) -> Any:
+    """One run's outputs. Raises TaskFailed where the model doesn't take the feeds that were made."""
     try:
-        side.run()
+        return side.run()
     except Exception as error:
-        if not made:
+        if not made and side.name == "distort":
             raise
         from distort.errors import text_of
 
+        if not made:
+            raise TaskFailed(f"{side.name} does not run the model: {text_of(error)}") from error
         raise TaskFailed(
             f"{side.name} does not run on feeds made of declared shapes ({', '.join(made)}): {text_of(error)}. Give "
             "sizes with --dim NAME=SIZE, or feeds with --input NAME=FILE."
         ) from error
-
-
-def _module(name: str) -> Any:
-    """A rival's module, which nothing else here imports."""
-    from importlib import import_module
-
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        raise TaskFailed(f"--against {name}: it is not installed here. pip install {name}") from error
-
-
-def _rival(module: Any, model: str, threads: int, feeds: dict[str, Any]) -> Side:
-    options = module.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    try:
-        session = module.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # a rival's own classes
-        raise TaskFailed(f"{module.__name__} does not load {model}: {error}") from error
-    return Side(f"{module.__name__} {module.__version__}", lambda: session.run(None, feeds))
 
 
 class Watch:

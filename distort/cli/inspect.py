@@ -28,6 +28,7 @@ class Operator:
     opset: int
     count: int
     runs_by: str
+    compiled: bool  # whether the CPU compiler has code for it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     with console.progress(f"reading {arguments.model}"):
         facts, operators = inspect(arguments.model)
     if arguments.json:
-        names = ("domain", "op_type", "opset", "count", "runs_by")
+        names = ("domain", "op_type", "opset", "count", "runs_by", "compiled")
         facts["operators"] = [{name: getattr(operator, name) for name in names} for operator in operators]
         console.print_json(facts)
     else:
@@ -117,6 +118,7 @@ def _nbytes(initializer: Any) -> int:
 def _operators(model: Model) -> list[Operator]:
     from distort.engine import has_kernel
     from distort.graph.onnx_parts import latest_opsets
+    from distort.kernels.compiler.account import has_code
 
     nodes = [*_nodes(model.graph.nodes)]
     for function in model.functions.values():
@@ -133,7 +135,8 @@ def _operators(model: Model) -> list[Operator]:
             runs_by = KERNEL
         else:
             runs_by = BODY if _has_body(domain, op_type, opset) else NOTHING
-        found.append(Operator(domain or "ai.onnx", op_type, opset, count, runs_by))
+        compiled = runs_by == KERNEL and has_code(domain, op_type)
+        found.append(Operator(domain or "ai.onnx", op_type, opset, count, runs_by, compiled))
     return sorted(found, key=lambda item: (-item.count, item.domain, item.op_type))
 
 
@@ -204,8 +207,10 @@ def _show(facts: dict[str, Any], operators: list[Operator]) -> None:
         ]
         screen.table(head, configured)
     screen.heading("Operators")
-    rows = [(o.domain, o.op_type, str(o.opset), str(o.count), o.runs_by) for o in operators]
-    screen.table(("domain", "operator", "opset", "count", "runs by"), rows, frozenset({2, 3}))
+    rows = [
+        (o.domain, o.op_type, str(o.opset), str(o.count), o.runs_by, "yes" if o.compiled else "") for o in operators
+    ]
+    screen.table(("domain", "operator", "opset", "count", "runs by", "compiled"), rows, frozenset({2, 3}))
     screen.line()
     if facts["no_kernel"]:
         screen.line(f"No kernel runs: {', '.join(facts['no_kernel'])}", "bold")

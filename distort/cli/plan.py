@@ -66,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     with console.progress(f"planning {arguments.model}"):
         plan, model, missing = _make(arguments, dims)
     graph = model.graph
+    uncompiled = _uncompiled(graph)
     written = [] if arguments.write is None else _write(plan, model, arguments.write)
     if arguments.html is not None:
         page = plan.to_html(graph)
@@ -73,13 +74,16 @@ def run(arguments: argparse.Namespace) -> int:
             file.write(page.encode())
     simulation = _simulated(plan, arguments.runs)
     if arguments.json:
-        told = {**_finite(plan.as_dict()), "no_kernel": missing}
+        told = {**_finite(plan.as_dict()), "no_kernel": missing, "not_compiled": uncompiled}
         console.print_json(told if simulation is None else {**told, "simulated": _finite(simulation.as_dict())})
         return OK
     screen = console.Screen()
     show(screen, plan)
     if simulation is not None:
         _show_schedule(screen, simulation)
+    if uncompiled:
+        screen.line()
+        screen.line(f"Without code for the CPU, and so run by NumPy kernels there: {', '.join(uncompiled)}")
     if missing:
         screen.line()
         screen.line(f"No kernel runs {', '.join(missing)}: a session of this model can't be made.", "bold")
@@ -90,6 +94,14 @@ def run(arguments: argparse.Namespace) -> int:
     for line in written:
         screen.line(line)
     return OK
+
+
+def _uncompiled(graph: Graph) -> list[str]:
+    """Operators that the CPU compiler has no code for."""
+    from distort.kernels.compiler.account import has_code
+
+    nodes = [node for node in graph.nodes if not has_code(node.domain, node.op_type)]
+    return sorted({f"{node.domain + ':' if node.domain else ''}{node.op_type}" for node in nodes})
 
 
 def _write(plan: Plan, model: Model, path: str) -> list[str]:

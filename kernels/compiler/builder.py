@@ -63,7 +63,8 @@ def lowers(
 
 
 @functools.cache
-def _register_all() -> None:
+def register_all() -> None:
+    """Import every module of ``lower``."""
     for module in pkgutil.iter_modules(lower.__path__, f"{lower.__name__}."):
         import_module(module.name)
 
@@ -275,7 +276,7 @@ class Builder:
 
     def lower(self, node: Node) -> None:
         """Add what a node does."""
-        _register_all()
+        register_all()
         if id(node) in self._waiting:
             return
         if id(node) in self._of_bytes:
@@ -403,4 +404,4 @@ def with_constants(
     return [operands[i] for i in kept], made
 
 
-__all__ = ["LOWERINGS", "Builder", "Lowering", "lowers", "with_constants"]
+__all__ = ["LOWERINGS", "Builder", "Lowering", "lowers", "register_all", "with_constants"]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from distort.graph.ir import Graph
+from distort.kernels.errors import InvalidInput, MissingKernel
 from distort.kernels.program import Program
 
 if TYPE_CHECKING:
@@ -16,31 +17,69 @@ if TYPE_CHECKING:
 VARIABLE = "DISTORT_COMPILE"
 #: ``0``: NumPy kernels; ``1``: compiled at the first run; ``auto``: so, but small graphs at the third run of a shape
 MODES = ("0", "1", "auto")
+#: what products with weights may round their operands to (``distort.compute_precision``)
+PRECISIONS = ("float32", "bf16")
 #: graphs of so few nodes are not compiled for a run or two
 _FEW_NODES = 8
 _PLAIN_RUNS = 2
 
 
 def make_program(
-    graph: Graph, *, outputs: Sequence[str] | None = None, n_threads: int = 0, mode: str = "auto", spin: bool = True
+    graph: Graph,
+    *,
+    outputs: Sequence[str] | None = None,
+    n_threads: int = 0,
+    mode: str = "auto",
+    spin: bool = True,
+    precision: str = "float32",
 ) -> Program | CompiledProgram:
-    """A program for a stage on this machine's processors. ``n_threads`` 0: as many as there are."""
-    mode = os.environ.get(VARIABLE) or mode
-    if mode not in MODES:
-        raise ValueError(f"{VARIABLE} is '{mode}'; it may be {', '.join(MODES)}")
+    """A program for a stage on this machine's processors. ``n_threads`` 0: as many as there are.
+
+    Raises what :func:`check_precision` raises.
+    """
+    mode = mode_of(mode)
+    check_precision(precision, mode)
     if mode == "0" or not graph.nodes:
         return Program(graph, outputs=outputs)
     from distort.kernels.compiler.program import CompiledProgram
     from distort.kernels.compiler.team import DEFAULT_SPINS
 
-    plain_runs = _PLAIN_RUNS if mode == "auto" and len(graph.nodes) <= _FEW_NODES else 0
+    # NumPy kernels know float32 alone
+    lazily = mode == "auto" and len(graph.nodes) <= _FEW_NODES and precision == "float32"
     return CompiledProgram(
         graph,
         outputs=outputs,
         n_threads=n_threads or available_threads(),
         spins=DEFAULT_SPINS if spin else 0,
-        plain_runs=plain_runs,
+        plain_runs=_PLAIN_RUNS if lazily else 0,
+        precision=precision,
     )
+
+
+def mode_of(mode: str) -> str:
+    """What a process says of all its sessions, else ``mode``. Raises ValueError for what is none."""
+    mode = os.environ.get(VARIABLE) or mode
+    if mode not in MODES:
+        raise ValueError(f"{VARIABLE} is '{mode}'; it may be {', '.join(MODES)}")
+    return mode
+
+
+def check_precision(precision: str, mode: str) -> None:
+    """Raise a KernelError where stages can't be computed so: without the instructions, or without a compiler."""
+    if precision == "float32":
+        return
+    if mode_of(mode) == "0":
+        raise InvalidInput(
+            f"distort.compute_precision={precision} is for compiled stages: distort.compile, or {VARIABLE}, is 0."
+        )
+    from distort.kernels.compiler.codegen.gemm_bf16 import has_bf16_tiles
+    from distort.kernels.compiler.codegen.target import host
+
+    if not has_bf16_tiles(host()):
+        raise MissingKernel(
+            f"distort.compute_precision={precision} needs a processor with AMX for bfloat16 (amx_bf16 and amx_tile in "
+            "/proc/cpuinfo), and this one has none that may be used. Leave the key out: float32 runs everywhere."
+        )
 
 
 def available_threads() -> int:

@@ -177,6 +177,12 @@ class CompiledProgram:
 
     # -- compilation
 
+    @property
+    def plans(self) -> list[tuple[tuple[FeedType, ...], Plan]]:
+        """By types of feeds, in the order of ``inputs``; the one that was made last comes last."""
+        with self._lock:
+            return [(key, compiled.plan) for key, compiled in self._compiled.items()]
+
     def prepare(self, feeds: Sequence[FeedType]) -> Plan:
         """Compile for feeds of these types, in the order of ``inputs``."""
         key = tuple(feeds)
@@ -339,7 +345,7 @@ class CompiledProgram:
                 end_ns = time.time_ns()
                 made = compiled.operations[segment.first : segment.last]
                 find = partial(_find, instance, given, results)
-                tracing.tell(observer, made, rows, begin_ns, end_ns, self._nodes(), find)
+                tracing.tell(observer, made, rows, begin_ns, end_ns, tracing.nodes_of(self._graph), find)
             if checked and cells[-1]:
                 cells[-1] = 0
                 raise _Refused
@@ -392,10 +398,6 @@ class CompiledProgram:
             elif result:
                 named[result] = _apart(value, instance.memory)
 
-    def _nodes(self) -> dict[str, Node]:
-        """By how errors and operations name them."""
-        return {node.label(): node for node in self._graph.nodes}
-
     def _program_of(self, node: Node) -> tuple[Program, int]:
         """Who calls a node's kernel, and the node's number there.
 
@@ -419,6 +421,7 @@ class CompiledProgram:
             captures=captures,
             plain_runs=BODY_PLAIN_RUNS,
             library=self._library,
+            precision=self._precision,
             team=self._team,
         )
 

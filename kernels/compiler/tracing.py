@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from distort.graph.ir import Node
+from distort.graph.ir import Graph, Node
 from distort.kernels.compiler.ir import Array, Operation, Tensor
 from distort.kernels.program import StepObserver
 
@@ -13,14 +14,35 @@ from distort.kernels.program import StepObserver
 BEGAN, TICKS, COUNT, ENDED = range(4)
 
 
-def node_of(operation: Operation, nodes: Mapping[str, Node]) -> Node:
-    """The node that an operation stands for; for several, one with their operators' names, and the last one's name."""
-    known = [nodes[name] for name in dict.fromkeys(operation.names) if name in nodes]
-    if len(known) == 1:
-        return known[0]
-    types = "+".join(dict.fromkeys(node.op_type for node in known)) or type(operation).__name__
-    last = known[-1] if known else Node("", "", [], [])
-    return Node(types, last.domain, [""] * len(operation.inputs), last.outputs, name=last.name)
+@dataclass(slots=True, eq=False)
+class Compiled(Node):
+    """What an operation stands for: of several nodes, it has all operators and the last one's name.
+
+    A node may be part of several operations, as of one that lays out its operand and the one that is done with it.
+    """
+
+    parts: tuple[Node, ...] = ()
+
+
+def node_of(operation: Operation, nodes: Mapping[str, Node]) -> Compiled:
+    parts = tuple(nodes[name] for name in dict.fromkeys(operation.names) if name in nodes)
+    types = "+".join(dict.fromkeys(node.op_type for node in parts)) or type(operation).__name__
+    last = parts[-1] if parts else Node("", "", [], [])
+    inputs = last.inputs if len(parts) == 1 else [""] * len(operation.inputs)
+    return Compiled(types, last.domain, inputs, last.outputs, name=last.name, parts=parts)
+
+
+def nodes_of(graph: Graph) -> dict[str, Node]:
+    """Nodes by how errors and operations name them, those of bodies too."""
+    return {node.label(): node for node in _inside_out(graph)}
+
+
+def _inside_out(graph: Graph) -> Iterator[Node]:
+    """Those of the graph itself last."""
+    for node in graph.nodes:
+        for body in node.subgraphs():
+            yield from _inside_out(body)
+    yield from graph.nodes
 
 
 def tell(

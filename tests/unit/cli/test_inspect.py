@@ -53,6 +53,11 @@ def test_inputs_outputs_and_operators(distort: Distort, write_model: Callable[..
     assert told["no_kernel"] == [] and told["problem"] is None
 
 
+def test_operators_with_code_are_told_from_those_without(distort: Distort, write_model: Callable[..., str]) -> None:
+    told = inspect(distort, write_model("g (float[N,2] x) => (float[N,2] y) { a = Det (x) y = Mul (x, a) }"))
+    assert {item["op_type"]: item["compiled"] for item in told["operators"]} == {"Det": False, "Mul": True}
+
+
 def test_bodies_count(distort: Distort, write_model: Callable[..., str]) -> None:
     told = inspect(distort, write_model(BRANCHES))
     assert operators(told) == {"If": (1, "kernel"), "Relu": (2, "kernel"), "Neg": (1, "kernel")}

@@ -133,6 +133,12 @@ def test_what_is_wrong_is_said(distort: Distort, model: str, arguments: tuple[st
     assert text in ran.err and "Traceback" not in ran.err
 
 
+def test_operators_without_code_are_named(distort: Distort, write_model: Callable[..., str]) -> None:
+    path = write_model("g (float[N,2,2] x) => (float[N,2,2] y) { a = Det (x) y = Mul (x, a) }")
+    assert plan(distort, path)["not_compiled"] == ["Det"]
+    assert "run by NumPy kernels there: Det" in distort("plan", path).out
+
+
 def test_an_operator_without_a_kernel_is_named(distort: Distort, write_model: Callable[..., str]) -> None:
     header = '<ir_version: 10, opset_import: ["" : 21, "com.acme" : 1]>\n'
     path = write_model("g (float[2] x) => (float[2] y) { y = com.acme.Warp(x) }", header=header)
