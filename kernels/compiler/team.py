@@ -1,7 +1,8 @@
-"""The threads of a program: they enter its steps together, spin for a moment at barriers, then yield, then sleep.
+"""The threads of a program: the caller goes through its steps, others take parts of them, look for more, then sleep.
 
-Control words (64-bit), each group in a cache line of its own: the number of the job, arrivals at the barrier, its
-epoch, whether to skip what is left; the job; for each thread whether it sleeps.
+Control words (64-bit), each group in a cache line of its own: the number of the job, odd while there is one; the ticket
+of the step that is up, its kernel and words; how many of its parts are done; whether to skip what is left; for each
+thread whether it sleeps.
 """
 
 from __future__ import annotations

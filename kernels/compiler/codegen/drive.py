@@ -1,18 +1,21 @@
-"""The native loop over a program's steps, and how threads wait for work and for each other.
+"""The native loop over a program's steps, and how threads share a step and wait for work.
 
-A step has four words: the kernel's address, its words' address, how many threads take part, and whether all must have
-come this far before it begins. A step without a kernel is a jump: its words are the address of a byte (0: jump always),
-what the byte must be (0, or not 0: 1), and how many steps further to go on where it is.
+A step has four words: the kernel's address, its words' address, how many threads take part, and whether it needs what
+steps before it have made. A step without a kernel is a jump: its words are the address of a byte (0: jump always), what
+the byte must be (0, or not 0: 1), and how many steps further to go on where it is.
+
+One thread goes through the steps. A step for several is cut in as many parts; whoever is there takes parts, each thread
+its own one first. So nobody waits for a thread that the system has not let run, only for parts that are being done.
 """
 
 from __future__ import annotations
 
 import platform
 
-from distort.kernels.compiler.codegen.text import Function, Value
+from distort.kernels.compiler.codegen.text import Function, Index, Value
 
 # words of the control block; each group has a cache line of its own
-JOB, ARRIVED, EPOCH, SKIP, STEPS, N_STEPS, YIELD = 0, 8, 16, 24, 32, 33, 40
+JOB, TICKET, DONE, SKIP, KERNEL, WORDS, N_STEPS, YIELD = 0, 8, 16, 24, 9, 10, 32, 40
 SLEEPS = 48  # and eight words for each thread
 N_WORDS = 48
 STEP_WORDS = TRACE_WORDS = 4
@@ -22,8 +25,14 @@ QUIT = -1
 _LOOKS = 2000
 
 
+#: of a ticket, from the lowest bit: the parts that somebody has taken, how many there are, the number of the step
+_MASK, _PARTS = 32, 8
+#: the most parts of a step
+MOST_PARTS = 32
+
+
 def functions() -> list[Function]:
-    return [_drive(), _serve(), _publish()]
+    return [_drive(), _work(), _serve(), _publish()]
 
 
 def _at(f: Function, control: Value, word: int) -> Value:
@@ -74,25 +83,8 @@ def _until_changed(f: Function, control: Value, address: Value, before: Value, m
     return now
 
 
-def _barrier(f: Function, control: Value, n_threads: Value) -> None:
-    epoch = _at(f, control, EPOCH)
-    before = _read(f, epoch)
-    arrived = f.op("i64", f"atomicrmw add ptr {_at(f, control, ARRIVED).text}, i64 1 acq_rel, align 8")
-    last = f.compare("eq", f.add(arrived, 1), n_threads)
-    then, other, after = (f.fresh_label(stem) for stem in ("last", "others", "together"))
-    f.do(f"br {last}, label %{then}, label %{other}")
-    f.label(then)
-    _write(f, 0, _at(f, control, ARRIVED), "monotonic")
-    _write(f, f.i64(f.add(before, 1)), epoch)
-    f.do(f"br label %{after}")
-    f.label(other)
-    _until_changed(f, control, epoch, before, None)
-    f.do(f"br label %{after}")
-    f.label(after)
-
-
 def _drive() -> Function:
-    """void(steps, n_steps, thread, n_threads, control, trace)
+    """void(steps, n_steps, thread, n_threads, control, trace): thread is 0.
 
     ``trace``, where there is one, has for each step: the clock when it first began, all ticks, how often it ran, the
     clock when it last ended.
@@ -100,31 +92,95 @@ def _drive() -> Function:
     f = Function("distort_drive", ("ptr", "i64", "i64", "i64", "ptr", "ptr"))
     steps, n_steps, thread, n_threads, control, trace = f.parameters
     traced = f.op("i1", f"icmp ne ptr {trace.text}, null")
-    several = f.compare("sgt", n_threads, 1)
     with f.loop(0, n_steps) as loop:
         step = f.at(steps, f.mul(loop.index, STEP_WORDS), "i64")
         kernel, words = (f.load("ptr", f.at(step, i, "i64")) for i in (0, 1))
-        wanted, together = (f.load("i64", f.at(step, i, "i64")) for i in (2, 3))
-        wait = f.binary("and", several, f.compare("ne", together, 0))
-        with f.when(wait):
-            _barrier(f, control, n_threads)
-        part = f.min(wanted, n_threads)
-        mine = f.compare("slt", thread, part)
+        part = f.min(f.min(f.load("i64", f.at(step, 2, "i64")), n_threads), MOST_PARTS)
         skip = _read(f, _at(f, control, SKIP), "monotonic")
         jumps = f.op("i1", f"icmp eq ptr {kernel.text}, null")
         going = f.compare("eq", skip, 0)
 
+        def alone() -> list[Value]:
+            f.do(f"call void {kernel.text}({words}, {f.i64(0)}, {f.i64(1)})")
+            return []
+
+        def shared() -> list[Value]:
+            _share(f, control, kernel, words, part)
+            f.do(f"call void @distort_work({control}, {thread})")
+            _until_done(f, control, part)
+            return []
+
         def call() -> list[Value]:
-            with f.when(f.binary("and", mine, going)):
+            with f.when(going):
                 (began,) = f.choose(traced, (lambda: [_clock(f)], lambda: [f.i64(0)]))
-                f.do(f"call void {kernel.text}({words}, {thread}, {f.i64(part)})")
+                f.choose(f.compare("sgt", part, 1), (shared, alone))
                 with f.when(traced):
                     _note(f, f.at(trace, f.mul(loop.index, TRACE_WORDS), "i64"), began)
             return [f.i64(1)]
 
         (loop.step,) = f.choose(jumps, (lambda: [f.select(going, _leap(f, words), n_steps)], call))
-    with f.when(several):
-        _barrier(f, control, n_threads)
+    with f.when(f.compare("sgt", n_threads, 1)):
+        f.op("i64", f"atomicrmw add ptr {_at(f, control, JOB).text}, i64 1 seq_cst, align 8")
+    f.ret()
+    return f
+
+
+def _share(f: Function, control: Value, kernel: Value, words: Value, parts: Index) -> None:
+    """Put up a step. All parts of the one before are done, so nobody reads what is written here."""
+    for value, word in ((kernel, KERNEL), (words, WORDS)):
+        f.do(f"store atomic ptr {value.text}, ptr {_at(f, control, word).text} monotonic, align 8")
+    _write(f, 0, _at(f, control, DONE), "monotonic")
+    ticket = _at(f, control, TICKET)
+    number = f.add(f.binary("lshr", _read(f, ticket, "monotonic"), f.i64(_MASK + _PARTS)), 1)
+    of_parts = f.mul(f.add(f.mul(number, 1 << _PARTS), parts), 1 << _MASK)
+    _write(f, f.i64(of_parts), ticket)
+
+
+def _until_done(f: Function, control: Value, parts: Index) -> None:
+    done = _at(f, control, DONE)
+    first, look, again = (f.fresh_label(stem) for stem in ("parts", "unfinished", "finished"))
+    f.do(f"br label %{first}")
+    f.label(first)
+    now = _read(f, done)
+    f.do(f"br {f.compare('eq', now, parts)}, label %{again}, label %{look}")
+    f.label(look)
+    _until_changed(f, control, done, now, None)
+    f.do(f"br label %{first}")
+    f.label(again)
+
+
+def _work() -> Function:
+    """void(control, thread): take parts of the step that is up, and do them, until all are taken."""
+    f = Function("distort_work", ("ptr", "i64"))
+    control, thread = f.parameters
+    ticket = _at(f, control, TICKET)
+    look, some, taken, end = (f.fresh_label(stem) for stem in ("look", "some", "taken", "end"))
+    f.do(f"br label %{look}")
+    f.label(look)
+    now = _read(f, ticket)
+    parts = f.binary("and", f.binary("lshr", now, f.i64(_MASK)), f.i64((1 << _PARTS) - 1))
+    every = f.binary("sub", f.binary("shl", f.i64(1), parts), f.i64(1))
+    free = f.binary("and", f.binary("xor", now, f.i64(-1)), every)
+    f.do(f"br {f.compare('eq', free, 0)}, label %{end}, label %{some}")
+    f.label(some)
+    kernel, words = (
+        f.op("ptr", f"load atomic ptr, ptr {_at(f, control, word).text} monotonic, align 8") for word in (KERNEL, WORDS)
+    )
+    own = f.binary("and", free, f.binary("shl", f.i64(1), thread))
+    lowest = f.binary("and", free, f.binary("sub", f.i64(0), free))
+    bit = f.select(f.compare("ne", own, 0), own, lowest)
+    wanted = f.binary("or", now, bit)
+    # what was read of the step is right where the ticket is still the same: the step has parts that nobody did
+    swapped = f.op("{ i64, i1 }", f"cmpxchg ptr {ticket.text}, {now}, {wanted} acq_rel acquire, align 8")
+    success = f.op("i1", f"extractvalue {swapped}, 1")
+    f.do(f"br {success}, label %{taken}, label %{look}")
+    f.label(taken)
+    number = f.op("i64", f"call i64 @llvm.cttz.i64({bit}, i1 true)")
+    f.declare("i64 @llvm.cttz.i64(i64, i1 immarg)")
+    f.do(f"call void {kernel.text}({words}, {number}, {parts})")
+    f.op("i64", f"atomicrmw add ptr {_at(f, control, DONE).text}, i64 1 acq_rel, align 8")
+    f.do(f"br label %{look}")
+    f.label(end)
     f.ret()
     return f
 
@@ -159,52 +215,49 @@ def _leap(f: Function, words: Value) -> Value:
 
 
 def _serve() -> Function:
-    """i64(control, thread, n_threads, last, spins): does jobs until there is none for so long, or none ever again.
+    """i64(control, thread, n_threads, last, spins): takes part in jobs until there is none for so long.
 
-    Returns the number of the last job, or a negative number at the end.
+    Returns ``QUIT`` where there will be none ever again, else 0.
     """
     f = Function("distort_serve", ("ptr", "i64", "i64", "i64", "i64"), "i64")
-    control, thread, n_threads, last, spins = f.parameters
-    seen = f.alloca("i64")
-    f.store(last, seen)
+    control, thread, _, _, spins = f.parameters
     sleeps = f.at(control, f.add(f.mul(thread, 8), SLEEPS), "i64")
-    look, got, none, awake, asleep, work, end = (
-        f.fresh_label(stem) for stem in ("seek", "got", "none", "awake", "asleep", "work", "end")
+    ticket = _at(f, control, TICKET)
+    look, on, none, awake, asleep, end = (
+        f.fresh_label(stem) for stem in ("seek", "on", "none", "awake", "asleep", "end")
     )
     f.do(f"br label %{look}")
     f.label(look)
-    before = f.load("i64", seen)
-    now = _until_changed(f, control, _at(f, control, JOB), before, spins)
-    f.do(f"br {f.compare('ne', now, before)}, label %{got}, label %{none}")
-    f.label(none)
-    f.op("i64", f"atomicrmw xchg ptr {sleeps.text}, i64 1 seq_cst, align 8")
-    again = _read(f, _at(f, control, JOB), "seq_cst")
-    f.do(f"br {f.compare('ne', again, before)}, label %{awake}, label %{asleep}")
-    f.label(awake)
-    f.op("i64", f"atomicrmw xchg ptr {sleeps.text}, i64 0 seq_cst, align 8")
-    f.do(f"br label %{got}")
-    f.label(asleep)
-    f.ret(before)
-    f.label(got)
-    job = _read(f, _at(f, control, JOB))
-    f.store(job, seen)
-    count = f.load("i64", _at(f, control, N_STEPS))
-    f.do(f"br {f.compare('slt', count, 0)}, label %{end}, label %{work}")
+    before = _read(f, ticket)
+    count = _read(f, _at(f, control, N_STEPS))
+    f.do(f"br {f.compare('slt', count, 0)}, label %{end}, label %{on}")
     f.label(end)
     f.ret(f.i64(QUIT))
-    f.label(work)
-    steps = f.load("ptr", _at(f, control, STEPS))
-    f.do(f"call void @distort_drive({steps}, {count}, {thread}, {n_threads}, {control}, ptr null)")
+    f.label(on)
+    f.do(f"call void @distort_work({control}, {thread})")
+    now = _until_changed(f, control, ticket, before, spins)
+    f.do(f"br {f.compare('ne', now, before)}, label %{look}, label %{none}")
+    f.label(none)
+    f.op("i64", f"atomicrmw xchg ptr {sleeps.text}, i64 1 seq_cst, align 8")
+    job = _read(f, _at(f, control, JOB), "seq_cst")
+    f.do(f"br {f.compare('ne', f.binary('and', job, f.i64(1)), 0)}, label %{awake}, label %{asleep}")
+    f.label(awake)  # a job is under way, in which a step may need all threads at once
+    f.op("i64", f"atomicrmw xchg ptr {sleeps.text}, i64 0 seq_cst, align 8")
     f.do(f"br label %{look}")
+    f.label(asleep)
+    f.ret(f.i64(0))
     return f
 
 
 def _publish() -> Function:
     """i64(control, steps, n_steps, n_threads): tell the others of a job. Returns who sleeps, a bit each."""
     f = Function("distort_publish", ("ptr", "ptr", "i64", "i64"), "i64")
-    control, steps, n_steps, n_threads = f.parameters
-    f.store(steps, _at(f, control, STEPS))
-    f.store(n_steps, _at(f, control, N_STEPS))
+    control, _, n_steps, n_threads = f.parameters
+    _write(f, n_steps, _at(f, control, N_STEPS), "monotonic")
+    with f.when(f.compare("slt", n_steps, 0)):  # who looks for work sees that there is something new
+        one = f.i64(1 << (_MASK + _PARTS))
+        f.op("i64", f"atomicrmw add ptr {_at(f, control, TICKET).text}, {one} seq_cst, align 8")
+    # odd while a job is under way
     f.op("i64", f"atomicrmw add ptr {_at(f, control, JOB).text}, i64 1 seq_cst, align 8")
     with f.loop(1, n_threads, carried=[f.i64(0)]) as loop:
         sleeps = f.at(control, f.add(f.mul(loop.index, 8), SLEEPS), "i64")
