@@ -46,26 +46,6 @@ def _jumps(steps: Sequence[Step]) -> list[tuple[int, int]]:
     return found
 
 
-def landings(steps: Sequence[Step]) -> set[int]:
-    """Steps that jumps lead to and that threads must begin together.
-
-    The first step of a loop's body follows a jump that looks at the same byte as the one that leads back to it: threads
-    come from both with nothing written since they last met.
-    """
-    found = set()
-    for position, to in _jumps(steps):
-        if to > position or to == 0 or not _same_byte(steps[position], steps[to - 1]):
-            found.add(to)
-    return found
-
-
-def _same_byte(one: Step, other: Step) -> bool:
-    a, b = one.operation, other.operation
-    if not isinstance(a, Jump) or not isinstance(b, Jump) or not a.inputs or not b.inputs:
-        return False
-    return a.inputs[0].buffer is b.inputs[0].buffer
-
-
 def over_loops(lifetimes: Sequence[tuple[Buffer, int, int]], steps: Sequence[Step]) -> list[tuple[Buffer, int, int]]:
     """What is alive where a loop begins or ends is alive in all of it."""
     loops = sorted(

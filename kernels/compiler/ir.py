@@ -165,6 +165,8 @@ class Call:
     scratch_nbytes: int = 0
     #: the most threads that have work
     most_threads: int = 1 << 30
+    #: whether its threads wait for each other: then each does exactly one part
+    meets: bool = False
 
 
 @dataclass(eq=False)

@@ -55,7 +55,7 @@ class Instance:
 
     memory: Array  # keeps the arena
     words: Array  # of all steps; the last one is the error word
-    steps: Array  # [steps, 4]
+    steps: Array  # [steps, words of a step]
     base: int  # the arena's address
     hosted: dict[int, tuple[list[Any], list[Any]]]  # by step: views of arguments and results
     cells: memoryview  # the words, quick to change
@@ -235,7 +235,8 @@ class CompiledProgram:
                 segments.append(Segment(len(native), len(native)))
             segments[-1].last += 1
             segments[-1].shared |= step.n_threads > 1 and step.call.key != flow.JUMP
-            native.append((addresses[step.call.key], len(words) * 8, step.n_threads, int(step.together)))
+            place = len(words) * 8
+            native.append((addresses[step.call.key], place, step.n_threads, step.n_chunks))
             for word in step.call.words:
                 if isinstance(word, Address):
                     buffer = word.buffer

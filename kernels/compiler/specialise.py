@@ -16,7 +16,6 @@ from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.expression import STORED, name_of
 from distort.kernels.compiler.fuse import fuse
 from distort.kernels.compiler.ir import (
-    ALIGNMENT,
     Address,
     Array,
     Buffer,
@@ -33,6 +32,9 @@ from distort.kernels.compiler.ir import (
 #: a step that takes one thread less than this is not shared
 LEAST_SHARED_NS = 8000.0
 
+#: a thread's share is done in up to so many parts, none shorter than this
+MOST_CHUNKS, LEAST_CHUNK_NS = 4, 20000.0
+
 #: of a feed: its dtype and shape; None: no tensor
 FeedType = tuple[np.dtype[Any], tuple[int, ...]] | None
 
@@ -44,7 +46,7 @@ class Step:
     call: Call | None = None
     host: Host | None = None
     n_threads: int = 1
-    together: bool = False  # whether all threads must have come this far
+    n_chunks: int = 1  # parts of each thread's share
     scratch: Buffer | None = None
     operation: Operation | None = None
 
@@ -103,7 +105,6 @@ def specialise(
             steps += _steps(operation, target, n_threads)
     flow.set_distances(steps, marks)
     arena_nbytes = arena.place(flow.over_loops(_lifetimes(steps), steps))
-    _set_barriers(steps)
     unknown = [
         result
         for op in operations
@@ -148,8 +149,14 @@ def _steps(operation: Operation, target: Target, n_threads: int) -> list[Step]:
         scratch = Buffer(call.scratch_nbytes) if call.scratch_nbytes else None
         if scratch is not None:
             call.words = [Address(scratch) if isinstance(word, Scratch) else word for word in call.words]
-        steps.append(Step(call=call, n_threads=wanted, scratch=scratch, operation=operation))
+        chunks = 1 if call.meets or wanted == 1 else _chunks(call, wanted)
+        steps.append(Step(call=call, n_threads=wanted, n_chunks=chunks, scratch=scratch, operation=operation))
     return steps
+
+
+def _chunks(call: Call, n_threads: int) -> int:
+    """In how many parts a thread's share is done: as many as are worth their beginning."""
+    return max(1, min(MOST_CHUNKS, int(call.work_ns / n_threads / LEAST_CHUNK_NS), call.most_threads // n_threads))
 
 
 def _buffers(step: Step) -> tuple[list[Buffer], list[Buffer]]:
@@ -172,47 +179,3 @@ def _lifetimes(steps: Sequence[Step]) -> list[tuple[Buffer, int, int]]:
                     first.setdefault(buffer, position)
                     last[buffer] = position
     return [(buffer, first[buffer], last[buffer]) for buffer in first]
-
-
-def _set_barriers(steps: Sequence[Step]) -> None:
-    """A step waits for the others where it touches what steps since the last wait have written, or the other way.
-
-    Steps that one thread does in a row need not wait for each other, nor do those that write parts of one buffer: an
-    element is written once, and who changes one reads it too.
-    """
-    since: list[tuple[Step, list[Buffer], list[Buffer]]] = []
-    landings = flow.landings(steps)
-    for position, step in enumerate(steps):
-        if step.host is not None:
-            since = []  # a segment ends for all threads together
-            continue
-        reads, writes = _buffers(step)
-        is_jump = isinstance(step.operation, Jump)
-        if position in landings or (is_jump and reads):
-            step.together = True
-            since = []
-        if is_jump:
-            # all threads look at the byte: nobody writes it again before they have
-            since = [(step, reads, writes)] if reads else []
-            continue
-        for other, other_reads, other_writes in since:
-            if step.n_threads == 1 and other.n_threads == 1:
-                continue
-            parts = (a is not b and _overlap(a, b) for a in writes for b in other_writes)
-            if any(parts) or _meet(reads, other_writes) or _meet(writes, other_reads):
-                step.together = True
-                since = []
-                break
-        since.append((step, reads, writes))
-
-
-def _meet(some: Sequence[Buffer], others: Sequence[Buffer]) -> bool:
-    return any(_overlap(a, b) for a in some for b in others)
-
-
-def _overlap(a: Buffer, b: Buffer) -> bool:
-    if a is b:
-        return True
-    if a.place is not Place.ARENA or b.place is not Place.ARENA:
-        return False
-    return a.offset < b.offset + max(b.nbytes, ALIGNMENT) and b.offset < a.offset + max(a.nbytes, ALIGNMENT)

@@ -25,6 +25,9 @@ from distort.kernels.windows import Windows
 _PRODUCT_NS, _ELEMENT_NS = 0.012, 0.05
 Plan = Callable[[Tensor, int], Sequence[Part]]
 
+#: Winograd's convolution is cut in at least so many units: tiles are grouped by unit, whatever the number of threads
+_WINOGRAD_UNITS = 4
+
 
 def geometry_of(shape: Sequence[int], outputs: int, windows: Windows, groups: int = 1) -> Geometry:
     """The sizes in two dimensions; what windows reach beyond the padding is padding too."""
@@ -146,7 +149,7 @@ def transformed(
     weights = b.packed(key, lambda: packing.pack_transformed(w.reshape(*w.shape[:2], 3, 3), lanes, square))
 
     def plan(out: Tensor, n_threads: int) -> list[Part]:
-        words = tiles.transformed_words(geometry, square, lanes, n_threads)
+        words = tiles.transformed_words(geometry, square, lanes, _WINOGRAD_UNITS)
         words |= {"x_image": read.strides[0], "out_image": out.strides[0], "out_plane": out.strides[1]}
         products = words["image_tiles"] * (square.size + 2) ** 2 * geometry.channels * geometry.outputs
         work = geometry.images * products * _PRODUCT_NS * 1.5

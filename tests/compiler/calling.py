@@ -19,10 +19,10 @@ _LIBRARY = Library()
 def invoke(key: Key, words: Sequence[int], n_threads: int = 1) -> None:
     """Every thread's part, one after another."""
     address = _LIBRARY.get([key])[key]
-    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(address)
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(address)
     memory = np.array(words, np.int64)
     for thread in range(n_threads):
-        function(memory.ctypes.data, thread, n_threads)
+        function(memory.ctypes.data, thread, n_threads, thread)
 
 
 def address(array: np.ndarray[Any, Any]) -> int:

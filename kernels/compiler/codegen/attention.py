@@ -110,7 +110,7 @@ class _Emitter:
         self.results = read(
             [form.finish.dtype(r) for r in form.finish.results], [CONTIGUOUS] * len(form.finish.results)
         )
-        place = f.at(self.words["scratch"], f.mul(f.parameters[1], self.words["scratch_nbytes"]), "i8")
+        place = f.at(self.words["scratch"], f.mul(f.thread, self.words["scratch_nbytes"]), "i8")
         places = []
         for size in self._sizes():
             places.append(place)

@@ -80,7 +80,7 @@ def emit_conv(f: Function, target: Target, form: Form, expression: Expression, k
     addresses = ("x", "weights", "scratch")
     words = {name: (f.address if name in addresses else f.word)(n) for n, name in enumerate(WORDS)}
     epilogue = epilogues.read(f, expression, kinds, len(WORDS))
-    scratch = f.at(words["scratch"], f.mul(f.parameters[1], words["scratch_stride"]), "float")
+    scratch = f.at(words["scratch"], f.mul(f.thread, words["scratch_stride"]), "float")
     begin, end = f.share(f.mul(f.mul(words["images"], words["bands"]), words["columns"]))
     with f.loop(begin, end) as loop:
         column = f.rem(loop.index, words["columns"])

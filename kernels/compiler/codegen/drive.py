@@ -1,11 +1,11 @@
 """The native loop over a program's steps, and how threads share a step and wait for work.
 
-A step has four words: the kernel's address, its words' address, how many threads take part, and whether it needs what
-steps before it have made. A step without a kernel is a jump: its words are the address of a byte (0: jump always), what
-the byte must be (0, or not 0: 1), and how many steps further to go on where it is.
+A step has four words: the kernel's address, its words' address, how many threads take part, and in how many parts each
+one's share is cut. A step without a kernel is a jump: its words are the address of a byte (0: jump always), what the byte
+must be (0, or not 0: 1), and how many steps further to go on where it is.
 
-One thread goes through the steps. A step for several is cut in as many parts; whoever is there takes parts, each thread
-its own one first. So nobody waits for a thread that the system has not let run, only for parts that are being done.
+One thread goes through the steps. Of a step for several, whoever is there takes parts: each thread its own ones first,
+then others'. So nobody waits for a thread that the system has not let run, only for parts that are being done.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import platform
 from distort.kernels.compiler.codegen.text import Function, Index, Value
 
 # words of the control block; each group has a cache line of its own
-JOB, TICKET, DONE, SKIP, KERNEL, WORDS, N_STEPS, YIELD = 0, 8, 16, 24, 9, 10, 32, 40
+JOB, TICKET, DONE, SKIP, KERNEL, WORDS, CHUNKS, N_STEPS, YIELD = 0, 8, 16, 24, 9, 10, 11, 32, 40
 SLEEPS = 48  # and eight words for each thread
 N_WORDS = 48
 STEP_WORDS = TRACE_WORDS = 4
@@ -95,25 +95,27 @@ def _drive() -> Function:
     with f.loop(0, n_steps) as loop:
         step = f.at(steps, f.mul(loop.index, STEP_WORDS), "i64")
         kernel, words = (f.load("ptr", f.at(step, i, "i64")) for i in (0, 1))
-        part = f.min(f.min(f.load("i64", f.at(step, 2, "i64")), n_threads), MOST_PARTS)
+        several = f.min(f.min(f.load("i64", f.at(step, 2, "i64")), n_threads), MOST_PARTS)
+        chunks = f.min(f.load("i64", f.at(step, 3, "i64")), f.div(MOST_PARTS, several))
+        parts = f.mul(several, chunks)
         skip = _read(f, _at(f, control, SKIP), "monotonic")
         jumps = f.op("i1", f"icmp eq ptr {kernel.text}, null")
         going = f.compare("eq", skip, 0)
 
         def alone() -> list[Value]:
-            f.do(f"call void {kernel.text}({words}, {f.i64(0)}, {f.i64(1)})")
+            f.do(f"call void {kernel.text}({words}, {f.i64(0)}, {f.i64(1)}, {f.i64(0)})")
             return []
 
         def shared() -> list[Value]:
-            _share(f, control, kernel, words, part)
+            _share(f, control, kernel, words, parts, f.i64(chunks))
             f.do(f"call void @distort_work({control}, {thread})")
-            _until_done(f, control, part)
+            _until_done(f, control, parts)
             return []
 
         def call() -> list[Value]:
             with f.when(going):
                 (began,) = f.choose(traced, (lambda: [_clock(f)], lambda: [f.i64(0)]))
-                f.choose(f.compare("sgt", part, 1), (shared, alone))
+                f.choose(f.compare("sgt", several, 1), (shared, alone))
                 with f.when(traced):
                     _note(f, f.at(trace, f.mul(loop.index, TRACE_WORDS), "i64"), began)
             return [f.i64(1)]
@@ -125,10 +127,11 @@ def _drive() -> Function:
     return f
 
 
-def _share(f: Function, control: Value, kernel: Value, words: Value, parts: Index) -> None:
+def _share(f: Function, control: Value, kernel: Value, words: Value, parts: Index, chunks: Value) -> None:
     """Put up a step. All parts of the one before are done, so nobody reads what is written here."""
     for value, word in ((kernel, KERNEL), (words, WORDS)):
         f.do(f"store atomic ptr {value.text}, ptr {_at(f, control, word).text} monotonic, align 8")
+    _write(f, chunks, _at(f, control, CHUNKS), "monotonic")
     _write(f, 0, _at(f, control, DONE), "monotonic")
     ticket = _at(f, control, TICKET)
     number = f.add(f.binary("lshr", _read(f, ticket, "monotonic"), f.i64(_MASK + _PARTS)), 1)
@@ -166,9 +169,15 @@ def _work() -> Function:
     kernel, words = (
         f.op("ptr", f"load atomic ptr, ptr {_at(f, control, word).text} monotonic, align 8") for word in (KERNEL, WORDS)
     )
-    own = f.binary("and", free, f.binary("shl", f.i64(1), thread))
-    lowest = f.binary("and", free, f.binary("sub", f.i64(0), free))
-    bit = f.select(f.compare("ne", own, 0), own, lowest)
+    chunks = _read(f, _at(f, control, CHUNKS), "monotonic")
+    share = f.binary("sub", f.binary("shl", f.i64(1), chunks), f.i64(1))
+    own = f.binary("and", free, f.binary("shl", share, f.i64(f.mul(thread, chunks))))
+    lowest = f.binary("and", own, f.binary("sub", f.i64(0), own))
+    # of others', the one that its owner comes to last
+    zeros = f.op("i64", f"call i64 @llvm.ctlz.i64({free}, i1 true)")
+    f.declare("i64 @llvm.ctlz.i64(i64, i1 immarg)")
+    highest = f.binary("shl", f.i64(1), f.i64(f.sub(63, zeros)))
+    bit = f.select(f.compare("ne", own, 0), lowest, highest)
     wanted = f.binary("or", now, bit)
     # what was read of the step is right where the ticket is still the same: the step has parts that nobody did
     swapped = f.op("{ i64, i1 }", f"cmpxchg ptr {ticket.text}, {now}, {wanted} acq_rel acquire, align 8")
@@ -177,7 +186,7 @@ def _work() -> Function:
     f.label(taken)
     number = f.op("i64", f"call i64 @llvm.cttz.i64({bit}, i1 true)")
     f.declare("i64 @llvm.cttz.i64(i64, i1 immarg)")
-    f.do(f"call void {kernel.text}({words}, {number}, {parts})")
+    f.do(f"call void {kernel.text}({words}, {number}, {parts}, {thread})")
     f.op("i64", f"atomicrmw add ptr {_at(f, control, DONE).text}, i64 1 acq_rel, align 8")
     f.do(f"br label %{look}")
     f.label(end)

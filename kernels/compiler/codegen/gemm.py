@@ -78,7 +78,7 @@ def emit_gemm(f: Function, target: Target, *parameters: Any) -> None:
 
 
 class _Emitter:
-    """void(words, thread, n_threads, epilogue)"""
+    """void(words, part, n_parts, thread, epilogue)"""
 
     def __init__(self, f: Function, gemm: Gemm, lanes: int) -> None:
         self.f, self.gemm, self.tile, self.lanes = f, gemm, gemm.tile, lanes
@@ -95,7 +95,7 @@ class _Emitter:
         some = f.max(n_tiles, 1)
         #: rows of a tile; the first ``longer`` tiles have one more
         self.shorter, self.longer = f.div(words["rows"], some), f.rem(words["rows"], some)
-        scratch = f.at(words["scratch"], f.mul(f.parameters[1], words["scratch_nbytes"]), "i8")
+        scratch = f.at(words["scratch"], f.mul(f.thread, words["scratch_nbytes"]), "i8")
         self.partial = scratch  # [rows of a tile, columns of a panel]
         self.panel = f.at(scratch, self.tile.rows * self.width, "float")  # [block_depth, columns of a panel]
         sums_at = f.mul(words["block_depth"], self.width) if _has_panel(self.gemm.b) else 0
@@ -159,7 +159,7 @@ class _Emitter:
                     self._accumulate(sums, n_rows)
                 with f.when(is_last):
                     place = [f.i64(n) for n in (*batch, row, n_rows, column)]
-                    f.invoke(f.parameters[3], [f.parameters[0], sums, *place])
+                    f.invoke(f.parameters[4], [f.parameters[0], sums, *place])
 
     def _batch(self, batch: tuple[Index, Index], outer: Value, inner: Value) -> Index:
         return self.f.add(self.f.mul(batch[0], outer), self.f.mul(batch[1], inner))

@@ -59,8 +59,8 @@ def emit_gemm_bf16(f: Function, target: Target, *parameters: Any) -> None:
 
 
 def _emit_products(f: Function, a_dtype: str) -> None:
-    """void(words, thread, n_threads, epilogue)"""
-    list_of_words, thread, _, epilogue = f.parameters
+    """void(words, part, n_parts, thread, epilogue)"""
+    list_of_words, _, _, thread, epilogue = f.parameters
     addresses = ("a", "b", "scratch")
     words = {name: (f.address if name in addresses else f.word)(n) for n, name in enumerate(WORDS)}
     a_element = STORED[a_dtype]

@@ -71,7 +71,7 @@ class _Emitter:
         self.width = nbits.vectors * lanes
         self.n_fields = 32 // nbits.bits
         self.table = self._table()
-        self.sums = f.at(self.words["scratch"], f.mul(f.parameters[1], self.words["scratch_nbytes"]), "i8")
+        self.sums = f.at(self.words["scratch"], f.mul(f.thread, self.words["scratch_nbytes"]), "i8")
         self.totals = f.at(self.sums, nbits.rows * self.width, "float")
 
     def _table(self) -> Value | None:

@@ -87,7 +87,7 @@ class SumsEmitter:
             place = n_words + number * len(OPERAND)
             strides = [f.word(place + 1 + n) for n in range(3)]
             self.operands.append(Operand(dtype, way, f.address(place), *strides))
-        scratch = f.at(self.words["scratch"], f.mul(f.parameters[1], self.words["scratch_nbytes"]), "i8")
+        scratch = f.at(self.words["scratch"], f.mul(f.thread, self.words["scratch_nbytes"]), "i8")
         self.sums = scratch  # int32 [rows of a tile, columns of a panel]
         self.totals = f.at(scratch, product.rows * self.width, "i32")  # Σ a of a tile's rows, or of a panel's columns
         self.copied = f.at(self.totals, max(product.rows, self.width), "i32")

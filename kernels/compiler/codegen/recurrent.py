@@ -223,7 +223,7 @@ class _Emitter:
         """The step with its state in bytes, in this thread's scratch memory: the whole batch has one scale."""
         f, words = self.f, self.words
         scale, zero = quantized_states.scales(f, self.target, step.before, words["n_rows"], words["hidden"])
-        own = f.mul(f.parameters[1], f.mul(words["n_rows"], self.row_nbytes))
+        own = f.mul(f.thread, f.mul(words["n_rows"], self.row_nbytes))
         to = f.at(words["scratch"], own, "i8")
         every: tuple[Index, Index] = (0, words["n_rows"])
         quantized_states.quantize(

@@ -84,7 +84,7 @@ def emit_columns(f: Function, target: Target, expression: Expression, n_outer: i
     length: Index = 1
     for size in sizes:
         length = f.mul(length, size)
-    place = f.at(memory, f.mul(f.parameters[1], memory_nbytes), "i8")
+    place = f.at(memory, f.mul(f.thread, memory_nbytes), "i8")
     scratch = []
     for number in split.kept:
         dtype = passes.kept_dtype(expression, number)

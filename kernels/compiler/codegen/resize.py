@@ -127,7 +127,7 @@ def emit_linear(f: Function, target: Target, row_taps: int, column_taps: int) ->
     lanes = target.lanes("float")
     # a slot: the address of the row of x that it holds, in 16 elements' room, then the row
     slot_size = f.mul(f.div(f.add(n_columns, 31), 16), 16)
-    own = f.at(scratch, f.mul(f.mul(f.parameters[1], n_slots), slot_size), "float")
+    own = f.at(scratch, f.mul(f.mul(f.thread, n_slots), slot_size), "float")
     with f.loop(0, n_slots) as slot:
         f.store(Value("i64", "0"), f.at(own, f.mul(slot.index, slot_size), "float"))
 

@@ -89,7 +89,7 @@ def emit_rows(
     operands = read_operands(f, words, dtypes, by_step, n_outer + n_inner - 1)
     first_strides: list[Index] = [o.strides.pop() if n_inner == 2 else 0 for o in operands]
     split = split_of(expression, inner)
-    place = f.at(memory, f.mul(f.parameters[1], memory_nbytes), "i8")
+    place = f.at(memory, f.mul(f.thread, memory_nbytes), "i8")
     scratch = []
     length = f.mul(sizes[0], sizes[1]) if n_inner == 2 else sizes[0]
     hosted = kept_in_result(expression, split, inner)

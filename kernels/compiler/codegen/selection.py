@@ -28,7 +28,7 @@ def emit_top(f: Function, target: Target, dtype: str, largest: bool, contiguous:
     element = STORED[dtype]
     lanes = target.lanes("i32")
     cursor = f.alloca("i64")
-    heap = f.at(scratch, f.mul(f.parameters[1], k), "i64")
+    heap = f.at(scratch, f.mul(f.thread, k), "i64")
     begin, end = f.share(n_rows)
     with f.loop(begin, end) as row:
         own = f.at(x, f.mul(row.index, row_step), element)

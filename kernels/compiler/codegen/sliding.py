@@ -106,7 +106,7 @@ def emit(
     """``initial``: what sums begin with, and what padding is in copied rows."""
     begin, end = f.share(f.mul(f.mul(words["images"], words["blocks"]), words["bands"]))
     row_size = f.mul(words["width"], lanes)
-    scratch = f.at(words["scratch"], f.mul(f.parameters[1], words["scratch_stride"]), "float")
+    scratch = f.at(words["scratch"], f.mul(f.thread, words["scratch_stride"]), "float")
     padded_width: Index = f.add(words["width"], window.pad_left + max(window.overhang, 0))
     with f.loop(begin, end) as unit:
         band = f.rem(unit.index, words["bands"])

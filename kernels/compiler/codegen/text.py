@@ -1,8 +1,8 @@
 """LLVM IR as text: values, loops with carried values, branches, and the words that a kernel is called with.
 
-Every kernel is ``void @name(ptr words, i64 thread, i64 n_threads)``. ``words`` are 64-bit integers and addresses, laid
-out by whoever made the step; all ``n_threads`` threads of a step call the kernel at once, and it shares the work out.
-What a kernel computes does not depend on ``n_threads``.
+Every kernel is ``void @name(ptr words, i64 part, i64 n_parts, i64 thread)``. ``words`` are 64-bit integers and
+addresses, laid out by whoever made the step. The kernel does one of ``n_parts`` equal parts of the work; threads do parts
+at the same time, each in its own scratch memory. What a kernel computes does not depend on ``n_parts``.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ class Loop:
 class Function:
     """One function. Calls of its methods print it, in order."""
 
-    def __init__(self, name: str, parameters: Sequence[str] = ("ptr", "i64", "i64"), result: str = "void") -> None:
+    def __init__(
+        self, name: str, parameters: Sequence[str] = ("ptr", "i64", "i64", "i64"), result: str = "void"
+    ) -> None:
         self.name = name
         self.result = result
         self.parameters = [Value(type_, f"%p{i}") for i, type_ in enumerate(parameters)]
@@ -102,6 +104,11 @@ class Function:
         self._linkage = ""
         #: set false where a sum must be rounded as written
         self.contract = True
+
+    @property
+    def thread(self) -> Value:
+        """Which of the step's threads this is: what its scratch memory goes by."""
+        return self.parameters[3]
 
     # -- printing
 

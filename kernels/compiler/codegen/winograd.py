@@ -65,7 +65,7 @@ def emit_winograd(f: Function, target: Target, tiles: Tiles, expression: Express
     epilogue = epilogues.read(f, expression, kinds, len(WORDS))
     zeros = f.alloca("float", lanes)
     f.store(f.const(f"<{lanes} x float>", 0), zeros)
-    made = f.at(words["scratch"], f.mul(f.parameters[1], words["scratch_stride"]), "float")
+    made = f.at(words["scratch"], f.mul(f.thread, words["scratch_stride"]), "float")
     sums = f.at(made, words["sums"], "float")
     begin, end = f.share(f.mul(f.mul(words["images"], words["bands"]), words["splits"]))
     with f.loop(begin, end) as unit:

@@ -302,6 +302,7 @@ def run_cells(
             64, two_phases * 2 * padded * batch * 4 * n_directions, len(quantized) * padded * batch * b.n_threads
         ),
         most_threads=n_blocks if together else n_units,
+        meets=together,
     )
     made = [states[name][0] for name in ("y", "h", "c")]
     b.add(Native([*reads, states["h0"][0], states["c0"][0]], made, [call]))
