@@ -61,7 +61,7 @@ def emit_nbits(f: Function, target: Target, *parameters: Any) -> None:
 
 
 class _Emitter:
-    """void(words, thread, n_threads, epilogue)"""
+    """void(words, part, n_parts, thread, epilogue)"""
 
     def __init__(self, f: Function, nbits: Nbits, lanes: int) -> None:
         self.f, self.nbits, self.lanes = f, nbits, lanes
@@ -105,7 +105,7 @@ class _Emitter:
             else:
                 self._rows(n_rows, a, weights, scales, zeros)
             numbers = [f.i64(n) for n in (0, 0, row, n_rows, f.mul(panel, self.width))]
-            f.invoke(f.parameters[3], [f.parameters[0], self.sums, *numbers])
+            f.invoke(f.parameters[4], [f.parameters[0], self.sums, *numbers])
         f.ret()
 
     def _field(self, word: Value, number: int) -> Value:
