@@ -35,7 +35,7 @@ MOST_STREAMED_TILES = 64
 #: cycles until a product can be added to
 FMA_LATENCY = 4
 #: what a band more costs, as a part of the work
-_BAND_COST = 0.01
+_BAND_COST = 0.02
 #: kernel columns that are printed; wider kernels are a loop
 MOST_COLUMNS = 8
 
@@ -56,7 +56,7 @@ def choose_form(geometry: Geometry, target: Target, plain: bool = False) -> Form
 
 def _register_tile(n_blocks: int, width: int, target: Target) -> tuple[int, int]:
     """Pixels and blocks of a tile, of a row of ``width``."""
-    room = target.n_vector_registers - 1
+    room = target.n_vector_registers - (1 if target.has_fma else 2)
     best: tuple[float, int, int] | None = None
     for blocks in range(1, min(n_blocks, room // 2) + 1):
         if n_blocks % blocks:
@@ -159,7 +159,8 @@ def band_size(n_items: int, most: int, columns: int, images: int, n_threads: int
     if n_threads == 1:
         return -(-n_items // least)
     best: tuple[float, int] | None = None
-    for bands in range(least, min(n_items, least + 4 * n_threads) + 1):
+    enough = [-(-n_threads * times // (columns * images)) for times in range(1, 5)]
+    for bands in sorted({min(max(bands, least), n_items) for bands in (*range(least, least + 8), *enough)}):
         size = -(-n_items // bands)
         bands = -(-n_items // size)
         units = images * bands * columns

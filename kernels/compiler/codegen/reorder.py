@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value
+from distort.kernels.compiler.codegen.turned import transposed
 
 #: (lane, pixel) -> where a channel's pixels are, from this one on
 Row = Callable[[int, Index], Value]
@@ -80,21 +81,3 @@ def _by_squares(
         values = transposed(f, [f.load(f"<{lanes} x float>", address) for address in sources])
         for value, address in zip(values, targets, strict=True):
             f.store(value, address)
-
-
-def transposed(f: Function, rows: list[Value]) -> list[Value]:
-    """A square's columns: squares of two, then four, and so on are transposed."""
-    n = len(rows)
-    step = 1
-    while step < n:
-        made = list(rows)
-        for i in range(n):
-            if i & step:
-                continue
-            a, b = rows[i], rows[i + step]
-            low = [(j if not j & step else n + j - step) for j in range(n)]
-            high = [(j + step if not j & step else n + j) for j in range(n)]
-            made[i], made[i + step] = f.shuffle(a, b, low), f.shuffle(a, b, high)
-        rows = made
-        step *= 2
-    return rows

@@ -200,7 +200,7 @@ def _write(
         top, left = _place(f, tiles, words, first, tile.index)
         spot = f.add(f.mul(top, row_size), f.mul(left, lanes))
         spot = f.add(spot, f.mul(image, words["out_image"]))
-        with f.loop(*(f.mul(column, tiles.blocks) for column in columns)) as block:
+        with f.loop(f.mul(columns[0], tiles.blocks), f.mul(columns[1], tiles.blocks)) as block:
             source = f.at(sums, f.mul(f.add(f.mul(block.index, count), tile.index), lanes), "float")
             values = [f.load(vector, f.at(source, f.mul(words["out_step"], i), "float")) for i in range(n)]
             outputs = _both_ways(f, OUTPUTS[tiles.size], values)

@@ -21,7 +21,6 @@ from distort.kernels.windows import windows_of
 Result = list[Tensor | None] | None
 #: windows of so many elements are gone through by rows, then by columns
 _LEAST_APART = 20
-_REDUCTIONS = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
 
 
 @lowers("MaxPool", "AveragePool", blocks=True, wide=True)
@@ -77,7 +76,9 @@ def _global_pool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     (x,) = inputs
     if x is None or x.dtype != np.float32 or len(x.shape) < 3 or not x.size:
         return None
+    largest = node.op_type == "GlobalMaxPool"  # others, quantized ones too, are means
     if not x.block:
         axes = b.constant(np.arange(2, len(x.shape)))
-        return reduce(b, replace(node, op_type=_REDUCTIONS[node.op_type], attributes={}), [x, axes])
-    return [windowed.global_pool(b, x, pooling.MAX if node.op_type == "GlobalMaxPool" else pooling.MEAN)]
+        op_type = "ReduceMax" if largest else "ReduceMean"
+        return reduce(b, replace(node, op_type=op_type, domain="", attributes={}), [x, axes])
+    return [windowed.global_pool(b, x, pooling.MAX if largest else pooling.MEAN)]
