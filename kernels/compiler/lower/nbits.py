@@ -14,7 +14,6 @@ from distort.kernels.compiler.lower.matmul import _matmul_n_bits
 from distort.kernels.compiler.nbits import multiply
 from distort.kernels.ops.contrib_matmul import unpacked
 
-
 #: rows, at most, by bits
 _MOST_ROWS = {4: 4, 8: 2}
 
