@@ -186,7 +186,9 @@ def test_weights_in_codes(bits: int, zeros: Any, shape: tuple[int, ...], columns
     sizes = {"K": depth, "N": columns, "bits": bits, "block_size": block}
     nodes = [node("MatMulNBits", inputs, domain="com.microsoft", **sizes)]
     a = array(*shape)
-    check(model(nodes, {"a": a}, weights), {"a": a}, rtol=1e-3)
+    few = (bits == 4 and a.size <= 4 * depth) or a.size <= 2 * depth
+    kind = "nbits" if few and depth % block == 0 else "product"
+    check(model(nodes, {"a": a}, weights), {"a": a}, rtol=1e-3, kinds=[kind])
 
 
 @pytest.mark.parametrize(
@@ -295,7 +297,7 @@ def test_lesser_machines(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
         b = np.ascontiguousarray(b.T)
         graph = model([node("Gemm", "ab", transB=1)], {"a": a, "b": b}, {})
         check(graph, {"a": a, "b": b}, library=library)
-    for m in (2, 20):
+    for m in (20,):
         weights = {"w": RANDOM.integers(0, 256, (60, 4, 8), np.uint8), "s": np.abs(array(60 * 4)) * np.float32(0.02)}
         sizes = {"K": 64, "N": 60, "bits": 4, "block_size": 16}
         a = array(m, 64)

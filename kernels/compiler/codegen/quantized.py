@@ -14,14 +14,19 @@ thread's scratch memory, which stays in the first cache, to the epilogue.
 from __future__ import annotations
 
 from distort.kernels.compiler.codegen import byte_dots as dots
-from distort.kernels.compiler.codegen.quantized_sums import Product, SumsEmitter
+from distort.kernels.compiler.codegen.quantized_sums import WORDS, Product, SumsEmitter, emit_parts
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
 
 
 def emit_product(f: Function, target: Target, *parameters: object) -> None:
     """``parameters`` are the fields of a ``Product``."""
-    ProductEmitter(f, target, Product(*parameters)).emit()  # type: ignore[arg-type]
+    product = Product(*parameters)  # type: ignore[arg-type]
+
+    def emit(part: Function, shared: Product) -> None:
+        ProductEmitter(part, target, shared).emit()
+
+    emit_parts(f, target, product, len(WORDS), "bytes_product", emit)
 
 
 class ProductEmitter(SumsEmitter):

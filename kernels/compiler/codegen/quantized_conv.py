@@ -13,7 +13,7 @@ from typing import NamedTuple
 from distort.kernels.compiler.codegen import byte_dots as dots
 from distort.kernels.compiler.codegen import elements
 from distort.kernels.compiler.codegen.quantized import ProductEmitter
-from distort.kernels.compiler.codegen.quantized_sums import WORDS, Product
+from distort.kernels.compiler.codegen.quantized_sums import WORDS, Product, emit_parts
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
 
@@ -31,12 +31,17 @@ class Conv(NamedTuple):
 
 
 def emit_conv(f: Function, target: Target, direct: bool, stride: int, product: tuple[object, ...]) -> None:
-    ConvEmitter(f, target, Conv(direct, stride, Product(*product))).emit()  # type: ignore[arg-type]
+    def emit(part: Function, shared: Product) -> None:
+        ConvEmitter(part, target, Conv(direct, stride, shared)).emit()
+
+    name = f"bytes_conv_{int(direct)}_{stride}"
+    n_words = len(WORDS) + len(CONV_WORDS)
+    emit_parts(f, target, Product(*product), n_words, name, emit)  # type: ignore[arg-type]
 
 
 class ConvEmitter(ProductEmitter):
     def __init__(self, f: Function, target: Target, conv: Conv) -> None:
-        super().__init__(f, target, conv.product, len(WORDS) + len(CONV_WORDS))
+        super().__init__(f, target, conv.product)
         self.conv = conv
         for n, name in enumerate(CONV_WORDS, len(WORDS)):
             self.words[name] = (f.address if name == "taps" else f.word)(n)
@@ -60,11 +65,6 @@ class ConvEmitter(ProductEmitter):
             with f.loop(0, self.product.vectors) as loop:
                 self._sum_columns(lines, loop.index)
         return lines
-
-    def _of_weights(self, batch: tuple[Index, Index], first_row: Index, column: Index) -> tuple[Value, Value]:
-        f = self.f
-        row = f.add(f.mul(batch[1], self.words["rows"]), first_row)
-        return f.at(self.words["terms"], row, "i32"), f.at(self.words["weight_zeros"], row, "i32")
 
     def _sum_columns(self, lines: Value, number: Index) -> None:
         """Σ over the depth of each column of a vector, but for what is behind the last channel group."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from distort.kernels.compiler.codegen import byte_dots as dots
-from distort.kernels.compiler.codegen.quantized import ProductEmitter
-from distort.kernels.compiler.codegen.quantized_sums import WORDS, Product
+from distort.kernels.compiler.codegen.quantized_sums import WORDS, Product, SumsEmitter, emit_parts
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
 
@@ -43,12 +42,17 @@ def fits(window: Window, target: Target) -> bool:
 
 
 def emit_depthwise(f: Function, target: Target, window: tuple[int, ...], product: tuple[object, ...]) -> None:
-    _Emitter(f, target, Window(*window), Product(*product)).emit()  # type: ignore[arg-type]
+    def emit(part: Function, shared: Product) -> None:
+        _Emitter(part, target, Window(*window), shared).emit()
+
+    name = "_".join(["bytes_depthwise", *map(str, window)])
+    n_words = len(WORDS) + len(DEPTHWISE_WORDS)
+    emit_parts(f, target, Product(*product), n_words, name, emit)  # type: ignore[arg-type]
 
 
-class _Emitter(ProductEmitter):
+class _Emitter(SumsEmitter):
     def __init__(self, f: Function, target: Target, window: Window, product: Product) -> None:
-        super().__init__(f, target, product, len(WORDS) + len(DEPTHWISE_WORDS))
+        super().__init__(f, target, product)
         self.window = window
         for n, name in enumerate(DEPTHWISE_WORDS, len(WORDS)):
             self.words[name] = f.word(n)
@@ -119,8 +123,3 @@ class _Emitter(ProductEmitter):
         numbers = [1 if lane % self.group < n else 0 for lane in range(self.lanes * self.group)]
         text = ", ".join(f"{element} {number}" for number in numbers)
         return Value(vector(element, len(numbers)), f"<{text}>")
-
-    def _of_weights(self, batch: tuple[Index, Index], first_row: Index, column: Index) -> tuple[Value, Value]:
-        f = self.f
-        row = f.add(f.mul(batch[1], self.words["rows"]), first_row)
-        return f.at(self.words["terms"], row, "i32"), f.at(self.words["weight_zeros"], row, "i32")

@@ -14,7 +14,7 @@ from distort.kernels.compiler.codegen import elements
 from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
-from distort.kernels.compiler.expression import STORED, Expression
+from distort.kernels.compiler.expression import STORED, Expression, identity
 
 #: the words of a step, in order; those of the epilogue's further inputs and of the results follow, ``OPERAND`` each
 WORDS = (
@@ -26,6 +26,8 @@ WORDS = (
 )
 _ADDRESSES = ("scratch", "a", "b", "zero", "terms", "weight_zeros")
 OPERAND = ("address", "row", "outer", "inner")
+#: parameters of what finishes a tile: words, sums, totals, outer, inner, row, n_rows, column, n_columns
+FINISH_TYPES = ("ptr", "ptr", "ptr", "i64", "i64", "i64", "i64", "i64", "i64")
 #: rows and depth of AMX's tiles, in bytes
 TILE_ROWS, TILE_DEPTH = 16, 64
 
@@ -56,20 +58,24 @@ def scratch_nbytes(product: Product, lanes: int, groups: int) -> int:
     return 4 * product.rows * width + 4 * max(product.rows, width) + copied + 64
 
 
-@dataclass(frozen=True, slots=True)
-class Operand:
-    dtype: str
-    way: int
-    address: Value
-    row: Value
-    outer: Value
-    inner: Value
+def emit_parts(
+    f: Function, target: Target, product: Product, n_words: int, name: str, emit: Callable[[Function, Product], None]
+) -> None:
+    """A kernel of two parts: ``emit`` prints the one that kernels share whose epilogues differ.
+
+    Operands of the epilogue begin at word ``n_words``. ``name``: what the shared part depends on besides the product.
+    """
+    finish = f.part(f"{f.name}_finish", FINISH_TYPES, lambda part: _Finish(part, target, product, n_words).emit())
+    shared = product._replace(zero="", offset=0, epilogue=identity("int32"), ways=())
+    marks = [str(int(mark)) if isinstance(mark, bool) else str(mark) for mark in shared[:-2]]
+    f.call_part("_".join([name, *filter(None, marks)]), [*f.parameters, finish], lambda part: emit(part, shared))
+    f.ret()
 
 
 class SumsEmitter:
-    """The words of a step, the thread's scratch memory, and epilogues."""
+    """void(words, thread, n_threads, finish): the words of a step, and the thread's scratch memory."""
 
-    def __init__(self, f: Function, target: Target, product: Product, n_words: int = len(WORDS)) -> None:
+    def __init__(self, f: Function, target: Target, product: Product) -> None:
         self.f, self.target, self.product = f, target, product
         self.mode = product.mode
         self.lanes = target.lanes("i32")
@@ -79,30 +85,12 @@ class SumsEmitter:
         if self.mode == dots.TILES:
             dots.configure(f, 8)
         self.words = {name: (f.address if name in _ADDRESSES else f.word)(n) for n, name in enumerate(WORDS)}
-        epilogue = product.epilogue
-        dtypes = [*epilogue.inputs[1:], *(epilogue.dtype(result) for result in epilogue.results)]
-        ways = [*product.ways, *(CONTIGUOUS for _ in epilogue.results)]
-        self.operands = []
-        for number, (dtype, way) in enumerate(zip(dtypes, ways, strict=True)):
-            place = n_words + number * len(OPERAND)
-            strides = [f.word(place + 1 + n) for n in range(3)]
-            self.operands.append(Operand(dtype, way, f.address(place), *strides))
         scratch = f.at(self.words["scratch"], f.mul(f.thread, self.words["scratch_nbytes"]), "i8")
         self.sums = scratch  # int32 [rows of a tile, columns of a panel]
         self.totals = f.at(scratch, product.rows * self.width, "i32")  # Σ a of a tile's rows, or of a panel's columns
         self.copied = f.at(self.totals, max(product.rows, self.width), "i32")
-        self.zero = self._zero()
         #: bytes from line to line of a panel: a line is a group of depth for all columns
         self.line_nbytes: Index = self.width * self.group
-
-    def _zero(self) -> Value | None:
-        """The activations' zero point in all lanes; None where it is 0."""
-        f, product = self.f, self.product
-        if not product.zero:
-            return f.const(self.type, product.offset) if product.offset else None
-        stored = f.load("i8", self.words["zero"])
-        value = f.cast("sext" if product.zero == "int8" else "zext", stored, "i32")
-        return f.splat(f.binary("add", value, f.const("i32", product.offset)), self.lanes)
 
     def in_batch(self, batch: tuple[Index, Index], outer: Value, inner: Value) -> Index:
         return self.f.add(self.f.mul(batch[0], outer), self.f.mul(batch[1], inner))
@@ -110,21 +98,63 @@ class SumsEmitter:
     def finish(
         self, batch: tuple[Index, Index], first_row: Index, n_rows: Index, column: Index, n_columns: Index
     ) -> None:
-        """The epilogue of a tile, and its results: of sums [n_rows, width], the first ``n_columns``."""
+        """The epilogue of a tile: of sums [n_rows, width], the first ``n_columns``."""
         f = self.f
-        starts = [self.sums]
+        numbers = [f.i64(n) for n in (*batch, first_row, n_rows, column, n_columns)]
+        f.invoke(f.parameters[4], [f.parameters[0], self.sums, self.totals, *numbers])
+
+
+@dataclass(frozen=True, slots=True)
+class _Operand:
+    dtype: str
+    way: int
+    address: Value
+    row: Value
+    outer: Value
+    inner: Value
+
+
+class _Finish:
+    """void(words, sums, totals, outer, inner, row, n_rows, column, n_columns)
+
+    sums: int32 [n_rows, width]; totals: Σ of activations, by row or by column of the tile.
+    """
+
+    def __init__(self, f: Function, target: Target, product: Product, n_words: int) -> None:
+        self.f, self.product = f, product
+        self.lanes = target.lanes("i32")
+        self.width = product.vectors * self.lanes
+        self.type = vector("i32", self.lanes)
+        self.words = {name: (f.address if name in _ADDRESSES else f.word)(n) for n, name in enumerate(WORDS)}
+        epilogue = product.epilogue
+        dtypes = [*epilogue.inputs[1:], *(epilogue.dtype(result) for result in epilogue.results)]
+        ways = [*product.ways, *(CONTIGUOUS for _ in epilogue.results)]
+        self.operands = []
+        for number, (dtype, way) in enumerate(zip(dtypes, ways, strict=True)):
+            place = n_words + number * len(OPERAND)
+            strides = [f.word(place + 1 + n) for n in range(3)]
+            self.operands.append(_Operand(dtype, way, f.address(place), *strides))
+        self.zero = self._zero()
+
+    def emit(self) -> None:
+        f = self.f
+        _, sums, totals, outer, inner, first_row, n_rows, column, n_columns = f.parameters
+        starts = [sums]
         for one in self.operands:
-            offset = f.add(self.in_batch(batch, one.outer, one.inner), f.mul(first_row, one.row))
+            offset = f.add(f.add(f.mul(outer, one.outer), f.mul(inner, one.inner)), f.mul(first_row, one.row))
             offset = f.add(offset, column) if one.way == CONTIGUOUS else offset
             starts.append(f.at(one.address, offset, STORED[one.dtype]))
-        terms, zeros = self._of_weights(batch, first_row, column)
+        # of the tile's weights
+        by_rows = self.product.weights == "a"
+        place = f.add(f.mul(inner, self.words["rows"]), first_row) if by_rows else column
+        terms, zeros = (f.at(self.words[name], place, "i32") for name in ("terms", "weight_zeros"))
         whole = f.mul(f.div(n_columns, self.lanes), self.lanes)
 
         def down(n: Index, mask: Value | None) -> None:
             """A vector of columns, row by row."""
             term = self._term(f.load(self.type, f.at(terms, n, "i32"))) if self.zero is not None else None
             zero = f.load(self.type, f.at(zeros, n, "i32")) if self.product.has_weight_zeros else None
-            with f.loop(0, n_rows, 1, [*self._moved(starts, n), self.totals]) as row:
+            with f.loop(0, n_rows, 1, [*self._moved(starts, n), totals]) as row:
                 *places, total = row.carried
                 less = f.binary("mul", zero, self._every(total)) if zero is not None else None
                 self._vector(places, term, less, mask)
@@ -136,7 +166,7 @@ class SumsEmitter:
             zero = self._every(f.at(zeros, row, "i32")) if self.product.has_weight_zeros else None
 
             def one(n: Index, mask: Value | None) -> None:
-                total = f.load(self.type, f.at(self.totals, n, "i32")) if zero is not None else None
+                total = f.load(self.type, f.at(totals, n, "i32")) if zero is not None else None
                 less = f.binary("mul", zero, total) if zero is not None and total is not None else None
                 self._vector(self._moved(places, n), term, less, mask)
 
@@ -148,12 +178,22 @@ class SumsEmitter:
             with f.when(f.compare("slt", whole, n_columns)):
                 one(whole, f.first_lanes(self.lanes, f.sub(n_columns, whole)))
 
-        if self.product.weights == "b":
+        if not by_rows:
             each(down)
         else:
             with f.loop(0, n_rows, 1, starts) as row:
                 along(row.carried, row.index)
                 row.carry(self._next_row(row.carried))
+        f.ret()
+
+    def _zero(self) -> Value | None:
+        """The activations' zero point in all lanes; None where it is 0."""
+        f, product = self.f, self.product
+        if not product.zero:
+            return f.const(self.type, product.offset) if product.offset else None
+        stored = f.load("i8", self.words["zero"])
+        value = f.cast("sext" if product.zero == "int8" else "zext", stored, "i32")
+        return f.splat(f.binary("add", value, f.const("i32", product.offset)), self.lanes)
 
     def _every(self, address: Value) -> Value:
         return self.f.splat(self.f.load("i32", address), self.lanes)
@@ -193,9 +233,3 @@ class SumsEmitter:
         results = elements.evaluate(f, epilogue, values)
         for value, place, one in zip(results, places[n_inputs:], self.operands[n_inputs - 1 :], strict=True):
             elements.store(f, value, place, one.dtype, mask)
-
-    def _of_weights(self, batch: tuple[Index, Index], first_row: Index, column: Index) -> tuple[Value, Value]:
-        """Terms and zero points of the tile's weights."""
-        f, place = self.f, first_row if self.product.weights == "a" else column
-        terms = f.at(self.words["terms"], place, "i32")
-        return terms, f.at(self.words["weight_zeros"], place, "i32")

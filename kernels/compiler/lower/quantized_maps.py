@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,7 @@ def _concat(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     parts = [_rescaled(b, rest[i : i + 3], scale, zero) for i in range(0, len(rest), 3)]
     if any(part is None for part in parts):
         return None
-    return LOWERINGS["", "Concat"](b, node, parts)
+    return LOWERINGS["", "Concat"](b, replace(node, op_type="Concat", domain=""), parts)
 
 
 @lowers("QLinearWhere", domain=_MS)
@@ -136,7 +137,8 @@ def _where(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
 @lowers("QLinearGlobalAveragePool", "QLinearAveragePool", domain=_MS)
 def _average(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, x_scale, x_zero, scale, zero = [*inputs, None][:5]
-    lowering = LOWERINGS.get(("", node.op_type.removeprefix("QLinear")))
+    plain = replace(node, op_type=node.op_type.removeprefix("QLinear"), domain="")
+    lowering = LOWERINGS.get(("", plain.op_type))
     if x is None or lowering is None or len(x.shape) < 3:
         return None
     rank = len(x.shape)
@@ -144,7 +146,7 @@ def _average(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     wide = dequantized(b, b.plain(x).permuted([0, rank - 1, *range(1, rank - 1)]) if last else x, x_scale, x_zero)
     if wide is None:
         return None
-    pooled = lowering(b, node, [wide])
+    pooled = lowering(b, plain, [wide])
     if pooled is None or pooled[0] is None:
         return None
     made = requantized(b, b.plain(pooled[0]), scale, zero, x.dtype)
