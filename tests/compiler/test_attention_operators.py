@@ -10,6 +10,7 @@ import pytest
 from distort.graph.ir import Graph, Node
 from distort.kernels.compiler.ir import Host
 from distort.kernels.compiler.program import CompiledProgram
+from distort.kernels.errors import InvalidInput
 from distort.kernels.program import Program
 
 Array = np.ndarray[Any, Any]
@@ -154,3 +155,87 @@ def test_forms_of_attention_of_onnxruntime(form: str) -> None:
     else:
         attributes["qkv_hidden_sizes"] = [HIDDEN, HIDDEN, 2 * HIDDEN]
         check("Attention", [x, f(10, 4 * HIDDEN), f(4 * HIDDEN)], attributes, domain=MS)
+
+
+CACHES = [f(20, D // 2), f(20, D // 2)]
+POSITIONS = RANDOM.integers(0, 20, (B, S))
+
+
+@pytest.mark.parametrize("interleaved", [0, 1])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("form", ["flat", "apart", "in part", "given"])
+def test_rotary_embedding(form: str, interleaved: int, dtype: Any) -> None:
+    attributes: dict[str, Any] = {"interleaved": interleaved}
+    x, inputs = f(B, H, S, D), [*CACHES, POSITIONS]
+    if form == "flat":
+        x, attributes = f(B, S, HIDDEN), {**attributes, "num_heads": H}
+    elif form == "in part":
+        x, attributes = f(B, H, S, 13), {**attributes, "rotary_embedding_dim": D}
+    elif form == "given":
+        inputs = [f(B, S, D // 2), f(B, S, D // 2)]
+    check("RotaryEmbedding", [x, *inputs], attributes, dtype=dtype)
+
+
+@pytest.mark.parametrize("interleaved", [0, 1])
+@pytest.mark.parametrize("form", ["flat", "apart", "in part", "start"])
+def test_rotary_embedding_of_onnxruntime(form: str, interleaved: int) -> None:
+    attributes: dict[str, Any] = {"interleaved": interleaved}
+    x, positions = f(B, S, HIDDEN), POSITIONS
+    if form == "apart":
+        x = f(B, H, S, D)
+    elif form == "in part":
+        x, attributes = f(B, S, H * 13), {**attributes, "num_heads": H, "rotary_embedding_dim": D}
+    elif form == "start":
+        positions = np.array([3])
+    check("RotaryEmbedding", [x, positions, *CACHES], attributes, domain=MS, known=(2, 3))
+
+
+@pytest.mark.parametrize("wrong", [-1, 20])
+def test_positions_beyond_the_cache_are_refused(wrong: int) -> None:
+    node = Node("RotaryEmbedding", MS, ["x", "p", "c", "s"], ["y"], opset=1)
+    caches = dict(zip("cs", CACHES, strict=True))
+    graph = Graph(nodes=[node], inputs=["x", "p"], outputs=["y"], initializers=caches)
+    positions = POSITIONS.copy()
+    positions[1, 2] = wrong
+    with pytest.raises(InvalidInput, match="position_ids"):
+        CompiledProgram(graph).run({"x": f(B, S, HIDDEN), "p": positions})
+
+
+def lengths(past: int, new: int) -> list[Array]:
+    return [np.full(B, past + new - 1, np.int32), np.array(past + new, np.int32)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("past", [0, 5])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {},
+        {"do_rotary": 1},
+        {"do_rotary": 1, "rotary_interleaved": 1, "local_window_size": 3},
+        {"softcap": 3.0, "scale": 0.3},
+    ],
+)
+@pytest.mark.parametrize("new", [1, S])
+def test_group_query_attention(new: int, attributes: dict[str, Any], past: int, dtype: Any) -> None:
+    kept = [f(B, 2, past, D), f(B, 2, past, D)]
+    inputs = [f(B, new, 6 * D), f(B, new, 2 * D), f(B, new, 2 * D), *kept, *lengths(past, new), *CACHES]
+    given = {"num_heads": 6, "kv_num_heads": 2, **attributes}
+    check("GroupQueryAttention", inputs, given, domain=MS, outputs=3, known=(7, 8), dtype=dtype)
+    packed = [f(B, new, 10 * D), None, None, *kept, *lengths(past, new), *CACHES]
+    check("GroupQueryAttention", packed, given, domain=MS, outputs=3, known=(7, 8), dtype=dtype)
+
+
+@pytest.mark.parametrize("capacity", [5, 12])
+def test_caches_that_are_not_full_are_left_to_the_numpy_kernel(capacity: int) -> None:
+    names = ["q", "k", "v", "pk", "pv", "n", "t"]
+    node = Node(
+        "GroupQueryAttention", MS, names, ["y", "a", "c"], attributes={"num_heads": 6, "kv_num_heads": 2}, opset=1
+    )
+    graph = Graph(nodes=[node], inputs=names, outputs=["y", "a", "c"], initializers={})
+    arrays = [f(B, 2, 6 * D), f(B, 2, 2 * D), f(B, 2, 2 * D), f(B, 2, capacity, D), f(B, 2, capacity, D)]
+    feeds = dict(zip(names, [*arrays, np.array([4, 3], np.int32), np.array(5, np.int32)], strict=True))
+    program = CompiledProgram(graph)
+    for _ in range(3):
+        for got, expected in zip(program.run(feeds), Program(graph).run(feeds), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)

@@ -159,10 +159,10 @@ def _apart(
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """Queries, keys and values [B, S, hidden], or keys and values [B, H, T, D]; they may come in one tensor."""
 
-    def parts(x: Tensor, count: int) -> list[Tensor] | None:
-        """[B, S, H, count, D] as [B, S, H * D] each"""
+    def parts(x: Tensor, count: int) -> list[Tensor]:
+        """[B, S, H, count, D] as [B, S, H * D] each; none where it isn't that."""
         if x.shape[2:4] != (heads, count):
-            return None
+            return []
         batch, steps, _, _, size = x.shape
         shape = (batch, steps, heads, size)
         strides = (*x.strides[:3], x.strides[4])
@@ -171,13 +171,13 @@ def _apart(
 
     found: list[Tensor | None] = [query, key, value]
     if len(query.shape) == 5:
-        found = list(parts(query, 3) or [None])
+        found = [*parts(query, 3)]
     elif len(query.shape) != 3:
         return None
     elif key is not None and len(key.shape) == 5:
         if value is not None:
             return None
-        found = [query, *(parts(key, 2) or [None])]
+        found = [query, *parts(key, 2)]
     elif key is None and value is None and query.shape[2] % 3 == 0:
         size = query.shape[2] // 3
         shape = (*query.shape[:2], size)
