@@ -132,7 +132,7 @@ def _turned(
         positions = consecutive(b, start, steps)
     elif positions.shape != (batch, steps):
         return None
-    angles = angles_at(b, [cos, sin], positions)
+    angles = angles_at(b, (cos, sin), positions)
     if angles is None or 2 * angles[0].shape[2] > q.shape[3]:
         return None
     made = []

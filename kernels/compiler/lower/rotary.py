@@ -5,8 +5,6 @@ B: batch, H: heads, S: positions, D: size of a head. See ``kernels/ops/attention
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from distort.graph.ir import Node
@@ -49,7 +47,7 @@ def rotated(b: Builder, x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, 
         b.copy(part(x, turned, 1, x.shape[3] - turned), part(to, turned, 1, x.shape[3] - turned))
 
 
-def angles_at(b: Builder, caches: Sequence[Tensor], positions: Tensor) -> list[Tensor] | None:
+def angles_at(b: Builder, caches: tuple[Tensor, Tensor], positions: Tensor) -> tuple[Tensor, Tensor] | None:
     """Rows of caches [positions, turned / 2] at [B, S]: [B, S, turned / 2]. A run with others is refused."""
     if any(len(t.shape) != 2 or t.shape != caches[0].shape for t in caches) or not caches[0].size:
         return None
@@ -64,7 +62,8 @@ def angles_at(b: Builder, caches: Sequence[Tensor], positions: Tensor) -> list[T
         # a gather takes negative ones from the end
         below, most = b.constant(np.zeros((), positions.dtype)), b.constant(np.array(size, positions.dtype))
         positions = b.map("where", [b.map("less", [positions, below], np.bool_), most, positions], positions.dtype)
-    return [gathered(b, t, 0, positions).reshaped((*positions.shape, count)) for t in caches]
+    cos, sin = (gathered(b, t, 0, positions).reshaped((*positions.shape, count)) for t in caches)
+    return cos, sin
 
 
 def _apply(b: Builder, x: Tensor, cos: Tensor, sin: Tensor, heads: int, interleaved: int) -> Tensor | None:
@@ -95,7 +94,7 @@ def _rotary_embedding(b: Builder, node: Node, inputs: list[Tensor | None]) -> Re
     size = x.shape[3] if len(x.shape) == 4 else x.shape[2] // heads
     turned = a.get("rotary_embedding_dim", 0) or size
     if positions is not None:
-        found = angles_at(b, [cos, sin], positions)
+        found = angles_at(b, (cos, sin), positions)
         if found is None:
             return None
         cos, sin = found
@@ -130,7 +129,7 @@ def _rotary_embedding_ms(b: Builder, node: Node, inputs: list[Tensor | None]) ->
         positions = consecutive(b, start, steps)
     elif positions.shape != (batch, steps):
         return None
-    found = angles_at(b, [cos, sin], positions)
+    found = angles_at(b, (cos, sin), positions)
     made = None if found is None else _apply(b, x, *found, heads, a.get("interleaved", 0))
     return None if made is None else [made]
 
