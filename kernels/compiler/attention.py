@@ -20,7 +20,7 @@ from distort.kernels.compiler.lower.views import strides_after
 from distort.kernels.compiler.products import tile_of
 
 #: up to so many queries are multiplied with keys as these lie
-_FEW_ROWS, _DOT_TILE = 8, Tile(4, 1)
+FEW_ROWS, _DOT_TILE = 8, Tile(4, 1)
 #: scores of a block of queries stay in the second-level cache; fewer queries than the least don't pay for turned keys
 _SCORES_NBYTES, _MOST_ROWS, _LEAST_ROWS = 1 << 19, 128, 16
 _FLOP_NS, _WEIGHT_NS, _BYTE_NS, _ROW_NS = 1 / 120, 0.5, 1 / 25, 20.0
@@ -114,7 +114,7 @@ class Attention(Operation):
         q, k, v, *others = self.inputs
         (keys, depth), columns = k.shape[3:], v.shape[4]
         form, scores = COLUMNS if strides[1][1] == 1 or depth == 1 else ROWS, tile_of(target, keys)
-        if form == COLUMNS and rows <= _FEW_ROWS and (strides[0][1] == 1 or depth == 1):
+        if form == COLUMNS and rows <= FEW_ROWS and (strides[0][1] == 1 or depth == 1):
             form, scores = DOTS, _DOT_TILE
         ways = [_way(t, keys if i < self.n_operands else columns) for i, t in enumerate(others)]
         return Form(
@@ -153,4 +153,4 @@ def viewed(tensor: Tensor, shape: Sequence[int]) -> Tensor | None:
     return None if strides is None else tensor.view(shape, strides)
 
 
-__all__ = ["Attention", "fits", "viewed"]
+__all__ = ["FEW_ROWS", "Attention", "fits", "viewed"]
