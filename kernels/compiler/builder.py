@@ -8,9 +8,9 @@ with a value, and work on it is done at once.
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 import pkgutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -19,20 +19,19 @@ from typing import Any
 import numpy as np
 
 from distort.graph.ir import Graph, Node, SparseInitializer
-from distort.kernels import adapters
 from distort.kernels.compiler import half, lower
 from distort.kernels.compiler.codegen.target import Target
+from distort.kernels.compiler.constants import NAMED_NBYTES, Constants, Form, constant
 from distort.kernels.compiler.expression import STORED, Expression, Instruction, name_of
-from distort.kernels.compiler.ir import ALIGNMENT, Array, Buffer, Host, Map, Operation, Place, Tensor, strides_of
+from distort.kernels.compiler.ir import Array, Buffer, Host, Map, Operation, Place, Tensor, broadcast_shape, strides_of
 from distort.kernels.compiler.layout import arranged, of_memory, unblocked
 from distort.kernels.compiler.qdq import product_of_bytes, products_of_bytes
-from distort.kernels.program import evaluate
 
 #: (builder, node, inputs) -> outputs, or None
 Lowering = Callable[["Builder", Node, "list[Tensor | None]"], "list[Tensor | None] | None"]
 LOWERINGS: dict[tuple[str, str], Lowering] = {}
-#: what is computed at once from known values, at most, in bytes of the result
-_KNOWN_NBYTES = 1 << 16
+#: what is computed at once from known values, at most, in bytes of these and of the result
+_KNOWN_NBYTES = NAMED_NBYTES
 
 
 #: lowerings that take tensors whose channels are in blocks; others get plain ones
@@ -69,6 +68,11 @@ def register_all() -> None:
         import_module(module.name)
 
 
+#: kinds of dtypes whose known numbers become instructions
+_NUMBERS = frozenset("fiub")
+_NO_NODE = Node("", "", [], [])
+
+
 class Builder:
     """What lowerings work with. ``learned``: what runs have shown of values whose shapes nobody could tell."""
 
@@ -77,7 +81,7 @@ class Builder:
         graph: Graph,
         target: Target,
         n_threads: int,
-        constants: dict[Any, Array],
+        constants: Constants,
         learned: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
         precision: str = "float32",
         cautious: bool = False,
@@ -92,9 +96,8 @@ class Builder:
         self.operations: list[Operation] = []
         self._learned = learned
         self._tensors: dict[str, Tensor | None] = {}  # None: not a tensor, or of unknown shape
-        #: packed weights and the like, of all specialisations: made once
         self._constants = constants
-        self._name, self._origin = "", Node("", "", [], [])
+        self._name, self._origin = "", _NO_NODE
         #: by ``id``: a tensor, and the same in the other layout
         self.layouts: dict[int, tuple[Tensor, Tensor]] = {}
         #: graphs whose nodes are lowered, the innermost last
@@ -103,13 +106,9 @@ class Builder:
         #: outputs of branches that are no tensors: the name outside -> the name that the value has in the run
         self.aliases: dict[str, str] = {}
         #: what is done on bytes, and what need not be dequantized for it
-        self._of_bytes, self._waiting = products_of_bytes(graph)
-        self.n_readers: dict[str, int] = {}
-        for name in graph.outputs:
-            self.n_readers[name] = self.n_readers.get(name, 0) + 1
-        for node in graph.nodes:
-            for name in node.reads():
-                self.n_readers[name] = self.n_readers.get(name, 0) + 1
+        self._of_bytes, waiting = constants.once("of bytes", lambda: products_of_bytes(graph))
+        self._waiting = set(waiting)
+        self.n_readers: dict[str, int] = constants.once("readers", lambda: _count_readers(graph))
 
     # -- tensors
 
@@ -121,19 +120,14 @@ class Builder:
 
     def constant(self, array: Array) -> Tensor:
         """A value that is known."""
-        array = np.ascontiguousarray(array).reshape(np.shape(array))
-        buffer = Buffer(array.nbytes, Place.CONSTANT, array)
-        return Tensor(array.dtype, array.shape, strides_of(array.shape), buffer, value=array)
+        return constant(array)
 
     def packed(self, key: Any, make: Callable[[], Array]) -> Tensor:
         """A constant that is made once for all shapes of runs: ``key`` names what it is made of and how.
 
         What it is made of is named by :meth:`identity`.
         """
-        array = self._constants.get(key)
-        if array is None:
-            array = self._constants[key] = _aligned(make())
-        return self.constant(array)
+        return self._constants.packed(key, make)
 
     def identity(self, array: Array) -> tuple[Any, ...]:
         """What names a known array among keys of :meth:`packed`: the same for the same elements, in all shapes of runs.
@@ -141,12 +135,7 @@ class Builder:
         Small ones are named by what they hold. Others by their address: they are kept, so that nothing else comes to
         lie there.
         """
-        kind = (array.shape, name_of(array.dtype))
-        if array.nbytes <= _KNOWN_NBYTES:
-            return (*kind, hashlib.sha256(array.tobytes()).digest())
-        name = (*kind, array.strides, array.__array_interface__["data"][0])
-        self._constants.setdefault(("kept", *name), array)
-        return name
+        return self._constants.name(array)
 
     def source(self, tensor: Tensor) -> tuple[Any, ...]:
         """What names a known tensor among keys of :meth:`packed`."""
@@ -155,9 +144,7 @@ class Builder:
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """Anything else that is made once for all shapes of runs."""
-        if key not in self._constants:
-            self._constants[key] = make()
-        return self._constants[key]
+        return self._constants.once(key, make)
 
     @property
     def origin_id(self) -> int:
@@ -177,9 +164,9 @@ class Builder:
         if name not in self._tensors:
             value = next((s.initializers[name] for s in reversed(self._scopes) if name in s.initializers), None)
             if isinstance(value, SparseInitializer):
-                value = value.dense()
+                value = self.once(("dense", id(value)), value.dense)
             compiles = isinstance(value, np.ndarray) and name_of(value.dtype) in STORED
-            self._tensors[name] = self.constant(value) if compiles and value is not None else None
+            self._tensors[name] = self._constants.tensor(value) if compiles and value is not None else None
         return self._tensors[name]
 
     def is_known_to_be_absent(self, name: str) -> bool:
@@ -209,12 +196,11 @@ class Builder:
         name = name_of(dtype)
         instructions = list(body) if body else [Instruction(op, tuple(range(len(inputs))), name, attributes)]
         channels = None
-        if any(t.block for t in inputs):
+        if any([t.block for t in inputs]):
             inputs, channels = arranged(self, inputs, instructions)
-        shape = np.broadcast_shapes(*(t.shape for t in inputs))
-        expression = Expression(
-            tuple(t.element for t in inputs), tuple(instructions), (len(inputs) + len(instructions) - 1,)
-        )
+        shape = broadcast_shape(*[t.shape for t in inputs])
+        n_values = len(inputs) + len(instructions)
+        expression = Expression(tuple([t.element for t in inputs]), tuple(instructions), (n_values - 1,))
         result = self.new(dtype, shape)
         named = result if channels is None else of_memory(result, channels)
         operands, expression = with_constants([t.broadcast(shape) for t in inputs], inputs, expression)
@@ -282,42 +268,42 @@ class Builder:
         if id(node) in self._of_bytes:
             self._name, self._origin = node.label(), node
             operands = self._of_bytes[id(node)]
-            n_operations, layouts = len(self.operations), dict(self.layouts)
+            n_operations, n_layouts = len(self.operations), len(self.layouts)
             made = product_of_bytes(self, node, *operands)
             if made is not None:
                 self._tensors[node.outputs[0]] = made
                 return
-            del self.operations[n_operations:]
-            self.layouts = layouts
+            self._forget(n_operations, n_layouts)
             for waiting in operands:
                 if id(waiting) in self._waiting:
                     self._waiting.remove(id(waiting))
                     self.lower(waiting)
-        self._name, self._origin = node.label(), node
-        node, constants = adapters.modern(node)
-        for name, value in constants.items():
-            self._tensors[name] = self.constant(value)
+        form = self._constants.form(node)
+        self._name, self._origin, node = form.label, node, form.node
+        self._tensors.update(form.constants)
         inputs = [self.find(name) if name else None for name in node.inputs]
-        missing = any(name and tensor is None for name, tensor in zip(node.inputs, inputs, strict=True))
-        has_bodies = any(True for _ in node.subgraphs())
-        if not missing:
-            is_known = not has_bodies and all(t is None or t.value is not None for t in inputs)
-            if is_known and self._evaluate(node, inputs):
+        if None not in inputs or not any(name and t is None for name, t in zip(node.inputs, inputs, strict=True)):
+            if not form.has_bodies and self._evaluate(form, inputs):
                 return
             lowering = LOWERINGS.get((node.domain, node.op_type))
             if lowering is not None:
                 if lowering not in TAKE_BLOCKS:
                     inputs = [None if t is None else self.plain(t) for t in inputs]
-                n_operations, layouts = len(self.operations), dict(self.layouts)
+                n_operations, n_layouts = len(self.operations), len(self.layouts)
                 results = self._lowered(lowering, node, inputs)
                 if results is not None:
                     for name, tensor in zip(node.outputs, results, strict=False):
                         if name:
                             self._tensors[name] = tensor
                     return
-                del self.operations[n_operations:]
-                self.layouts = layouts
+                self._forget(n_operations, n_layouts)
         self._host(node, inputs)
+
+    def _forget(self, n_operations: int, n_layouts: int) -> None:
+        """What was added beyond these."""
+        del self.operations[n_operations:]
+        while len(self.layouts) > n_layouts:
+            self.layouts.popitem()
 
     def _lowered(self, lowering: Lowering, node: Node, inputs: list[Tensor | None]) -> list[Tensor | None] | None:
         if lowering not in TAKE_WIDE or not any(half.is_narrow(t) for t in inputs):
@@ -326,23 +312,22 @@ class Builder:
         first = inputs[0]
         return results if results is None or first is None else half.all_narrowed(self, results, first.dtype)
 
-    def _evaluate(self, node: Node, inputs: Sequence[Tensor | None]) -> bool:
+    def _evaluate(self, form: Form, inputs: Sequence[Tensor | None]) -> bool:
         """Do the work now, where all inputs are known. False where it is large, or fails: the run will say why."""
-        if node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial", "Dropout"):
+        nbytes = 0
+        for tensor in inputs:
+            if tensor is not None:
+                if tensor.value is None:
+                    return False
+                nbytes += tensor.value.nbytes
+        if nbytes > _KNOWN_NBYTES or form.is_random:
             return False
-        if sum(t.nbytes for t in inputs if t is not None) > _KNOWN_NBYTES:
-            return False
-        results = evaluate(node, [None if t is None else t.value for t in inputs])
+        results = self._constants.evaluate(form, inputs, _KNOWN_NBYTES)
         if results is None:
             return False
-        if any(r is not None and not isinstance(r, (np.ndarray, np.generic)) for r in results):
-            return False  # a sequence or a map
-        arrays = [np.asarray(r) if r is not None else None for r in results]
-        if any(a is not None and (name_of(a.dtype) not in STORED or a.nbytes > _KNOWN_NBYTES) for a in arrays):
-            return False
-        for name, array in zip(node.outputs, arrays, strict=False):
+        for name, tensor in zip(form.node.outputs, results, strict=False):
             if name:
-                self._tensors[name] = None if array is None else self.constant(array)
+                self._tensors[name] = tensor
         return True
 
     def _host(self, node: Node, inputs: Sequence[Tensor | None]) -> None:
@@ -368,40 +353,45 @@ class Builder:
         self.add(Host(reads, makes, node, self._origin, plain, results))
 
 
-def _aligned(array: Array) -> Array:
-    """A contiguous copy at the begin of a cache line: vectors that cross lines take half as long again to load."""
-    memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
-    begin = -memory.__array_interface__["data"][0] % ALIGNMENT
-    made = memory[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
-    made[...] = array
-    return made
+def _count_readers(graph: Graph) -> dict[str, int]:
+    """By how many nodes, and as how many outputs, each value is read."""
+    readers = Counter(graph.outputs)
+    for node in graph.nodes:
+        readers.update(node.reads())
+    return readers
 
 
 def with_constants(
     operands: Sequence[Tensor], inputs: Sequence[Tensor], expression: Expression
 ) -> tuple[list[Tensor], Expression]:
     """Without operands that are known numbers: these become instructions. At least one operand stays."""
-    numbers = [i for i, t in enumerate(inputs) if t.value is not None and t.size == 1 and t.dtype.kind in "fiub"]
+    numbers: list[tuple[int, Any]] = []
+    for place, tensor in enumerate(inputs):
+        value = tensor.value
+        if value is not None and value.size == 1 and value.dtype.kind in _NUMBERS:
+            number = value.item()
+            if number != 0 or not isinstance(number, float) or math.copysign(1, number) > 0:  # -0.0 is a key like 0.0
+                numbers.append((place, number))
     if len(numbers) == len(inputs):
         numbers = numbers[1:]
     if not numbers:
         return list(operands), expression
-    kept = [i for i in range(len(inputs)) if i not in numbers]
-    place = {old: new for new, old in enumerate(kept)}
-    body = []
-    for count, old in enumerate(numbers):
-        value = inputs[old].value
-        assert value is not None
-        number = value.reshape(()).item() if name_of(value.dtype) != "bfloat16" else float(value.reshape(()))
-        place[old] = len(kept) + count
-        body.append(Instruction("constant", (0,), expression.inputs[old], (number,)))
-    for old in range(len(inputs), len(inputs) + len(expression.body)):
-        place[old] = old - len(inputs) + len(kept) + len(numbers)
-    body += [i._replace(operands=tuple(place[o] for o in i.operands)) for i in expression.body]
-    made = Expression(
-        tuple(expression.inputs[i] for i in kept), tuple(body), tuple(place[r] for r in expression.results)
+    places = {place for place, _ in numbers}
+    return [t for place, t in enumerate(operands) if place not in places], _with_numbers(expression, tuple(numbers))
+
+
+@functools.lru_cache(4096)
+def _with_numbers(expression: Expression, numbers: tuple[tuple[int, Any], ...]) -> Expression:
+    n_inputs = len(expression.inputs)
+    known = dict(numbers)
+    kept = [i for i in range(n_inputs) if i not in known]
+    place = {old: new for new, old in enumerate([*kept, *known])}
+    place |= {old: old for old in range(n_inputs, n_inputs + len(expression.body))}  # as many instructions come as go
+    body = [Instruction("constant", (0,), expression.inputs[old], (number,)) for old, number in numbers]
+    body += [i._replace(operands=tuple([place[o] for o in i.operands])) for i in expression.body]
+    return Expression(
+        tuple([expression.inputs[i] for i in kept]), tuple(body), tuple([place[r] for r in expression.results])
     )
-    return [operands[i] for i in kept], made
 
 
 __all__ = ["LOWERINGS", "Builder", "Lowering", "lowers", "register_all", "with_constants"]

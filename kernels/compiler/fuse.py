@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 from distort.kernels.compiler.codegen.target import Target
@@ -51,12 +52,12 @@ class Uses:
 
     def changed_between(self, before: Operation, current: Operation, place: Mapping[Operation, int]) -> bool:
         """Whether what ``before`` reads is written again up to ``current``, which it would move to."""
-        return any(
-            place[before] < place[writer] <= place[current]
-            for tensor in before.inputs
-            if tensor.buffer.changes
-            for writer in self.writers.get(tensor.buffer, [])
-        )
+        for tensor in before.inputs:
+            if tensor.buffer.changes:
+                writers = self.writers.get(tensor.buffer, [])
+                if any(place[before] < place[writer] <= place[current] for writer in writers):
+                    return True
+        return False
 
 
 def fuse(operations: Sequence[Operation], target: Target) -> list[Operation]:
@@ -109,11 +110,14 @@ def _join_one(
 
 def _in_step(current: Map, made: Tensor) -> bool:
     """Whether the map goes through ``made`` element by element, wherever it reads it."""
-    return all(
-        same_elements(tensor, made) and same_shape(tensor.shape, current.shape)
-        for tensor in current.inputs
-        if tensor.buffer is made.buffer
-    ) and same_shape(made.shape, current.shape)
+    if not same_shape(made.shape, current.shape):
+        return False
+    for tensor in current.inputs:
+        if tensor.buffer is made.buffer and not (
+            same_elements(tensor, made) and same_shape(tensor.shape, current.shape)
+        ):
+            return False
+    return True
 
 
 def _turned(current: Map, made: Tensor) -> Map | None:
@@ -155,37 +159,41 @@ def compose(
     Operands: those of ``before``, then those of ``after`` without the value between. None where it grows too large.
     """
     operands = list(before_inputs)
-    number = {i: i for i in range(len(operands))}  # of operands of before
-    place: dict[int, int] = {}  # of operands of after; -1: the value between
-    for i, tensor in enumerate(after_inputs):
+    places: list[int] = []  # of operands of after; -1: the value between
+    for tensor in after_inputs:
         if tensor.buffer is made:
-            place[i] = -1
+            places.append(-1)
             continue
-        same = next((n for n, other in enumerate(operands) if same_view(tensor, other)), None)
+        same = next((n for n, t in enumerate(operands) if t.buffer is tensor.buffer and same_view(tensor, t)), None)
         if same is None:
             same = len(operands)
             operands.append(tensor)
-        place[i] = same
+        places.append(same)
     if len(operands) > MOST_OPERANDS or len(before.body) + len(after.body) > MOST_INSTRUCTIONS:
         return None
-    n_inputs, shift = len(operands), len(operands) - len(before.inputs)
+    return operands, _composed(before, after, tuple(places), tuple([t.element for t in operands]))
+
+
+@functools.lru_cache(4096)
+def _composed(before: Expression, after: Expression, places: tuple[int, ...], dtypes: tuple[str, ...]) -> Expression:
+    n_before, n_after = len(before.inputs), len(after.inputs)
+    shift = len(dtypes) - n_before
     body: list[Instruction] = []
     for instruction in before.body:
-        moved = tuple(number[o] if o < len(before.inputs) else o + shift for o in instruction.operands)
+        moved = tuple([o if o < n_before else o + shift for o in instruction.operands])
         body.append(instruction._replace(operands=moved))
     (result,) = before.results
-    between = result if result < len(before.inputs) else result + shift
-    offset = n_inputs + len(before.body) - len(after.inputs)
+    between = result if result < n_before else result + shift
+    offset = len(dtypes) + len(before.body) - n_after
 
     def moved_of_after(operand: int) -> int:
-        if operand >= len(after.inputs):
+        if operand >= n_after:
             return operand + offset
-        return between if place[operand] == -1 else place[operand]
+        return between if places[operand] == -1 else places[operand]
 
     for instruction in after.body:
-        body.append(instruction._replace(operands=tuple(moved_of_after(o) for o in instruction.operands)))
-    dtypes = tuple(t.element for t in operands)
-    return operands, Expression(dtypes, tuple(body), tuple(moved_of_after(r) for r in after.results))
+        body.append(instruction._replace(operands=tuple([moved_of_after(o) for o in instruction.operands])))
+    return Expression(dtypes, tuple(body), tuple([moved_of_after(r) for r in after.results]))
 
 
 def same_view(a: Tensor, b: Tensor) -> bool:
@@ -194,14 +202,20 @@ def same_view(a: Tensor, b: Tensor) -> bool:
 
 def same_shape(a: Sequence[int], b: Sequence[int]) -> bool:
     """But for dimensions of one element."""
+    if a == b:
+        return True
     return [n for n in a if n != 1] == [n for n in b if n != 1]
 
 
 def same_elements(a: Tensor, b: Tensor) -> bool:
     """Whether two views of a buffer go through the same elements in the same order, but for dimensions of one."""
+    if a.offset != b.offset or a.block != b.block or a.dtype != b.dtype:
+        return False
+    if a.shape == b.shape and a.strides == b.strides:
+        return True
     one = [(n, s) for n, s in zip(a.shape, a.strides, strict=True) if n != 1]
     other = [(n, s) for n, s in zip(b.shape, b.strides, strict=True) if n != 1]
-    return a.offset == b.offset and one == other and a.block == b.block and a.dtype == b.dtype
+    return one == other
 
 
 def aligned(tensor: Tensor, shape: Sequence[int]) -> Tensor:

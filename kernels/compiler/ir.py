@@ -7,8 +7,9 @@ and no work. An operation reads tensors and writes tensors; in the end it says w
 from __future__ import annotations
 
 import enum
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -110,16 +111,30 @@ class Tensor:
 
     def broadcast(self, shape: Sequence[int]) -> Tensor:
         """As seen in a larger shape: dimensions that are repeated have stride 0."""
-        missing = len(shape) - len(self.shape)
-        strides = [0] * missing + [
-            0 if have == 1 else stride
-            for have, want, stride in zip(self.shape, shape[missing:], self.strides, strict=True)
-        ]
-        return self.view(shape, strides)
+        shape = tuple(shape)
+        return Tensor(self.dtype, shape, _repeating(self.shape, self.strides, len(shape)), self.buffer, self.offset)
+
+
+#: layers of a model have the same shapes
+_remembered = functools.lru_cache(4096)
+
+#: of values that go together, by numpy's rules; raises ValueError
+broadcast_shape: Callable[..., tuple[int, ...]] = _remembered(np.broadcast_shapes)
+
+
+@_remembered
+def _repeating(shape: tuple[int, ...], strides: tuple[int, ...], rank: int) -> tuple[int, ...]:
+    own = [0 if size == 1 else stride for size, stride in zip(shape, strides, strict=True)]
+    return (*[0] * (rank - len(shape)), *own)
 
 
 def strides_of(shape: Sequence[int]) -> tuple[int, ...]:
     """Of contiguous elements."""
+    return _strides_of(tuple(shape))
+
+
+@_remembered
+def _strides_of(shape: tuple[int, ...]) -> tuple[int, ...]:
     strides = []
     step = 1
     for size in reversed(shape):

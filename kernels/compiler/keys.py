@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 _CODEGEN = "distort.kernels.compiler.codegen"
@@ -63,6 +63,14 @@ class Key:
 
     family: str
     parameters: tuple[Any, ...]
+    #: long parameters take a while to hash, and a key is looked up several times
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.family, self.parameters)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def symbol(self) -> str:

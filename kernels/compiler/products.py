@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ from distort.kernels.compiler.ir import (
     Scratch,
     Tensor,
     Word,
+    broadcast_shape,
 )
 from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.loops import merged
@@ -66,6 +68,7 @@ _FLOP_NS, _ROUNDED_FLOP_NS, _BYTE_NS, _STEP_NS = 1 / 130, 1 / 500, 1 / 25, 100.0
 _SOME_UNITS = 16
 
 
+@functools.lru_cache(1024)
 def tile_of(target: Target, columns: int) -> Tile:
     """By the columns alone, so that packed weights serve any number of rows."""
     rows = _ROWS_OF_32 if target.n_vector_registers >= 32 else _ROWS_OF_16
@@ -89,7 +92,7 @@ class Product(Operation):
     expression: Expression
     kind: ClassVar[str] = "product"
 
-    def _strides(self, tensor: Tensor) -> list[int] | None:
+    def _strides(self, tensor: Tensor) -> tuple[int, ...] | None:
         """In the product's own dimensions; None where they don't go that way, or the columns have steps."""
         if tensor.block:
             return None
@@ -294,7 +297,7 @@ def multiply_codes(
     rows = math.prod(left.shape[:-1])
     folded = strides_after(left, (rows, depth))
     if folded is None:
-        left, folded = b.contiguous(left), [depth, 1]
+        left, folded = b.contiguous(left), (depth, 1)
     result = b.new(left.dtype, (*left.shape[:-1], columns))
     tile = tile_of(b.target, columns)
     width = tile.vectors * b.target.lanes("float")
@@ -325,11 +328,11 @@ def _add(
     rows, columns, depth = sizes
     tail = right.shape[-n_tail:]
     steps = [left.broadcast((*batch, rows, depth)).strides, right.broadcast((*batch, *tail)).strides, result.strides]
-    loops, strides = _at_most_two(batch, [s[: len(batch)] for s in steps])
+    loops, strides = _at_most_two(tuple(batch), tuple([s[: len(batch)] for s in steps]))
     if len(loops) > 2:
         return None
     missing = 2 - len(loops)
-    loops, strides = [1] * missing + loops, [[0] * missing + s for s in strides]
+    loops, strides = [1] * missing + [*loops], [[0] * missing + [*s] for s in strides]
     a = left.view((*loops, rows, depth), (*strides[0], *left.strides[-2:]))
     operand = right.view((*loops, *tail), (*strides[1], *right.strides[-n_tail:]))
     shape = (loops[0], loops[1], rows, columns)
@@ -337,7 +340,10 @@ def _add(
     return result
 
 
-def _at_most_two(batch: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
+@functools.lru_cache(1024)
+def _at_most_two(
+    batch: tuple[int, ...], strides: tuple[tuple[int, ...], ...]
+) -> tuple[Sequence[int], Sequence[Sequence[int]]]:
     """Loops over products: as they are where that will do, for what joins may not go through them as through one."""
     kept = [i for i, size in enumerate(batch) if size != 1]
     if len(kept) > 2:
@@ -347,7 +353,7 @@ def _at_most_two(batch: Sequence[int], strides: Sequence[Sequence[int]]) -> tupl
 
 def _broadcast(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...] | None:
     try:
-        return tuple(np.broadcast_shapes(tuple(one), tuple(other)))
+        return broadcast_shape(tuple(one), tuple(other))
     except ValueError:
         return None
 

@@ -7,12 +7,14 @@ was learned from earlier runs, the run is done again by the plain program.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -23,6 +25,7 @@ from distort.graph.ir import Graph, Node
 from distort.kernels.compiler import dump, flow, tracing
 from distort.kernels.compiler.addresses import address_of
 from distort.kernels.compiler.codegen import drive
+from distort.kernels.compiler.constants import Constants
 from distort.kernels.compiler.expression import STORED, name_of
 from distort.kernels.compiler.ir import ALIGNMENT, Address, Array, ErrorWord, Host, Operation, Place, Scratch, Tensor
 from distort.kernels.compiler.library import Library, shared
@@ -124,7 +127,7 @@ class CompiledProgram:
         self._library = library
         self._team = team or Team(n_threads, spins)
         self._compiled: OrderedDict[tuple[FeedType, ...], Compiled] = OrderedDict()
-        self._constants: dict[Any, Array] = {}
+        self._constants = Constants()
         self._learned: dict[tuple[FeedType, ...], dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {}
         self._volatile: set[str] = set()
         #: feeds for which what was taken for likely was not so
@@ -143,7 +146,7 @@ class CompiledProgram:
         observer: StepObserver | None = None,
         cancellation: Cancellation | None = None,
     ) -> list[Any]:
-        """As :meth:`Program.run`. An observer is told of operations, which stand for several nodes where those are fused."""
+        """As :meth:`Program.run`. An observer is told of operations: several nodes where those are fused."""
         return self.run_values([feeds.get(name) for name in self.inputs], RunScope(observer, cancellation))
 
     def run_values(self, given: Sequence[Any], scope: RunScope) -> list[Any]:
@@ -196,19 +199,20 @@ class CompiledProgram:
                 return compiled
             began = time.perf_counter()
             library = self._library = self._library or shared()
-            plan = specialise(
-                self._graph,
-                self.outputs,
-                self.inputs,
-                key,
-                library.target,
-                self._team.n_threads,
-                self._constants,
-                self._learned.get(key, {}),
-                self._precision,
-                key in self._cautious,
-            )
-            compiled = self._assemble(plan, library)
+            with _uncollected():
+                plan = specialise(
+                    self._graph,
+                    self.outputs,
+                    self.inputs,
+                    key,
+                    library.target,
+                    self._team.n_threads,
+                    self._constants,
+                    self._learned.get(key, {}),
+                    self._precision,
+                    key in self._cautious,
+                )
+                compiled = self._assemble(plan, library)
             if os.environ.get(dump.VARIABLE):
                 dump.dump(plan, library.target, f"{self._graph.name or 'graph'}-{os.getpid()}-{next(_PLAN_NUMBERS)}")
             self._compiled[key] = compiled
@@ -238,7 +242,9 @@ class CompiledProgram:
             place = len(words) * 8
             native.append((addresses[step.call.key], place, step.n_threads, step.n_chunks))
             for word in step.call.words:
-                if isinstance(word, Address):
+                if type(word) is int:
+                    words.append(word)
+                elif isinstance(word, Address):
                     buffer = word.buffer
                     if buffer.place is Place.ARENA:
                         of_arena.append(len(words))
@@ -246,7 +252,7 @@ class CompiledProgram:
                     elif buffer.place is Place.CONSTANT:
                         assert buffer.array is not None
                         arrays.append(buffer.array)
-                        words.append(buffer.array.ctypes.data + word.offset)
+                        words.append(address_of(buffer.array) + word.offset)
                     else:
                         pointing[buffer.place].setdefault(buffer.number, []).append((len(words), word.offset))
                         words.append(0)
@@ -440,6 +446,19 @@ class CompiledProgram:
             if found:
                 self._compiled.pop(key, None)
         del compiled
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the collector of cycles: a plan is thousands of objects that stay, and it would look at all each time."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _find(instance: Instance, given: Sequence[Any], results: Sequence[Any], tensor: Tensor) -> Any:

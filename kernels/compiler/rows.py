@@ -6,6 +6,7 @@ the reduced axes. Kernels are ``rows`` where elements along the reduced axes are
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ _OPERAND_NS, _INSTRUCTION_NS, _ROW_NS = 0.08, 0.02, 8.0
 #: rows of at most so many elements are done many at a time, where there are many
 _FEW, _MANY = 8, 32
 
+#: instructions that see elements of a row in their order
+_IN_ORDER = ("row_argmax", "row_argmin")
+
+#: sizes, and strides of each operand; never changed
 Loops = tuple[list[int], list[list[int]]]
 
 
@@ -78,30 +83,9 @@ class Rows(Operation):
 
     def arranged(self) -> _Arrangement | None:
         """None where the kernels have no such loops."""
-        views = self._views()
-        by_stride = views[0].strides if any(views[0].strides) else views[-1].strides
-        order = sorted(range(len(self.shape)), key=lambda axis: -by_stride[axis])
-        keeps_order = any(i.op in ("row_argmax", "row_argmin") for i in self.expression.body)
-        reduced = [axis for axis in (self.axes if keeps_order else order) if axis in self.axes]
-        kept = [axis for axis in order if axis not in self.axes]
-        inside = merged([self.shape[a] for a in reduced], [[v.strides[a] for a in reduced] for v in views])
-        outside = merged([self.shape[a] for a in kept], [[v.strides[a] for a in kept] for v in views])
-        if len(inside[0]) > 2:
-            return None
-        n_rows, n_reduced = math.prod(outside[0]), math.prod(inside[0])
-        if n_reduced <= _FEW and n_rows >= _MANY:
-            # short rows: a vector has elements of many
-            best = max(range(len(outside[0])), key=lambda loop: (_ease(outside, loop), outside[0][loop]))
-            if outside[0][best] >= _MANY:
-                return _Arrangement(True, moved(*outside, best, len(outside[0]) - 1), inside)
-        along = sum(steps[-1] not in (0, 1) for steps in inside[1]) if inside[0][-1] != 1 else 0
-        if not along:
-            return _Arrangement(False, outside, inside)
-        for loop in range(len(outside[0]) - 1, -1, -1):
-            steps_of_loop = [steps[loop] for steps in outside[1]]
-            if set(steps_of_loop) <= {0, 1} and all(steps_of_loop[len(self.inputs) :]):
-                return _Arrangement(True, moved(*outside, loop, len(outside[0]) - 1), inside)
-        return _Arrangement(False, outside, inside)
+        keeps_order = any([i.op in _IN_ORDER for i in self.expression.body])
+        strides = tuple([view.strides for view in self._views()])
+        return _arranged(self.shape, self.axes, strides, len(self.inputs), keeps_order)
 
     def _varies(self, loops: Loops) -> list[bool]:
         """Whether inputs, then results, go along the reduced loops. Results of elements do even where that is one."""
@@ -212,6 +196,38 @@ class Rows(Operation):
             before.expression, [t for t in inputs if t is not None], self.expression, self.inputs, made.buffer
         )
         return None if composed is None else self._checked(composed[0], self.outputs, composed[1])
+
+
+@functools.lru_cache(1024)
+def _arranged(
+    shape: tuple[int, ...],
+    axes: tuple[int, ...],
+    strides: tuple[tuple[int, ...], ...],
+    n_inputs: int,
+    keeps_order: bool,
+) -> _Arrangement | None:
+    by_stride = strides[0] if any(strides[0]) else strides[-1]
+    order = sorted(range(len(shape)), key=lambda axis: -by_stride[axis])
+    reduced = [axis for axis in (axes if keeps_order else order) if axis in axes]
+    kept = [axis for axis in order if axis not in axes]
+    inside = merged([shape[a] for a in reduced], [[s[a] for a in reduced] for s in strides])
+    outside = merged([shape[a] for a in kept], [[s[a] for a in kept] for s in strides])
+    if len(inside[0]) > 2:
+        return None
+    n_rows, n_reduced = math.prod(outside[0]), math.prod(inside[0])
+    if n_reduced <= _FEW and n_rows >= _MANY:
+        # short rows: a vector has elements of many
+        best = max(range(len(outside[0])), key=lambda loop: (_ease(outside, loop), outside[0][loop]))
+        if outside[0][best] >= _MANY:
+            return _Arrangement(True, moved(*outside, best, len(outside[0]) - 1), inside)
+    along = sum(steps[-1] not in (0, 1) for steps in inside[1]) if inside[0][-1] != 1 else 0
+    if not along:
+        return _Arrangement(False, outside, inside)
+    for loop in range(len(outside[0]) - 1, -1, -1):
+        steps_of_loop = [steps[loop] for steps in outside[1]]
+        if set(steps_of_loop) <= {0, 1} and all(steps_of_loop[n_inputs:]):
+            return _Arrangement(True, moved(*outside, loop, len(outside[0]) - 1), inside)
+    return _Arrangement(False, outside, inside)
 
 
 def _ease(loops: Loops, loop: int) -> int:

@@ -13,6 +13,7 @@ from distort.kernels.compiler import arena, flow
 from distort.kernels.compiler.attending import attend
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.codegen.target import Target
+from distort.kernels.compiler.constants import Constants
 from distort.kernels.compiler.expression import STORED, name_of
 from distort.kernels.compiler.fuse import fuse
 from distort.kernels.compiler.ir import (
@@ -79,7 +80,7 @@ def specialise(
     feeds: Sequence[FeedType],
     target: Target,
     n_threads: int,
-    constants: dict[Any, Array],
+    constants: Constants,
     learned: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
     precision: str = "float32",
     cautious: bool = False,

@@ -11,6 +11,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from distort.engine import load_model
 from distort.kernels.compiler.codegen import target
+from distort.kernels.compiler.constants import Constants
 from distort.kernels.compiler.ir import Host
 from distort.kernels.compiler.library import Library, compile_text, module_text
 from distort.kernels.compiler.program import CompiledProgram
@@ -86,6 +87,6 @@ def object_for(
     other = target.of_features(triple, "", dict(features))
     graph = load_model(model_of(nodes, feeds, weights, fetch)).graph
     types = [(value.dtype, value.shape) for value in feeds.values()]
-    plan = specialise(graph, list(fetch), list(feeds), types, other, 1, {}, {})
+    plan = specialise(graph, list(fetch), list(feeds), types, other, 1, Constants(), {})
     keys = {step.call.key for step in plan.steps if step.call is not None}
     return compile_text(module_text(keys, other), other), {key.family for key in keys}

@@ -15,7 +15,7 @@ from distort.graph.ir import Node
 from distort.graph.types import DTYPE_OF
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.expression import STORED, name_of
-from distort.kernels.compiler.ir import Tensor
+from distort.kernels.compiler.ir import Tensor, broadcast_shape
 
 Result = list[Tensor | None] | None
 
@@ -78,7 +78,7 @@ def _present(inputs: Sequence[Tensor | None]) -> list[Tensor] | None:
     if len(found) != len(inputs):
         return None
     try:
-        np.broadcast_shapes(*(t.shape for t in found))
+        broadcast_shape(*[t.shape for t in found])
     except ValueError:
         return None
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -54,16 +55,22 @@ def reshape(b: Builder, x: Tensor, shape: Sequence[int]) -> Tensor:
     return b.contiguous(x).reshaped(shape)
 
 
-def strides_after(x: Tensor, shape: Sequence[int]) -> list[int] | None:
+def strides_after(x: Tensor, shape: Sequence[int]) -> tuple[int, ...] | None:
     """Strides of a reshape that only cuts dimensions, or joins those that lie next to each other."""
+    shape = tuple(shape)
+    return x.strides if shape == x.shape else _strides_after(x.shape, x.strides, shape)
+
+
+@functools.lru_cache(4096)
+def _strides_after(old: tuple[int, ...], strides: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, ...] | None:
     # one element of memory stands for none: numpy finds the strides, or has to copy
-    probe = np.lib.stride_tricks.as_strided(np.empty(1, np.int8), x.shape, x.strides, writeable=False)
+    probe = np.lib.stride_tricks.as_strided(np.empty(1, np.int8), old, strides, writeable=False)
     try:
         found = probe.view()
-        found.shape = tuple(shape)
+        found.shape = new
     except AttributeError:
         return None
-    return list(found.strides)
+    return found.strides
 
 
 @lowers("Reshape")
