@@ -99,7 +99,7 @@ def _measure(arguments: argparse.Namespace, threads: int, in_flight: int, screen
         n_stages = len(session.plan.stages) if executor is not None else 1
         feeds, made = _feeds(session, arguments)
         names = [output.name for output in session.get_outputs()]
-        sides = [Side("distort", lambda: session.run(names, feeds))]
+        sides = [Side("distort", partial(session.run, None, feeds))]
         for name in arguments.against:
             with console.progress(f"loading {arguments.model} with {name}"):
                 rival = rivals.open_rival(name, arguments.model, threads * n_stages)
