@@ -199,8 +199,7 @@ class Builder:
         if any([t.block for t in inputs]):
             inputs, channels = arranged(self, inputs, instructions)
         shape = broadcast_shape(*[t.shape for t in inputs])
-        n_values = len(inputs) + len(instructions)
-        expression = Expression(tuple([t.element for t in inputs]), tuple(instructions), (n_values - 1,))
+        expression = _expression_of(tuple([t.element for t in inputs]), tuple(instructions))
         result = self.new(dtype, shape)
         named = result if channels is None else of_memory(result, channels)
         operands, expression = with_constants([t.broadcast(shape) for t in inputs], inputs, expression)
@@ -306,7 +305,7 @@ class Builder:
             self.layouts.popitem()
 
     def _lowered(self, lowering: Lowering, node: Node, inputs: list[Tensor | None]) -> list[Tensor | None] | None:
-        if lowering not in TAKE_WIDE or not any(half.is_narrow(t) for t in inputs):
+        if lowering not in TAKE_WIDE or not any([half.is_narrow(t) for t in inputs]):
             return lowering(self, node, inputs)
         results = lowering(self, node, [None if t is None else half.widened(self, t) for t in inputs])
         first = inputs[0]
@@ -378,6 +377,11 @@ def with_constants(
         return list(operands), expression
     places = {place for place, _ in numbers}
     return [t for place, t in enumerate(operands) if place not in places], _with_numbers(expression, tuple(numbers))
+
+
+@functools.lru_cache(4096)
+def _expression_of(inputs: tuple[str, ...], body: tuple[Instruction, ...]) -> Expression:
+    return Expression(inputs, body, (len(inputs) + len(body) - 1,))
 
 
 @functools.lru_cache(4096)

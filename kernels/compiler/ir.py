@@ -112,7 +112,7 @@ class Tensor:
     def broadcast(self, shape: Sequence[int]) -> Tensor:
         """As seen in a larger shape: dimensions that are repeated have stride 0."""
         shape = tuple(shape)
-        return Tensor(self.dtype, shape, _repeating(self.shape, self.strides, len(shape)), self.buffer, self.offset)
+        return Tensor(self.dtype, shape, repeating(self.shape, self.strides, len(shape)), self.buffer, self.offset)
 
 
 #: layers of a model have the same shapes
@@ -123,7 +123,8 @@ broadcast_shape: Callable[..., tuple[int, ...]] = _remembered(np.broadcast_shape
 
 
 @_remembered
-def _repeating(shape: tuple[int, ...], strides: tuple[int, ...], rank: int) -> tuple[int, ...]:
+def repeating(shape: tuple[int, ...], strides: tuple[int, ...], rank: int) -> tuple[int, ...]:
+    """Strides of a view of a larger shape with ``rank`` dimensions."""
     own = [0 if size == 1 else stride for size, stride in zip(shape, strides, strict=True)]
     return (*[0] * (rank - len(shape)), *own)
 
@@ -194,6 +195,8 @@ class Operation:
     #: what is done as often: 0 for what is done once, a number for each branch and each body of a loop
     region: int = field(default=0, kw_only=True)
     kind: ClassVar[str] = ""
+    #: whether calls follow from the fields and from how tensors lie alone, see ``repeats``
+    repeats: ClassVar[bool] = False
 
     def calls(self, target: Target, n_threads: int) -> list[Call]:
         """The kernels that do it, in order."""
@@ -230,6 +233,7 @@ class Map(Operation):
 
     expression: Expression
     kind: ClassVar[str] = "map"
+    repeats: ClassVar[bool] = True
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -41,6 +41,7 @@ from distort.kernels.compiler.ir import (
     Tensor,
     Word,
     broadcast_shape,
+    repeating,
 )
 from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.loops import merged
@@ -91,6 +92,7 @@ class Product(Operation):
     form: str  # of b: see ``codegen.gemm``
     expression: Expression
     kind: ClassVar[str] = "product"
+    repeats: ClassVar[bool] = True
 
     def _strides(self, tensor: Tensor) -> tuple[int, ...] | None:
         """In the product's own dimensions; None where they don't go that way, or the columns have steps."""
@@ -326,24 +328,47 @@ def _add(
     None where batches don't go as two loops.
     """
     rows, columns, depth = sizes
-    tail = right.shape[-n_tail:]
-    steps = [left.broadcast((*batch, rows, depth)).strides, right.broadcast((*batch, *tail)).strides, result.strides]
-    loops, strides = _at_most_two(tuple(batch), tuple([s[: len(batch)] for s in steps]))
-    if len(loops) > 2:
+    views = _views(left.shape, left.strides, right.shape, right.strides, n_tail, tuple(batch), result.strides)
+    if views is None:
         return None
-    missing = 2 - len(loops)
-    loops, strides = [1] * missing + [*loops], [[0] * missing + [*s] for s in strides]
-    a = left.view((*loops, rows, depth), (*strides[0], *left.strides[-2:]))
-    operand = right.view((*loops, *tail), (*strides[1], *right.strides[-n_tail:]))
+    loops, of_left, of_right = views
+    a, operand = left.view(*of_left), right.view(*of_right)
     shape = (loops[0], loops[1], rows, columns)
     b.add(Product([a, operand], [result], shape, depth, tile, form, identity(name_of(result.dtype))))
     return result
 
 
-@functools.lru_cache(1024)
-def _at_most_two(
-    batch: tuple[int, ...], strides: tuple[tuple[int, ...], ...]
-) -> tuple[Sequence[int], Sequence[Sequence[int]]]:
+_View = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@functools.lru_cache(4096)
+def _views(
+    left: tuple[int, ...],
+    left_strides: tuple[int, ...],
+    right: tuple[int, ...],
+    right_strides: tuple[int, ...],
+    n_tail: int,
+    batch: tuple[int, ...],
+    result_strides: tuple[int, ...],
+) -> tuple[tuple[int, ...], _View, _View] | None:
+    """Two loops over products, and the operands' shapes and strides in these. None where it takes more loops."""
+    rank = len(batch)
+    steps = [
+        repeating(left, left_strides, rank + 2),
+        repeating(right, right_strides, rank + n_tail),
+        result_strides,
+    ]
+    loops, strides = _at_most_two(batch, [s[:rank] for s in steps])
+    if len(loops) > 2:
+        return None
+    missing = 2 - len(loops)
+    loops, strides = [1] * missing + [*loops], [[0] * missing + [*s] for s in strides]
+    of_left = (*loops, *left[-2:]), (*strides[0], *left_strides[-2:])
+    of_right = (*loops, *right[-n_tail:]), (*strides[1], *right_strides[-n_tail:])
+    return tuple(loops), of_left, of_right
+
+
+def _at_most_two(batch: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
     """Loops over products: as they are where that will do, for what joins may not go through them as through one."""
     kept = [i for i, size in enumerate(batch) if size != 1]
     if len(kept) > 2:

@@ -57,6 +57,7 @@ class Rows(Operation):
     shape: tuple[int, ...]
     axes: tuple[int, ...]
     kind: ClassVar[str] = "rows"
+    repeats: ClassVar[bool] = True
 
     @property
     def row_shape(self) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ from distort.kernels.compiler.ir import (
     Scratch,
     Tensor,
 )
+from distort.kernels.compiler.repeats import Repeats
 
 #: a step that takes one thread less than this is not shared
 LEAST_SHARED_NS = 8000.0
@@ -99,11 +100,12 @@ def specialise(
     operations = attend(fuse(builder.operations, target))
     steps: list[Step] = []
     marks: dict[Operation, int] = {}
+    repeats = Repeats(target, n_threads)
     for operation in operations:
         if isinstance(operation, Mark):
             marks[operation] = len(steps)
         else:
-            steps += _steps(operation, target, n_threads)
+            steps += _steps(operation, repeats, n_threads)
     flow.set_distances(steps, marks)
     arena_nbytes = arena.place(flow.over_loops(_lifetimes(steps), steps))
     unknown = [
@@ -139,13 +141,13 @@ def _results(builder: Builder, outputs: Sequence[str]) -> list[Result]:
     return results
 
 
-def _steps(operation: Operation, target: Target, n_threads: int) -> list[Step]:
+def _steps(operation: Operation, repeats: Repeats, n_threads: int) -> list[Step]:
     if isinstance(operation, Host):
         return [Step(host=operation, operation=operation)]
     if isinstance(operation, Jump):
         return [Step(call=flow.jump_call(operation), n_threads=n_threads, operation=operation)]
     steps = []
-    for call in operation.calls(target, n_threads):
+    for call in repeats.calls(operation):
         wanted = 1 if call.work_ns < LEAST_SHARED_NS else min(n_threads, call.most_threads)
         scratch = Buffer(call.scratch_nbytes) if call.scratch_nbytes else None
         if scratch is not None:
