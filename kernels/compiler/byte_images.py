@@ -108,14 +108,17 @@ class Interleave(Operation):
         del n_threads
         geometry, image = self.geometry, self.image
         (result,) = self.outputs
+        size, padded = (geometry.height, geometry.width), geometry.padded
+        if padded == size and all(t.strides[2] == t.strides[3] * size[1] or size[0] == 1 for t in self.operands):
+            size = padded = (1, size[0] * size[1])  # rows one after the other are one
         words: list[Any] = [geometry.images, geometry.groups, geometry.channels, image.n_planes]
-        words += [geometry.height, geometry.width, *geometry.padded, *geometry.begins]
+        words += [*size, *padded, *geometry.begins]
         words += [result.address(), image.image, image.group, (self.zero or result).address()]
         for tensor in self.operands:
             words += [tensor.address(), *tensor.strides[:3]]
         ways = tuple(BROADCAST if t.strides[3] == 0 else CONTIGUOUS for t in self.operands)
         key = Key("interleave", (image.size, self.expression, ways, image.flip, self.zero is not None))
-        n_units = geometry.images * geometry.groups * image.n_planes * geometry.padded[0]
+        n_units = geometry.images * geometry.groups * image.n_planes * padded[0]
         work = geometry.images * geometry.groups * geometry.channels * geometry.height * geometry.width
         return [Call(key, words, work * (0.1 + 0.06 * len(self.expression.body)), most_threads=n_units)]
 

@@ -159,6 +159,14 @@ def test_scaler() -> None:
     check(node, rows(5))
 
 
+@pytest.mark.parametrize("norm", ["MAX", "L1", "L2"])
+@pytest.mark.parametrize("shape", [(5, 33), (7,)])
+def test_normalizer(norm: str, shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    x[0] = 0
+    check(helper.make_node("Normalizer", ["x"], ["y"], domain=_ML, norm=norm), x, rtol=1e-6)
+
+
 def test_kernels_for_arm() -> None:
     code, families = object_for("aarch64-unknown-linux-gnu", {"neon": True}, [regressor()], {"x": rows(3)}, {})
     assert code and "trees" in families

@@ -69,7 +69,7 @@ def emit_interleave(
             start = f.at(target_row, f.mul(words["left"], size), "i8")
             whole = f.mul(f.div(words["width"], lanes), lanes)
 
-            def columns(x: Index, n: int) -> None:
+            def columns(x: Index, n: int, mask: Value | None = None) -> None:
                 made = []
                 for row_operands, there in zip(rows, exists, strict=True):
                     values = []
@@ -77,16 +77,29 @@ def emit_interleave(
                         if way == BROADCAST:
                             values.append(f.splat(elements.load(f, address, dtype, 1), n))
                         else:
-                            values.append(elements.load(f, f.at(address, x, STORED[dtype]), dtype, n))
+                            values.append(elements.load(f, f.at(address, x, STORED[dtype]), dtype, n, mask))
                     (value,) = elements.evaluate(f, expression, values)
                     value = dots.flipped(f, value) if flip else value
                     made.append(f.select(there, value, f.const(value.type, 0)) if size > 1 else value)
-                f.store(interleaved(f, made), f.at(start, f.mul(x, size), "i8"))
+                pixels = interleaved(f, made)
+                place = f.at(start, f.mul(x, size), "i8")
+                if mask is None:
+                    f.store(pixels, place)
+                else:
+                    f.masked_store(f.bitcast(pixels, vector(f"i{8 * size}", n)), place, mask)
 
             with f.loop(0, whole, lanes) as block:
                 columns(block.index, lanes)
-            with f.loop(whole, words["width"]) as single:
-                columns(single.index, 1)
+            left = f.sub(words["width"], whole)
+            if elements.has_masks(target):
+                with f.when(f.compare("sgt", left, 0)):
+                    columns(whole, lanes, elements.mask_of(f, lanes, left))
+            else:
+                # the last vector overlaps the one before it, where there is one
+                with f.when(f.binary("and", f.compare("sgt", left, 0), f.compare("sgt", whole, 0))):
+                    columns(f.sub(words["width"], lanes), lanes)
+                with f.loop(0, f.select(f.compare("sgt", whole, 0), f.i64(0), f.i64(left))) as single:
+                    columns(single.index, 1)
             behind = f.add(words["left"], words["width"])
             _fill(f, f.at(target_row, f.mul(behind, size), "i8"), f.sub(words["padded_width"], behind), outside, lanes)
     f.ret()

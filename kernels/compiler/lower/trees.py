@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from distort.graph.ir import Node
-from distort.kernels.compiler.builder import Builder, lowers
+from distort.kernels.compiler.builder import LOWERINGS, Builder, lowers
 from distort.kernels.compiler.codegen.trees import TREES
 from distort.kernels.compiler.expression import Instruction
 from distort.kernels.compiler.ir import Call, Native, Tensor
@@ -216,3 +216,27 @@ def _scaler(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     wide = x if x.dtype == np.float32 else b.map("cast", [x], np.float32)
     offset, scale = (b.constant(known[name].reshape(() if size == 1 else -1)) for name in ("offset", "scale"))
     return [b.map("mul", [b.map("sub", [wide, offset]), scale])]
+
+
+@lowers("Normalizer", domain=_ML)
+def _normalizer(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    """Rows by their largest element, or their L1 or L2 norm; rows of zeros stay."""
+    (x,) = inputs
+    norm = node.attributes.get("norm", "MAX")
+    if x is None or x.dtype != np.float32 or len(x.shape) not in (1, 2) or not x.size or norm not in _NORMS:
+        return None
+    axes = b.constant(np.array([-1]))
+    reduced = LOWERINGS["", _NORMS[norm]](b, Node(_NORMS[norm], "", ["", ""], [""], {"keepdims": 1}), [x, axes])
+    if reduced is None or reduced[0] is None:
+        return None
+    body = [
+        Instruction("constant", (0,), "float32", (0.0,)),
+        Instruction("equal", (1, 2), "bool"),
+        Instruction("constant", (0,), "float32", (1.0,)),
+        Instruction("where", (3, 4, 1), "float32"),
+        Instruction("div", (0, 5), "float32"),
+    ]
+    return [b.map("", [x, b.plain(reduced[0])], body=body)]
+
+
+_NORMS = {"MAX": "ReduceMax", "L1": "ReduceL1", "L2": "ReduceL2"}
