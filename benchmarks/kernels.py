@@ -6,10 +6,10 @@ A ratio above 1 means that distort is faster. Ends with exit code 1 where a kern
 than onnxruntime's. One node is a session of its own, so what a run costs on top of its kernel counts on both sides.
 
 The last two columns are about the kernel alone, by the events of profiled runs: GFLOP/s of products and convolutions,
-with their share of what multiplications and additions in registers reach; GB/s, read and written, of all others, with
-their share of copies of as many bytes. Both peaks are measured in the same run. Where vectors of bytes are multiplied
-the share may be above 1. Means of the shares follow by class; kernels that are
-NumPy's are one of their own. ``--publish`` puts all of it into docs/benchmarks.md.
+with their share of what multiplications and additions of float32 in registers reach; GB/s, read and written, of all
+others, with their share of copies of as many bytes. Both peaks are measured in the same run. Products of bytes, and
+convolutions that multiply less than their definition does, may be above 1. Means of the shares follow by class; kernels
+that are NumPy's are one of their own. ``--publish`` puts all of it into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -113,6 +113,8 @@ def measured(case: KernelCase, group: str, threads: int, seconds: float, flop_pe
 def _kind(case: KernelCase, group: str) -> str:
     if not is_product(case.op_type):
         return "normalization, pooling, quantization" if group == "dense" else group
+    if any(np.asarray(value).dtype.itemsize == 1 for value in case.inputs if value is not None):
+        return "8-bit products and convolutions"
     return "convolutions" if _CONVOLUTIONS.search(case.op_type) else "products"
 
 

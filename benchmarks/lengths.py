@@ -95,7 +95,8 @@ def main() -> None:
         ours, theirs = (sum(row[i] for row in part) for i in (1, 2))
         slowest = max(row[1] / row[2] for row in part)
         cells.append([said, f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / ours:.2f}", f"{1 / slowest:.2f}"])
-    what = f"{arguments.model.name}, {len(rows)} lengths from {min(lengths)} to {max(lengths)}, {arguments.threads} thread(s)"
+    what = f"{arguments.model.name}, {len(rows)} lengths from {min(lengths)} to {max(lengths)}, "
+    what += f"{arguments.threads} thread(s)"
     told = table(["runs", "distort s", "onnxruntime s", "ratio", "lowest of one run"], cells)
     print(f"\n{what}\n\n{told}")
     if arguments.publish:
