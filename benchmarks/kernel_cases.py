@@ -484,17 +484,18 @@ def _contrib() -> list[KernelCase]:
     return [KernelCase(name, x, attributes, constant, n, "com.microsoft") for name, x, attributes, constant, n in cases]
 
 
-def all_cases() -> list[KernelCase]:
-    return [
-        *_elementwise(),
-        *_movement(),
-        *_reductions(),
-        *_dense(),
-        *_images(),
-        *_control(),
-        *_classical(),
-        *_contrib(),
-    ]
+def groups() -> dict[str, list[KernelCase]]:
+    """Cases by what they are about."""
+    return {
+        "element-wise": _elementwise(),
+        "movement": _movement(),
+        "reductions": _reductions(),
+        "dense": _dense(),
+        "images": _images(),
+        "control flow and text": _control(),
+        "classical": _classical(),
+        "onnxruntime's": _contrib(),
+    }
 
 
 def model_of(case: KernelCase) -> bytes:

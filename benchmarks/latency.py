@@ -118,9 +118,9 @@ def measured(folder: Path, threads: int, seconds: float, bf16: bool, profile: bo
         sides["bf16"] = partial(rounded.run, None, feeds)
     row.ms = medians_ms(sides, seconds)
     if profile:
-        operations = measure(session, feeds, 0.5)
-        whole = operations.kernels_us or 1.0
-        row.goes_to = ", ".join(f"{one.operators} {one.us / whole:.0%}" for one in operations.operations[:3])
+        profiled = measure(session, feeds, 0.5)
+        whole = profiled.kernels_us or 1.0
+        row.goes_to = ", ".join(f"{name} {sum(us) / whole:.0%}" for name, us in profiled.by_operators()[:3])
     return row
 
 

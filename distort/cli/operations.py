@@ -53,6 +53,13 @@ class Profile:
     def kernels_us(self) -> float:
         return sum(operation.us for operation in self.operations)
 
+    def by_operators(self) -> list[tuple[str, list[float]]]:
+        """Microseconds of operations with the same operators, those that take most first."""
+        kinds: dict[str, list[float]] = {}
+        for operation in self.operations:
+            kinds.setdefault(operation.operators, []).append(operation.us)
+        return sorted(kinds.items(), key=lambda item: -sum(item[1]))
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "run_us": self.run_us,
@@ -88,12 +95,8 @@ class Profile:
         if len(rows) > _SHOWN:
             lines.append(f"the first {_SHOWN} of {len(rows)} operations (--json lists all)")
         whole = self.kernels_us or 1.0
-        kinds: dict[str, list[float]] = {}
-        for operation in self.operations:
-            kinds.setdefault(operation.operators, []).append(operation.us)
         by_kind = [
-            (name, str(len(us)), format_us(sum(us)), f"{sum(us) / whole:.1%}")
-            for name, us in sorted(kinds.items(), key=lambda item: -sum(item[1]))
+            (name, str(len(us)), format_us(sum(us)), f"{sum(us) / whole:.1%}") for name, us in self.by_operators()
         ]
         return [
             console.Block(f"Operations that take the time{of}", lines, columns, rows[:_SHOWN], frozenset({3, 4, 5, 6})),
