@@ -72,6 +72,7 @@ def _step(step: Step) -> str:
         f"[{_place(word.buffer)}+{word.offset}]" if isinstance(word, Address) else str(word) for word in step.call.words
     ]
     return (
-        f"{step.call.key.symbol} by {step.n_threads} threads, {step.n_chunks} parts each, about {step.call.work_ns / 1e3:.1f} us\n"
+        f"{step.call.key.symbol} by {step.n_threads} threads, {step.n_chunks} parts each, "
+        f"about {step.call.work_ns / 1e3:.1f} us\n"
         f"       {step.call.key.parameters}\n       words {' '.join(words)}"
     )

@@ -1,8 +1,8 @@
 """The native loop over a program's steps, and how threads share a step and wait for work.
 
 A step has four words: the kernel's address, its words' address, how many threads take part, and in how many parts each
-one's share is cut. A step without a kernel is a jump: its words are the address of a byte (0: jump always), what the byte
-must be (0, or not 0: 1), and how many steps further to go on where it is.
+one's share is cut. A step without a kernel is a jump: its words are the address of a byte (0: jump always), what the
+byte must be (0, or not 0: 1), and how many steps further to go on where it is.
 
 One thread goes through the steps. Of a step for several, whoever is there takes parts: each thread its own ones first,
 then others'. So nobody waits for a thread that the system has not let run, only for parts that are being done.

@@ -1,8 +1,8 @@
 """LLVM IR as text: values, loops with carried values, branches, and the words that a kernel is called with.
 
 Every kernel is ``void @name(ptr words, i64 part, i64 n_parts, i64 thread)``. ``words`` are 64-bit integers and
-addresses, laid out by whoever made the step. The kernel does one of ``n_parts`` equal parts of the work; threads do parts
-at the same time, each in its own scratch memory. What a kernel computes does not depend on ``n_parts``.
+addresses, laid out by whoever made the step. The kernel does one of ``n_parts`` equal parts of the work; threads do
+parts at the same time, each in its own scratch memory. What a kernel computes does not depend on ``n_parts``.
 """
 
 from __future__ import annotations

@@ -262,7 +262,7 @@ def _clip(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     given = [low, high]
     if node.opset >= 6 and _is_real(x):
         # a bound that is left out is the last finite number
-        limits = ml_dtypes.finfo(np.float32 if node.opset < 11 else x.dtype)
+        limits = ml_dtypes.finfo(np.float32 if node.opset < 11 else x.dtype)  # type: ignore[no-untyped-call]  # it has no types
         ends = (limits.min, limits.max)
         with np.errstate(over="ignore"):
             given = [b.constant(np.asarray(e, x.dtype)) if t is None else t for t, e in zip(given, ends, strict=True)]
