@@ -230,6 +230,12 @@ class Engine:
         begun = runs.start(fetches, given, keep, control)
         return lambda: self._gathered(fetches, given, runs.finish(begun))
 
+    @property
+    def compiled(self) -> CompiledProgram | None:
+        """The compiled program of a sequential session that is open."""
+        program = self._program
+        return None if self._closed or self.parallel or program is None or isinstance(program, Program) else program
+
     def _on_actors(self) -> ActorRuns | None:
         """What runs on actors; None where they aren't there (yet)."""
         if self._actors is None:

@@ -93,19 +93,26 @@ class Loaded:
     def verify_shapes(self, names: Sequence[str], values: Sequence[Any]) -> None:
         """Warn where an output has not the shape that the model declares; it is handed out all the same."""
         for name, value in zip(names, values, strict=True):
-            declared = self.declared_shapes.get(name)
-            shape = getattr(value, "shape", None)
-            if declared is None or shape is None or declared == shape:
+            if self._is_declared(name, value):
                 continue
-            if len(shape) != len(declared) or any(
-                isinstance(dim, int) and dim != size for dim, size in zip(declared, shape, strict=True)
-            ):
-                text = ",".join(str(dim) if isinstance(dim, int) else "-1" for dim in declared)
-                self.logger.log(
-                    WARNING,
-                    f"Expected shape from model of {{{text}}} does not match actual shape of "
-                    f"{{{','.join(map(str, shape))}}} for output {name}",
-                )
+            text = ",".join(str(dim) if isinstance(dim, int) else "-1" for dim in self.declared_shapes[name])
+            self.logger.log(
+                WARNING,
+                f"Expected shape from model of {{{text}}} does not match actual shape of "
+                f"{{{','.join(map(str, value.shape))}}} for output {name}",
+            )
+
+    def fits_declared(self, names: Sequence[str], values: Sequence[Any]) -> bool:
+        """Whether all outputs have the shapes that the model declares."""
+        return all(self._is_declared(name, value) for name, value in zip(names, values, strict=True))
+
+    def _is_declared(self, name: str, value: Any) -> bool:
+        declared, shape = self.declared_shapes.get(name), getattr(value, "shape", None)
+        if declared is None or shape is None or declared == shape:
+            return True
+        return len(shape) == len(declared) and all(
+            dim == size for dim, size in zip(declared, shape, strict=True) if isinstance(dim, int)
+        )
 
     def _told(self, value_type: ValueType | None) -> ValueType | None:
         """A type without the symbols that inference made up."""

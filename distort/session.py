@@ -148,6 +148,10 @@ class Session:
         Feeds are arrays, OrtValues, lists (tensors and sequences) or dicts (maps). Results are the caller's own.
         """
         sess = self._sess
+        if run_options is None and sess._quick is not None:
+            results = sess._quick.run(output_names, input_feed)
+            if results is not None:
+                return results
         self._require_inputs(input_feed)
         return sess.run(output_names or sess._loaded.output_names, input_feed, run_options)
 

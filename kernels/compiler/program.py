@@ -29,6 +29,7 @@ from distort.kernels.compiler.constants import Constants
 from distort.kernels.compiler.expression import STORED, name_of
 from distort.kernels.compiler.ir import ALIGNMENT, Address, Array, ErrorWord, Host, Operation, Place, Scratch, Tensor
 from distort.kernels.compiler.library import Library, shared
+from distort.kernels.compiler.quick import QuickRun, quick_run
 from distort.kernels.compiler.specialise import FeedType, Plan, Step, specialise
 from distort.kernels.compiler.team import DEFAULT_SPINS, Team
 from distort.kernels.errors import RunCancelled
@@ -125,7 +126,7 @@ class CompiledProgram:
         self._known = [i for i, name in enumerate(self.inputs) if name in captures and name in graph.initializers]
         self._graph = graph
         self._library = library
-        self._team = team or Team(n_threads, spins)
+        self.team = team or Team(n_threads, spins)
         self._compiled: OrderedDict[tuple[FeedType, ...], Compiled] = OrderedDict()
         self._constants = Constants()
         self._learned: dict[tuple[FeedType, ...], dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {}
@@ -178,6 +179,12 @@ class CompiledProgram:
                     self._compiled.pop(key, None)
             return self.plain.run_values(values, scope)
 
+    def quick(self, feeds: Mapping[str, Array]) -> QuickRun | None:
+        """How to run again with feeds of the same types, where there is a plan that needs nothing but kernels."""
+        values = [feeds.get(name) for name in self.inputs]
+        compiled = self._compiled.get(tuple((v.dtype, v.shape) if isinstance(v, np.ndarray) else None for v in values))
+        return None if compiled is None or compiled.plan.unknown else quick_run(self, compiled, feeds)
+
     # -- compilation
 
     @property
@@ -206,7 +213,7 @@ class CompiledProgram:
                     self.inputs,
                     key,
                     library.target,
-                    self._team.n_threads,
+                    self.team.n_threads,
                     self._constants,
                     self._learned.get(key, {}),
                     self._precision,
@@ -276,7 +283,7 @@ class CompiledProgram:
             [step.operation for step in plan.steps if step.call is not None and step.operation is not None],
         )
 
-    def _instance(self, compiled: Compiled) -> Instance:
+    def instance_of(self, compiled: Compiled) -> Instance:
         try:
             return compiled.free.pop()
         except IndexError:
@@ -302,7 +309,7 @@ class CompiledProgram:
     # -- running
 
     def _run(self, compiled: Compiled, key: tuple[FeedType, ...], values: Sequence[Any], scope: RunScope) -> list[Any]:
-        instance = self._instance(compiled)
+        instance = self.instance_of(compiled)
         try:
             results, named = self._go(compiled, instance, values, scope)
         finally:
@@ -342,7 +349,7 @@ class CompiledProgram:
                 self._host(segment, instance, given, results, named, scope)
                 continue
             address = instance.address + segment.first * drive.STEP_WORDS * 8
-            run = self._team.run if segment.shared else self._team.run_alone
+            run = self.team.run if segment.shared else self.team.run_alone
             if observer is None or trace is None:
                 run(address, segment.last - segment.first)
             else:
@@ -429,7 +436,7 @@ class CompiledProgram:
             plain_runs=BODY_PLAIN_RUNS,
             library=self._library,
             precision=self._precision,
-            team=self._team,
+            team=self.team,
         )
 
     def _learn(self, key: tuple[FeedType, ...], compiled: Compiled, named: Mapping[str, Any]) -> None:
