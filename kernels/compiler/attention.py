@@ -23,6 +23,8 @@ from distort.kernels.compiler.products import tile_of
 FEW_ROWS, _DOT_TILE = 8, Tile(4, 1)
 #: scores of a block of queries stay in the second-level cache; fewer queries than the least don't pay for turned keys
 _SCORES_NBYTES, _MOST_ROWS, _LEAST_ROWS = 1 << 19, 128, 16
+#: no limit to the keys that a query sees
+ALL = 1 << 40
 _FLOP_NS, _WEIGHT_NS, _BYTE_NS, _ROW_NS = 1 / 120, 0.5, 1 / 25, 20.0
 
 
@@ -38,6 +40,8 @@ class Attention(Operation):
     n_operands: int
     zeros: bool  # what a row that sees no key becomes: zeros, or NaN
     finish: Expression
+    #: row n weighs no more than the first n + reach keys, whatever the expression says
+    reach: int = ALL
     kind: ClassVar[str] = "attention"
 
     @property
@@ -73,11 +77,11 @@ class Attention(Operation):
         loops, (rows, depth), keys, columns = list(self.heads), q.shape[3:], k.shape[3], v.shape[4]
         if not math.prod(loops) * rows * columns:
             return []
-        tensors = [*self.inputs, *self.outputs]
+        tensors, reach = [*self.inputs, *self.outputs], self.reach
         strides = [list(t.strides) for t in tensors]
         if rows == 1 and loops[2] > 1 and not strides[1][2] and not strides[2][2]:
             # heads that share keys are rows of one product
-            rows, loops[2] = loops[2], 1
+            rows, loops[2], reach = loops[2], 1, ALL
             for number, steps in enumerate(strides):
                 if number not in (1, 2):
                     steps[3], steps[2] = steps[2], 0
@@ -93,6 +97,7 @@ class Attention(Operation):
         nbytes = attention.scratch_nbytes(form, lanes, (keys, depth), block_rows, line)
         nbytes = -(-nbytes // ALIGNMENT) * ALIGNMENT
         words: list[Word] = [*loops, rows, keys, depth, columns, block_rows, line, int(rows > form.values.rows)]
+        words.append(reach)
         words += [Scratch(), nbytes]
         words += [q.address(), *strides[0][3:], *strides[0][:3]]
         words += [k.address(), strides[1][4 if form.keys == ROWS else 3], *strides[1][:3]]
@@ -153,4 +158,4 @@ def viewed(tensor: Tensor, shape: Sequence[int]) -> Tensor | None:
     return None if strides is None else tensor.view(shape, strides)
 
 
-__all__ = ["FEW_ROWS", "Attention", "fits", "viewed"]
+__all__ = ["ALL", "FEW_ROWS", "Attention", "fits", "viewed"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distort.kernels.compiler import half
-from distort.kernels.compiler.attention import FEW_ROWS, Attention, fits
+from distort.kernels.compiler.attention import ALL, FEW_ROWS, Attention, fits
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.expression import Expression, Instruction, identity, name_of
 from distort.kernels.compiler.ir import Tensor
@@ -117,11 +117,13 @@ def joined(b: Builder, past: Tensor, new: Tensor, to: Tensor | None = None) -> T
     return whole
 
 
-def attend(b: Builder, q: Tensor, k: Tensor, v: Tensor, scores: Scores, *, zeros: bool, flat: bool) -> Tensor | None:
+def attend(
+    b: Builder, q: Tensor, k: Tensor, v: Tensor, scores: Scores, *, zeros: bool, flat: bool, reach: int = ALL
+) -> Tensor | None:
     """q [B, H, S, D], k [B, G, T, D], v [B, G, T, C], heads of a group next to each other.
 
     Returns [B, S, H * C] where ``flat``, else [B, H, S, C]. ``zeros``: what rows that see no key become, instead of
-    NaN. None where it is not done here.
+    NaN. ``reach``: query n sees no more than n + reach keys, by what ``scores`` say. None where it is not done here.
     """
     (batch, heads, steps, size), (groups, keys), columns = q.shape, k.shape[1:3], v.shape[3]
     same = k.shape == (batch, groups, keys, size) and v.shape[:3] == k.shape[:3] and groups > 0
@@ -160,7 +162,7 @@ def attend(b: Builder, q: Tensor, k: Tensor, v: Tensor, scores: Scores, *, zeros
     if not fits(q, k, v, views):
         return None
     finish = identity(name_of(dtype))
-    b.add(Attention([q, k, v, *views], [by_group(apart)], scores.expression(), len(views), zeros, finish))
+    b.add(Attention([q, k, v, *views], [by_group(apart)], scores.expression(), len(views), zeros, finish, reach))
     return made
 
 

@@ -239,3 +239,16 @@ def test_caches_that_are_not_full_are_left_to_the_numpy_kernel(capacity: int) ->
     for _ in range(3):
         for got, expected in zip(program.run(feeds), Program(graph).run(feeds), strict=True):
             np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "attributes", [{"is_causal": 1}, {"right_window_size": 30}, {"is_causal": 1, "left_window_size": 9}]
+)
+def test_keys_that_no_query_of_a_block_sees_are_passed_over(attributes: dict[str, Any]) -> None:
+    check("Attention", [f(1, 2, 300, D)] * 3, attributes)
+    check("Attention", [f(1, 2, 140, D), f(1, 2, 300, D), f(1, 2, 300, D)], attributes)
+
+
+def test_more_queries_than_keys() -> None:
+    inputs = [f(1, 9, HIDDEN), f(1, 5, HIDDEN), f(1, 5, HIDDEN)]
+    check("MultiHeadAttention", inputs, {"num_heads": H, "unidirectional": 1}, domain=MS)

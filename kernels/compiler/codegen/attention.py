@@ -30,6 +30,7 @@ WORDS = (
     *_BATCH,  # heads, by three loops
     *("rows", "keys", "depth", "columns"),  # queries; positions of keys and values; sizes of these
     *("block_rows", "line", "pack_values"),  # line: elements between rows of scores
+    "reach",  # row n sees no more than the first n + reach keys
     *("scratch", "scratch_nbytes"),  # scratch_nbytes: of one thread
     *("q", "q_row", "q_depth", *(f"q_{loop}" for loop in _BATCH)),  # an address, and strides in elements
     *("k", "k_line", *(f"k_{loop}" for loop in _BATCH)),
@@ -94,6 +95,7 @@ class _Emitter:
         self.f, self.form, self.lanes = f, form, lanes
         self.type = vector("float", lanes)
         self.words = {name: (f.address if name in _ADDRESSES else f.word)(n) for n, name in enumerate(WORDS)}
+        self.keys = self.words["keys"]  # that a block of rows sees
         self.score_width, self.value_width = (tile.vectors * lanes for tile in (form.scores, form.values))
         at = iter(range(len(WORDS), 1 << 30))
 
@@ -143,6 +145,8 @@ class _Emitter:
             batch = (f.div(rest, words["middle"]), f.rem(rest, words["middle"]), inner)
             first = f.mul(block, words["block_rows"])
             n_rows = f.min(words["block_rows"], f.sub(words["rows"], first))
+            seen = f.max(f.add(f.add(first, n_rows), f.sub(words["reach"], 1)), 0)
+            self.keys = f.i64(f.min(words["keys"], seen))
             self._multiply_keys(batch, first, n_rows)
             self._weigh(batch, first, n_rows)
             self._multiply_values(batch, first, n_rows)
@@ -183,13 +187,13 @@ class _Emitter:
             def by_dots(row: Index, count: Value) -> None:
                 arguments = [
                     *(count, f.at(q, f.mul(row, words["q_row"]), STORED[q_dtype]), words["q_row"], k, words["k_line"]),
-                    *(words["depth"], words["keys"], self._score(row, 0), words["line"]),
+                    *(words["depth"], self.keys, self._score(row, 0), words["line"]),
                 ]
                 f.call_part(name, arguments, dots)
 
             self._tiles(n_rows, form.scores.rows, by_dots)
             return
-        with f.loop(0, words["keys"], self.score_width) as panel:
+        with f.loop(0, self.keys, self.score_width) as panel:
             column = panel.index
             lines, step, lines_dtype = self._key_lines(k, column)
 
@@ -204,7 +208,7 @@ class _Emitter:
     def _key_lines(self, k: Value, column: Index) -> tuple[Value, Value, str]:
         """Lines of a panel of Kᵀ: where the first is, elements from each to the next, and their dtype."""
         f, words, dtype = self.f, self.words, self.form.dtypes[1]
-        left = f.sub(words["keys"], column)
+        left = f.sub(self.keys, column)
         if self.form.keys == COLUMNS:
             at = f.at(k, f.mul(column, words["k_line"]), STORED[dtype])
             self._pack("columns", packing.emit_columns, dtype, self.form.scores, at, words["k_line"], left,
@@ -271,7 +275,7 @@ class _Emitter:
 
     def _weigh(self, batch: Sequence[Index], first: Index, n_rows: Index) -> None:
         """Scores as powers, and the inverses of their sums."""
-        f, keys, lanes = self.f, self.words["keys"], self.lanes
+        f, keys, lanes = self.f, self.keys, self.lanes
         heads = [f.at(o.address, self._moved(batch, o.loops), STORED[o.dtype]) for o in self.operands]
         lowest = f.const("float", -math.inf)
         with f.loop(0, n_rows) as row:
@@ -331,12 +335,12 @@ class _Emitter:
             left = f.sub(words["columns"], column)
             at = f.at(v, column, STORED[dtype])
             lines, step = self._as_rows(
-                at, words["v_line"], left, words["keys"], dtype, form.values, self.value_panel, words["pack_values"]
+                at, words["v_line"], left, self.keys, dtype, form.values, self.value_panel, words["pack_values"]
             )
 
             def multiply(row: Index, count: Value) -> None:
                 self._tile(form.values, ("float32", dtype), count, self._score(row, 0), words["line"], f.i64(1),
-                           lines, step, words["keys"], self.partial, f.i64(self.value_width))  # fmt: skip
+                           lines, step, self.keys, self.partial, f.i64(self.value_width))  # fmt: skip
                 self._finish(batch, row, f.add(first, row), count, column, left)
 
             self._tiles(n_rows, form.values.rows, multiply)

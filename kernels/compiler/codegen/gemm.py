@@ -26,6 +26,8 @@ from distort.kernels.compiler.expression import STORED, Expression
 #: pairs, for ``gemm_bf16``; packed codes of 4 or 8 bits, and the same for a few rows, without making numbers of them
 PACKED, ROWS, COLUMNS, DOTS, BF16 = "packed", "rows", "columns", "dots", "bf16"
 CODES, FEW_CODES = {4: "codes4", 8: "codes8"}, {4: "few_codes4", 8: "few_codes8"}
+#: a single tile of rows asks for weights that it comes to so many bytes later
+_AHEAD_NBYTES = 8192
 #: the words of a step, in order; then come ``tile_epilogue.OPERAND`` of the epilogue's other inputs and of the results
 WORDS = (
     *("rows", "columns", "depth", "outer", "inner"),  # outer × inner products of rows × depth · depth × columns
@@ -137,12 +139,14 @@ class _Emitter:
                 lines, step = self._records(b, panel, block.index, depth), f.i64(self.width)
             else:
                 lines, step = self._lines(b, column, block.index, depth)
-            # each tile asks for its share of what is next: the panel after this one, or its next block
+            # each tile asks for its share of what is next: the panel after this one, or its next block; a single one
+            # for what it comes to itself, so that memory is never idle
             line_nbytes = self.width * elements.nbytes(self.gemm.b_dtype)
             ahead = f.i64(0)
             if self.gemm.b == PACKED:
-                ahead = f.select(f.compare("sgt", n_tiles, 1), f.i64(f.div(line_nbytes, n_tiles)), ahead)
-            following = f.at(lines, f.mul(depth, line_nbytes), "i8")
+                ahead = f.i64(f.div(line_nbytes, n_tiles))
+            distance = f.select(f.compare("sgt", n_tiles, 1), f.i64(f.mul(depth, line_nbytes)), f.i64(_AHEAD_NBYTES))
+            following = f.at(lines, distance, "i8")
             with f.loop(0, n_tiles) as loop:
                 soon = f.at(following, f.mul(loop.index, f.mul(ahead, depth)), "i8")
                 number = f.add(first_tile, loop.index)

@@ -23,7 +23,7 @@ def emit_tile(f: Function, tile: Tile, lanes: int, dtypes: tuple[str, str]) -> N
 
     For 1 to ``tile.rows`` rows: a [n_rows, depth] by strides a_row and a_depth; b [depth, width], b_step elements from
     line to line; the product to target [n_rows, width], float32, target_row elements from row to row. For each line of
-    b it asks for the cache line at ``soon``, which moves on by ``ahead`` bytes.
+    b it asks for as many cache lines as that has at ``soon``, which moves on by ``ahead`` bytes.
     """
     cases = [functools.partial(_emit_rows, f, n, tile.vectors, lanes, dtypes) for n in range(1, tile.rows + 1)]
     f.switch(f.parameters[0], cases, first=1)
@@ -46,26 +46,32 @@ def _emit_rows(f: Function, n_rows: int, n_vectors: int, lanes: int, dtypes: tup
             made += [f.fma(every, line, sums[n * n_vectors + m]) for m, line in enumerate(panel)]
         return made
 
+    def ask(soon: Value) -> None:
+        for n in range(n_vectors):
+            f.prefetch(f.at(soon, 64 * n, "i8"), locality=2)
+
     n_chains = max(1, min(4, _CHAINS // size))
     sums = [f.const(vector("float", lanes), 0)] * size
     whole = f.mul(f.div(depth, n_chains), n_chains)
     one, line = a, b
     if n_chains > 1:
-        with f.loop(0, whole, n_chains, [one, line, *sums * n_chains]) as loop:
-            one, line, *many = loop.carried
+        with f.loop(0, whole, n_chains, [one, line, soon, *sums * n_chains]) as loop:
+            one, line, soon, *many = loop.carried
             following: list[Value] = []
             for chain in range(n_chains):
                 following += advance(many[chain * size : (chain + 1) * size], one, line)
                 one, line = f.at(one, a_depth, a_element), f.at(line, b_step, b_element)
-            loop.carry([one, line, *following])
-        one, line, *many = loop.carried
+                ask(soon)
+                soon = f.at(soon, ahead, "i8")
+            loop.carry([one, line, soon, *following])
+        one, line, soon, *many = loop.carried
         while len(many) > size:
             half = len(many) // 2
             many = [f.fadd(x, y) for x, y in zip(many[:half], many[half:], strict=True)]
         sums = many
     with f.loop(whole if n_chains > 1 else 0, depth, 1, [one, line, soon, *sums]) as loop:
         one, line, soon, *sums = loop.carried
-        f.prefetch(soon, locality=2)
+        ask(soon)
         sums = advance(sums, one, line)
         following = [f.at(one, a_depth, a_element), f.at(line, b_step, b_element), f.at(soon, ahead, "i8"), *sums]
         loop.carry(following)

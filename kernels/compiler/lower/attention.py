@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from distort.graph.ir import Node
+from distort.kernels.compiler.attention import ALL
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.ir import Tensor
 from distort.kernels.compiler.products import multiply
@@ -75,7 +76,8 @@ def _attention(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
             scores.seen(_after(b, count, steps, keys, left, right), -math.inf)
     elif left >= 0 or right >= 0:
         scores.seen(causal(b, steps, keys, past, left, right), -math.inf)
-    made = attend(b, q, k, v, scores, zeros=True, flat=flat)
+    reach = past + right + 1 if right >= 0 and lengths is None else ALL
+    made = attend(b, q, k, v, scores, zeros=True, flat=flat, reach=reach)
     return None if made is None else [made, k, v]
 
 
@@ -206,9 +208,12 @@ def _attended(
         scores.then("add", SO_FAR, added)
     if mask is not None and not _mask(b, scores, mask, batch, steps, keys, a.get("mask_filter_value", -10000.0)):
         return None
+    reach = ALL
     if a.get("unidirectional", 0):
         scores.seen(causal(b, steps, keys, keys - steps), float(np.finfo(np.float32).min))
-    return attend(b, q, k, v, scores, zeros=False, flat=True)
+        if mask is None and added is None and keys >= steps:
+            reach = keys - steps + 1  # what is hidden weighs nothing, as every query sees its own key
+    return attend(b, q, k, v, scores, zeros=False, flat=True, reach=reach)
 
 
 def _mask(b: Builder, scores: Scores, mask: Tensor, batch: int, steps: int, keys: int, filler: float) -> bool:

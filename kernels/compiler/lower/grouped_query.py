@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from distort.graph.ir import Node
+from distort.kernels.compiler.attention import ALL
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.ir import Call, ErrorWord, Native, Tensor, Word
 from distort.kernels.compiler.keys import Key
@@ -67,7 +68,7 @@ def _group_query_attention(b: Builder, node: Node, inputs: list[Tensor | None]) 
     if a.get("causal", 1):
         window = a.get("local_window_size", -1)
         scores.seen(causal(b, steps, keys, past, window - 1 if window > 0 else -1, 0), -math.inf)
-    made = attend(b, q, k, v, scores, zeros=True, flat=True)
+    made = attend(b, q, k, v, scores, zeros=True, flat=True, reach=past + 1 if a.get("causal", 1) else ALL)
     if made is None:
         return None
     b.guessed = True
