@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from distort.graph.errors import ModelError
 from distort.logs import INFO, WARNING, Logger
 
-_PREPACKING = "weights are not packed"
-_SPINNING = "threads wait without spinning"
+_PREPACKING = "weights are packed once, when the first plan is made that reads them"
+_SPINNING = "a run's threads look for work for about half a millisecond, and then sleep"
 _QDQ = "QuantizeLinear and DequantizeLinear are run as they are written"
 _MLAS = "it steers onnxruntime's own matrix library"
 _MOE = "experts' weights are not moved between memories"
@@ -66,7 +66,9 @@ SESSION_KEYS: tuple[Key, ...] = (
     _idle(
         "session.collect_node_memory_stats_to_file", "", "nothing is written; a profile has the sizes", misleads=True
     ),
-    _idle("session.debug_layout_transformation", "0", "there is no layout transformation"),
+    _idle(
+        "session.debug_layout_transformation", "0", "layouts are chosen when a plan is made; `DISTORT_DUMP` shows them"
+    ),
     _idle("session.disable_aot_function_inlining", "0", "functions are inlined before optimization"),
     _obeyed(
         "session.disable_cpu_ep_fallback", "0", "`1` refuses models of which nodes would run on the CPU by default"
@@ -89,7 +91,7 @@ SESSION_KEYS: tuple[Key, ...] = (
     _idle("session.gqa_value_layout", "", "GroupQueryAttention has one layout"),
     _idle("session.graph_optimizations_loop_level", "1", "passes run until nothing changes"),
     _obeyed("session.inter_op.allow_spinning", "1", "`0`: actors and their callers sleep at once while they wait"),
-    _idle("session.inter_op.spin_backoff_max", "", _SPINNING),
+    _idle("session.inter_op.spin_backoff_max", "", "who waits awake looks all the time"),
     _obeyed(
         "session.inter_op.spin_duration_us",
         "500",
