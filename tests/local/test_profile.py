@@ -49,13 +49,15 @@ def test_one_file_for_all_actors(tmp_path: Path) -> None:
     stages = [event for event in timed if event["cat"] == "Stage"]
     nodes = [event for event in timed if event["cat"] == "Node"]
     runs = [event for event in timed if event["name"] == "model_run"]
-    assert (len(stages), len(nodes), len(runs)) == (6, 9, 3)
+    # three nodes; from the third run on the stages are compiled, and two of them are one operation
+    assert (len(stages), len(nodes), len(runs)) == (6, 8, 3)
     assert {event["name"] for event in timed if event["cat"] == "Session"} >= {"ParallelExecutor::Execute"}
     for node in nodes:  # each within its stage's execution, in its process
         (stage,) = [s for s in stages if s["pid"] == node["pid"] and str(s["args"]["run"]) == node["args"]["run"]]
         assert stage["ts"] <= node["ts"]
         assert node["ts"] + node["dur"] <= stage["ts"] + stage["dur"] + 1
-    assert {node["args"]["op_name"] for node in nodes} == {"Add", "Sqrt", "Mul"}
+    operators = [node["args"]["op_name"] for node in nodes]
+    assert sorted("+".join(operators).split("+")) == ["Add"] * 3 + ["Mul"] * 3 + ["Sqrt"] * 3
     assert nodes[0]["args"]["output_type_shape"] == [{"float": [3, 8]}]
     bubbles = [event for event in timed if event["cat"] == "Bubble"]
     assert len(bubbles) == 4  # between three runs, on two actors
