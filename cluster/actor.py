@@ -68,6 +68,7 @@ class StageActor:
             mode=payload.compile,
             spin=payload.spin_us > 0,
             precision=payload.compute_precision,
+            packs=payload.packs,
         )
         self._paths = Paths(graph)
         self._payload = payload

@@ -142,7 +142,7 @@ class Engine:
         graph = model.graph
         _require_kernels(graph)
         keys = config.distort_keys
-        check_precision(keys.get("compute_precision", "float32"), keys.get("compile", "auto"))
+        check_precision(keys.get("compute_precision", "float32"), keys.get("compile", "1"))
         if config.parallel and graph.nodes:
             from distort.planning import session_plan
 
@@ -160,7 +160,7 @@ class Engine:
         return make_program(
             self.model.graph,
             n_threads=config.intra_op_threads,
-            mode=config.distort_keys.get("compile", "auto"),
+            mode=config.distort_keys.get("compile", "1"),
             spin=config.spin_threads,
             precision=config.distort_keys.get("compute_precision", "float32"),
         )

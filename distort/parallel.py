@@ -160,7 +160,8 @@ def stage_payloads(
             by_stage[stage],
             unit=unit,
             threads=units.device_of[unit].threads,
-            compile=keys.get("compile", "auto"),
+            compile=keys.get("compile", "1"),
+            packs=units.stage_of.count(stage) == 1,
             compute_precision=keys.get("compute_precision", "float32"),
         )
         for unit, stage in enumerate(units.stage_of)

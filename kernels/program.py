@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import ModuleType
 from typing import Any, Protocol
@@ -57,6 +57,12 @@ class RunScope:
 
     observer: StepObserver | None = None
     cancellation: Cancellation | None = None
+    _counts: dict[Any, int] = field(default_factory=dict)
+
+    def count(self, *what: Any) -> int:
+        """How often this was asked in the run, this time included."""
+        self._counts[what] = n = self._counts.get(what, 0) + 1
+        return n
 
 
 class BodyProgram(Protocol):

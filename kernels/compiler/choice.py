@@ -15,13 +15,10 @@ if TYPE_CHECKING:
 
 #: for all sessions of a process: as the config key ``distort.compile``, which it goes before
 VARIABLE = "DISTORT_COMPILE"
-#: ``0``: NumPy kernels; ``1``: compiled at the first run; ``auto``: so, but small graphs at the third run of a shape
-MODES = ("0", "1", "auto")
+#: ``0``: NumPy kernels; ``1``: compiled at the first run of each shape, so that all runs give the same bits
+MODES = ("0", "1")
 #: what products with weights may round their operands to (``distort.compute_precision``)
 PRECISIONS = ("float32", "bf16")
-#: graphs of so few nodes are not compiled for a run or two
-_FEW_NODES = 8
-_PLAIN_RUNS = 2
 
 
 def make_program(
@@ -29,13 +26,15 @@ def make_program(
     *,
     outputs: Sequence[str] | None = None,
     n_threads: int = 0,
-    mode: str = "auto",
+    mode: str = "1",
     spin: bool = True,
     precision: str = "float32",
+    packs: bool = True,
 ) -> Program | CompiledProgram:
     """A program for a stage on this machine's processors. ``n_threads`` 0: as many as there are.
 
-    Raises what :func:`check_precision` raises.
+    Without ``packs`` large matrices are read as they lie: where replicas share them. Raises what :func:`check_precision`
+    raises.
     """
     mode = mode_of(mode)
     check_precision(precision, mode)
@@ -44,15 +43,13 @@ def make_program(
     from distort.kernels.compiler.program import CompiledProgram
     from distort.kernels.compiler.team import DEFAULT_SPINS
 
-    # NumPy kernels know float32 alone
-    lazily = mode == "auto" and len(graph.nodes) <= _FEW_NODES and precision == "float32"
     return CompiledProgram(
         graph,
         outputs=outputs,
         n_threads=n_threads or available_threads(),
         spins=DEFAULT_SPINS if spin else 0,
-        plain_runs=_PLAIN_RUNS if lazily else 0,
         precision=precision,
+        packs=packs,
     )
 
 

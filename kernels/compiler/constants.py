@@ -34,9 +34,10 @@ class Form:
 
 
 class Constants:
-    """Not thread-safe: a program makes one plan at a time."""
+    """Not thread-safe: a program makes one plan at a time. ``packs``: whether large matrices are packed."""
 
-    def __init__(self) -> None:
+    def __init__(self, packs: bool = True) -> None:
+        self.packs = packs
         self._made: dict[Any, Any] = {}
         #: by ``id`` of their arrays, which they keep
         self._tensors: dict[int, Tensor] = {}

@@ -38,7 +38,7 @@ from distort.kernels.program import TERMINATED, Cancellation, Program, RunScope,
 _PLAN_NUMBERS = itertools.count()
 #: plans that are kept, those used last
 MOST_PLANS = 64
-#: runs of a body with values of the same shapes before there is a plan for them: shapes may change from round to round
+#: of a body that is no part of a plan: rounds of a run with values of the same shapes before one is compiled
 BODY_PLAIN_RUNS = 2
 
 
@@ -101,7 +101,8 @@ class Compiled:
 class CompiledProgram:
     """As :class:`distort.kernels.program.Program`, compiled. ``n_threads`` take part in steps that are large enough.
 
-    Feeds of a type run by plain kernels ``plain_runs`` times before there is a plan for them.
+    In each run, the first ``plain_runs`` times with feeds of a type are by plain kernels: for bodies, whose shapes may
+    change from round to round.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class CompiledProgram:
         precision: str = "float32",
         team: Team | None = None,
         captures: Sequence[str] = (),
+        packs: bool = True,
     ) -> None:
         self.plain = Program(graph, outputs=outputs, captures=captures)
         self._precision = precision
@@ -128,14 +130,13 @@ class CompiledProgram:
         self._library = library
         self.team = team or Team(n_threads, spins)
         self._compiled: OrderedDict[tuple[FeedType, ...], Compiled] = OrderedDict()
-        self._constants = Constants()
+        self._constants = Constants(packs)
         self._learned: dict[tuple[FeedType, ...], dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {}
         self._volatile: set[str] = set()
         #: feeds for which what was taken for likely was not so
         self._cautious: set[tuple[FeedType, ...]] = set()
         self._lock = threading.Lock()
         self._plain_runs = plain_runs
-        self._n_plain: dict[tuple[FeedType, ...], int] = {}
         self._node_of = {id(n): i for i, n in enumerate(graph.nodes) if not any(True for _ in n.subgraphs())}
         self._alone: dict[int, Program] = {}
         #: seconds spent on plans, kernels included
@@ -156,13 +157,10 @@ class CompiledProgram:
         for number in self._known:
             values[number] = None
         key = tuple((v.dtype, v.shape) if isinstance(v, np.ndarray) else None for v in values)
+        if self._plain_runs and scope.count(self, key) <= self._plain_runs:
+            return self.plain.run_values(values, scope)
         compiled = self._compiled.get(key)
         if compiled is None:
-            n_runs = self._n_plain.get(key, 0)
-            if n_runs < self._plain_runs:
-                if len(self._n_plain) < MOST_PLANS:
-                    self._n_plain[key] = n_runs + 1
-                return self.plain.run_values(values, scope)
             compiled = self._compile(key)
         try:
             return self._run(compiled, key, values, scope)

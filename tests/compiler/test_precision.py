@@ -73,4 +73,4 @@ def test_actors_are_told() -> None:
     loaded = reader.read_model(model())
     plan, graph = plan_model(loaded, 1)
     (payload,), _ = stage_payloads(graph, plan, {"compute_precision": "bf16", "stages": "1"})
-    assert (payload.compute_precision, payload.compile) == ("bf16", "auto")
+    assert (payload.compute_precision, payload.compile) == ("bf16", "1")

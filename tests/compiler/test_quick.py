@@ -17,7 +17,7 @@ g (float[N,3] x, int64[M] i) => (float[M,3] y, float[N,3] z) {
     y = Gather<axis=0>(z, i)
 }"""
 X = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
-I = np.array([3, 0], np.int64)
+INDICES = np.array([3, 0], np.int64)
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def session() -> distort.InferenceSession:
     options.add_session_config_entry("distort.compile", "1")
     model = onnx.parser.parse_model(_TEXT).SerializeToString()
     made = distort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    made.run(None, {"x": X, "i": I})
-    assert made._sess._quick is not None and made._sess._quick.run(None, {"x": X, "i": I}) is not None
+    made.run(None, {"x": X, "i": INDICES})
+    assert made._sess._quick is not None and made._sess._quick.run(None, {"x": X, "i": INDICES}) is not None
     return made
 
 
@@ -39,9 +39,9 @@ def check(session: distort.InferenceSession, x: np.ndarray, i: np.ndarray) -> No
 
 
 def test_other_feeds_of_the_same_kind(session: distort.InferenceSession) -> None:
-    check(session, X * 2, I[::-1])
-    check(session, np.asfortranarray(X), I)
-    check(session, X[::-1], I)
+    check(session, X * 2, INDICES[::-1])
+    check(session, np.asfortranarray(X), INDICES)
+    check(session, X[::-1], INDICES)
 
 
 def test_other_shapes_and_back(session: distort.InferenceSession) -> None:
@@ -51,35 +51,35 @@ def test_other_shapes_and_back(session: distort.InferenceSession) -> None:
 
 def test_some_outputs_in_any_order(session: distort.InferenceSession) -> None:
     for _ in range(2):
-        z, y = session.run(["z", "y"], {"i": I, "x": X})
+        z, y = session.run(["z", "y"], {"i": INDICES, "x": X})
         assert z.shape == (4, 3) and y.shape == (2, 3)
-        (alone,) = session.run(["z"], {"i": I, "x": X})
+        (alone,) = session.run(["z"], {"i": INDICES, "x": X})
         np.testing.assert_array_equal(alone, z)
-        twice = session.run(["z", "z"], {"i": I, "x": X})
+        twice = session.run(["z", "z"], {"i": INDICES, "x": X})
         assert not np.shares_memory(*twice)
-        assert len(session.run((name for name in ("y", "z")), {"x": X, "i": I})) == 2
+        assert len(session.run((name for name in ("y", "z")), {"x": X, "i": INDICES})) == 2
 
 
 def test_errors_are_as_before(session: distort.InferenceSession) -> None:
     with pytest.raises(ValueError, match="missing from input feed"):
         session.run(None, {"x": X})
     with pytest.raises(InvalidArgument, match="Unexpected input data type"):
-        session.run(None, {"x": X.astype(np.float64), "i": I})
+        session.run(None, {"x": X.astype(np.float64), "i": INDICES})
     with pytest.raises(InvalidArgument, match="Invalid output name"):
-        session.run(["nope"], {"x": X, "i": I})
+        session.run(["nope"], {"x": X, "i": INDICES})
     with pytest.raises(InvalidArgument, match="Invalid input name"):
-        session.run(None, {"x": X, "i": I, "more": X})
+        session.run(None, {"x": X, "i": INDICES, "more": X})
     with pytest.raises(Exception, match="Gather"):
         session.run(None, {"x": X, "i": np.array([9, 0])})
-    check(session, X, I)
+    check(session, X, INDICES)
 
 
 def test_results_are_the_callers(session: distort.InferenceSession) -> None:
-    first = session.run(None, {"x": X, "i": I})
+    first = session.run(None, {"x": X, "i": INDICES})
     kept = [value.copy() for value in first]
     for value in first:
         value += 1
-    second = session.run(None, {"x": X, "i": I})
+    second = session.run(None, {"x": X, "i": INDICES})
     for value, want in zip(second, kept, strict=True):
         np.testing.assert_array_equal(value, want)
 
@@ -87,7 +87,7 @@ def test_results_are_the_callers(session: distort.InferenceSession) -> None:
 def test_a_closed_session_does_not_run(session: distort.InferenceSession) -> None:
     session.close()
     with pytest.raises(Exception, match="closed"):
-        session.run(None, {"x": X, "i": I})
+        session.run(None, {"x": X, "i": INDICES})
 
 
 def test_from_several_threads(session: distort.InferenceSession) -> None:
@@ -96,7 +96,7 @@ def test_from_several_threads(session: distort.InferenceSession) -> None:
     def work(number: int) -> None:
         try:
             for turn in range(200):
-                check(session, X * number + turn, I)
+                check(session, X * number + turn, INDICES)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the test tells of it
             failures.append(error)
 

@@ -189,7 +189,7 @@ def test_importing_distort_imports_next_to_nothing(loaded: list[set[str]]) -> No
     assert not loaded[0] & {"numpy", "ray", "onnx", "ml_dtypes"}
 
 
-@pytest.mark.parametrize("package", ["ray", "cupy", "llvmlite", "onnx", "rich", "distort.cluster", "distort.scheduler"])
+@pytest.mark.parametrize("package", ["ray", "cupy", "onnx", "rich", "distort.cluster", "distort.scheduler"])
 @pytest.mark.parametrize("moment", [1, 2], ids=["session", "run"])
 def test_a_sequential_session_imports_none_of(loaded: list[set[str]], moment: int, package: str) -> None:
     assert package not in loaded[moment]
