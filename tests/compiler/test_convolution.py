@@ -288,3 +288,17 @@ def test_channels_joined_within_blocks(channels: tuple[int, ...], n_images: int)
     nodes = [*parts, node("Concat", names, "t", axis=1), node("Conv", "t w", "y")]
     weights = {f"w{i}": normal(c, 16, 1, 1) for i, c in enumerate(channels)}
     check(nodes, {"x": normal(n_images, 16, 9, 11)}, {**weights, "w": normal(24, sum(channels), 1, 1)})
+
+
+def test_sum_that_goes_elsewhere() -> None:
+    """What a convolution's result is added to does not lie as the padded copy that the sum goes to."""
+    nodes = [
+        node("Conv", "x v", "c", pads=[0, 0]),
+        node("Relu", "c", "t"),
+        node("Conv", "t w", "y", pads=[0, 0]),
+        node("Add", "t y", "s"),
+        node("Pad", "s pads", "p"),
+        node("Conv", "p w2", "z"),
+    ]
+    constants = {"v": normal(32, 16, 1), "w": normal(32, 32, 1), "w2": normal(16, 32, 2)}
+    check(nodes, {"x": normal(1, 16, 50)}, constants | {"pads": np.array([0, 0, 2, 0, 0, 0])})
