@@ -59,6 +59,41 @@ def merge_weights(w: Array, groups: int, merge: int) -> Array:
     return out.reshape(k, merge * c, *kernel)
 
 
+def window_of_groups(column: int, outputs: int, inputs: int, group: tuple[int, int], lanes: int) -> tuple[int, int]:
+    """Input blocks, from the first to before the last, that ``outputs`` channels of a column look at.
+
+    ``inputs``: all input channels; ``group``: output and input channels of one.
+    """
+    first = column * outputs // group[0] * group[1] // lanes
+    last = min(((column + 1) * outputs - 1) // group[0] * group[1] + group[1], inputs)
+    return first, -(-last // lanes)
+
+
+def window_blocks(geometry: Geometry, blocks: int, lanes: int) -> int:
+    """How many input blocks any column of so many output blocks looks at, at most."""
+    g = geometry
+    group = (g.outputs // g.groups, g.channels // g.groups)
+    n_columns = -(-g.outputs // (blocks * lanes))
+    ends = (window_of_groups(c, blocks * lanes, g.channels, group, lanes) for c in range(n_columns))
+    return max(last - first for first, last in ends)
+
+
+def in_windows(w: Array, groups: int, blocks: int, n_blocks: int, lanes: int) -> Array:
+    """[K, C/groups, *kernel] as [K, n_blocks·lanes, *kernel]: the weights of a column's input blocks.
+
+    The first of these is where a group begins; the last columns' windows end where the channels do.
+    """
+    k, c, *kernel = w.shape
+    in_blocks = -(-c * groups // lanes)
+    out = np.zeros((k, n_blocks * lanes, *kernel), w.dtype)
+    for output in range(k):
+        column = output // (blocks * lanes)
+        first, _ = window_of_groups(column, blocks * lanes, c * groups, (k // groups, c), lanes)
+        begin = output // (k // groups) * c - min(first, in_blocks - n_blocks) * lanes
+        out[output, begin : begin + c] = w[output]
+    return out
+
+
 def without_denormals(w: Array) -> Array:
     """Weights so small that processors take a hundred cycles for a product, as those of dead filters, become zero."""
     return np.where(np.abs(w) < np.finfo(np.float32).tiny, np.float32(0), w)
@@ -116,6 +151,8 @@ class Geometry:
     groups: int = 1
     #: the output's rows do not follow each other
     apart: bool = False
+    #: groups begin and end within blocks: a column of output blocks looks at those input blocks that it has to
+    within: bool = False
 
     @property
     def out(self) -> tuple[int, int]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distort.kernels.compiler.blocked import Geometry
+from distort.kernels.compiler.blocked import Geometry, window_blocks
 from distort.kernels.compiler.codegen.products import Form
 from distort.kernels.compiler.codegen.sliding import Window
 from distort.kernels.compiler.codegen.target import Target
@@ -45,35 +45,50 @@ def choose_form(geometry: Geometry, target: Target, plain: bool = False) -> Form
     g = geometry.flat
     lanes = target.lanes("float")
     width = g.out[1]
-    pixels, blocks = _register_tile(-(-(g.outputs // g.groups) // lanes), width, target)
+    if g.within:
+        choices = [
+            (_cost(b, p, width) * window_blocks(g, b, lanes), p, b)
+            for b, p in _register_tiles(-(-g.outputs // lanes), width, target)
+        ]
+        _, pixels, blocks = min(choices)
+    else:
+        pixels, blocks = _register_tile(-(-(g.outputs // g.groups) // lanes), width, target)
     nbytes = g.outputs * g.channels // g.groups * math.prod(g.kernel) * 4
     n_tiles = -(-width // pixels) * g.out[0]
     streamed = nbytes >= STREAMED_NBYTES and n_tiles <= MOST_STREAMED_TILES
     form = Form(1 if plain else lanes, pixels, blocks, g.kernel, g.strides, g.dilations, g.padded)
-    chunked = _chunk_blocks(g, form, lanes) < -(-g.channels // g.groups // form.block)
+    chunked = _chunk_blocks(g, form, lanes) < _group_blocks(g, form, lanes)
     return form._replace(chunked=chunked, streamed=streamed)
 
 
 def _register_tile(n_blocks: int, width: int, target: Target) -> tuple[int, int]:
     """Pixels and blocks of a tile, of a row of ``width``."""
+    _, pixels, blocks = min((_cost(b, p, width), p, b) for b, p in _register_tiles(n_blocks, width, target))
+    return pixels, blocks
+
+
+def _register_tiles(n_blocks: int, width: int, target: Target) -> Iterator[tuple[int, int]]:
+    """Blocks and pixels of all tiles that registers hold."""
     room = target.n_vector_registers - (1 if target.has_fma else 2)
-    best: tuple[float, int, int] | None = None
     for blocks in range(1, min(n_blocks, room // 2) + 1):
         if n_blocks % blocks:
             continue
         # in a tile of one block the input is read by the product itself
         most = room - 2 if blocks == 1 and room > 15 else (room - blocks) // blocks
         for pixels in range(1, min(most, width) + 1):
-            cost = _cost(blocks, pixels, width)
-            if best is None or cost < best[0]:
-                best = (cost, pixels, blocks)
-    assert best is not None
-    return best[1], best[2]
+            yield blocks, pixels
+
+
+def _group_blocks(g: Geometry, form: Form, lanes: int) -> int:
+    """Input blocks that a column looks at."""
+    if g.within:
+        return window_blocks(g, form.blocks, lanes)
+    return -(-g.channels // g.groups // form.block)
 
 
 def _chunk_blocks(g: Geometry, form: Form, lanes: int) -> int:
     """Input blocks whose weights for a column stay in the first-level cache, with the pixels of two tiles."""
-    n_blocks = -(-g.channels // g.groups // form.block)
+    n_blocks = _group_blocks(g, form, lanes)
     weights = math.prod(form.kernel) * form.blocks * lanes
     pixels = (form.pixels - 1) * form.strides[1] + (form.kernel[1] - 1) * form.dilations[1] + 1
     nbytes = form.block * 4 * (weights + form.kernel[0] * pixels * (2 if form.pointwise else 1))
@@ -96,6 +111,7 @@ def words_of(geometry: Geometry, form: Form, lanes: int, n_threads: int = 1) -> 
     image_tiles = row_tiles * out_height
     columns = -(-g.outputs // lanes) // form.blocks
     in_blocks = -(-g.channels // form.block)
+    group_blocks = _group_blocks(g, form, lanes)
     padded_width = max(g.begins[1] + g.size[1], (out_width - 1) * g.strides[1] + (g.kernel[1] - 1) * g.dilations[1] + 1)
     reach = (g.kernel[0] - 1) * g.dilations[0] + 1
     in_row_nbytes = padded_width * in_blocks * form.block * 4
@@ -117,9 +133,11 @@ def words_of(geometry: Geometry, form: Form, lanes: int, n_threads: int = 1) -> 
         "images": g.images,
         "bands": -(-image_tiles // band_tiles),
         "columns": columns,
-        "columns_a_group": columns // g.groups,
-        "group_blocks": in_blocks // g.groups,
-        "group_channels": g.channels // g.groups,
+        "group_outputs": g.outputs // g.groups if g.within else columns // g.groups * form.blocks * lanes,
+        "group_inputs": g.channels // g.groups if g.within else in_blocks // g.groups * form.block,
+        "group_blocks": group_blocks,
+        "group_channels": group_blocks * form.block if g.within else g.channels // g.groups,
+        "in_blocks": in_blocks,
         "height": g.size[0],
         "width": g.size[1],
         "out_width": out_width,

@@ -87,16 +87,24 @@ def direct(
     lanes = b.target.lanes("float")
     groups = geometry.groups
     merge = packing.merged_groups(groups, geometry.channels // groups, geometry.outputs // groups, lanes)
-    read, plain = _source(b, x, groups == merge and geometry.kernel != (1, 1))
+    within = _had_better_be_within(geometry, merge, lanes)
+    if within:
+        read, plain = layout.memory(layout.blocked(b, x)), False
+    else:
+        read, plain = _source(b, x, groups == merge and geometry.kernel != (1, 1))
     forms: list[tuple[Form, Geometry, Tensor, int, int]] = []
     for w, phase, shift, spread, row in phases:
-        phase = replace(phase, groups=groups // merge)
+        phase = replace(phase, groups=groups if within else groups // merge, within=within)
         form = tiles.choose_form(phase, b.target, plain)._replace(spread=spread)
-        key = ("conv", b.identity(w), merge, lanes, form.block, form.blocks)
-        kernel = (phase.kernel[0], phase.kernel[1])
+        key = ("conv", b.identity(w), 0 if within else merge, lanes, form.block, form.blocks)
 
-        def packed(w: Array = w, form: Form = form, kernel: tuple[int, int] = kernel) -> Array:
-            whole = packing.merge_weights(w.reshape(*w.shape[:2], *kernel), groups, merge)
+        def packed(w: Array = w, form: Form = form, phase: Geometry = phase) -> Array:
+            whole = w.reshape(*w.shape[:2], *phase.kernel)
+            if within:
+                n_blocks = packing.window_blocks(phase, form.blocks, lanes)
+                whole = packing.in_windows(whole, groups, form.blocks, n_blocks, lanes)
+            else:
+                whole = packing.merge_weights(whole, groups, merge)
             return packing.pack_weights(whole, lanes, form)
 
         forms.append((form, phase, b.packed(key, packed), shift, row))
@@ -107,7 +115,8 @@ def direct(
             words = tiles.words_of(phase, form, lanes, n_threads)
             words |= {"x_image": read.strides[0], "out_image": out.strides[0], "out_plane": out.strides[1]}
             words["out_row"] = row or words["out_row"]
-            products = math.prod(phase.out) * phase.outputs * phase.channels // phase.groups * math.prod(phase.kernel)
+            products = math.prod(phase.out) * phase.outputs * words["group_blocks"] * form.block
+            products *= math.prod(phase.kernel)
             work = phase.images * products * _PRODUCT_NS
             units = words["images"] * words["bands"] * words["columns"]
             scratch = words["scratch_stride"] * 4
@@ -125,6 +134,17 @@ def direct(
         return parts
 
     return _blockwise(b, [read, *(f[2] for f in forms)], bias, shape, plan)
+
+
+def _had_better_be_within(geometry: Geometry, merge: int, lanes: int) -> bool:
+    """Whether columns should look at the blocks that their groups lie in, where these don't fill blocks.
+
+    Else ``merge`` groups together are one.
+    """
+    g = geometry
+    if g.groups == 1 or g.channels // g.groups * merge <= lanes:
+        return False
+    return packing.window_blocks(g, 1, lanes) < -(-g.channels // g.groups * merge // lanes)
 
 
 def _source(b: Builder, x: Tensor, wide: bool) -> tuple[Tensor, bool]:

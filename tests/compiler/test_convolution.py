@@ -75,6 +75,9 @@ CONVOLUTIONS = {
     "one pixel": ((1, 64, 1, 1), (24, 64, 1, 1), {}),
     "whole groups": ((1, 64, 8, 8), (64, 32, 3, 3), {"group": 2, "pads": [1, 1, 1, 1]}),
     "small groups": ((1, 64, 8, 8), (64, 4, 3, 3), {"group": 16, "pads": [1, 1, 1, 1]}),
+    "groups within blocks": ((1, 72, 9, 8), (72, 24, 3, 3), {"group": 3, "pads": [1, 1, 1, 1], "strides": [2, 1]}),
+    "wide groups within blocks": ((2, 120, 7, 7), (60, 40, 1, 1), {"group": 3}),
+    "groups that end within blocks": ((1, 100, 6, 20), (140, 20, 3, 3), {"group": 5, "pads": [1, 1, 1, 1]}),
     "odd groups": ((1, 12, 8, 8), (18, 4, 3, 3), {"group": 3, "pads": [1, 1, 1, 1]}),
     "depthwise": ((1, 32, 14, 15), (32, 1, 3, 3), {"group": 32, "pads": [1, 1, 1, 1]}),
     "depthwise of odd channels": ((2, 24, 23, 37), (24, 1, 5, 5), {"group": 24, "pads": [2, 2, 2, 2]}),
@@ -288,3 +291,17 @@ def test_channels_joined_within_blocks(channels: tuple[int, ...], n_images: int)
     nodes = [*parts, node("Concat", names, "t", axis=1), node("Conv", "t w", "y")]
     weights = {f"w{i}": normal(c, 16, 1, 1) for i, c in enumerate(channels)}
     check(nodes, {"x": normal(n_images, 16, 9, 11)}, {**weights, "w": normal(24, sum(channels), 1, 1)})
+
+
+def test_sum_that_goes_elsewhere() -> None:
+    """What a convolution's result is added to does not lie as the padded copy that the sum goes to."""
+    nodes = [
+        node("Conv", "x v", "c", pads=[0, 0]),
+        node("Relu", "c", "t"),
+        node("Conv", "t w", "y", pads=[0, 0]),
+        node("Add", "t y", "s"),
+        node("Pad", "s pads", "p"),
+        node("Conv", "p w2", "z"),
+    ]
+    constants = {"v": normal(32, 16, 1), "w": normal(32, 32, 1), "w2": normal(16, 32, 2)}
+    check(nodes, {"x": normal(1, 16, 50)}, constants | {"pads": np.array([0, 0, 2, 0, 0, 0])})

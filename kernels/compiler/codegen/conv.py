@@ -32,9 +32,11 @@ WORDS = (
     "images",
     "bands",  # an image's tiles are worked on in bands
     "columns",  # groups of ``blocks`` output blocks
-    "columns_a_group",  # of the convolution's groups
-    "group_blocks",  # input blocks of a group
-    "group_channels",  # input channels of a group; matters for 1 x 1 only
+    "group_outputs",  # output channels of a group, and input channels: where a column's input begins
+    "group_inputs",
+    "group_blocks",  # input blocks that a column looks at
+    "group_channels",  # input channels of these; matters for 1 x 1 only
+    "in_blocks",  # all of them
     "height",  # of the input
     "width",
     "out_width",
@@ -96,8 +98,10 @@ def emit_conv(f: Function, target: Target, form: Form, expression: Expression, k
         if form.padded:
             fresh = f.binary("or", f.compare("eq", column, 0), f.compare("eq", loop.index, begin))
             _read_copy(unit, scratch, fresh)
-        group = f.div(column, words["columns_a_group"])
-        unit.x = f.at(unit.x, f.mul(f.mul(group, words["group_blocks"]), unit.plane), "float")
+        group = f.div(f.mul(column, form.blocks * lanes), words["group_outputs"])
+        begins = f.div(f.mul(group, words["group_inputs"]), form.block)
+        begins = f.min(begins, f.sub(words["in_blocks"], words["group_blocks"]))
+        unit.x = f.at(unit.x, f.mul(begins, unit.plane), "float")
         tap = form.block * form.kernel[0] * form.kernel[1] * form.blocks * lanes  # weights of an input block
         size = f.mul(words["group_blocks"], tap)
         weights = f.at(words["weights"], f.mul(column, size), "float")
@@ -208,8 +212,7 @@ def _copy_rows(
     left = f.mul(words["pad_left"], form.block)
     size = f.mul(words["width"], form.block)
     inside = f.min(size, f.sub(row, left))
-    n_blocks = f.mul(words["group_blocks"], f.div(words["columns"], words["columns_a_group"]))
-    with f.loop(0, n_blocks) as block, f.loop(0, n_rows) as line:
+    with f.loop(0, words["in_blocks"]) as block, f.loop(0, n_rows) as line:
         target = f.at(scratch, f.mul(f.add(f.mul(block.index, n_rows), line.index), row), "float")
         y = f.i64(f.add(top, line.index))
         # as unsigned numbers, rows above the image are beyond it
