@@ -123,7 +123,11 @@ def before_softmax(rows: Rows) -> Expression | None:
         place = number - n_inputs
         return body[place] if place >= 0 and body[place].op == op else None
 
-    result = made_by(expression.results[0], "mul")
+    number, n_casts = expression.results[0], 0
+    while (cast := made_by(number, "cast")) is not None:
+        # weights of half precision stay as they are computed
+        number, n_casts = cast.operands[0], n_casts + 1
+    result = made_by(number, "mul")
     if result is None:
         return None
     for one, other in (result.operands, result.operands[::-1]):
@@ -137,7 +141,7 @@ def before_softmax(rows: Rows) -> Expression | None:
         if largest is None or largest.operands != (element,) or largest.attributes != ("numbers",):
             continue
         n_before = top - n_inputs
-        if len(body) != n_before + 6 or any(i.op.startswith("row_") for i in body[:n_before]):
+        if len(body) != n_before + 6 + n_casts or any(i.op.startswith("row_") for i in body[:n_before]):
             return None
         return Expression(expression.inputs, body[:n_before], (element,))
     return None

@@ -94,11 +94,11 @@ class Attention(Operation):
         most = max(_LEAST_ROWS, min(_MOST_ROWS, _SCORES_NBYTES // (4 * line)))
         n_blocks = -(-rows // most)
         block_rows = -(-rows // n_blocks)
-        nbytes = attention.scratch_nbytes(form, lanes, (keys, depth), block_rows, line)
-        nbytes = -(-nbytes // ALIGNMENT) * ALIGNMENT
-        words: list[Word] = [*loops, rows, keys, depth, columns, block_rows, line, int(rows > form.values.rows)]
-        words.append(reach)
-        words += [Scratch(), nbytes]
+        sizes = {"rows": rows, "keys": keys, "depth": depth, "columns": columns, "block_rows": block_rows, "line": line}
+        sizes["pack_values"] = int(rows > form.values.rows)
+        parts = attention.scratch_parts(form, lanes, sizes)
+        nbytes = -(-4 * parts.pop("end") // ALIGNMENT) * ALIGNMENT
+        words: list[Word] = [*loops, *sizes.values(), reach, Scratch(), nbytes, *parts.values()]
         words += [q.address(), *strides[0][3:], *strides[0][:3]]
         words += [k.address(), strides[1][4 if form.keys == ROWS else 3], *strides[1][:3]]
         words += [v.address(), strides[2][3], *strides[2][:3]]

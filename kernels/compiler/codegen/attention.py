@@ -1,18 +1,20 @@
 """Attention: softmax(expression(Q · Kᵀ)) · V, a block of rows of one head at a time.
 
 The products of a block of queries with all keys stay in the thread's scratch memory, where they are made weights; the
-sums of these divide the rows of the result. Kᵀ is brought in panels of columns as it is read; a few queries are
-multiplied with keys as they lie. What a unit (a head, a block of rows) computes does not depend on who computes it.
+sums of these divide the rows of the result. Kᵀ and V are brought in panels of columns, by each thread once a head; a
+few queries are multiplied with keys and values as they lie. What a unit (a head, a block of rows) computes does not
+depend on who computes it.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from distort.kernels.compiler.codegen import elements, mathematics, packing
+from distort.kernels.compiler.codegen import elements, mathematics
+from distort.kernels.compiler.codegen.attention_panels import Panels
 from distort.kernels.compiler.codegen.dots import emit_dots
 from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS
 from distort.kernels.compiler.codegen.reducers import Reducer
@@ -23,6 +25,8 @@ from distort.kernels.compiler.expression import STORED, Expression
 
 #: how keys lie: [keys, depth], which is turned; [depth, keys]; [keys, depth] for a few rows, as dot products
 COLUMNS, ROWS, DOTS = "columns", "rows", "dots"
+#: scores that cost so little are made twice instead of kept
+_CHEAP = 3
 _BATCH = ("outer", "middle", "inner")
 #: the words of a step, in order; then come an address and strides (``OPERAND``) of the operands of the scores'
 #: expression, of those of the result's, and of the result
@@ -32,6 +36,7 @@ WORDS = (
     *("block_rows", "line", "pack_values"),  # line: elements between rows of scores
     "reach",  # row n sees no more than the first n + reach keys
     *("scratch", "scratch_nbytes"),  # scratch_nbytes: of one thread
+    *("scores_at", "inverses_at", "partial_at", "keys_at", "values_at"),  # elements from where a thread's begins
     *("q", "q_row", "q_depth", *(f"q_{loop}" for loop in _BATCH)),  # an address, and strides in elements
     *("k", "k_line", *(f"k_{loop}" for loop in _BATCH)),
     *("v", "v_line", *(f"v_{loop}" for loop in _BATCH)),
@@ -58,22 +63,23 @@ class Form(NamedTuple):
     finish_ways: tuple[int, ...] = ()
 
 
-def scratch_nbytes(form: Form, lanes: int, sizes: Sequence[int], block_rows: int, line: int) -> int:
-    """Of one thread. ``sizes``: keys, depth."""
-    return 4 * sum(_parts(form, lanes, sizes, block_rows, line))
-
-
-def _parts(form: Form, lanes: int, sizes: Sequence[int], block_rows: int, line: int) -> tuple[int, ...]:
-    """Elements of scores, sums, a tile's results, a panel of keys, and one of values; in whole cache lines."""
-    keys, depth = sizes
-    parts = (
-        block_rows * line,
-        block_rows,
-        form.values.rows * form.values.vectors * lanes,
-        0 if form.keys == DOTS else form.scores.vectors * lanes * depth,
-        form.values.vectors * lanes * keys,
-    )
-    return tuple(-(-part // 16) * 16 for part in parts)
+def scratch_parts(form: Form, lanes: int, words: dict[str, int]) -> dict[str, int]:
+    """What a thread's scratch memory has where, in elements, and ``end``. ``words`` by name."""
+    key_width, value_width = form.scores.vectors * lanes, form.values.vectors * lanes
+    n_key_panels = {COLUMNS: -(-words["keys"] // key_width), ROWS: 1, DOTS: 0}[form.keys]
+    direct = not words["pack_values"] and words["columns"] % value_width == 0
+    sizes = {
+        "scores_at": words["block_rows"] * words["line"],
+        "inverses_at": words["block_rows"],
+        "partial_at": form.values.rows * value_width,
+        "keys_at": n_key_panels * key_width * words["depth"],
+        "values_at": 0 if direct else -(-words["columns"] // value_width) * value_width * words["keys"],
+    }
+    places, place = {}, 0
+    for name, size in sizes.items():
+        places[name] = place
+        place += -(-size // 16) * 16
+    return {**places, "end": place}
 
 
 def emit_attention(f: Function, target: Target, *parameters: Any) -> None:
@@ -113,33 +119,19 @@ class _Emitter:
             [form.finish.dtype(r) for r in form.finish.results], [CONTIGUOUS] * len(form.finish.results)
         )
         place = f.at(self.words["scratch"], f.mul(f.thread, self.words["scratch_nbytes"]), "i8")
-        places = []
-        for size in self._sizes():
-            places.append(place)
-            place = f.at(place, size, "float")
-        self.scores, self.inverses, self.partial, self.key_panel, self.value_panel = places
-
-    def _sizes(self) -> list[Index]:
-        """As :func:`_parts`."""
-        f, words, form = self.f, self.words, self.form
-
-        def lines(size: Index) -> Index:
-            return f.mul(f.div(f.add(size, 15), 16), 16)
-
-        return [
-            lines(f.mul(words["block_rows"], words["line"])),
-            lines(words["block_rows"]),
-            -(-form.values.rows * self.value_width // 16) * 16,
-            0 if form.keys == DOTS else lines(f.mul(words["depth"], self.score_width)),
-            0,
-        ]
+        self.scores, self.inverses, self.partial, key_panels, value_panels = (
+            f.at(place, self.words[f"{name}_at"], "float")
+            for name in ("scores", "inverses", "partial", "keys", "values")
+        )
+        self.panels = Panels(f, lanes, form.scores, form.values, key_panels, value_panels)
 
     def emit(self) -> None:
         f, words = self.f, self.words
         n_blocks = f.div(f.add(words["rows"], f.sub(words["block_rows"], 1)), words["block_rows"])
         n_heads = f.mul(f.mul(words["outer"], words["middle"]), words["inner"])
         begin, end = f.share(f.mul(n_heads, n_blocks))
-        with f.loop(begin, end) as unit:
+        panels = self.panels
+        with f.loop(begin, end, 1, [f.i64(0), f.i64(0)]) as unit:
             head, block = f.div(unit.index, n_blocks), f.rem(unit.index, n_blocks)
             rest, inner = f.div(head, words["inner"]), f.rem(head, words["inner"])
             batch = (f.div(rest, words["middle"]), f.rem(rest, words["middle"]), inner)
@@ -147,9 +139,15 @@ class _Emitter:
             n_rows = f.min(words["block_rows"], f.sub(words["rows"], first))
             seen = f.max(f.add(f.add(first, n_rows), f.sub(words["reach"], 1)), 0)
             self.keys = f.i64(f.min(words["keys"], seen))
+            apart = f.binary("or", words["k_inner"], words["v_inner"])
+            other = f.binary("or", f.compare("eq", inner, 0), f.compare("ne", apart, 0))
+            other = f.binary("and", other, f.compare("eq", block, 0))
+            other = f.binary("or", other, f.compare("eq", unit.index, begin))
+            panels.begin(f.select(other, f.i64(0), unit.carried[0]), f.select(other, f.i64(0), unit.carried[1]))
             self._multiply_keys(batch, first, n_rows)
             self._weigh(batch, first, n_rows)
             self._multiply_values(batch, first, n_rows)
+            unit.carry([panels.n_keys, panels.n_values])
         f.ret()
 
     def _moved(self, batch: Sequence[Index], loops: Sequence[Value]) -> Index:
@@ -193,9 +191,16 @@ class _Emitter:
 
             self._tiles(n_rows, form.scores.rows, by_dots)
             return
+        if form.keys == COLUMNS:
+            self.panels.pack_keys(k, k_dtype, words["k_line"], words["keys"], words["depth"], self.keys)
         with f.loop(0, self.keys, self.score_width) as panel:
             column = panel.index
-            lines, step, lines_dtype = self._key_lines(k, column)
+            if form.keys == COLUMNS:
+                lines, step, lines_dtype = self.panels.keys(column, words["depth"])
+            else:
+                lines, step, lines_dtype = self.panels.rows_of_keys(
+                    k, k_dtype, words["k_line"], column, words["keys"], words["depth"]
+                )
 
             def multiply(row: Index, count: Value) -> None:
                 a = f.at(q, f.mul(row, words["q_row"]), STORED[q_dtype])
@@ -205,52 +210,8 @@ class _Emitter:
 
             self._tiles(n_rows, form.scores.rows, multiply)
 
-    def _key_lines(self, k: Value, column: Index) -> tuple[Value, Value, str]:
-        """Lines of a panel of Kᵀ: where the first is, elements from each to the next, and their dtype."""
-        f, words, dtype = self.f, self.words, self.form.dtypes[1]
-        left = f.sub(self.keys, column)
-        if self.form.keys == COLUMNS:
-            at = f.at(k, f.mul(column, words["k_line"]), STORED[dtype])
-            self._pack("columns", packing.emit_columns, dtype, self.form.scores, at, words["k_line"], left,
-                       words["depth"], self.key_panel)  # fmt: skip
-            return self.key_panel, f.i64(self.score_width), "float32"
-        at = f.at(k, column, STORED[dtype])
-        lines, step = self._as_rows(at, words["k_line"], left, words["depth"], dtype, self.form.scores, self.key_panel)
-        return lines, step, dtype
-
     def _score(self, row: Index, column: Index) -> Value:
         return self.f.at(self.scores, self.f.add(self.f.mul(row, self.words["line"]), column), "float")
-
-    def _as_rows(
-        self,
-        at: Value,
-        line: Value,
-        left: Index,
-        depth: Value,
-        dtype: str,
-        tile: Tile,
-        panel: Value,
-        packs: Value | None = None,
-    ) -> tuple[Value, Value]:
-        """Lines of a panel that lie as rows: as they are, or packed where they are too short, or where ``packs``."""
-        f, width = self.f, tile.vectors * self.lanes
-        direct = f.compare("sge", left, width)
-        if packs is not None:
-            direct = f.binary("and", direct, f.compare("eq", packs, 0))
-
-        def packed() -> list[Value]:
-            self._pack("rows", packing.emit_rows, dtype, tile, at, line, left, depth, panel)
-            return [panel, f.i64(width)]
-
-        lines, step = f.choose(direct, (lambda: [at, line], packed))
-        return lines, step
-
-    def _pack(
-        self, way: str, emit: Any, dtype: str, tile: Tile, at: Value, line: Value, left: Index, depth: Value, to: Value
-    ) -> None:
-        pack = functools.partial(emit, dtype=dtype, vectors=tile.vectors, lanes=self.lanes)
-        name = f"pack_{way}_{tile.vectors}_{dtype}"
-        self.f.call_part(name, [at, line, self.f.i64(left), depth, to], pack)
 
     def _tile(
         self,
@@ -275,7 +236,8 @@ class _Emitter:
 
     def _weigh(self, batch: Sequence[Index], first: Index, n_rows: Index) -> None:
         """Scores as powers, and the inverses of their sums."""
-        f, keys, lanes = self.f, self.keys, self.lanes
+        f, lanes = self.f, self.lanes
+        again = not self.operands and elements.cost_of(self.form.expression.body) <= _CHEAP
         heads = [f.at(o.address, self._moved(batch, o.loops), STORED[o.dtype]) for o in self.operands]
         lowest = f.const("float", -math.inf)
         with f.loop(0, n_rows) as row:
@@ -289,40 +251,57 @@ class _Emitter:
                 for place, o in zip(places, self.operands, strict=True)
             ]
 
-            def largest(index: Index, best: Value, mask: Value | None = None) -> Value:
-                """The scores from ``index`` on, by the expression; the largest of those and ``best``."""
+            def score(index: Index, mask: Value | None) -> Value:
                 inputs = [f.load(self.type, f.at(scores, index, "float"))]
                 for place, o, number in zip(places, self.operands, fixed, strict=True):
                     if number is not None:
                         inputs.append(f.splat(number, lanes))
                     else:
                         inputs.append(elements.load(f, f.at(place, index, STORED[o.dtype]), o.dtype, lanes, mask))
-                (value,) = elements.evaluate(f, self.form.expression, inputs)
+                return elements.evaluate(f, self.form.expression, inputs)[0]
+
+            def largest(index: Index, best: Value, mask: Value | None) -> Value:
+                """Of the scores from ``index`` on and ``best``; scores are kept unless they are made again."""
+                value = score(index, mask)
                 if mask is not None:
                     value = f.select(mask, value, f.splat(lowest, lanes))
-                if self.form.expression.body or mask is not None:
+                if not again:
                     f.store(value, f.at(scores, index, "float"))
                 return f.select(f.fcmp("ogt", value, best), value, best)  # NaN makes the sum one
 
-            whole = f.mul(f.div(keys, lanes), lanes)
-            with f.loop(0, whole, lanes, [f.splat(lowest, lanes)]) as some:
-                some.carry([largest(some.index, some.carried[0])])
-            with f.loop(whole, keys, lanes, some.carried) as rest:
-                mask = elements.mask_of(f, lanes, f.sub(keys, rest.index))
-                rest.carry([largest(rest.index, rest.carried[0], mask)])
-            (top,) = Reducer("row_max", "float32", "numbers").over_lanes(f, rest.carried)
+            (best,) = self._each_vector([f.splat(lowest, lanes)], lambda i, mask, c: [largest(i, c[0], mask)])
+            (top,) = Reducer("row_max", "float32", "numbers").over_lanes(f, [best])
             if self.form.zeros:
                 top = f.select(f.fcmp("oeq", top, lowest), f.const("float", 0), top)
-            every = f.splat(top, lanes)
-            with f.loop(0, keys, lanes, [f.const(self.type, 0)]) as some:
-                place = f.at(scores, some.index, "float")
-                power = mathematics.exp_to_one(f, f.fsub(f.load(self.type, place), every))
-                f.store(power, place)
-                some.carry([f.fadd(some.carried[0], power)])
-            total = f.reduce_add(some.carried[0])
+            every, zero = f.splat(top, lanes), f.const(self.type, 0)
+
+            def power(index: Index, total: Value, mask: Value | None) -> Value:
+                place = f.at(scores, index, "float")
+                value = score(index, mask) if again else f.load(self.type, place)
+                value = mathematics.exp_to_one(f, f.fsub(value, every))
+                if mask is not None:
+                    value = f.select(mask, value, zero)
+                f.store(value, place)
+                return f.fadd(total, value)
+
+            (total,) = self._each_vector([zero], lambda i, mask, c: [power(i, c[0], mask)])
+            total = f.reduce_add(total)
             if self.form.zeros:
                 total = f.select(f.fcmp("oeq", total, f.const("float", 0)), f.const("float", 1), total)
             f.store(f.fdiv(f.const("float", 1), total), f.at(self.inverses, row.index, "float"))
+
+    def _each_vector(
+        self, carried: list[Value], body: Callable[[Index, Value | None, list[Value]], list[Value]]
+    ) -> list[Value]:
+        """``body(index, mask, carried)`` for the vectors of a row of scores; the last one may be a part."""
+        f, lanes = self.f, self.lanes
+        whole = f.mul(f.div(self.keys, lanes), lanes)
+        with f.loop(0, whole, lanes, carried) as some:
+            some.carry(body(some.index, None, some.carried))
+        with f.loop(whole, self.keys, lanes, some.carried) as rest:
+            mask = elements.mask_of(f, lanes, f.sub(self.keys, rest.index))
+            rest.carry(body(rest.index, mask, rest.carried))
+        return rest.carried
 
     # -- products with values
 
@@ -330,13 +309,12 @@ class _Emitter:
         f, words, form = self.f, self.words, self.form
         dtype = form.dtypes[2]
         v = self._head("v", batch, dtype)
+        packs = f.compare("ne", words["pack_values"], 0)
+        self.panels.pack_values(v, dtype, words["v_line"], words["columns"], words["keys"], self.keys, packs)
         with f.loop(0, words["columns"], self.value_width) as panel:
             column = panel.index
             left = f.sub(words["columns"], column)
-            at = f.at(v, column, STORED[dtype])
-            lines, step = self._as_rows(
-                at, words["v_line"], left, self.keys, dtype, form.values, self.value_panel, words["pack_values"]
-            )
+            lines, step = self.panels.values(v, dtype, words["v_line"], column, left, words["keys"], self.keys, packs)
 
             def multiply(row: Index, count: Value) -> None:
                 self._tile(form.values, ("float32", dtype), count, self._score(row, 0), words["line"], f.i64(1),
@@ -381,4 +359,4 @@ class _Emitter:
                 store(rest.index, elements.mask_of(f, lanes, f.sub(here, rest.index)))
 
 
-__all__ = ["COLUMNS", "DOTS", "OPERAND", "ROWS", "WORDS", "Form", "emit_attention", "scratch_nbytes"]
+__all__ = ["COLUMNS", "DOTS", "OPERAND", "ROWS", "WORDS", "Form", "emit_attention", "scratch_parts"]
