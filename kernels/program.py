@@ -43,12 +43,21 @@ TERMINATED = "Exiting due to terminate flag being set to true."
 
 
 class Cancellation:
-    """A flag that a run looks at between steps."""
+    """A flag that a run looks at between steps: a byte, so that native code sees it too."""
 
-    __slots__ = ("requested",)
+    __slots__ = ("_flag", "address")
 
     def __init__(self) -> None:
-        self.requested = False
+        self._flag = np.zeros(1, np.uint8)
+        self.address: int = self._flag.ctypes.data
+
+    @property
+    def requested(self) -> bool:
+        return bool(self._flag[0])
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        self._flag[0] = value
 
 
 @dataclass(slots=True)

@@ -131,6 +131,9 @@ class CompiledProgram:
         self.team = team or Team(n_threads, spins)
         self._compiled: OrderedDict[tuple[FeedType, ...], Compiled] = OrderedDict()
         self._constants = Constants(packs)
+        for weight in graph.initializers.values():
+            if isinstance(weight, np.ndarray):
+                self._constants.files.enter(weight)
         self._learned: dict[tuple[FeedType, ...], dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {}
         self._volatile: set[str] = set()
         #: feeds for which what was taken for likely was not so
@@ -169,13 +172,17 @@ class CompiledProgram:
                 self._volatile.add(surprise.name)
                 self._learned.pop(key, None)
                 self._compiled.pop(key, None)
-            return self.plain.run_values(values, scope)
+            return self._run_plain(values, scope)
         except _Refused:
             if compiled.plan.guessed:
                 with self._lock:
                     self._cautious.add(key)
                     self._compiled.pop(key, None)
-            return self.plain.run_values(values, scope)
+            return self._run_plain(values, scope)
+
+    def _run_plain(self, values: Sequence[Any], scope: RunScope) -> list[Any]:
+        self._constants.files.check()
+        return self.plain.run_values(values, scope)
 
     def quick(self, feeds: Mapping[str, Array]) -> QuickRun | None:
         """How to run again with feeds of the same types, where there is a plan that needs nothing but kernels."""
@@ -204,6 +211,7 @@ class CompiledProgram:
                 return compiled
             began = time.perf_counter()
             library = self._library = self._library or shared()
+            self._constants.files.check()
             with _uncollected():
                 plan = specialise(
                     self._graph,
@@ -218,6 +226,7 @@ class CompiledProgram:
                     key in self._cautious,
                 )
                 compiled = self._assemble(plan, library)
+            self._constants.files.give_back()
             if os.environ.get(dump.VARIABLE):
                 dump.dump(plan, library.target, f"{self._graph.name or 'graph'}-{os.getpid()}-{next(_PLAN_NUMBERS)}")
             self._compiled[key] = compiled
@@ -255,9 +264,9 @@ class CompiledProgram:
                         of_arena.append(len(words))
                         words.append(buffer.offset + word.offset)
                     elif buffer.place is Place.CONSTANT:
-                        assert buffer.array is not None
-                        arrays.append(buffer.array)
-                        words.append(address_of(buffer.array) + word.offset)
+                        array = self._constants.files.resident(buffer)
+                        arrays.append(array)
+                        words.append(address_of(array) + word.offset)
                     else:
                         pointing[buffer.place].setdefault(buffer.number, []).append((len(words), word.offset))
                         words.append(0)
@@ -340,6 +349,7 @@ class CompiledProgram:
         observer = scope.observer
         trace = np.zeros((len(instance.steps), drive.TRACE_WORDS), np.int64) if observer is not None else None
         cancellation, checked = scope.cancellation, len(compiled.of_error) > 0
+        cancel = 0 if cancellation is None else cancellation.address
         for segment in compiled.segments:
             if cancellation is not None and cancellation.requested:
                 raise RunCancelled(TERMINATED)
@@ -349,11 +359,11 @@ class CompiledProgram:
             address = instance.address + segment.first * drive.STEP_WORDS * 8
             run = self.team.run if segment.shared else self.team.run_alone
             if observer is None or trace is None:
-                run(address, segment.last - segment.first)
+                run(address, segment.last - segment.first, 0, cancel)
             else:
                 rows = trace[segment.first : segment.last]
                 begin_ns = time.time_ns()
-                run(address, segment.last - segment.first, rows.ctypes.data)
+                run(address, segment.last - segment.first, rows.ctypes.data, cancel)
                 end_ns = time.time_ns()
                 made = compiled.operations[segment.first : segment.last]
                 find = partial(_find, instance, given, results)
@@ -361,6 +371,8 @@ class CompiledProgram:
             if checked and cells[-1]:
                 cells[-1] = 0
                 raise _Refused
+        if cancellation is not None and cancellation.requested:
+            raise RunCancelled(TERMINATED)  # the results are not complete
         for i, result in enumerate(compiled.plan.results):
             if result.value is not None:
                 results[i] = result.value.copy()

@@ -1,8 +1,7 @@
 """The threads of a program: the caller goes through its steps, others take parts of them, look for more, then sleep.
 
 Control words (64-bit), each group in a cache line of its own: the number of the job, odd while there is one; the ticket
-of the step that is up, its kernel and words; how many of its parts are done; whether to skip what is left; for each
-thread whether it sleeps.
+of the step that is up, its kernel and words; how many of its parts are done; for each thread whether it sleeps.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def _driver() -> tuple[Any, Any, Any]:
     addresses = load(code, ["distort_drive", "distort_serve", "distort_publish"], engines)
     word, pointer = ctypes.c_int64, ctypes.c_void_p
     return (
-        ctypes.CFUNCTYPE(None, pointer, word, word, word, pointer, pointer)(addresses[0]),
+        ctypes.CFUNCTYPE(None, pointer, word, word, word, pointer, pointer, pointer)(addresses[0]),
         ctypes.CFUNCTYPE(word, pointer, word, word, word, word)(addresses[1]),
         ctypes.CFUNCTYPE(word, pointer, pointer, word, word)(addresses[2]),
     )
@@ -70,15 +69,16 @@ class Team:
         self._process = 0
         self._end: weakref.finalize[Any, Any] | None = None
 
-    def run(self, steps: int, n_steps: int, trace: int = 0) -> None:
+    def run(self, steps: int, n_steps: int, trace: int = 0, cancel: int = 0) -> None:
         """Run steps at an address, on all threads, or on the caller's alone while another run has the others.
 
-        ``trace``: the address of a table of what the caller's thread does, see ``drive``.
+        ``trace``: the address of a table of what the caller's thread does; ``cancel``: of a byte that ends the job
+        when it is not 0. See ``drive``.
         """
         if self._drive is None:
             self._load()
         if self.n_threads == 1 or not self._busy.acquire(blocking=False):
-            self._drive(steps, n_steps, 0, 1, self._address, trace)
+            self._drive(steps, n_steps, 0, 1, self._address, trace, cancel)
             return
         try:
             if self._process != os.getpid():
@@ -88,15 +88,15 @@ class Team:
                 for thread, wake in enumerate(self._wake, 1):
                     if sleeping >> thread & 1:
                         wake.release()
-            self._drive(steps, n_steps, 0, self.n_threads, self._address, trace)
+            self._drive(steps, n_steps, 0, self.n_threads, self._address, trace, cancel)
         finally:
             self._busy.release()
 
-    def run_alone(self, steps: int, n_steps: int, trace: int = 0) -> None:
+    def run_alone(self, steps: int, n_steps: int, trace: int = 0, cancel: int = 0) -> None:
         """Run steps that have no work for a second thread."""
         if self._drive is None:
             self._load()
-        self._drive(steps, n_steps, 0, 1, self._address, trace)
+        self._drive(steps, n_steps, 0, 1, self._address, trace, cancel)
 
     def _load(self) -> None:
         drive_, self._serve, self._publish = _driver()

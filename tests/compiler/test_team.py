@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import threading
@@ -11,7 +10,6 @@ import time
 import numpy as np
 import pytest
 
-from distort.kernels.compiler.codegen import drive
 from distort.kernels.compiler.codegen.target import host
 from distort.kernels.compiler.codegen.text import Function
 from distort.kernels.compiler.library import compile_text, link, load
@@ -123,15 +121,14 @@ def test_a_forked_child_has_threads_of_its_own(kernel: int) -> None:
     team.close()
 
 
-def test_what_is_skipped_does_nothing(kernel: int) -> None:
+def test_what_is_cancelled_ends(kernel: int) -> None:
     team = Team(2)
     table, words, steps = job(kernel, 5, 2)
-    team.run(steps.ctypes.data, len(steps))
-    control = ctypes.c_int64.from_address(team._address + 8 * drive.SKIP)
-    control.value = 1
-    table[1:] = 0
-    team.run(steps.ctypes.data, len(steps))
-    assert not table[1:].any()
-    control.value = 0
+    flag = np.zeros(1, np.uint8)
+    for wanted in (0, 1, 0):
+        flag[0] = wanted
+        table[1:] = 0
+        team.run(steps.ctypes.data, len(steps), 0, flag.ctypes.data)
+        assert table[1:, 0].any() == (not wanted)
     del words
     team.close()

@@ -15,7 +15,7 @@ import platform
 from distort.kernels.compiler.codegen.text import Function, Index, Value
 
 # words of the control block; each group has a cache line of its own
-JOB, TICKET, DONE, SKIP, KERNEL, WORDS, CHUNKS, N_STEPS, YIELD = 0, 8, 16, 24, 9, 10, 11, 32, 40
+JOB, TICKET, DONE, KERNEL, WORDS, CHUNKS, N_STEPS, YIELD = 0, 8, 16, 9, 10, 11, 32, 40
 SLEEPS = 48  # and eight words for each thread
 N_WORDS = 48
 STEP_WORDS = TRACE_WORDS = 4
@@ -84,13 +84,16 @@ def _until_changed(f: Function, control: Value, address: Value, before: Value, m
 
 
 def _drive() -> Function:
-    """void(steps, n_steps, thread, n_threads, control, trace): thread is 0.
+    """void(steps, n_steps, thread, n_threads, control, trace, cancel): thread is 0.
+
+    ``cancel``, where there is one, is the address of a byte: when it is not 0, no more steps are begun.
 
     ``trace``, where there is one, has for each step: the clock when it first began, all ticks, how often it ran, the
     clock when it last ended.
     """
-    f = Function("distort_drive", ("ptr", "i64", "i64", "i64", "ptr", "ptr"))
-    steps, n_steps, thread, n_threads, control, trace = f.parameters
+    f = Function("distort_drive", ("ptr", "i64", "i64", "i64", "ptr", "ptr", "ptr"))
+    steps, n_steps, thread, n_threads, control, trace, cancel = f.parameters
+    never = f.op("i1", f"icmp eq ptr {cancel.text}, null")
     traced = f.op("i1", f"icmp ne ptr {trace.text}, null")
     with f.loop(0, n_steps) as loop:
         step = f.at(steps, f.mul(loop.index, STEP_WORDS), "i64")
@@ -98,9 +101,8 @@ def _drive() -> Function:
         several = f.min(f.min(f.load("i64", f.at(step, 2, "i64")), n_threads), MOST_PARTS)
         chunks = f.min(f.load("i64", f.at(step, 3, "i64")), f.div(MOST_PARTS, several))
         parts = f.mul(several, chunks)
-        skip = _read(f, _at(f, control, SKIP), "monotonic")
+        (going,) = f.choose(never, (lambda: [f.const("i1", 1)], lambda: [_is_clear(f, cancel)]))
         jumps = f.op("i1", f"icmp eq ptr {kernel.text}, null")
-        going = f.compare("eq", skip, 0)
 
         def alone() -> list[Value]:
             f.do(f"call void {kernel.text}({words}, {f.i64(0)}, {f.i64(1)}, {f.i64(0)})")
@@ -125,6 +127,11 @@ def _drive() -> Function:
         f.op("i64", f"atomicrmw add ptr {_at(f, control, JOB).text}, i64 1 seq_cst, align 8")
     f.ret()
     return f
+
+
+def _is_clear(f: Function, flag: Value) -> Value:
+    byte = f.op("i8", f"load atomic i8, ptr {flag.text} monotonic, align 1")
+    return f.icmp("eq", byte, f.const("i8", 0))
 
 
 def _share(f: Function, control: Value, kernel: Value, words: Value, parts: Index, chunks: Value) -> None:
