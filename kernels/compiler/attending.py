@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from distort.kernels.compiler.attention import Attention, fits, viewed
 from distort.kernels.compiler.codegen.gemm import COLUMNS, DOTS, ROWS
 from distort.kernels.compiler.expression import Expression, Instruction
@@ -90,7 +92,7 @@ def _joined(
     if not _same(made, taken) or not _same(given, used):
         return None
     k = turned.permuted([0, 1, 2, 4, 3])
-    sums = Tensor(made.dtype, shape, made.strides, Buffer(0))
+    sums = Tensor(np.dtype(first.expression.inputs[0]), shape, made.strides, Buffer(0))
     inputs = [t for t in of_product if t is not None]
     composed = compose(first.expression, [sums, *inputs], before, [t for t in of_rows if t is not None], made.buffer)
     if composed is None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
+
 from distort.kernels.compiler.codegen import attention, elements
 from distort.kernels.compiler.codegen.attention import COLUMNS, DOTS, ROWS, Form
 from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS
@@ -62,7 +64,7 @@ class Attention(Operation):
         results = [views[id(t)] for t in after.outputs]
         if any(t.strides[-1] != 1 and shape[-1] != 1 for t in results):
             return None
-        sums = Tensor(made.dtype, shape, made.strides, Buffer(0))
+        sums = Tensor(np.dtype(self.finish.inputs[0]), shape, made.strides, Buffer(0))
         others = self.inputs[3 + self.n_operands :]
         inputs = [views.get(id(t), t) for t in after.inputs]
         composed = compose(self.finish, [sums, *others], after.expression, inputs, made.buffer)

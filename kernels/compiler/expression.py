@@ -46,6 +46,13 @@ def identity(dtype: str) -> Expression:
     return Expression((dtype,), (), (0,))
 
 
+def of_sums(dtype: str) -> Expression:
+    """Sums as they are stored. They are float32 where that is in half precision."""
+    if COMPUTED[dtype] == STORED[dtype]:
+        return identity(dtype)
+    return Expression(("float32",), (Instruction("cast", (0,), dtype),), (1,))
+
+
 @functools.cache  # numpy makes the text anew each time
 def name_of(dtype: np.dtype[Any]) -> str:
     return str(dtype.name)

@@ -28,7 +28,7 @@ from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS
 from distort.kernels.compiler.codegen.packing import pack_pairs, pack_panels
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.tiles import Tile
-from distort.kernels.compiler.expression import Expression, identity, name_of
+from distort.kernels.compiler.expression import Expression, name_of, of_sums
 from distort.kernels.compiler.fuse import compose
 from distort.kernels.compiler.ir import (
     ALIGNMENT,
@@ -109,7 +109,7 @@ class Product(Operation):
             return None
         if any(self._strides(t) is None for t in after.inputs if t.buffer is not made.buffer):
             return None
-        sums = Tensor(made.dtype, made.shape, made.strides, Buffer(0))
+        sums = Tensor(np.dtype(self.expression.inputs[0]), made.shape, made.strides, Buffer(0))
         composed = compose(self.expression, [sums, *self.inputs[2:]], after.expression, after.inputs, made.buffer)
         if composed is None:
             return None
@@ -334,7 +334,7 @@ def _add(
     loops, of_left, of_right = views
     a, operand = left.view(*of_left), right.view(*of_right)
     shape = (loops[0], loops[1], rows, columns)
-    b.add(Product([a, operand], [result], shape, depth, tile, form, identity(name_of(result.dtype))))
+    b.add(Product([a, operand], [result], shape, depth, tile, form, of_sums(name_of(result.dtype))))
     return result
 
 

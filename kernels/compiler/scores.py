@@ -11,7 +11,7 @@ import numpy as np
 from distort.kernels.compiler import half
 from distort.kernels.compiler.attention import ALL, FEW_ROWS, Attention, fits
 from distort.kernels.compiler.builder import Builder
-from distort.kernels.compiler.expression import Expression, Instruction, identity, name_of
+from distort.kernels.compiler.expression import Expression, Instruction, name_of, of_sums
 from distort.kernels.compiler.ir import Tensor
 
 #: an operand of a step that is the scores so far
@@ -161,7 +161,7 @@ def attend(
     q, k, v = by_group(q), shared(k), shared(v)
     if not fits(q, k, v, views):
         return None
-    finish = identity(name_of(dtype))
+    finish = of_sums(name_of(dtype))
     b.add(Attention([q, k, v, *views], [by_group(apart)], scores.expression(), len(views), zeros, finish, reach))
     return made
 

@@ -1,4 +1,7 @@
-"""Any valid partition of a graph of real operators answers as one stage does, to the bit."""
+"""Any valid partition of a graph of real operators answers as one stage does.
+
+To the bit where NumPy kernels run it. Compiled stages are fused in other ways than the whole: as near as floats are.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from distort.cluster.executor import Executor
 from distort.cluster.transport.inproc import InprocTransport
 from distort.graph.ir import Graph, Node
 from distort.graph.types import TensorType
+from distort.kernels.compiler.choice import mode_of
 from distort.kernels.program import Program
 from distort.parallel import stage_payloads
 from distort.scheduler.cost import CostModel
@@ -24,6 +28,7 @@ from distort.scheduler.stages import make_edges, make_stages
 
 OPSET = 17
 SIDE = 4  # every value is a SIDE x SIDE matrix
+_NEAR = np.float32(1 + 1e-5)
 UNARY = ("Relu", "Sigmoid", "Tanh", "Neg", "Abs", "Erf", "Softmax", "Identity")
 BINARY = ("Add", "Sub", "Mul", "MatMul", "Max", "Min")
 
@@ -96,6 +101,16 @@ def plan_of(graph: Graph, dag: Dag, costs: CostModel, stage_of: Sequence[int]) -
     return Plan("random", "latency", stages, edges, (), Prediction(0.0, 0.0, 0.0, 0.0))
 
 
+def tolerance_of(graph: Graph, feeds: dict[str, Any]) -> float:
+    """How far results may be from each other: a part of the largest value, or what a small change of feeds does."""
+    made = list(graph.producers())
+    with np.errstate(all="ignore"):
+        runs = [Program(graph, outputs=made).run({n: v * f for n, v in feeds.items()}) for f in (1, _NEAR)]
+        values, near = (np.concatenate([value.ravel() for value in run]) for run in runs)
+        largest, change = (np.nanmax(np.abs(x), initial=0) for x in (values, near - values))
+    return float(1e-5 * max(1, largest) + 10 * change)
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_valid_partition_answers_as_one_stage(data: st.DataObject) -> None:
@@ -110,6 +125,7 @@ def test_any_valid_partition_answers_as_one_stage(data: st.DataObject) -> None:
         "y": np.eye(SIDE, dtype=np.float32)[::-1] - np.float32(0.25),
     }
     want = dict(zip(graph.outputs, Program(graph).run(feeds), strict=True))
+    tolerance = 0.0 if mode_of("auto") == "0" else tolerance_of(graph, feeds)
     payloads, weights = stage_payloads(graph, plan)
     executor = Executor(plan, payloads, weights, InprocTransport())
     try:
@@ -117,7 +133,7 @@ def test_any_valid_partition_answers_as_one_stage(data: st.DataObject) -> None:
         for _ in range(2):
             got, reports = executor.run(remote, feeds)
             for name, value in zip(remote, got, strict=True):
-                np.testing.assert_array_equal(value, want[name])
+                np.testing.assert_allclose(value, want[name], rtol=tolerance, atol=tolerance)
         assert len(reports) <= len(plan.stages)
     finally:
         executor.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distort.kernels.compiler.codegen import elements
 from distort.kernels.compiler.codegen.elements import Emitter
 from distort.kernels.compiler.codegen.operators import is_real, is_signed, zero
 from distort.kernels.compiler.codegen.text import Function, Value, element_of
@@ -47,11 +46,7 @@ def _whole(f: Function, value: Value, to: str) -> Value:
 
 def _cast(f: Function, expression: Expression, instruction: Instruction, operands: Sequence[Value]) -> Value:
     (operand,), (value,) = instruction.operands, operands
-    source = expression.dtype(operand)
-    if source in ("float16", "bfloat16") and operand >= len(expression.inputs):
-        # what was computed in float32 is rounded where it is seen
-        value = elements.computed(f, elements.stored(f, value, source), source)
-    return convert(f, value, source, instruction.dtype)
+    return convert(f, value, expression.dtype(operand), instruction.dtype)
 
 
 OPERATORS: dict[str, Emitter] = {"cast": _cast}

@@ -20,6 +20,11 @@ from distort.kernels.compiler.expression import COMPUTED, STORED, Expression, In
 #: op -> how it is printed: (function, expression, instruction, operands) -> result
 Emitter = Callable[[Function, Expression, Instruction, Sequence[Value]], Value]
 EMITTERS: dict[str, Emitter] = {}
+#: computed with in float32
+NARROW = ("float16", "bfloat16")
+#: instructions whose results need no rounding where their operands are rounded
+_EXACT = {"constant", "max", "min", "maximum", "minimum", "clip", "neg", "abs", "sign", "floor", "ceil", "round"}
+_EXACT |= {"relu", "where", "row_max", "row_min"}
 
 
 def evaluate(f: Function, expression: Expression, inputs: Sequence[Value]) -> list[Value]:
@@ -28,10 +33,25 @@ def evaluate(f: Function, expression: Expression, inputs: Sequence[Value]) -> li
 
     operators.register()
     values = list(inputs)
-    for instruction in expression.body:
-        operands = [values[number] for number in instruction.operands]
-        values.append(EMITTERS[instruction.op](f, expression, instruction, operands))
+    for number, instruction in enumerate(expression.body, len(inputs)):
+        values.append(emit(f, expression, number, [values[operand] for operand in instruction.operands]))
     return [values[number] for number in expression.results]
+
+
+def emit(f: Function, expression: Expression, number: int, operands: Sequence[Value]) -> Value:
+    """Print one instruction, by its number among operands."""
+    instruction = expression.body[number - len(expression.inputs)]
+    return rounded(f, expression, number, EMITTERS[instruction.op](f, expression, instruction, operands))
+
+
+def rounded(f: Function, expression: Expression, number: int, value: Value) -> Value:
+    """What an instruction makes, as others see it: half precision as if it had been stored between two operators."""
+    instruction = expression.body[number - len(expression.inputs)]
+    if instruction.dtype not in NARROW or instruction.op in _EXACT:
+        return value
+    if not any(number in other.operands for other in expression.body):
+        return value  # it is only stored
+    return computed(f, stored(f, value, instruction.dtype), instruction.dtype)
 
 
 def computed(f: Function, value: Value, dtype: str) -> Value:

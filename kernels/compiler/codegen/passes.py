@@ -172,8 +172,7 @@ class Evaluation:
         if number < n_inputs:
             return self._read(number)
         instruction = expression.body[number - n_inputs]
-        operands = [self.get(operand) for operand in instruction.operands]
-        return elements.EMITTERS[instruction.op](f, expression, instruction, operands)
+        return elements.emit(f, expression, number, [self.get(operand) for operand in instruction.operands])
 
 
 def constant(f: Function, expression: Expression, number: int, width: int) -> Value:
@@ -195,7 +194,7 @@ def add_values_of_row(
             constant(f, expression, o, width) if _is_constant(expression, o) else of_row[o]
             for o in instruction.operands
         ]
-        of_row[number] = elements.EMITTERS[instruction.op](f, expression, instruction, operands)
+        of_row[number] = elements.emit(f, expression, number, operands)
 
 
 def reducers_of(expression: Expression, numbers: Sequence[int]) -> list[Reducer]:

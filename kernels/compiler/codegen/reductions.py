@@ -178,7 +178,8 @@ def _emit_pass(block: _Block, turn: int, length: Index) -> None:
     at = 0
     for known in block.of_row:
         for number, reducer in zip(numbers, reducers, strict=True):
-            known[number] = reducer.finish(f, states[at : at + reducer.n_values], length, block.lanes)
+            value = reducer.finish(f, states[at : at + reducer.n_values], length, block.lanes)
+            known[number] = elements.rounded(f, block.expression, number, value)
             at += reducer.n_values
 
 

@@ -159,7 +159,7 @@ def _emit_pass(row: _Row, turn: int, length: Index) -> None:
         state = reducer.over_lanes(f, pieces[0])
         if not row.masks and row.lanes > 1:
             state = reducer.combine(f, state, tails[chosen])
-        row.of_row[number] = reducer.finish(f, state, length, 1)
+        row.of_row[number] = elements.rounded(f, row.expression, number, reducer.finish(f, state, length, 1))
 
 
 def _flat(reducers: Sequence[Reducer], make: Callable[[Reducer], list[Value]]) -> list[Value]:

@@ -58,7 +58,7 @@ def _of_node(node: Node, x: Array, known: list[Any]) -> tuple[list[ResizedAxis],
     attributes = node.attributes
     mode = attributes.get("mode", "nearest")
     if node.op_type == "Upsample" or node.opset < 11:
-        scales = known[0]
+        scales = known[0] if known else None  # attributes in version 1
         if node.op_type == "Upsample" and (scales is None or (scales.size and float(scales.min()) < 1)):
             raise KernelError("the NumPy kernel says what is wrong")
         return plans_of(x, None, None, scales, None, "stretch"), method_of(mode, "asymmetric", "simple")

@@ -35,16 +35,16 @@ def _softmax(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     if node.opset < 13 and axis != rank - 1:
         x = b.contiguous(x).reshaped((math.prod(shape[:axis]), math.prod(shape[axis:])))
         axis = 1
-    body = Body(x.shape, statistics_dtype(x))
+    body = Body(x.shape, x.element)  # half precision: each step is rounded, as the standard's body has it
     element = body.input(x)
     # NaN makes the sum one
     moved = body.op("sub", element, body.op("row_max", element, attributes=("numbers",)))
     power = body.op("exp_to_one", moved)
     total = body.op("row_sum", power)
     if node.op_type == "Softmax":
-        result = body.op("mul", power, body.op("reciprocal", total), dtype=x.element)
+        result = body.op("mul", power, body.op("reciprocal", total, dtype=statistics_dtype(x)))
     else:
-        result = body.op("sub", moved, body.op("log", total), dtype=x.element)
+        result = body.op("sub", moved, body.op("log", total))
     made = body.add(b, (axis,), [(result, x.element, False)])
     return None if made is None else [made[0].reshaped(shape)]
 
@@ -60,7 +60,7 @@ def _standardized(body: Body, element: int, epsilon: float, centred: bool) -> tu
 
 def _affine(body: Body, element: int, scale: int | None, bias: int | None, dtype: str) -> int:
     if scale is not None:
-        element = body.op("mul", element, scale, dtype=dtype)
+        element = body.op("mul", element, scale, dtype="" if bias is not None else dtype)
     if bias is not None:
         element = body.op("add", element, bias, dtype=dtype)
     return element
