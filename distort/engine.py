@@ -74,15 +74,18 @@ def load_model(
     *,
     released_only: bool = True,
     strict_types: bool = False,
+    map_weights: bool = False,
 ) -> Model:
     """Read, check and make runnable: functions without a kernel are replaced by their bodies.
 
     ``released_only`` refuses opset versions that onnx has not released, ``strict_types`` declared shapes that
-    contradict inference. Raises :class:`distort.graph.errors.ModelError`.
+    contradict inference. ``map_weights``: large ones are views of the model's file.
+    Raises :class:`distort.graph.errors.ModelError`.
     """
-    proto, path = reader.parse(path_or_bytes)
+    parsed = reader.parse_apart(path_or_bytes, map_weights)
+    proto, path = parsed.proto, parsed.path
     try:
-        model = reader.read_model(proto, path, external_folder, external)
+        model = reader.read_model(proto, path, external_folder, external, parsed.raw)
         check_model(model, proto, has_kernel, released_only=released_only)
         if strict_types:
             check_strictly(proto)

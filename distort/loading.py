@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from distort.graph.errors import ModelError
 from distort.graph.ir import Graph, Model
 from distort.graph.tensors import ExternalData
 from distort.graph.types import SparseTensorType, TensorType, ValueType, element_of
+from distort.kernels.compiler.choice import mode_of
 from distort.logs import INFO, WARNING, Logger
 from distort.metadata import ModelMetadata, NodeArg
 from distort.native.values import OrtValue
@@ -264,12 +266,22 @@ def read(source: str | bytes, options: SessionOptions) -> Model:
         external=ExternalData(folder, options._external_files, replaced),
         released_only=options._config.get("session.allow_released_opsets_only") != "0",
         strict_types=options._config.get("session.strict_shape_type_inference") == "1",
+        map_weights=_maps_weights(options),
     )
     _fix_dims(model, source, options)
     _replace_initializers(model, options)
     if Settings.seed is not None:
         seed_nodes(model, Settings.seed)
     return model
+
+
+def _maps_weights(options: SessionOptions) -> bool:
+    """Whether large weights may stay in the model's file: compiled steps have copies. Windows would lock it."""
+    keys = options._distort_keys()
+    if keys.get("map_weights", "1") == "0" or sys.platform == "win32":
+        return False
+    sequential: bool = options.execution_mode == ExecutionMode.ORT_SEQUENTIAL
+    return sequential and mode_of(keys.get("compile", "auto")) != "0"
 
 
 def _start(

@@ -79,6 +79,7 @@ DISTORT_KEYS: dict[str, tuple[Callable[[str], bool], str]] = {
     "max_in_flight": (_at_least_one, "a number of runs, at least 1"),
     "micro_batch": (_parts, "0, auto or a number of parts"),
     "compile": (_one_of("0", "1"), "0 or 1"),
+    "map_weights": (_one_of("0", "1"), "0 or 1"),
     "compute_precision": (_one_of("float32", "bf16"), "float32 or bf16"),
     "transport": (_one_of("auto", "shm", "object_store"), "auto, shm or object_store"),
     "partition": (

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
+from . import wire
 from .errors import ModelError
 from .ir import AttributeValue, Function, Graph, Model, Node
 from .onnx_parts import latest_opsets, protobuf
-from .tensors import ExternalData, array_from_proto, sparse_from_proto
+from .tensors import Array, ExternalData, MappedFile, array_from_proto, map_file, sparse_from_proto
 from .types import TensorType, type_from_proto
 
 _FLOAT, _INT, _STRING, _TENSOR, _GRAPH, _SPARSE, _TYPE = 1, 2, 3, 4, 5, 11, 13
@@ -30,44 +36,91 @@ _ORT_FORMAT = b"ORTM"  # where a flatbuffer has its identifier
 _NOT_ORT_FORMAT = "The model is in onnxruntime's own format. Use the ONNX model that it was made from."
 
 
+@dataclass(slots=True)
+class Parsed:
+    """A ModelProto and the path it came from. ``raw``: the raw data of initializers, by number, that are not in it."""
+
+    proto: Any
+    path: str | None
+    raw: dict[int, Array] = field(default_factory=dict)
+
+
 def parse(path_or_bytes: str | os.PathLike[str] | bytes) -> tuple[Any, str | None]:
     """The ModelProto and the path it came from. Raises ModelError with onnxruntime's words."""
-    proto = protobuf().ModelProto()
     if isinstance(path_or_bytes, bytes):
-        if path_or_bytes[4:8] == _ORT_FORMAT:
-            raise ModelError("NOT_IMPLEMENTED", _NOT_ORT_FORMAT)
-        try:
-            proto.ParseFromString(path_or_bytes)
-        except Exception as error:  # protobuf's DecodeError class differs by implementation
-            raise ModelError("INVALID_PROTOBUF", "Failed to load model because protobuf parsing failed.") from error
-        if not proto.HasField("graph"):
-            raise ModelError("INVALID_ARGUMENT", "No graph was found in the protobuf.")
-        return proto, None
+        return _message(path_or_bytes, path_or_bytes, "", " because protobuf parsing failed."), None
     path = os.fspath(path_or_bytes)
-    start = f"Load model from {path} failed:"
+    content = _content(path)
+    return _message(content, content, *_says(path)), path
+
+
+def parse_apart(path_or_bytes: str | os.PathLike[str] | bytes, mapped: bool = False) -> Parsed:
+    """As :func:`parse`, without the large initializers: these are copies, or (``mapped``) views of the file."""
+    path: str | None = None
+    if isinstance(path_or_bytes, bytes):
+        content: bytes | MappedFile = path_or_bytes
+        says = "", " because protobuf parsing failed."
+    else:
+        path = os.fspath(path_or_bytes)
+        content, says = _content(path, mapped), _says(path)
+    found = wire.split(memoryview(content))
+    proto = _message(content, content if found is None else found.message, *says)
+    raw = {}
+    if found is not None:
+        whole = np.frombuffer(content, np.uint8)
+        for number, (begin, end) in found.raw.items():
+            part = whole[begin:end]
+            if not mapped:
+                part = part.copy()
+                part.flags.writeable = False
+            raw[number] = part
+    return Parsed(proto, path, raw)
+
+
+def _says(path: str) -> tuple[str, str]:
+    """How errors about the file begin, and what they say of bytes that are no model."""
+    return f"Load model from {path} failed:", "Protobuf parsing failed."
+
+
+def _content(path: str, mapped: bool = False) -> bytes | MappedFile:
+    start, _ = _says(path)
     try:
-        content = Path(path).read_bytes()
+        if mapped and os.path.getsize(path) >= wire.LEAST_NBYTES:
+            file = map_file(path)
+            file.holds_model = True
+            return file
+        return Path(path).read_bytes()
     except FileNotFoundError:
         raise ModelError("NO_SUCHFILE", f"{start}Load model {path} failed. File doesn't exist") from None
     except (IsADirectoryError, NotADirectoryError):
         raise ModelError("INVALID_PROTOBUF", f"{start}Protobuf parsing failed.") from None
     except OSError as error:
         raise ModelError("FAIL", f"{start}system error number {error.errno}") from error
+
+
+def _message(content: bytes | MappedFile, message: bytes | MappedFile, start: str, failed: str) -> Any:
+    """The ModelProto of a message, which is ``content`` or a part of it."""
     if content[4:8] == _ORT_FORMAT:
         raise ModelError("NOT_IMPLEMENTED", f"{start}{_NOT_ORT_FORMAT}")
+    proto = protobuf().ModelProto()
     try:
-        proto.ParseFromString(content)
+        proto.ParseFromString(bytes(message) if not isinstance(message, bytes) else message)
     except Exception as error:  # protobuf's DecodeError class differs by implementation
-        raise ModelError("INVALID_PROTOBUF", f"{start}Protobuf parsing failed.") from error
+        start = start or "Failed to load model"
+        raise ModelError("INVALID_PROTOBUF", f"{start}{failed}") from error
     if not proto.HasField("graph"):
         raise ModelError("INVALID_ARGUMENT", f"{start}No graph was found in the protobuf.")
-    return proto, path
+    return proto
 
 
 def read_model(
-    proto: Any, path: str | None = None, external_folder: str | None = None, external: ExternalData | None = None
+    proto: Any,
+    path: str | None = None,
+    external_folder: str | None = None,
+    external: ExternalData | None = None,
+    raw: Mapping[int, Array] | None = None,
 ) -> Model:
-    """A ModelProto as a :class:`Model`.
+    """A ModelProto as a :class:`Model`. ``raw``: see :class:`Parsed`.
 
     External data lies beside ``path``, or in ``external_folder``, or where ``external`` says.
     """
@@ -79,7 +132,7 @@ def read_model(
         read = reader.function(function)
         functions[(read.domain, read.name, read.overload)] = read
     # a known domain that is not imported is taken at its newest version
-    graph = reader.graph(proto.graph, {**latest_opsets(), **opsets})
+    graph = reader.graph(proto.graph, {**latest_opsets(), **opsets}, raw or {})
     if proto.ir_version < 4:
         # initializers had to be listed as inputs, and nobody could feed others
         graph.inputs = [name for name in graph.inputs if name not in graph.initializers]
@@ -110,10 +163,10 @@ class _Reader:
     def __init__(self, external: ExternalData) -> None:
         self._external = external
 
-    def graph(self, proto: Any, opsets: dict[str, int]) -> Graph:
+    def graph(self, proto: Any, opsets: dict[str, int], raw: Mapping[int, Array] = MappingProxyType({})) -> Graph:
         graph = Graph(name=proto.name, doc=proto.doc_string)
-        for tensor in proto.initializer:
-            graph.initializers[tensor.name] = array_from_proto(tensor, self._external)
+        for number, tensor in enumerate(proto.initializer):
+            graph.initializers[tensor.name] = array_from_proto(tensor, self._external, raw.get(number))
             graph.types[tensor.name] = TensorType(tensor.data_type, tuple(tensor.dims))
         for sparse in proto.sparse_initializer:
             graph.initializers[sparse.values.name] = sparse_from_proto(sparse, self._external)
@@ -201,8 +254,8 @@ class _Reader:
 
 def load(path_or_bytes: str | os.PathLike[str] | bytes, external_folder: str | None = None) -> Model:
     """Read a model from a path or from bytes. Nothing is checked beyond what reading needs."""
-    proto, path = parse(path_or_bytes)
-    return read_model(proto, path, external_folder)
+    parsed = parse_apart(path_or_bytes)
+    return read_model(parsed.proto, parsed.path, external_folder, raw=parsed.raw)
 
 
 def read_function(proto: Any) -> Function:

@@ -107,6 +107,18 @@ class MappedFile(mmap.mmap):
 
     path: str
     mtime_ns: int
+    inode: tuple[int, int]
+    #: whether it is a model, not data beside one
+    holds_model: bool = False
+
+    def was_written_over(self) -> bool:
+        """Whether the same file has other content now. One that was removed or replaced stays as it was."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return False
+        same = (status.st_dev, status.st_ino) == self.inode
+        return same and (status.st_mtime_ns, status.st_size) != (self.mtime_ns, len(self))
 
 
 def map_file(path: str | Path) -> MappedFile:
@@ -114,7 +126,8 @@ def map_file(path: str | Path) -> MappedFile:
     with open(path, "rb") as file:
         mapped = MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)
         mapped.path = str(path)
-        mapped.mtime_ns = os.fstat(file.fileno()).st_mtime_ns
+        status = os.fstat(file.fileno())
+        mapped.mtime_ns, mapped.inode = status.st_mtime_ns, (status.st_dev, status.st_ino)
     return mapped
 
 
@@ -131,8 +144,11 @@ def file_of(array: Array) -> tuple[MappedFile, int] | None:
     return base, array.ctypes.data - start
 
 
-def array_from_proto(tensor: Any, external: ExternalData | None = None) -> Array:
-    """The values of an onnx.TensorProto: [dims], read-only where they are a view of the message or the file."""
+def array_from_proto(tensor: Any, external: ExternalData | None = None, raw: Array | None = None) -> Array:
+    """The values of an onnx.TensorProto: [dims], read-only where they are a view of the message or the file.
+
+    ``raw`` is its raw data where that was left out of the message; the result may then not be aligned.
+    """
     element = tensor.data_type
     shape = tuple(tensor.dims)
     if element not in DTYPE_OF:
@@ -143,6 +159,8 @@ def array_from_proto(tensor: Any, external: ExternalData | None = None) -> Array
         flat = _strings(tensor)
     elif tensor.data_location == 1:
         flat = _from_bytes((external or ExternalData(None)).array(tensor), element, shape)
+    elif raw is not None:
+        flat = _from_bytes(raw, element, shape, anywhere=True)
     elif tensor.HasField("raw_data"):
         flat = _from_bytes(np.frombuffer(tensor.raw_data, np.uint8), element, shape)
     else:
@@ -176,14 +194,15 @@ def _strings(tensor: Any) -> Array:
     return flat
 
 
-def _from_bytes(raw: Array, element: int, shape: tuple[int, ...]) -> Array:
+def _from_bytes(raw: Array, element: int, shape: tuple[int, ...], anywhere: bool = False) -> Array:
+    """``anywhere``: numpy's own types may lie at any byte."""
     dtype = DTYPE_OF[element]
     bits = SUB_BYTE_BITS.get(element)
     if bits:
         return unpack(raw, element, _count(shape))
     if len(raw) % dtype.itemsize:
         raise ModelError("INVALID_ARGUMENT", f"{len(raw)} bytes are no whole number of {dtype} elements.")
-    if raw.ctypes.data % dtype.itemsize:
+    if raw.ctypes.data % dtype.itemsize and not (anywhere and dtype.kind in "fiub"):
         raw = raw.copy()  # external offsets need not be aligned
     return raw.view(dtype)
 

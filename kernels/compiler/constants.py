@@ -12,7 +12,8 @@ import numpy as np
 from distort.graph.ir import Graph, Node
 from distort.kernels import adapters
 from distort.kernels.compiler.expression import STORED, name_of
-from distort.kernels.compiler.ir import ALIGNMENT, Array, Buffer, Place, Tensor, strides_of
+from distort.kernels.compiler.ir import Array, Buffer, Place, Tensor, strides_of
+from distort.kernels.compiler.model_files import ModelFiles, aligned, is_aligned
 from distort.kernels.errors import KernelError
 from distort.kernels.program import Program, RunScope
 
@@ -38,6 +39,7 @@ class Constants:
 
     def __init__(self, packs: bool = True) -> None:
         self.packs = packs
+        self.files = ModelFiles()
         self._made: dict[Any, Any] = {}
         #: by ``id`` of their arrays, which they keep
         self._tensors: dict[int, Tensor] = {}
@@ -57,13 +59,16 @@ class Constants:
     def packed(self, key: Any, make: Callable[[], Array]) -> Tensor:
         made: Tensor | None = self._made.get(key)
         if made is None:
-            made = self._made[key] = self._share(constant(_aligned(make())))
+            array = make()
+            made = self._made[key] = self._share(constant(array if is_aligned(array) else aligned(array)))
+            self.files.take(array.nbytes)
         return made
 
     def tensor(self, array: Array) -> Tensor:
         """The tensor of a weight, the same for all plans."""
         made = self._tensors.get(id(array))
         if made is None:
+            self.files.enter(array)
             made = self._share(constant(array))
             self._kept["given", id(array)] = array
             self._tensors[id(array)] = made
@@ -150,12 +155,3 @@ def _alone(node: Node) -> Program:
     graph = Graph(inputs=[name for name in names if name], outputs=list(node.outputs))
     graph.nodes = [replace(node, inputs=names)]
     return Program(graph)
-
-
-def _aligned(array: Array) -> Array:
-    """A contiguous copy at the begin of a cache line: vectors that cross lines take half as long again to load."""
-    memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
-    begin = -memory.__array_interface__["data"][0] % ALIGNMENT
-    made = memory[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
-    made[...] = array
-    return made

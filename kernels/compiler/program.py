@@ -131,6 +131,9 @@ class CompiledProgram:
         self.team = team or Team(n_threads, spins)
         self._compiled: OrderedDict[tuple[FeedType, ...], Compiled] = OrderedDict()
         self._constants = Constants(packs)
+        for weight in graph.initializers.values():
+            if isinstance(weight, np.ndarray):
+                self._constants.files.enter(weight)
         self._learned: dict[tuple[FeedType, ...], dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {}
         self._volatile: set[str] = set()
         #: feeds for which what was taken for likely was not so
@@ -158,7 +161,7 @@ class CompiledProgram:
             values[number] = None
         key = tuple((v.dtype, v.shape) if isinstance(v, np.ndarray) else None for v in values)
         if self._plain_runs and scope.count(self, key) <= self._plain_runs:
-            return self.plain.run_values(values, scope)
+            return self._run_plain(values, scope)
         compiled = self._compiled.get(key)
         if compiled is None:
             compiled = self._compile(key)
@@ -169,13 +172,17 @@ class CompiledProgram:
                 self._volatile.add(surprise.name)
                 self._learned.pop(key, None)
                 self._compiled.pop(key, None)
-            return self.plain.run_values(values, scope)
+            return self._run_plain(values, scope)
         except _Refused:
             if compiled.plan.guessed:
                 with self._lock:
                     self._cautious.add(key)
                     self._compiled.pop(key, None)
-            return self.plain.run_values(values, scope)
+            return self._run_plain(values, scope)
+
+    def _run_plain(self, values: Sequence[Any], scope: RunScope) -> list[Any]:
+        self._constants.files.check()
+        return self.plain.run_values(values, scope)
 
     def quick(self, feeds: Mapping[str, Array]) -> QuickRun | None:
         """How to run again with feeds of the same types, where there is a plan that needs nothing but kernels."""
@@ -204,6 +211,7 @@ class CompiledProgram:
                 return compiled
             began = time.perf_counter()
             library = self._library = self._library or shared()
+            self._constants.files.check()
             with _uncollected():
                 plan = specialise(
                     self._graph,
@@ -218,6 +226,7 @@ class CompiledProgram:
                     key in self._cautious,
                 )
                 compiled = self._assemble(plan, library)
+            self._constants.files.give_back()
             if os.environ.get(dump.VARIABLE):
                 dump.dump(plan, library.target, f"{self._graph.name or 'graph'}-{os.getpid()}-{next(_PLAN_NUMBERS)}")
             self._compiled[key] = compiled
@@ -255,9 +264,9 @@ class CompiledProgram:
                         of_arena.append(len(words))
                         words.append(buffer.offset + word.offset)
                     elif buffer.place is Place.CONSTANT:
-                        assert buffer.array is not None
-                        arrays.append(buffer.array)
-                        words.append(address_of(buffer.array) + word.offset)
+                        array = self._constants.files.resident(buffer)
+                        arrays.append(array)
+                        words.append(address_of(array) + word.offset)
                     else:
                         pointing[buffer.place].setdefault(buffer.number, []).append((len(words), word.offset))
                         words.append(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Hashable
 from typing import Any
 
 from distort.kernels.compiler.codegen.target import Target
@@ -31,7 +32,7 @@ class Repeats:
         for i, t in enumerate(tensors):
             first = number.setdefault(t.buffer, i)
             views.append((first, t.offset - tensors[first].offset, t.shape, t.strides, t.dtype, t.block))
-        kind = type(operation)
+        kind: Any = type(operation)
         key = (kind, *[getattr(operation, name) for name in _fields(kind)], *views)
         known = self._known.get(key)
         if known is not None:
@@ -43,7 +44,8 @@ class Repeats:
 
 
 @functools.cache
-def _fields(kind: Any) -> list[str]:
+def _fields(kind: Hashable) -> list[str]:
+    assert isinstance(kind, type) and dataclasses.is_dataclass(kind)
     return [field.name for field in dataclasses.fields(kind) if field.name not in _OTHER]
 
 
