@@ -157,6 +157,8 @@ class Engine:
                 self._actors = Actors(graph, self._plan, config.distort_keys, config.spin_us, self._leave)
         if self._actors is None:
             self._program = self._make_program()
+            if not isinstance(self._program, Program):
+                self._program.prepare_ahead()
 
     def _make_program(self) -> Program | CompiledProgram:
         config = self.config

@@ -7,6 +7,7 @@ was learned from earlier runs, the run is done again by the plain program.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import os
@@ -14,7 +15,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ import numpy as np
 from distort.graph.ir import Graph, Node
 from distort.kernels.compiler import dump, flow, tracing
 from distort.kernels.compiler.addresses import address_of
+from distort.kernels.compiler.ahead import likely_feeds
 from distort.kernels.compiler.codegen import drive
 from distort.kernels.compiler.constants import Constants
 from distort.kernels.compiler.expression import STORED, name_of
@@ -161,7 +162,7 @@ class CompiledProgram:
             values[number] = None
         key = tuple((v.dtype, v.shape) if isinstance(v, np.ndarray) else None for v in values)
         if self._plain_runs and scope.count(self, key) <= self._plain_runs:
-            return self.plain.run_values(values, scope)
+            return self._run_plain(values, scope)
         compiled = self._compiled.get(key)
         if compiled is None:
             compiled = self._compile(key)
@@ -213,18 +214,7 @@ class CompiledProgram:
             library = self._library = self._library or shared()
             self._constants.files.check()
             with _uncollected():
-                plan = specialise(
-                    self._graph,
-                    self.outputs,
-                    self.inputs,
-                    key,
-                    library.target,
-                    self.team.n_threads,
-                    self._constants,
-                    self._learned.get(key, {}),
-                    self._precision,
-                    key in self._cautious,
-                )
+                plan = self._plan(key, library)
                 compiled = self._assemble(plan, library)
             self._constants.files.give_back()
             if os.environ.get(dump.VARIABLE):
@@ -234,6 +224,38 @@ class CompiledProgram:
                 self._compiled.popitem(last=False)
             self.compile_s += time.perf_counter() - began
             return compiled
+
+    def prepare_ahead(self) -> None:
+        """Before the first run: compile, where the graph says what it will be fed; else pack weights."""
+        found = likely_feeds(self._graph, self.inputs) if not self._plain_runs else None
+        if found is None:
+            return
+        feeds, is_certain = found
+        if is_certain:
+            self._compile(tuple(feeds))
+            return
+        with self._lock, _uncollected():
+            library = self._library = self._library or shared()
+            plan = self._plan(tuple(feeds), library)
+            for operation in plan.operations:
+                for tensor in operation.inputs:
+                    if tensor.buffer.place is Place.CONSTANT:
+                        self._constants.files.resident(tensor.buffer)
+            self._constants.files.give_back()
+
+    def _plan(self, key: tuple[FeedType, ...], library: Library) -> Plan:
+        return specialise(
+            self._graph,
+            self.outputs,
+            self.inputs,
+            key,
+            library.target,
+            self.team.n_threads,
+            self._constants,
+            self._learned.get(key, {}),
+            self._precision,
+            key in self._cautious,
+        )
 
     def _assemble(self, plan: Plan, library: Library) -> Compiled:
         calls = [step.call for step in plan.steps if step.call is not None]
@@ -295,7 +317,7 @@ class CompiledProgram:
             return compiled.free.pop()
         except IndexError:
             pass
-        memory = np.empty(compiled.plan.arena_nbytes + ALIGNMENT, np.uint8)
+        memory = self._memory(compiled.plan.arena_nbytes + ALIGNMENT)
         base = -(-memory.ctypes.data // ALIGNMENT) * ALIGNMENT
         words = compiled.words.copy()
         words[compiled.of_arena] += base
@@ -312,6 +334,19 @@ class CompiledProgram:
         }
         cells: Any = words
         return Instance(memory, words, steps, base, hosted, memoryview(cells), steps.ctypes.data)
+
+    def _memory(self, nbytes: int) -> Array:
+        """For an arena: that of an idle instance, of whatever plan. So plans share one, as large as any needs."""
+        idle: list[Instance] = []
+        if self._lock.acquire(blocking=False):
+            try:
+                for other in self._compiled.values():
+                    with contextlib.suppress(IndexError):
+                        idle.append(other.free.pop())
+            finally:
+                self._lock.release()
+        largest = max((instance.memory for instance in idle), key=len, default=None)
+        return largest if largest is not None and len(largest) >= nbytes else np.empty(nbytes, np.uint8)
 
     # -- running
 
@@ -465,7 +500,7 @@ class CompiledProgram:
         del compiled
 
 
-@contextmanager
+@contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
     """Without the collector of cycles: a plan is thousands of objects that stay, and it would look at all each time."""
     if not gc.isenabled():

@@ -73,4 +73,4 @@ def _moved(pattern: _Pattern, tensors: list[Tensor]) -> Call:
     words: list[Word] = list(call.words)
     for position, first, offset in places:
         words[position] = Address(tensors[first].buffer, _begin(tensors[first]) + offset)
-    return Call(call.key, words, call.work_ns, call.scratch_nbytes, call.most_threads)
+    return dataclasses.replace(call, words=words)

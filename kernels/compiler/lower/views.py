@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ import numpy as np
 from distort.graph.ir import Node
 from distort.kernels.compiler import layout
 from distort.kernels.compiler.builder import Builder, lowers
-from distort.kernels.compiler.ir import Tensor
+from distort.kernels.compiler.ir import Tensor, strides_of
 
 Result = list[Tensor | None] | None
 
@@ -63,14 +64,31 @@ def strides_after(x: Tensor, shape: Sequence[int]) -> tuple[int, ...] | None:
 
 @functools.lru_cache(4096)
 def _strides_after(old: tuple[int, ...], strides: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, ...] | None:
-    # one element of memory stands for none: numpy finds the strides, or has to copy
-    probe = np.lib.stride_tricks.as_strided(np.empty(1, np.int8), old, strides, writeable=False)
-    try:
-        found = probe.view()
-        found.shape = new
-    except AttributeError:
+    if math.prod(old) != math.prod(new):
         return None
-    return found.strides
+    if not math.prod(new):
+        return strides_of(new)
+    kept = [(size, stride) for size, stride in zip(old, strides, strict=True) if size != 1]
+    made: list[int] = []
+    begin = taken = 0
+    while taken < len(kept):
+        # the fewest dimensions of each that have as many elements
+        last, end = taken + 1, begin + 1
+        have, want = kept[taken][0], new[begin]
+        while have != want:
+            if want < have:
+                want *= new[end]
+                end += 1
+            else:
+                have *= kept[last][0]
+                last += 1
+        for (_, outer), (size, inner) in itertools.pairwise(kept[taken:last]):
+            if outer != size * inner:
+                return None
+        inside = strides_of(new[begin:end])
+        made += [step * kept[last - 1][1] for step in inside]
+        taken, begin = last, end
+    return (*made, *[1] * (len(new) - begin))
 
 
 @lowers("Reshape")

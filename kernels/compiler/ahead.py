@@ -1,0 +1,37 @@
+"""What runs will be fed, as far as a graph tells: a session compiles, or packs its weights, before the first one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from distort.graph.ir import Graph
+from distort.graph.types import DTYPE_OF, TensorType
+from distort.kernels.compiler.specialise import FeedType
+
+#: how many samples there are where that is all that a graph leaves open
+_BATCH = 1
+#: stands for any other size: weights of products are packed alike for all
+_SIZE = 16
+#: operators whose weights lie as the sizes of what they get want it
+_BY_SIZE = frozenset(["Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConv", "NhwcConv"])
+
+
+def likely_feeds(graph: Graph, inputs: Sequence[str]) -> tuple[list[FeedType], bool] | None:
+    """Types of feeds, and whether runs will have just these, but for the batch. None where nothing can be said."""
+    known: dict[str, TensorType] = {}
+    for name in inputs:
+        found = graph.types.get(name)
+        if name not in graph.initializers:
+            if not isinstance(found, TensorType) or found.shape is None or found.element not in DTYPE_OF:
+                return None
+            known[name] = found
+    is_certain = all(isinstance(size, int) for kind in known.values() for size in (kind.shape or ())[1:])
+    if not is_certain and any(node.op_type in _BY_SIZE for node in graph.nodes):
+        return None
+    size_of_others = _BATCH if is_certain else _SIZE
+    feeds: list[FeedType] = []
+    for name in inputs:
+        kind = known.get(name)
+        sizes = [size if isinstance(size, int) else size_of_others for size in kind.shape or ()] if kind else []
+        feeds.append((DTYPE_OF[kind.element], tuple(sizes)) if kind else None)
+    return feeds, is_certain
