@@ -33,8 +33,8 @@ def make_program(
 ) -> Program | CompiledProgram:
     """A program for a stage on this machine's processors. ``n_threads`` 0: as many as there are.
 
-    Without ``packs`` large matrices are read as they lie: where replicas share them. Raises what :func:`check_precision`
-    raises.
+    Without ``packs`` large matrices are read as they lie: where replicas share them. Raises what
+    :func:`check_precision` raises.
     """
     mode = mode_of(mode)
     check_precision(precision, mode)
