@@ -90,8 +90,8 @@ class Blockwise(Operation):
         operands, expression = made
         kinds = list(self.kinds)
         # a result that goes elsewhere may lie otherwise than the operands that were read in step with the one before
-        for tensor, kind in zip(operands[1:], self.kinds, strict=False):
-            if kind == FULL and _kind(tensor, result, out) != FULL:
+        for tensor, known in zip(operands[1:], self.kinds, strict=False):
+            if known == FULL and _kind(tensor, result, out) != FULL:
                 return None
         for tensor in operands[1 + len(kinds) :]:
             kind = _kind(tensor, result, out)
