@@ -252,3 +252,14 @@ def test_keys_that_no_query_of_a_block_sees_are_passed_over(attributes: dict[str
 def test_more_queries_than_keys() -> None:
     inputs = [f(1, 9, HIDDEN), f(1, 5, HIDDEN), f(1, 5, HIDDEN)]
     check("MultiHeadAttention", inputs, {"num_heads": H, "unidirectional": 1}, domain=MS)
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("by_column", [False, True])
+def test_attention_of_bytes(by_column: bool, zeros: bool) -> None:
+    x = RANDOM.integers(0, 256, (B, S, 10), np.uint8)
+    weights = RANDOM.integers(-127, 128, (10, 3 * HIDDEN)).astype(np.int8)
+    scale = np.abs(f(3 * HIDDEN if by_column else 1)) * np.float32(0.01)
+    points = [np.array(120, np.uint8), np.array(3, np.int8)] if zeros else [None, None]
+    inputs = [x, weights, f(3 * HIDDEN), np.float32([0.02]), scale, masks(S)["keys"], *points]
+    check("QAttention", inputs, {"num_heads": H}, domain=MS, known=(1, 2, 4, 7) if zeros else (1, 2, 4))

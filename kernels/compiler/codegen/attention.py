@@ -9,24 +9,21 @@ depend on who computes it.
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from distort.kernels.compiler.codegen import elements, mathematics
+from distort.kernels.compiler.codegen import elements
 from distort.kernels.compiler.codegen.attention_panels import Panels
 from distort.kernels.compiler.codegen.dots import emit_dots
 from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS
-from distort.kernels.compiler.codegen.reducers import Reducer
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
 from distort.kernels.compiler.codegen.tiles import Tile, emit_tile
+from distort.kernels.compiler.codegen.weights import emit_weights
 from distort.kernels.compiler.expression import STORED, Expression
 
 #: how keys lie: [keys, depth], which is turned; [depth, keys]; [keys, depth] for a few rows, as dot products
 COLUMNS, ROWS, DOTS = "columns", "rows", "dots"
-#: scores that cost so little are made twice instead of kept
-_CHEAP = 3
 _BATCH = ("outer", "middle", "inner")
 #: the words of a step, in order; then come an address and strides (``OPERAND``) of the operands of the scores'
 #: expression, of those of the result's, and of the result
@@ -236,72 +233,17 @@ class _Emitter:
 
     def _weigh(self, batch: Sequence[Index], first: Index, n_rows: Index) -> None:
         """Scores as powers, and the inverses of their sums."""
-        f, lanes = self.f, self.lanes
-        again = not self.operands and elements.cost_of(self.form.expression.body) <= _CHEAP
+        f, form = self.f, self.form
         heads = [f.at(o.address, self._moved(batch, o.loops), STORED[o.dtype]) for o in self.operands]
-        lowest = f.const("float", -math.inf)
         with f.loop(0, n_rows) as row:
-            scores = self._score(row.index, 0)
-            places = [
-                f.at(head, f.mul(f.add(first, row.index), o.row), STORED[o.dtype])
+            number = f.add(first, row.index)
+            operands = [
+                (f.at(head, f.mul(number, o.row), STORED[o.dtype]), o.dtype, o.way)
                 for head, o in zip(heads, self.operands, strict=True)
             ]
-            fixed = [
-                elements.load(f, place, o.dtype, 1) if o.way == BROADCAST else None
-                for place, o in zip(places, self.operands, strict=True)
-            ]
-
-            def score(index: Index, mask: Value | None) -> Value:
-                inputs = [f.load(self.type, f.at(scores, index, "float"))]
-                for place, o, number in zip(places, self.operands, fixed, strict=True):
-                    if number is not None:
-                        inputs.append(f.splat(number, lanes))
-                    else:
-                        inputs.append(elements.load(f, f.at(place, index, STORED[o.dtype]), o.dtype, lanes, mask))
-                return elements.evaluate(f, self.form.expression, inputs)[0]
-
-            def largest(index: Index, best: Value, mask: Value | None) -> Value:
-                """Of the scores from ``index`` on and ``best``; scores are kept unless they are made again."""
-                value = score(index, mask)
-                if mask is not None:
-                    value = f.select(mask, value, f.splat(lowest, lanes))
-                if not again:
-                    f.store(value, f.at(scores, index, "float"))
-                return f.select(f.fcmp("ogt", value, best), value, best)  # NaN makes the sum one
-
-            (best,) = self._each_vector([f.splat(lowest, lanes)], lambda i, mask, c: [largest(i, c[0], mask)])
-            (top,) = Reducer("row_max", "float32", "numbers").over_lanes(f, [best])
-            if self.form.zeros:
-                top = f.select(f.fcmp("oeq", top, lowest), f.const("float", 0), top)
-            every, zero = f.splat(top, lanes), f.const(self.type, 0)
-
-            def power(index: Index, total: Value, mask: Value | None) -> Value:
-                place = f.at(scores, index, "float")
-                value = score(index, mask) if again else f.load(self.type, place)
-                value = mathematics.exp_to_one(f, f.fsub(value, every))
-                if mask is not None:
-                    value = f.select(mask, value, zero)
-                f.store(value, place)
-                return f.fadd(total, value)
-
-            (total,) = self._each_vector([zero], lambda i, mask, c: [power(i, c[0], mask)])
-            total = f.reduce_add(total)
-            if self.form.zeros:
-                total = f.select(f.fcmp("oeq", total, f.const("float", 0)), f.const("float", 1), total)
-            f.store(f.fdiv(f.const("float", 1), total), f.at(self.inverses, row.index, "float"))
-
-    def _each_vector(
-        self, carried: list[Value], body: Callable[[Index, Value | None, list[Value]], list[Value]]
-    ) -> list[Value]:
-        """``body(index, mask, carried)`` for the vectors of a row of scores; the last one may be a part."""
-        f, lanes = self.f, self.lanes
-        whole = f.mul(f.div(self.keys, lanes), lanes)
-        with f.loop(0, whole, lanes, carried) as some:
-            some.carry(body(some.index, None, some.carried))
-        with f.loop(whole, self.keys, lanes, some.carried) as rest:
-            mask = elements.mask_of(f, lanes, f.sub(self.keys, rest.index))
-            rest.carry(body(rest.index, mask, rest.carried))
-        return rest.carried
+            scores = self._score(row.index, 0)
+            inverse = emit_weights(f, self.lanes, form.expression, form.zeros, scores, self.keys, operands)
+            f.store(inverse, f.at(self.inverses, row.index, "float"))
 
     # -- products with values
 

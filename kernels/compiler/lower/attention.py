@@ -1,4 +1,4 @@
-"""Attention: the standard's, and onnxruntime's Attention and MultiHeadAttention. See ``kernels/ops`` for what they do.
+"""Attention: the standard's, and onnxruntime's Attention, QAttention, MultiHeadAttention. ``kernels/ops`` says what they do.
 
 B: batch, H, G: heads of queries and of keys, S, L: positions of queries and of new keys, T: all keys, past ones
 included, D, C: sizes of keys and values.
@@ -15,6 +15,7 @@ from distort.graph.ir import Node
 from distort.kernels.compiler.attention import ALL
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.ir import Tensor
+from distort.kernels.compiler.lower.quantized_linear import scaled
 from distort.kernels.compiler.products import multiply
 from distort.kernels.compiler.scores import SO_FAR, Scores, attend, causal, joined, split_heads
 
@@ -258,11 +259,31 @@ def _attention_ms(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result
     merged = multiply(b, x, weights)
     if merged is None:
         return None
-    hidden = merged.shape[2]
     if bias is not None:
-        if bias.dtype != merged.dtype or bias.shape != (hidden,):
+        if bias.dtype != merged.dtype or bias.shape != merged.shape[2:]:
             return None
         merged = b.map("add", [merged, bias])
+    return _of_projections(b, node, merged, mask, past, added)
+
+
+@lowers("QAttention", domain=_MS)
+def _q_attention(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    """As Attention, with an input and weights of 8 bits."""
+    x, weights, bias, x_scale, scale, mask, x_zero, zero, past = _padded(inputs, 9)
+    a = node.attributes
+    if x is None or weights is None or len(x.shape) != 3 or a.get("do_rotary", 0):
+        return None
+    if a.get("past_present_share_buffer", 0):
+        return None
+    merged = scaled(b, x, weights, (x_scale, scale), (x_zero, zero), bias)
+    return None if merged is None else _of_projections(b, node, merged, mask, past, None)
+
+
+def _of_projections(
+    b: Builder, node: Node, merged: Tensor, mask: Tensor | None, past: Tensor | None, added: Tensor | None
+) -> Result:
+    """Attention of queries, keys and values side by side in merged [B, S, 2 * hidden + H * C]."""
+    a, hidden = node.attributes, merged.shape[2]
     sizes = a.get("qkv_hidden_sizes") or [hidden // 3] * 3
     if len(sizes) != 3 or sum(sizes) != hidden or sizes[0] != sizes[1] or min(sizes) < 1:
         return None
