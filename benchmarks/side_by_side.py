@@ -150,7 +150,10 @@ def machine(packages: Sequence[str]) -> str:
 
     cores = len(os.sched_getaffinity(0))
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
-    told = f"{_processor()}, {cores} cores, load {os.getloadavg()[0]:.1f} at the start"
+    load = os.getloadavg()[0]
+    told = f"{_processor()}, {cores} cores, load {load:.1f} at the start"
+    if load > cores / 2:
+        told += " (other work ran beside this: times are too long, and several threads tell little)"
     return f"{told}; {versions}, Python {platform.python_version()}"
 
 
