@@ -172,7 +172,7 @@ def short_table(rows: list[Row]) -> str:
     cells = []
     for model, of in by_model.items():
         first = of[threads[0]]
-        ratios = ["wrong" if of[n].wrong else _ratio(of[n].ratio()) for n in threads if n in of]
+        ratios = [("wrong" if of[n].wrong else _ratio(of[n].ratio())) if n in of else "–" for n in threads]
         cells.append([model, _ms(first, "distort"), _ms(first, "onnxruntime"), *ratios])
     for title, take in (("geometric mean", statistics.geometric_mean), ("lowest", min)):
         known = [[r.ratio() for r in rows if r.threads == n and not r.wrong and r.ratio()] for n in threads]
