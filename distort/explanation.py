@@ -44,12 +44,14 @@ def of_program(engine: Engine) -> str:
     """Lines about the program in this process: what is compiled, what is not and why."""
     from distort.kernels.program import Program
 
-    program = engine.program
-    if program is None or isinstance(program, Program):
-        return "CPU program: NumPy kernels run every node, one after the other (distort.compile is 0)."
+    program, n_nodes = engine.program, len(engine.model.graph.nodes)
+    if program is None or not n_nodes:
+        return "CPU program: none."
+    if isinstance(program, Program):
+        return "CPU program: NumPy kernels run every node (distort.compile, or DISTORT_COMPILE, is 0)."
     from distort.kernels.compiler import account
 
-    return "\n  ".join(["CPU program:", *account.lines(program, len(engine.model.graph.nodes))])
+    return "\n  ".join(["CPU program:", *account.lines(program, n_nodes)])
 
 
 def _unit(period: UnitPeriod) -> str:
