@@ -99,6 +99,17 @@ def without_denormals(w: Array) -> Array:
     return np.where(np.abs(w) < np.finfo(np.float32).tiny, np.float32(0), w)
 
 
+def filled_up(w: Array, n_taps: int, block: int) -> Array:
+    """[K, C·n_taps, *kernel], by taps, with C filled up with zeros to whole blocks where there are several taps."""
+    if n_taps == 1:
+        return w
+    k, c, *kernel = w.shape
+    w = w.reshape(k, n_taps, c // n_taps, *kernel)
+    missing = -w.shape[2] % block
+    w = np.pad(w, [(0, 0), (0, 0), (0, missing), *[(0, 0)] * len(kernel)])
+    return w.reshape(k, -1, *kernel)
+
+
 def pack_weights(w: Array, lanes: int, form: Form) -> Array:
     """[K, C, KH, KW] as [K/(blocks·lanes), C/block, KH, KW, block, blocks, lanes], filled up with zeros."""
     k, c, kh, kw = w.shape
@@ -110,7 +121,7 @@ def pack_weights(w: Array, lanes: int, form: Form) -> Array:
 
 
 def pack_depthwise(w: Array, lanes: int) -> Array:
-    """[C, KH, KW] as [1, C/lanes, KH, KW, lanes]."""
+    """[C, *kernel] as [1, C/lanes, *kernel, lanes]."""
     return block(without_denormals(w)[None], lanes)
 
 

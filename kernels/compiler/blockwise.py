@@ -47,6 +47,8 @@ class Blockwise(Operation):
     plan: Callable[[Tensor, int], Sequence[Part]]
     #: the output is plain, and lanes are pixels of one channel
     turned: bool = False
+    #: parts make some of the images each
+    some: bool = False
     #: stands for the sum among operands
     total: Buffer = field(default_factory=lambda: Buffer(0))
     kind: ClassVar[str] = "blockwise"
@@ -95,7 +97,7 @@ class Blockwise(Operation):
                 return None
         for tensor in operands[1 + len(kinds) :]:
             kind = _kind(tensor, result, out)
-            if kind is None or (kind == CHANNEL and self.turned):
+            if kind is None or (kind == CHANNEL and (self.turned or (self.some and tensor.shape[0] != 1))):
                 return None
             kinds.append(kind)
         return replace(

@@ -24,7 +24,7 @@ from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.constants import NAMED_NBYTES, Constants, Form, constant
 from distort.kernels.compiler.expression import STORED, Expression, Instruction, name_of
 from distort.kernels.compiler.ir import Array, Buffer, Host, Map, Operation, Place, Tensor, broadcast_shape, strides_of
-from distort.kernels.compiler.layout import arranged, of_memory, unblocked
+from distort.kernels.compiler.layout import arranged, of_work, unblocked
 from distort.kernels.compiler.qdq import product_of_bytes, products_of_bytes
 
 #: (builder, node, inputs) -> outputs, or None
@@ -201,13 +201,13 @@ class Builder:
         dtype = np.dtype(dtype or inputs[0].dtype)
         name = name_of(dtype)
         instructions = list(body) if body else [Instruction(op, tuple(range(len(inputs))), name, attributes)]
-        channels = None
+        blocked_shape = None
         if any([t.block for t in inputs]):
-            inputs, channels = arranged(self, inputs, instructions)
+            inputs, blocked_shape = arranged(self, inputs, instructions)
         shape = broadcast_shape(*[t.shape for t in inputs])
         expression = _expression_of(tuple([t.element for t in inputs]), tuple(instructions))
         result = self.new(dtype, shape)
-        named = result if channels is None else of_memory(result, channels)
+        named = result if blocked_shape is None else of_work(result, blocked_shape)
         operands, expression = with_constants([t.broadcast(shape) for t in inputs], inputs, expression)
         self.add(Map(operands, [result], expression))
         return named

@@ -1,7 +1,7 @@
 """Layouts: where values have their channels in blocks, what brings them there and back.
 
-A tensor in blocks has shape [N, C, …] and memory [N, C/block, …, block], with ``strides`` of the latter. Work on it is
-done on :func:`memory`, all lanes alike. Lanes beyond C hold numbers that nobody looks at, but finite ones, since
+A tensor in blocks has shape [N, C, …] and memory [N, C/block, …, block], with ``strides`` of the latter; a volume lies
+as its images do, see ``depths``. Work on it is done on :func:`memory`, all lanes alike. Lanes beyond C hold numbers that nobody looks at, but finite ones, since
 convolutions multiply them by zero.
 """
 
@@ -16,7 +16,8 @@ import numpy as np
 from distort.kernels.compiler import blocked as packing
 from distort.kernels.compiler import half
 from distort.kernels.compiler.codegen import reorder
-from distort.kernels.compiler.ir import Buffer, Call, Native, Tensor, Word, strides_of
+from distort.kernels.compiler.depths import RANK, flat, flat_operand, volume
+from distort.kernels.compiler.ir import Buffer, Call, Native, Tensor, Word, is_dense, strides_of
 from distort.kernels.compiler.keys import Key
 
 if TYPE_CHECKING:
@@ -79,9 +80,17 @@ _FINITE = frozenset(
 def in_blocks(builder: Builder, shape: Sequence[int]) -> Tensor:
     """Room for a float32 value [N, C, …] in blocks."""
     lanes = builder.target.lanes("float")
+    if len(shape) == RANK:
+        n, c, d, *size = shape
+        return volume(in_blocks(builder, (n * d, c, *size)), shape)
     inner = (shape[0], -(-shape[1] // lanes), *shape[2:], lanes)
     made = Tensor(np.dtype(np.float32), tuple(shape), strides_of(inner), Buffer(math.prod(inner) * 4), block=lanes)
     return made
+
+
+def of_work(inner: Tensor, shape: Sequence[int]) -> Tensor:
+    """What element-wise work in blocks has made, of this shape."""
+    return volume(of_memory(inner, shape[1]), shape)
 
 
 def memory(tensor: Tensor) -> Tensor:
@@ -118,7 +127,7 @@ def unblocked(builder: Builder, tensor: Tensor) -> Tensor:
         made = half.narrowed(builder, unblocked(builder, half.widened(builder, tensor)), tensor.dtype)
     else:
         made = builder.new(tensor.dtype, tensor.shape)
-        _reorder(builder, made, tensor, to_blocks=False)
+        builder.add(Native([memory(tensor)], [made], _reorders(made, tensor, to_blocks=False)))
     builder.layouts[id(tensor)] = (tensor, made)
     return made
 
@@ -141,9 +150,15 @@ def blocked(builder: Builder, tensor: Tensor) -> Tensor:
         made = Tensor(tensor.dtype, tensor.shape, strides, tensor.buffer, tensor.offset, block=lanes)
     else:
         made = in_blocks(builder, tensor.shape)
-        _reorder(builder, pixels_dense(builder, tensor), made, to_blocks=True)
+        dense = channels_dense(builder, tensor)
+        builder.add(Native([dense], [memory(made)], _reorders(dense, made, to_blocks=True)))
     builder.layouts[id(tensor)] = (tensor, made)
     return made
+
+
+def channels_dense(builder: Builder, tensor: Tensor) -> Tensor:
+    """A plain tensor whose channels have contiguous pixels."""
+    return tensor if is_dense(tensor.shape[2:], tensor.strides[2:]) else builder.contiguous(tensor)
 
 
 def pixels_dense(builder: Builder, tensor: Tensor) -> Tensor:
@@ -157,12 +172,25 @@ def pixels_dense(builder: Builder, tensor: Tensor) -> Tensor:
     return builder.contiguous(tensor)
 
 
-def _reorder(builder: Builder, plain: Tensor, tensor: Tensor, *, to_blocks: bool) -> None:
+def _reorders(plain: Tensor, tensor: Tensor, *, to_blocks: bool) -> list[Call]:
     lanes = tensor.block
     n, c, *size = tensor.shape
+    if len(size) == 3 and n > 1:
+        made: list[Call] = []
+        for image in range(n):
+            one, other = (
+                Tensor(t.dtype, (1, *t.shape[1:]), t.strides, t.buffer, t.offset + image * t.strides[0], block=t.block)
+                for t in (plain, tensor)
+            )
+            made += _reorders(one, other, to_blocks=to_blocks)
+        return made
+    if len(size) == 3:
+        one, other = flat(plain), flat(tensor)
+        assert one is not None and other is not None
+        return _reorders(one, other, to_blocks=to_blocks)
     pixels, blocks = math.prod(size), -(-c // lanes)
     if not n * c * pixels:
-        return
+        return []
     words: list[Word] = [
         plain.address(),
         tensor.address(),
@@ -172,41 +200,41 @@ def _reorder(builder: Builder, plain: Tensor, tensor: Tensor, *, to_blocks: bool
         pixels,
         _CHUNK,
         plain.strides[0],
+        plain.strides[1],
         tensor.strides[0],
+        tensor.strides[1],
     ]
     assert len(words) == len(reorder.WORDS)
     key = Key("reorder", (to_blocks, pixels < lanes))
     work = n * blocks * lanes * pixels * 0.25
-    call = Call(key, words, work, most_threads=n * blocks * -(-pixels // _CHUNK))
-    inner = memory(tensor)
-    builder.add(Native([plain], [inner], [call]) if to_blocks else Native([inner], [plain], [call]))
+    return [Call(key, words, work, most_threads=n * blocks * -(-pixels // _CHUNK))]
 
 
 def arranged(
     builder: Builder, inputs: Sequence[Tensor], body: Sequence[Instruction]
-) -> tuple[list[Tensor], int | None]:
-    """Operands of element-wise work as it is done: in blocks, as they lie, with the number of channels, or plain.
+) -> tuple[list[Tensor], tuple[int, ...] | None]:
+    """Operands of element-wise work as it is done: in blocks, as they lie, with the result's shape, or plain.
 
     It is done in blocks where an operand of the result's shape is in blocks and the others are that too, or one
     number, or numbers by channel.
     """
     shape = np.broadcast_shapes(*(t.shape for t in inputs))
     main = next((t for t in inputs if t.block and t.shape == shape), None)
-    channels = shape[1] if main is not None else 0
     takes = main is not None and body[-1].dtype in ("float32", *half.NARROW)
-    if main is not None and takes and (channels % main.block == 0 or _stays_finite(inputs, body)):
+    if main is not None and takes and (shape[1] % main.block == 0 or _stays_finite(inputs, body)):
         found: list[Tensor] = []
         for tensor in inputs:
             if tensor.size == 1 and tensor.contiguous:
-                found.append(tensor.reshaped([1] * (len(shape) + 1)))
+                found.append(tensor.reshaped([1] * (min(len(shape), RANK - 1) + 1)))
                 continue
-            inner = memory(tensor) if tensor.block and tensor.shape == shape else None
+            images = flat(tensor) if tensor.block and tensor.shape == shape else None
+            inner = memory(images) if images is not None else None
             inner = inner or by_channel(builder, tensor, shape, main.block)
             if inner is None:
                 break
             found.append(inner)
         else:
-            return found, channels
+            return found, tuple(shape)
     return [builder.plain(t) for t in inputs], None
 
 
@@ -246,7 +274,8 @@ def by_channel(builder: Builder, tensor: Tensor, shape: Sequence[int], lanes: in
         return None
     if small.shape[1] != shape[1] or any(a not in (1, b) for a, b in zip(small.shape, shape, strict=True)):
         return None
-    return memory(small)
+    operand = flat_operand(small, shape)
+    return None if operand is None else memory(operand)
 
 
 def joined(builder: Builder, parts: Sequence[Tensor]) -> Tensor | None:
@@ -261,12 +290,19 @@ def joined(builder: Builder, parts: Sequence[Tensor]) -> Tensor | None:
     apart = any(part.shape[1] % lanes for part in parts[:-1])
     if apart and (not all(part.block for part in parts) or not all(part.size for part in parts)):
         return None
-    result = in_blocks(builder, (first.shape[0], sum(p.shape[1] for p in parts), *first.shape[2:]))
-    whole = memory(result)
+    shape = (first.shape[0], sum(p.shape[1] for p in parts), *first.shape[2:])
+    images = [flat(blocked(builder, part)) for part in parts]
+    parts = [t for t in images if t is not None]
+    if len(parts) < len(images):
+        return None
+    result = in_blocks(builder, shape)
+    flattened = flat(result)
+    assert flattened is not None
+    whole = memory(flattened)
     begin = 0
     for part in parts:
         end = begin + part.shape[1]
-        inner = memory(blocked(builder, part))
+        inner = memory(part)
         if begin % lanes == 0 and (end % lanes == 0 or part is parts[-1]):
             builder.copy(inner, whole.view(inner.shape, whole.strides, begin // lanes * whole.strides[1]))
         else:

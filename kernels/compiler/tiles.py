@@ -345,6 +345,8 @@ def window_words(geometry: Geometry, window: Window, lanes: int, n_threads: int 
         "band_rows": band_rows,
         "pad_top": g.begins[0],
         "pad_bottom": g.ends[0],
+        "first_tap": 0,
+        "all_taps": 1,
         "x_image": blocks * lanes * math.prod(g.size),
         "out_image": blocks * lanes * out_height * out_width,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +18,9 @@ from distort.kernels.compiler.codegen import conv, pooling, sliding, winograd
 from distort.kernels.compiler.codegen.epilogues import CHANNEL
 from distort.kernels.compiler.codegen.products import Form
 from distort.kernels.compiler.codegen.winograd import Tiles
+from distort.kernels.compiler.depths import Slab
 from distort.kernels.compiler.expression import Expression, Instruction, identity
-from distort.kernels.compiler.ir import Array, Buffer, Scratch, Tensor, Word
+from distort.kernels.compiler.ir import Address, Array, Buffer, Scratch, Tensor, Word
 from distort.kernels.windows import Windows
 
 #: what a product costs, about, and an element that is copied or stored
@@ -66,18 +68,42 @@ def pair(values: Sequence[int], fill: int = 1) -> tuple[int, int]:
     return (fill, values[0]) if len(values) == 1 else (values[0], values[1])
 
 
-def _in_order(names: Sequence[str], words: Mapping[str, int], read: Tensor, weights: Tensor | None) -> tuple[Word, ...]:
+def _in_order(
+    names: Sequence[str], words: Mapping[str, int], read: Tensor | Address, weights: Tensor | None
+) -> tuple[Word, ...]:
     """A kernel's words by their names."""
     pointing: dict[str, Word] = {
-        "x": read.address(),
+        "x": read.address() if isinstance(read, Tensor) else read,
         "weights": weights.address() if weights else 0,
         "scratch": Scratch(),
     }
     return tuple(pointing[name] if name in pointing else words[name] for name in names)
 
 
-#: weights [K, C/groups, KH, KW], their geometry, where the output begins, its pixels' distance, elements between rows
-Phase = tuple[Array, Geometry, int, int, int]
+class Phase(NamedTuple):
+    """Some pixels of some images of an output."""
+
+    weights: Array  # [K, C/groups, KH, KW]; of several images' channels, that of each filled up to whole blocks
+    geometry: Geometry
+    shift: int = 0  # of the output's first pixel
+    spread: int = 1  # pixels from one output to the next
+    row: int = 0  # elements between rows
+    slab: Slab | None = None  # the images; all where there is none
+
+    def image_words(self, read: Tensor, out: Tensor) -> dict[str, int]:
+        step, out_step = (self.slab.x_step, self.slab.out_step) if self.slab else (1, 1)
+        return {
+            "x_image": read.strides[0] * step,
+            "out_image": out.strides[0] * out_step,
+            "out_plane": out.strides[1],
+        }
+
+    def address(self, read: Tensor) -> Address:
+        """Of the first image that is looked at."""
+        return read.address(self.slab.x * read.strides[0] if self.slab else 0)
+
+    def output_shift(self, out: Tensor, lanes: int) -> int:
+        return self.shift * lanes + (self.slab.out * out.strides[0] if self.slab else 0)
 
 
 def direct(
@@ -92,14 +118,19 @@ def direct(
         read, plain = layout.memory(layout.blocked(b, x)), False
     else:
         read, plain = _source(b, x, groups == merge and geometry.kernel != (1, 1))
-    forms: list[tuple[Form, Geometry, Tensor, int, int]] = []
-    for w, phase, shift, spread, row in phases:
-        phase = replace(phase, groups=groups if within else groups // merge, within=within)
-        form = tiles.choose_form(phase, b.target, plain)._replace(spread=spread)
-        key = ("conv", b.identity(w), 0 if within else merge, lanes, form.block, form.blocks)
+    forms: list[tuple[Form, Geometry, Tensor, Phase]] = []
+    for phase in phases:
+        w, slab = phase.weights, phase.slab or Slab()
+        n_taps = slab.taps[1] - slab.taps[0]
+        channels = geometry.channels if plain else -(-geometry.channels // lanes) * lanes
+        sizes = replace(phase.geometry, groups=groups if within else groups // merge, within=within)
+        if n_taps > 1:
+            sizes = replace(sizes, channels=n_taps * channels)
+        form = tiles.choose_form(sizes, b.target, plain)._replace(spread=phase.spread)
+        key = ("conv", b.identity(w), 0 if within else merge, lanes, form.block, form.blocks, n_taps)
 
-        def packed(w: Array = w, form: Form = form, phase: Geometry = phase) -> Array:
-            whole = w.reshape(*w.shape[:2], *phase.kernel)
+        def packed(w: Array = w, form: Form = form, phase: Geometry = sizes, n_taps: int = n_taps) -> Array:
+            whole = packing.filled_up(w.reshape(*w.shape[:2], *phase.kernel), n_taps, form.block)
             if within:
                 n_blocks = packing.window_blocks(phase, form.blocks, lanes)
                 whole = packing.in_windows(whole, groups, form.blocks, n_blocks, lanes)
@@ -107,33 +138,34 @@ def direct(
                 whole = packing.merge_weights(whole, groups, merge)
             return packing.pack_weights(whole, lanes, form)
 
-        forms.append((form, phase, b.packed(key, packed), shift, row))
+        forms.append((form, sizes, b.packed(key, packed), phase))
 
     def plan(out: Tensor, n_threads: int) -> list[Part]:
         parts = []
-        for form, phase, weights, shift, row in forms:
-            words = tiles.words_of(phase, form, lanes, n_threads)
-            words |= {"x_image": read.strides[0], "out_image": out.strides[0], "out_plane": out.strides[1]}
-            words["out_row"] = row or words["out_row"]
-            products = math.prod(phase.out) * phase.outputs * words["group_blocks"] * form.block
-            products *= math.prod(phase.kernel)
-            work = phase.images * products * _PRODUCT_NS
+        for form, sizes, weights, phase in forms:
+            words = tiles.words_of(sizes, form, lanes, n_threads)
+            words |= phase.image_words(read, out)
+            words["out_row"] = phase.row or words["out_row"]
+            products = math.prod(sizes.out) * sizes.outputs * words["group_blocks"] * form.block
+            products *= math.prod(sizes.kernel)
+            work = sizes.images * products * _PRODUCT_NS
             units = words["images"] * words["bands"] * words["columns"]
             scratch = words["scratch_stride"] * 4
             parts.append(
                 Part(
                     "conv",
                     (tuple(form),),
-                    _in_order(conv.WORDS, words, read, weights),
+                    _in_order(conv.WORDS, words, phase.address(read), weights),
                     work,
                     units,
                     scratch,
-                    shift * lanes,
+                    phase.output_shift(out, lanes),
                 )
             )
         return parts
 
-    return _blockwise(b, [read, *(f[2] for f in forms)], bias, shape, plan)
+    some = any(phase.slab for phase in phases)
+    return _blockwise(b, [read, *(f[2] for f in forms)], bias, shape, plan, some=some)
 
 
 def _had_better_be_within(geometry: Geometry, merge: int, lanes: int) -> bool:
@@ -160,25 +192,38 @@ def _source(b: Builder, x: Tensor, wide: bool) -> tuple[Tensor, bool]:
 
 
 def transformed(
-    b: Builder, geometry: Geometry, square: Tiles, x: Tensor, w: Array, bias: Tensor | None, shape: Sequence[int]
+    b: Builder, x: Tensor, phases: Sequence[tuple[Tiles, Phase]], bias: Tensor | None, shape: Sequence[int]
 ) -> Tensor:
     """By Winograd's way."""
     lanes = b.target.lanes("float")
     read = layout.memory(layout.blocked(b, x))
-    key = ("winograd", b.identity(w), lanes, square)
-    weights = b.packed(key, lambda: packing.pack_transformed(w.reshape(*w.shape[:2], 3, 3), lanes, square))
+    packed: list[Tensor] = []
+    for square, phase in phases:
+        w, slab = phase.weights, phase.slab or Slab()
+        n_taps = slab.taps[1] - slab.taps[0]
+
+        def pack(w: Array = w, square: Tiles = square, n_taps: int = n_taps) -> Array:
+            whole = packing.filled_up(w.reshape(*w.shape[:2], 3, 3), n_taps, lanes)
+            return packing.pack_transformed(whole, lanes, square)
+
+        packed.append(b.packed(("winograd", b.identity(w), lanes, square, n_taps), pack))
 
     def plan(out: Tensor, n_threads: int) -> list[Part]:
-        words = tiles.transformed_words(geometry, square, lanes, _WINOGRAD_UNITS)
-        words |= {"x_image": read.strides[0], "out_image": out.strides[0], "out_plane": out.strides[1]}
-        products = words["image_tiles"] * (square.size + 2) ** 2 * geometry.channels * geometry.outputs
-        work = geometry.images * products * _PRODUCT_NS * 1.5
-        units, scratch = words["images"] * words["bands"] * words["splits"], words["scratch_stride"] * 4
-        return [
-            Part("winograd", (tuple(square),), _in_order(winograd.WORDS, words, read, weights), work, units, scratch)
-        ]
+        parts = []
+        for (square, phase), weights in zip(phases, packed, strict=True):
+            geometry = phase.geometry
+            words = tiles.transformed_words(geometry, square, lanes, _WINOGRAD_UNITS)
+            words |= phase.image_words(read, out)
+            products = words["image_tiles"] * (square.size + 2) ** 2 * geometry.channels * geometry.outputs
+            work = geometry.images * products * _PRODUCT_NS * 1.5
+            units, scratch = words["images"] * words["bands"] * words["splits"], words["scratch_stride"] * 4
+            ordered = _in_order(winograd.WORDS, words, phase.address(read), weights)
+            shift = phase.output_shift(out, lanes)
+            parts.append(Part("winograd", (tuple(square),), ordered, work, units, scratch, shift))
+        return parts
 
-    return _blockwise(b, [read, weights], bias, shape, plan)
+    some = any(phase.slab for _, phase in phases)
+    return _blockwise(b, [read, *packed], bias, shape, plan, some=some)
 
 
 def turned(b: Builder, geometry: Geometry, x: Tensor, w: Array, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
@@ -234,20 +279,58 @@ def pool(
     mode: str,
     pad_bottom: int,
     pad_right: int,
+    deep: Deep | None = None,
 ) -> Tensor:
-    """A pool of a tensor as it lies."""
-    lanes = b.target.lanes("float")
+    """A pool of a tensor as it lies. ``deep``: of a volume's images."""
+    form = (tuple(window), mode, pad_right)
 
     def plan(out: Tensor, n_threads: int) -> list[Part]:
-        words = tiles.window_words(geometry, window, lanes, n_threads)
-        words |= {"x_image": read.strides[0], "out_image": out.strides[0], "pad_bottom": pad_bottom}
-        outputs = geometry.images * geometry.channels * math.prod(geometry.out)
-        work = outputs * (math.prod(geometry.kernel) * 3 * _PRODUCT_NS + _ELEMENT_NS)
-        units, scratch = words["images"] * words["blocks"] * words["bands"], words["scratch_stride"] * 4
-        form = (tuple(window), mode, pad_right)
-        return [Part("pool", form, _in_order(sliding.WORDS, words, read, None), work, units, scratch)]
+        words = tiles.window_words(geometry, window, b.target.lanes("float"), n_threads) | {"pad_bottom": pad_bottom}
+        cost = math.prod(geometry.kernel) * 3 * _PRODUCT_NS + _ELEMENT_NS
+        return _slid("pool", form, words, geometry, read, None, out, cost, deep)
 
-    return _blockwise(b, [read], None, shape, plan)
+    return _blockwise(b, [read], None, shape, plan, some=deep is not None)
+
+
+class Deep(NamedTuple):
+    """How windows slide over volumes, whose depths are images."""
+
+    slabs: Sequence[Slab]
+    kernel: int  # elements of the depth
+    dilation: int
+    #: of a mean: how many count, for each output depth of a slab; those that lie inside where not given
+    counts: Sequence[int] | None = None
+
+
+def _slid(
+    family: str,
+    form: tuple[object, ...],
+    words: dict[str, int],
+    geometry: Geometry,
+    read: Tensor,
+    weights: Tensor | None,
+    out: Tensor,
+    cost: float,
+    deep: Deep | None,
+) -> list[Part]:
+    """Calls of a kernel whose windows slide over blocks. ``cost``: nanoseconds an output, of one image."""
+    words |= {"x_image": read.strides[0], "out_image": out.strides[0], "deep": 1, "x_deep": 0, "deep_count": 1}
+    scratch, outputs = words["scratch_stride"] * 4, geometry.channels * math.prod(geometry.out)
+    if deep is None:
+        work, units = words["images"] * outputs * cost, words["images"] * words["blocks"] * words["bands"]
+        return [Part(family, form, _in_order(sliding.WORDS, words, read, weights), work, units, scratch)]
+    parts = []
+    for number, slab in enumerate(deep.slabs):
+        phase = Phase(np.empty(0), geometry, slab=slab)
+        n_taps = slab.taps[1] - slab.taps[0]
+        own = words | phase.image_words(read, out)
+        own |= {"images": slab.count, "deep": n_taps, "x_deep": read.strides[0] * deep.dilation}
+        own["deep_count"] = deep.counts[number] if deep.counts else n_taps
+        own["first_tap"], own["all_taps"] = slab.taps[0], deep.kernel
+        ordered = _in_order(sliding.WORDS, own, phase.address(read), weights)
+        work, units = slab.count * outputs * cost * n_taps, slab.count * words["blocks"] * words["bands"]
+        parts.append(Part(family, form, ordered, work, units, scratch, phase.output_shift(out, 0)))
+    return parts
 
 
 def global_pool(b: Builder, x: Tensor, mode: str) -> Tensor:
@@ -271,28 +354,27 @@ def depthwise(
     w: Array,
     bias: Tensor | None,
     shape: Sequence[int],
+    deep: Deep | None = None,
 ) -> Tensor:
+    """``w``: [C, 1, *kernel]; ``deep``: of a volume's images."""
     lanes = b.target.lanes("float")
     read = layout.memory(layout.blocked(b, x))
     key = ("depthwise", b.identity(w), lanes)
-    weights = b.packed(key, lambda: packing.pack_depthwise(w.reshape(-1, *geometry.kernel), lanes))
+    kernel = ((deep.kernel,) if deep else ()) + geometry.kernel
+    weights = b.packed(key, lambda: packing.pack_depthwise(w.reshape(-1, *kernel), lanes))
 
     def plan(out: Tensor, n_threads: int) -> list[Part]:
         words = tiles.window_words(geometry, window, lanes, n_threads)
-        words |= {"x_image": read.strides[0], "out_image": out.strides[0]}
-        outputs = geometry.images * geometry.channels * math.prod(geometry.out)
-        work = outputs * (math.prod(geometry.kernel) * 2 * _PRODUCT_NS + _ELEMENT_NS)
-        units = words["images"] * words["blocks"] * words["bands"]
-        scratch = words["scratch_stride"] * 4
-        return [
-            Part("depthwise", (tuple(window),), _in_order(sliding.WORDS, words, read, weights), work, units, scratch)
-        ]
+        cost = math.prod(geometry.kernel) * 2 * _PRODUCT_NS + _ELEMENT_NS
+        return _slid("depthwise", (tuple(window),), words, geometry, read, weights, out, cost, deep)
 
-    return _blockwise(b, [read, weights], bias, shape, plan)
+    return _blockwise(b, [read, weights], bias, shape, plan, some=deep is not None)
 
 
-def _blockwise(b: Builder, read: list[Tensor], bias: Tensor | None, shape: Sequence[int], plan: Plan) -> Tensor:
-    """Add the operation with its bias as an epilogue."""
+def _blockwise(
+    b: Builder, read: list[Tensor], bias: Tensor | None, shape: Sequence[int], plan: Plan, *, some: bool = False
+) -> Tensor:
+    """Add the operation with its bias as an epilogue. ``some``: its parts make some of the images each."""
     result = layout.in_blocks(b, shape)
     out = layout.memory(result)
     operands: list[Tensor] = []
@@ -303,5 +385,5 @@ def _blockwise(b: Builder, read: list[Tensor], bias: Tensor | None, shape: Seque
         inner = layout.by_channel(b, column, shape, result.block)
         assert inner is not None
         operands.append(inner.broadcast(out.shape))
-    b.add(Blockwise([*read, *operands], [out], len(read), expression, (CHANNEL,) * len(operands), plan))
+    b.add(Blockwise([*read, *operands], [out], len(read), expression, (CHANNEL,) * len(operands), plan, some=some))
     return result

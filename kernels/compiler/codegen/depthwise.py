@@ -13,7 +13,7 @@ from distort.kernels.compiler.expression import Expression
 def emit_depthwise(
     f: Function, target: Target, window: sliding.Window, expression: Expression, kinds: tuple[str, ...]
 ) -> None:
-    """Weights are [C/lanes, KH, KW, lanes]. Words: see ``sliding``, then those of the epilogue."""
+    """Weights are [C/lanes, KH, KW, lanes], with a depth before KH where windows have one. Words: see ``sliding``, then those of the epilogue."""
     window = sliding.Window(*window)
     lanes = target.lanes("float")
     words = sliding.read(f)
@@ -24,7 +24,8 @@ def emit_depthwise(
     def combine(
         row: sliding.Row, sums: list[Value], line: Index, values: Sequence[tuple[int, Index, Value]]
     ) -> list[Value]:
-        place = f.add(f.mul(row.block, n_taps), f.mul(line, window.kernel[1]))
+        own = f.mul(words["all_taps"], n_taps) if window.deep else n_taps
+        place = f.add(f.mul(row.block, own), f.mul(line, window.kernel[1]))
         weights = f.at(words["weights"], f.mul(place, lanes), "float")
         known: dict[Index, Value] = {}
         sums = list(sums)

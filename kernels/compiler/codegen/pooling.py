@@ -62,7 +62,9 @@ def emit_pool(
         results = []
         for value, count in zip(sums, counts, strict=True):
             if count not in made:
-                divisor = f.op("float", f"sitofp {f.i64(f.mul(n_rows, count))} to float")
+                n = f.mul(n_rows, count)
+                n = f.mul(n, words["deep_count"]) if window.deep else n
+                divisor = f.op("float", f"sitofp {f.i64(n)} to float")
                 made[count] = f.splat(divisor, lanes)
             results.append(f.fdiv(value, made[count]))
         return results

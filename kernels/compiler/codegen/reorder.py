@@ -20,7 +20,9 @@ WORDS = (
     "pixels",
     "chunk",  # pixels of a unit of work; a multiple of ``lanes``
     "plain_image",  # elements from one image to the next
+    "plain_channel",
     "blocked_image",
+    "blocked_block",
 )
 
 
@@ -39,9 +41,9 @@ def emit_reorder(f: Function, target: Target, to_blocks: bool, few: bool) -> Non
         rest = f.div(unit.index, n_chunks)
         block, image = f.rem(rest, words["blocks"]), f.div(rest, words["blocks"])
         channel = f.mul(block, lanes)
-        place = f.add(f.mul(image, words["plain_image"]), f.mul(channel, words["pixels"]))
+        place = f.add(f.mul(image, words["plain_image"]), f.mul(channel, words["plain_channel"]))
         plain = f.at(words["plain"], place, "float")
-        place = f.add(f.mul(image, words["blocked_image"]), f.mul(channel, words["pixels"]))
+        place = f.add(f.mul(image, words["blocked_image"]), f.mul(block, words["blocked_block"]))
         blocked = f.at(words["blocked"], place, "float")
         n_rows = f.sub(words["channels"], channel)
         first = f.mul(part, chunk)
@@ -49,7 +51,7 @@ def emit_reorder(f: Function, target: Target, to_blocks: bool, few: bool) -> Non
 
         def row(lane: int, pixel: Index) -> Value:
             """Where a channel's pixels are; channels that are missing are somewhere else."""
-            there = f.at(plain, f.add(f.mul(words["pixels"], lane), pixel), "float")
+            there = f.at(plain, f.add(f.mul(words["plain_channel"], lane), pixel), "float")
             return f.select(f.compare("slt", lane, n_rows), there, spare)
 
         if few:

@@ -33,6 +33,11 @@ WORDS = (
     "pad_bottom",
     "x_image",  # elements from one image to the next
     "out_image",
+    "deep",  # of a volume: the images that a window looks at
+    "x_deep",  # elements from one of them to the next
+    "first_tap",  # which kernel element of the depth the first of them meets
+    "all_taps",  # how many there are
+    "deep_count",  # how many of them a mean counts
 )
 
 
@@ -49,6 +54,8 @@ class Window(NamedTuple):
     #: the row is one tile
     whole: bool = False
     copied: bool = False
+    #: it looks at several images
+    deep: bool = False
 
     def taps(self, first: bool, last: bool) -> list[list[int]]:
         """Kernel columns that lie inside, for each pixel of a tile, which may be the first or last of a row."""
@@ -182,9 +189,33 @@ def _tile(
     combine: Combine,
 ) -> list[Value]:
     """Sums of a tile whose first window begins at column ``left`` of the input."""
+    start = [f.const(f"<{lanes} x float>", initial)] * window.pixels
+    if not window.deep:
+        return _plane(f, lanes, window, row, x, row_size, top, left, columns, start, combine, 0)
+    with f.loop(0, row.words["deep"], carried=start) as tap:
+        here = f.at(x, f.mul(tap.index, row.words["x_deep"]), "float")
+        line = f.mul(f.add(tap.index, row.words["first_tap"]), window.kernel[0])
+        tap.carry(_plane(f, lanes, window, row, here, row_size, top, left, columns, tap.carried, combine, line))
+    return tap.carried
+
+
+def _plane(
+    f: Function,
+    lanes: int,
+    window: Window,
+    row: Row,
+    x: Value,
+    row_size: Index,
+    top: Index,
+    left: Index,
+    columns: Sequence[Sequence[int]],
+    start: Sequence[Value],
+    combine: Combine,
+    first_line: Index,
+) -> list[Value]:
+    """``start`` with what a window sees of an image. ``first_line``: kernel rows of the images before."""
     vector = f"<{lanes} x float>"
-    start = [f.const(vector, initial)] * window.pixels
-    with f.loop(row.first, row.last, carried=start) as line:
+    with f.loop(row.first, row.last, carried=list(start)) as line:
         y = line.index if window.copied else f.add(top, f.mul(line.index, window.dilations[0]))
         at = f.at(x, f.add(f.mul(y, row_size), f.mul(left, lanes)), "float")
         sums = list(line.carried)
@@ -195,7 +226,7 @@ def _tile(
                 for pixel in range(window.pixels):
                     address = f.at(here, pixel * window.strides[1] * lanes, "float")
                     values.append((pixel, column.index, f.load(vector, address)))
-                column.carry(combine(row, column.carried, line.index, values))
+                column.carry(combine(row, column.carried, f.add(line.index, first_line), values))
             line.carry(column.carried)
         else:
             loaded: dict[int, Value] = {}
@@ -207,5 +238,5 @@ def _tile(
                         if place not in loaded:
                             loaded[place] = f.load(vector, f.at(at, place * lanes, "float"))
                         values.append((pixel, column_number, loaded[place]))
-            line.carry(combine(row, sums, line.index, values))
+            line.carry(combine(row, sums, f.add(line.index, first_line), values))
     return line.carried

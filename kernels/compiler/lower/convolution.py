@@ -10,15 +10,16 @@ import numpy as np
 
 from distort.graph.ir import Node
 from distort.kernels import convolve
-from distort.kernels.compiler import tiles, windowed
+from distort.kernels.compiler import tiles, volumes, windowed
 from distort.kernels.compiler.blocked import Geometry
 from distort.kernels.compiler.builder import Builder, lowers
+from distort.kernels.compiler.depths import RANK
 from distort.kernels.compiler.ir import Array, Tensor
 from distort.kernels.compiler.layout import memory
 from distort.kernels.compiler.windowed import Phase, geometry_of, pair
 from distort.kernels.errors import Failed, InvalidInput
 from distort.kernels.ops.convolution import transposed_extent
-from distort.kernels.windows import spatial_attribute
+from distort.kernels.windows import Windows, spatial_attribute
 
 Result = list[Tensor | None] | None
 
@@ -44,28 +45,40 @@ def _conv(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     except (InvalidInput, Failed):
         return None  # the NumPy kernel says so, when it runs
     assert w.value is not None
+
+    def of_images(x: Tensor, w: Array, windows: Windows) -> Tensor:
+        return _of_images(b, x, w, bias, windows, groups)
+
+    if len(x.shape) == RANK:
+        made = volumes.convolution(b, x, w.value, bias, windows, groups, of_images)
+        return None if made is None else [made]
+    return [of_images(x, w.value, windows)]
+
+
+def _of_images(b: Builder, x: Tensor, w: Array, bias: Tensor | None, windows: Windows, groups: int) -> Tensor:
+    """A convolution of one or two dimensions."""
     geometry = geometry_of(x.shape, w.shape[0], windows, groups)
     shape = (x.shape[0], w.shape[0], *windows.out)
     if groups > 1 and w.shape[1] == 1 and w.shape[0] == groups:
         window = tiles.choose_window(geometry, b.target)
-        return [windowed.depthwise(b, geometry, window, x, w.value, bias, shape)]
+        return windowed.depthwise(b, geometry, window, x, w, bias, shape)
     if groups == 1 and tiles.is_better_turned(geometry, b.target):
-        return [windowed.turned(b, geometry, x, w.value, bias, shape)]
+        return windowed.turned(b, geometry, x, w, bias, shape)
     if x.block or x.shape[1] >= b.target.lanes("float"):
         square = tiles.choose_tiles(geometry, b.target)
         if square is not None:
-            return [windowed.transformed(b, geometry, square, x, w.value, bias, shape)]
+            return windowed.transformed(b, x, [(square, Phase(w, geometry))], bias, shape)
         if geometry.kernel == (1, 1) != geometry.strides and not geometry.padded:
             x = windowed.strided(b, x, windows)
             geometry = replace(geometry, size=pair(windows.out), strides=(1, 1))
-    return [windowed.direct(b, geometry, x, [(w.value, geometry, 0, 1, 0)], bias, shape)]
+    return windowed.direct(b, geometry, x, [Phase(w, geometry)], bias, shape)
 
 
 def _compiles(x: Tensor, w: Tensor, bias: Tensor | None) -> bool:
     return (
         x.dtype == w.dtype == np.float32
         and w.value is not None
-        and len(x.shape) in (3, 4)
+        and len(x.shape) in (3, 4, RANK)
         and len(w.shape) == len(x.shape)
         and x.size > 0
         and w.size > 0
@@ -99,6 +112,18 @@ def _conv_transpose(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resu
         return None
     assert w.value is not None
     outputs = w.shape[1] * groups
+    if rank == 3:
+        if groups > 1:
+            return None
+        sides = [
+            [_phase(r, step, pad, k, n, o) for r in range(min(step, o))]
+            for step, pad, k, n, o in zip(strides, begins, kernel, size, out, strict=True)
+        ]
+        value = w.value
+        turned = b.packed(("turned round", b.identity(value)), lambda: np.swapaxes(value, 0, 1)).value
+        assert turned is not None
+        made = volumes.transposed(b, x, turned, sides, strides, bias, out)
+        return None if made is None else [made]
     steps, pads, sizes = pair(strides), pair(begins, 0), pair(size)
     whole = pair(out)
     # [K, C/groups, KH, KW]
@@ -131,7 +156,7 @@ def _conv_transpose(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resu
                 apart=True,
             )
             row_size = steps[0] * whole[1] * b.target.lanes("float")
-            phases.append((part, geometry, row * whole[1] + column, steps[1], row_size))
+            phases.append(Phase(part, geometry, row * whole[1] + column, steps[1], row_size))
     shape = (x.shape[0], outputs, *out)
     return [windowed.direct(b, phases[0][1], x, phases, bias, shape)]
 
@@ -151,7 +176,7 @@ def _shuffled(b: Builder, x: Tensor, weights: Array, name: object, bias: Tensor 
         bias = b.packed(("tiled", b.identity(value), n_taps), lambda: np.tile(value, n_taps))
     size = pair(x.shape[2:])
     geometry = Geometry(x.shape[0], c, n_taps * k, size, (1, 1))
-    made = windowed.direct(b, geometry, x, [(taps, geometry, 0, 1, 0)], bias, (x.shape[0], n_taps * k, *x.shape[2:]))
+    made = windowed.direct(b, geometry, x, [Phase(taps, geometry)], bias, (x.shape[0], n_taps * k, *x.shape[2:]))
     inner = memory(made)
     lanes = made.block
     strides = (inner.strides[0], 1, size[1] * lanes, kernel[1] * k, lanes, k)

@@ -48,7 +48,8 @@ def _pad(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     more = [max(n, 0) for n in before], [max(n, 0) for n in after]
     mode = node.attributes.get("mode", "constant")
     filling = None if filling is None else b.plain(filling)
-    if x.block and not any(n for side in (*less, *more) for n in side[:2]) and _stays_finite(x, mode, filling):
+    beside = any(n for side in (*less, *more) for n in side[:2])
+    if x.block and rank < 5 and not beside and _stays_finite(x, mode, filling):
         cut = _cut(memory(x), *([*side, 0] for side in less))
         made = None if cut is None else padded(b, cut, [*more[0], 0], [*more[1], 0], mode, filling)
         return None if made is None else [of_memory(made, x.shape[1])]

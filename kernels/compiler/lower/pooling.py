@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from distort.graph.ir import Node
-from distort.kernels.compiler import layout, tiles, windowed
+from distort.kernels.compiler import layout, tiles, volumes, windowed
 from distort.kernels.compiler.blocked import Geometry
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.codegen import pooling
+from distort.kernels.compiler.depths import RANK
 from distort.kernels.compiler.ir import Tensor
-from distort.kernels.compiler.lower.reductions import reduce
+from distort.kernels.compiler.lower.reductions import of_all_pixels, reduce
 from distort.kernels.compiler.windowed import geometry_of, pair
 from distort.kernels.errors import Failed, InvalidInput
 from distort.kernels.windows import windows_of
@@ -27,7 +28,7 @@ _LEAST_APART = 20
 def _pool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     (x,) = inputs
     a = node.attributes
-    if x is None or x.dtype != np.float32 or len(x.shape) not in (3, 4) or not x.size or len(node.outputs) > 1:
+    if x is None or x.dtype != np.float32 or len(x.shape) not in (3, 4, RANK) or not x.size or len(node.outputs) > 1:
         return None
     try:
         windows = windows_of(
@@ -41,12 +42,12 @@ def _pool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         )
     except (InvalidInput, Failed):
         return None
+    if len(x.shape) == RANK:
+        made = volumes.pool(b, x, windows, _mode(node))
+        return None if made is None else [made]
     geometry = geometry_of(x.shape, x.shape[1], windows)
     window = tiles.choose_window(geometry, b.target)
-    if node.op_type == "MaxPool":
-        mode = pooling.MAX
-    else:
-        mode = pooling.MEAN_PADDED if a.get("count_include_pad", 0) else pooling.MEAN
+    mode = _mode(node)
     if window.copied and mode != pooling.MAX:
         return None
     if mode == pooling.MAX and min(geometry.kernel) > 1 and math.prod(geometry.kernel) >= _LEAST_APART:
@@ -55,6 +56,12 @@ def _pool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     pad_bottom, pad_right = pair(windows.ends, 0)
     shape = (*x.shape[:2], *windows.out)
     return [windowed.pool(b, geometry, window, read, shape, mode, pad_bottom, pad_right)]
+
+
+def _mode(node: Node) -> str:
+    if node.op_type == "MaxPool":
+        return pooling.MAX
+    return pooling.MEAN_PADDED if node.attributes.get("count_include_pad", 0) else pooling.MEAN
 
 
 def _of_rows_and_columns(b: Builder, x: Tensor, geometry: Geometry) -> Tensor:
@@ -81,4 +88,4 @@ def _global_pool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         axes = b.constant(np.arange(2, len(x.shape)))
         op_type = "ReduceMax" if largest else "ReduceMean"
         return reduce(b, replace(node, op_type=op_type, domain="", attributes={}), [x, axes])
-    return [windowed.global_pool(b, x, pooling.MAX if largest else pooling.MEAN)]
+    return [of_all_pixels(b, x, pooling.MAX if largest else pooling.MEAN)]

@@ -7,6 +7,7 @@ import math
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.codegen import pooling, scans
+from distort.kernels.compiler.depths import flat
 from distort.kernels.compiler.ir import Call, Native, Tensor
 from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.lower.rows import statistics_dtype
@@ -38,7 +39,7 @@ def reduce(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     axes = None if x is None else _axes(node, inputs, len(x.shape))
     if x is not None and x.block:
         if node.op_type == "ReduceMean" and axes == list(range(2, len(x.shape))):
-            mean = global_pool(b, x, pooling.MEAN)
+            mean = of_all_pixels(b, x, pooling.MEAN)
             return [mean if node.attributes.get("keepdims", 1) else reshape(b, mean, x.shape[:2])]
         x = b.plain(x)
     if x is None or not axes or not x.size or x.dtype.kind == "b":
@@ -61,6 +62,21 @@ def reduce(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         if made is not None:
             return [made[0].reshaped(shape)]
     return None
+
+
+def of_all_pixels(b: Builder, x: Tensor, mode: str) -> Tensor:
+    """[N, C, …] in blocks to [N, C, 1, …]: the mean or the largest of each channel."""
+    images = flat(x)
+    if images is x or images is None:
+        return global_pool(b, x, mode)
+    n, c, d, _, _ = x.shape
+    one = b.plain(global_pool(b, images, mode))
+    of_depths = one.view((n, d, c), (d * one.strides[0], one.strides[0], 1))
+    body = Body(of_depths.shape, "float32")
+    result = body.op("row_max" if mode == pooling.MAX else "row_mean", body.input(of_depths))
+    made = body.add(b, (1,), [(result, "float32", True)])
+    assert made is not None
+    return made[0].reshaped((n, c, 1, 1, 1))
 
 
 def _value(body: Body, x: int, op_type: str, dtype: str) -> int:

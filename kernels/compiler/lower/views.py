@@ -131,7 +131,7 @@ def _unsqueeze(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     places = sorted(a + rank if a < 0 else a for a in axes)
     if len(set(places)) != len(places) or any(not 0 <= p < rank for p in places):
         return None
-    if x.block and min(places) > 1:
+    if x.block and min(places) > 1 and len(x.shape) < 5 and (rank < 5 or 2 in places):
         inner = _inserted(layout.memory(x), places)
         return [layout.of_memory(inner, x.shape[1])]
     return [_inserted(b.plain(x), places)]
@@ -163,7 +163,7 @@ def _squeeze(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     else:
         gone = {i for i, n in enumerate(x.shape) if n == 1}
     kept = [i for i in range(rank) if i not in gone]
-    if x.block and min(gone, default=2) > 1 and len(kept) > 2:
+    if x.block and min(gone, default=2) > 1 and len(kept) > 2 and (rank < 5 or 2 in gone):
         inner = layout.memory(x)
         chosen = [*kept, rank]
         view = inner.view([inner.shape[i] for i in chosen], [inner.strides[i] for i in chosen])
