@@ -52,6 +52,8 @@ FAMILIES: dict[str, str] = {
     "trees": f"{_CODEGEN}.trees:emit_trees",
     "scores_softmax": f"{_CODEGEN}.trees:emit_softmax",
     "labels": f"{_CODEGEN}.trees:emit_labels",
+    "couplings": f"{_CODEGEN}.couplings:emit_couplings",
+    "expect_ones": f"{_CODEGEN}.couplings:emit_expect_ones",
     "range": f"{_CODEGEN}.quantized_elements:emit_range",
     "range_end": f"{_CODEGEN}.quantized_elements:emit_range_end",
 }

@@ -43,6 +43,10 @@ MOST_PLANS = 64
 BODY_PLAIN_RUNS = 2
 
 
+#: operators whose kernels make objects that hold no memory of others
+_FRESH = frozenset(["ZipMap", "LabelEncoder"])
+
+
 class _Surprise(Exception):
     """A value has another shape than was expected of it."""
 
@@ -455,7 +459,7 @@ class CompiledProgram:
                     raise _Surprise(host.node.outputs[list(host.results).index(result)])
                 place[...] = value
             elif result:
-                named[result] = _apart(value, instance.memory)
+                named[result] = value if host.node.op_type in _FRESH else _apart(value, instance.memory)
 
     def _program_of(self, node: Node) -> tuple[Program, int]:
         """Who calls a node's kernel, and the node's number there.

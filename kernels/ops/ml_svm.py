@@ -33,21 +33,21 @@ class KernelFunction:
     def __init__(self, name: str, parameters: Floats) -> None:
         if name not in ("LINEAR", "POLY", "RBF", "SIGMOID"):
             raise InvalidInput(f"kernel_type {name!r} is none of LINEAR, POLY, RBF, SIGMOID")
-        self._name = name
-        self._gamma, self._coef0, self._degree = (*(parameters or ()), 0.0, 0.0, 0.0)[:3]
+        self.name = name
+        self.gamma, self.coef0, self.degree = (*(parameters or ()), 0.0, 0.0, 0.0)[:3]
 
     def __call__(self, xp: ModuleType, x: Array, vectors: Array) -> Array:
         """x: [N, F], vectors: [V, F] -> [N, V]"""
         if x.shape[1] != vectors.shape[1]:
             raise InvalidInput(f"rows of {x.shape[1]} features, vectors of {vectors.shape[1]}")
         dot = xp.matmul(x, vectors.T)
-        if self._name == "LINEAR":
+        if self.name == "LINEAR":
             return dot
-        if self._name == "RBF":
+        if self.name == "RBF":
             distance = (x * x).sum(axis=1)[:, None] + (vectors * vectors).sum(axis=1) - 2 * dot
-            return xp.exp(-self._gamma * xp.maximum(distance, 0))
-        dot = self._gamma * dot + self._coef0
-        return xp.tanh(dot) if self._name == "SIGMOID" else dot**self._degree
+            return xp.exp(-self.gamma * xp.maximum(distance, 0))
+        dot = self.gamma * dot + self.coef0
+        return xp.tanh(dot) if self.name == "SIGMOID" else dot**self.degree
 
 
 def _vectors(support_vectors: Floats, count: int) -> Array:

@@ -29,6 +29,8 @@ class Table:
             # the last of equal keys wins; numpy sorts NaN last and finds it there
             self._order = len(keys) - 1 - np.argsort(keys[::-1], kind="stable")
             self._keys = keys[self._order]
+        # keys that count from 0 are positions themselves
+        self._counts = keys.dtype == np.int64 and np.array_equal(keys, np.arange(len(keys)))
         # the default lies behind the last value
         self._values = np.concatenate([values, default.reshape(-1)[:1].astype(values.dtype)])
 
@@ -42,6 +44,8 @@ class Table:
             where = np.array([get(item, missing) for item in x.reshape(-1)], np.intp).reshape(x.shape)
         elif missing == 0:
             where = xp.zeros(x.shape, np.intp)
+        elif self._counts:  # below 0 is far above the last one
+            where = xp.minimum(x.view(np.uint64), np.uint64(missing))
         else:
             keys = xp.asarray(self._keys)
             found = xp.minimum(xp.searchsorted(keys, x), missing - 1)

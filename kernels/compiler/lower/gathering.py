@@ -49,7 +49,7 @@ def _gather(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         if found.size and not -size <= found.min() <= found.max() < size:
             return None
         found = np.where(found < 0, found + size, found)
-        view = _regular(x, axis, found)
+        view = regular(x, axis, found)
         if view is not None:
             return [view]
     if 0 in shape:
@@ -59,7 +59,7 @@ def _gather(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     return [gathered(b, x, axis, indices).reshaped(shape)]
 
 
-def _regular(x: Tensor, axis: int, indices: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Tensor | None:
+def regular(x: Tensor, axis: int, indices: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Tensor | None:
     """A view, where known indices (counted from the front) go up or down by the same step."""
     if indices.ndim > 1 or not indices.size:
         return None

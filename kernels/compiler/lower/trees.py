@@ -8,8 +8,8 @@ import numpy as np
 
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import LOWERINGS, Builder, lowers
+from distort.kernels.compiler.classes import TRANSFORMS, of_largest, of_score, transformed, two_columns
 from distort.kernels.compiler.codegen.trees import TREES
-from distort.kernels.compiler.expression import Instruction
 from distort.kernels.compiler.ir import Call, Native, Tensor
 from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.trees import Tables, tables_of
@@ -21,8 +21,6 @@ Result = list[Tensor | None] | None
 _ML = "ai.onnx.ml"
 #: rows that go down the trees of a group before the next group's turn
 _UNIT_ROWS = 64
-#: of scores, those that are compiled
-_TRANSFORMS = ("NONE", "LOGISTIC", "SOFTMAX")
 
 
 def _prepared(b: Builder, node: Node, prepare: Any) -> tuple[dict[str, Any], Tables] | None:
@@ -81,23 +79,6 @@ def _with_base(b: Builder, scores: Tensor, ensemble: Ensemble) -> Tensor:
     return b.map("add", [scores, b.constant(ensemble.base.astype(np.float32, copy=False))])
 
 
-def _transformed(b: Builder, scores: Tensor, transform: str) -> Tensor:
-    """By one of ``_TRANSFORMS``."""
-    if transform == "LOGISTIC":
-        return _logistic(b, scores)
-    if transform == "NONE":
-        return scores
-    result = b.new(np.float32, scores.shape)
-    n_rows, n_classes = scores.shape
-    words: list[Any] = [n_rows, n_classes, scores.address(), result.address()]
-    b.add(Native([scores], [result], [Call(Key("scores_softmax", ()), words, scores.size * 6.0, most_threads=n_rows)]))
-    return result
-
-
-def _logistic(b: Builder, x: Tensor) -> Tensor:
-    return b.map("sigmoid", [x])
-
-
 def _regression(b: Builder, node: Node, x: Tensor | None, prepare: Any) -> Result:
     prepared = _prepared(b, node, prepare)
     if x is None or prepared is None:
@@ -106,7 +87,7 @@ def _regression(b: Builder, node: Node, x: Tensor | None, prepare: Any) -> Resul
     ensemble, transform = keywords["ensemble"], keywords["transform"]
     if ensemble.base.dtype != np.float32 or transform == "PROBIT":
         return None
-    if ensemble.n_targets > 1 and transform not in _TRANSFORMS:
+    if ensemble.n_targets > 1 and transform not in TRANSFORMS:
         return None
     scores = _scores(b, x, ensemble, tables, keywords["how"])
     if scores is None:
@@ -114,7 +95,7 @@ def _regression(b: Builder, node: Node, x: Tensor | None, prepare: Any) -> Resul
     scores = _with_base(b, scores, ensemble)
     if ensemble.n_targets == 1:
         return [scores]  # a single score is transformed for PROBIT only
-    return [_transformed(b, scores, transform)]
+    return [transformed(b, scores, transform)]
 
 
 @lowers("TreeEnsembleRegressor", domain=_ML)
@@ -138,27 +119,22 @@ def _classifier(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         return None
     keywords, tables = prepared
     ensemble, labels, transform = keywords["ensemble"], keywords["labels"], keywords["transform"]
-    if labels.dtype != np.int64 or ensemble.base.dtype != np.float32 or transform not in _TRANSFORMS:
+    if ensemble.base.dtype != np.float32 or transform not in TRANSFORMS:
         return None
     if keywords["one_sided"]:
         if transform == "SOFTMAX":
             return None
-        return _one_sided(b, x, keywords, tables)
+        return _one_sided(b, node, x, keywords, tables)
     if ensemble.n_targets < 2 or (ensemble.n_targets == 2 and ensemble.base.size):
         return None
     scores = _scores(b, x, ensemble, tables, "SUM")
     if scores is None:
         return None
-    n_rows = scores.shape[0]
     if ensemble.n_targets == 2:
-        return [_chosen(b, scores.view((n_rows,), (2,), 1), 0.0, labels), _transformed(b, scores, transform)]
+        second = scores.view(scores.shape[:1], (2,), 1)
+        return [of_score(b, node, second, 0.0, labels), transformed(b, scores, transform)]
     scores = _with_base(b, scores, ensemble)
-    chosen = b.new(np.int64, (n_rows,))
-    known = b.constant(labels)
-    words = [n_rows, ensemble.n_targets, scores.address(), known.address(), chosen.address()]
-    call = Call(Key("labels", ()), words, n_rows * ensemble.n_targets * 1.0, most_threads=n_rows)
-    b.add(Native([scores, known], [chosen], [call]))
-    return [chosen, _transformed(b, scores, transform)]
+    return [of_largest(b, node, scores, labels), transformed(b, scores, transform)]
 
 
 def _classifier_of(**attributes: Any) -> dict[str, Any]:
@@ -169,36 +145,14 @@ def _classifier_of(**attributes: Any) -> dict[str, Any]:
     return {**keywords, "one_sided": False}
 
 
-def _chosen(b: Builder, score: Tensor, limit: float, labels: Any) -> Tensor:
-    """The label of the second class where its score is larger than the limit, else that of the first."""
-    body = [
-        Instruction("constant", (0,), "float32", (limit,)),
-        Instruction("greater", (0, 1), "bool"),
-        Instruction("constant", (0,), "int64", (int(labels[1]),)),
-        Instruction("constant", (0,), "int64", (int(labels[0]),)),
-        Instruction("where", (2, 3, 4), "int64"),
-    ]
-    return b.map("", [score], np.int64, body=body)
-
-
-def _one_sided(b: Builder, x: Tensor, keywords: dict[str, Any], tables: Tables) -> Result:
+def _one_sided(b: Builder, node: Node, x: Tensor, keywords: dict[str, Any], tables: Tables) -> Result:
     """Two classes; the only score is that of the positive one."""
     scores = _scores(b, x, keywords["ensemble"], tables, "SUM")
     if scores is None:
         return None
-    score = _with_base(b, scores, keywords["ensemble"]).reshaped((scores.shape[0],))
-    positive = keywords["positive"]
-    chosen = _chosen(b, score, 0.5 if positive else 0.0, keywords["labels"])
-    result = b.new(np.float32, (score.shape[0], 2))
-    if keywords["transform"] == "LOGISTIC":
-        pair = [_logistic(b, b.map("neg", [score])), _logistic(b, score)]
-    elif positive:
-        pair = [b.map("sub", [b.constant(np.ones((), np.float32)), score]), score]
-    else:
-        pair = [b.map("neg", [score]), score]
-    for column, one in enumerate(pair):
-        b.copy(one, result.view((score.shape[0],), (2,), column))
-    return [chosen, result]
+    scores, positive = _with_base(b, scores, keywords["ensemble"]), keywords["positive"]
+    label = of_score(b, node, scores.reshaped(scores.shape[:1]), 0.5 if positive else 0.0, keywords["labels"])
+    return [label, two_columns(b, scores, keywords["transform"], positive)]
 
 
 @lowers("Scaler", domain=_ML)
