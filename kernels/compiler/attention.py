@@ -45,6 +45,7 @@ class Attention(Operation):
     #: row n weighs no more than the first n + reach keys, whatever the expression says
     reach: int = ALL
     kind: ClassVar[str] = "attention"
+    repeats: ClassVar[bool] = True
 
     @property
     def heads(self) -> tuple[int, ...]:

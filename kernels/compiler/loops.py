@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from distort.kernels.compiler.codegen import elements, turned
 from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS, STRIDED
 from distort.kernels.compiler.codegen.target import Target
-from distort.kernels.compiler.ir import Call, Map, Word
+from distort.kernels.compiler.ir import Call, Map, Tensor, Word
 from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.transposition import transposed_copy
 
@@ -133,3 +133,22 @@ def merged(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[list
     if not sizes:
         return [1], [[0] for _ in strides]
     return sizes, steps
+
+
+def loops_of_source(size: int, step: int, source: Tensor, copied: Tensor) -> list[tuple[int, int]] | None:
+    """A loop over a contiguous copy, ``step`` elements apart, as one or two over its source: sizes and strides.
+
+    None where the loop is not over whole dimensions.
+    """
+    if size == 1:
+        return [(1, 0)]
+    axes: list[int] = []
+    for axis in range(len(copied.shape) - 1, -1, -1):
+        if copied.shape[axis] != 1 and (axes or copied.strides[axis] == step):
+            axes.insert(0, axis)
+            if math.prod(copied.shape[a] for a in axes) >= size:
+                break
+    if math.prod(copied.shape[a] for a in axes) != size:
+        return None
+    sizes, (steps,) = merged([copied.shape[a] for a in axes], [[source.strides[a] for a in axes]])
+    return list(zip(sizes, steps, strict=True)) if len(sizes) <= 2 else None

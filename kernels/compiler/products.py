@@ -44,7 +44,7 @@ from distort.kernels.compiler.ir import (
     repeating,
 )
 from distort.kernels.compiler.keys import Key
-from distort.kernels.compiler.loops import merged
+from distort.kernels.compiler.loops import loops_of_source, merged
 from distort.kernels.compiler.lower.views import strides_after
 
 #: element types that are multiplied here, all as float32
@@ -127,7 +127,9 @@ class Product(Operation):
         read = [t for t in self.inputs if t.buffer is copied.buffer]
         if not repeats or len(read) != 1 or not copied.whole or source.dtype != copied.dtype or read[0].offset:
             return None
-        found = [_source_loops(n, step, source, copied) for n, step in zip(read[0].shape, read[0].strides, strict=True)]
+        found = [
+            loops_of_source(n, step, source, copied) for n, step in zip(read[0].shape, read[0].strides, strict=True)
+        ]
         if any(loops is None for loops in found):
             return None
         outer, inner, *matrix = (loops for loops in found if loops is not None)
@@ -218,25 +220,6 @@ class Product(Operation):
             scratch_nbytes=nbytes * n_threads,
             most_threads=units,
         )
-
-
-def _source_loops(size: int, step: int, source: Tensor, copied: Tensor) -> list[tuple[int, int]] | None:
-    """A loop over a contiguous copy, ``step`` elements apart, as one or two over its source: sizes and strides.
-
-    None where the loop is not over whole dimensions.
-    """
-    if size == 1:
-        return [(1, 0)]
-    axes: list[int] = []
-    for axis in range(len(copied.shape) - 1, -1, -1):
-        if copied.shape[axis] != 1 and (axes or copied.strides[axis] == step):
-            axes.insert(0, axis)
-            if math.prod(copied.shape[a] for a in axes) >= size:
-                break
-    if math.prod(copied.shape[a] for a in axes) != size:
-        return None
-    sizes, (steps,) = merged([copied.shape[a] for a in axes], [[source.strides[a] for a in axes]])
-    return list(zip(sizes, steps, strict=True)) if len(sizes) <= 2 else None
 
 
 def multiply(b: Builder, left: Tensor, right: Tensor) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Attention: the standard's, and onnxruntime's Attention, QAttention, MultiHeadAttention. ``kernels/ops`` says what they do.
+"""Attention: the standard's, and onnxruntime's Attention, QAttention, MultiHeadAttention, as ``kernels/ops`` has them.
 
 B: batch, H, G: heads of queries and of keys, S, L: positions of queries and of new keys, T: all keys, past ones
 included, D, C: sizes of keys and values.
