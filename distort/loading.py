@@ -281,7 +281,7 @@ def _maps_weights(options: SessionOptions) -> bool:
     if keys.get("map_weights", "1") == "0" or sys.platform == "win32":
         return False
     sequential: bool = options.execution_mode == ExecutionMode.ORT_SEQUENTIAL
-    return sequential and mode_of(keys.get("compile", "auto")) != "0"
+    return sequential and mode_of(keys.get("compile", "1")) != "0"
 
 
 def _start(
