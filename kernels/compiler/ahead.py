@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from distort.graph.ir import Graph
 from distort.graph.types import DTYPE_OF, TensorType
@@ -16,8 +17,17 @@ _SIZE = 16
 _BY_SIZE = frozenset(["Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConv", "NhwcConv"])
 
 
-def likely_feeds(graph: Graph, inputs: Sequence[str]) -> tuple[list[FeedType], bool] | None:
-    """Types of feeds, and whether runs will have just these, but for the batch. None where nothing can be said."""
+@dataclass(frozen=True, slots=True)
+class Likely:
+    feeds: list[FeedType]
+    #: runs will have just these
+    is_exact: bool
+    #: but for the number of samples they will, so that kernels will be the same
+    is_close: bool
+
+
+def likely_feeds(graph: Graph, inputs: Sequence[str]) -> Likely | None:
+    """None where nothing can be said."""
     known: dict[str, TensorType] = {}
     for name in inputs:
         found = graph.types.get(name)
@@ -25,13 +35,15 @@ def likely_feeds(graph: Graph, inputs: Sequence[str]) -> tuple[list[FeedType], b
             if not isinstance(found, TensorType) or found.shape is None or found.element not in DTYPE_OF:
                 return None
             known[name] = found
-    is_certain = all(isinstance(size, int) for kind in known.values() for size in (kind.shape or ())[1:])
-    if not is_certain and any(node.op_type in _BY_SIZE for node in graph.nodes):
+    shapes = [kind.shape or () for kind in known.values()]
+    is_close = all(isinstance(size, int) for shape in shapes for size in shape[1:])
+    is_exact = is_close and all(isinstance(size, int) for shape in shapes for size in shape)
+    if not is_close and any(node.op_type in _BY_SIZE for node in graph.nodes):
         return None
-    size_of_others = _BATCH if is_certain else _SIZE
+    size_of_others = _BATCH if is_close else _SIZE
     feeds: list[FeedType] = []
     for name in inputs:
         kind = known.get(name)
         sizes = [size if isinstance(size, int) else size_of_others for size in kind.shape or ()] if kind else []
         feeds.append((DTYPE_OF[kind.element], tuple(sizes)) if kind else None)
-    return feeds, is_certain
+    return Likely(feeds, is_exact, is_close)

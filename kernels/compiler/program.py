@@ -230,22 +230,25 @@ class CompiledProgram:
             return compiled
 
     def prepare_ahead(self) -> None:
-        """Before the first run: compile, where the graph says what it will be fed; else pack weights."""
-        found = likely_feeds(self._graph, self.inputs) if not self._plain_runs else None
-        if found is None:
+        """Before the first run: compile, where the graph says what it will be fed; else what doesn't depend on that."""
+        likely = likely_feeds(self._graph, self.inputs) if not self._plain_runs else None
+        if likely is None:
             return
-        feeds, is_certain = found
-        if is_certain:
-            self._compile(tuple(feeds))
+        if likely.is_exact:
+            self._compile(tuple(likely.feeds))
             return
         with self._lock, _uncollected():
             library = self._library = self._library or shared()
-            plan = self._plan(tuple(feeds), library)
+            plan = self._plan(tuple(likely.feeds), library)  # packs weights
             for operation in plan.operations:
                 for tensor in operation.inputs:
                     if tensor.buffer.place is Place.CONSTANT:
                         self._constants.files.resident(tensor.buffer)
             self._constants.files.give_back()
+            if likely.is_close:
+                library.get(
+                    step.call.key for step in plan.steps if step.call is not None and step.call.key != flow.JUMP
+                )
 
     def _plan(self, key: tuple[FeedType, ...], library: Library) -> Plan:
         return specialise(
