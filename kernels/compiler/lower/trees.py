@@ -10,6 +10,7 @@ from distort.graph.ir import Node
 from distort.kernels.compiler.builder import LOWERINGS, Builder, lowers
 from distort.kernels.compiler.classes import TRANSFORMS, of_largest, of_score, transformed, two_columns
 from distort.kernels.compiler.codegen.trees import TREES
+from distort.kernels.compiler.expression import Instruction
 from distort.kernels.compiler.ir import Call, Native, Tensor
 from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.trees import Tables, tables_of
