@@ -11,10 +11,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from distort.kernels.compiler.codegen.packing import aligned
 from distort.kernels.compiler.codegen.products import Form
 from distort.kernels.compiler.codegen.winograd import WEIGHTS, Tiles
 
 Array = NDArray[np.float32]
+#: elements that are looked at together, so that they stay in the cache
+_FLUSHED = 1 << 14
 
 
 def block(x: Array, lanes: int) -> Array:
@@ -95,8 +98,18 @@ def in_windows(w: Array, groups: int, blocks: int, n_blocks: int, lanes: int) ->
 
 
 def without_denormals(w: Array) -> Array:
-    """Weights so small that processors take a hundred cycles for a product, as those of dead filters, become zero."""
-    return np.where(np.abs(w) < np.finfo(np.float32).tiny, np.float32(0), w)
+    """Weights so small that processors take a hundred cycles for a product, as those of dead filters, become zero.
+
+    They do so in place; ``w`` is contiguous.
+    """
+    tiny = np.finfo(np.float32).tiny
+    flat = w.reshape(-1)
+    for begin in range(0, len(flat), _FLUSHED):
+        part = flat[begin : begin + _FLUSHED]
+        small = np.abs(part) < tiny
+        if small.any():
+            part[small] = 0
+    return w
 
 
 def filled_up(w: Array, n_taps: int, block: int) -> Array:
@@ -110,19 +123,24 @@ def filled_up(w: Array, n_taps: int, block: int) -> Array:
     return w.reshape(k, -1, *kernel)
 
 
-def pack_weights(w: Array, lanes: int, form: Form) -> Array:
+def pack_weights(w: Array, lanes: int, form: Form, out: Array | None = None) -> Array:
     """[K, C, KH, KW] as [K/(blocks·lanes), C/block, KH, KW, block, blocks, lanes], filled up with zeros."""
     k, c, kh, kw = w.shape
     k_blocks, c_blocks = -(-k // lanes), -(-c // form.block)
-    out = np.zeros((k_blocks * lanes, c_blocks * form.block, kh, kw), np.float32)
-    out[:k, :c] = without_denormals(w)
-    out = out.reshape(k_blocks // form.blocks, form.blocks, lanes, c_blocks, form.block, kh, kw)
-    return np.ascontiguousarray(out.transpose(0, 3, 5, 6, 4, 1, 2))
+    if (k_blocks * lanes, c_blocks * form.block) != (k, c):
+        full = np.zeros((k_blocks * lanes, c_blocks * form.block, kh, kw), np.float32)
+        full[:k, :c] = w
+        w = full
+    w = w.reshape(k_blocks // form.blocks, form.blocks, lanes, c_blocks, form.block, kh, kw)
+    w = w.transpose(0, 3, 5, 6, 4, 1, 2)
+    out = aligned(w.shape, np.float32) if out is None else out
+    out[...] = w
+    return without_denormals(out)
 
 
 def pack_depthwise(w: Array, lanes: int) -> Array:
     """[C, *kernel] as [1, C/lanes, *kernel, lanes]."""
-    return block(without_denormals(w)[None], lanes)
+    return without_denormals(block(w[None], lanes))
 
 
 def moved_weights(w: Array, geometry: Geometry, kernel: tuple[int, int], lanes: int) -> Array:
@@ -140,10 +158,15 @@ def moved_weights(w: Array, geometry: Geometry, kernel: tuple[int, int], lanes: 
 def pack_transformed(w: Array, lanes: int, tiles: Tiles) -> Array:
     """[K, C, 3, 3] for Winograd's products: [(m + 2)², K/(blocks·lanes), C/lanes, lanes, blocks, lanes]."""
     transform = np.array(WEIGHTS[tiles.size], np.float64)
-    square = np.einsum("ai,kcij,bj->abkc", transform, w, transform, optimize=True)
-    square = square.reshape(-1, *w.shape[:2], 1, 1).astype(np.float32)
+    # of a filter's nine numbers in a row: [(m + 2)², 9] · [9, K·C]
+    square = np.kron(transform, transform) @ w.reshape(-1, 9).T.astype(np.float64)
     form = Form(lanes, tiles.pixels, tiles.blocks, (1, 1))
-    return np.stack([pack_weights(one, lanes, form) for one in square])
+    k, c = w.shape[:2]
+    k_blocks, c_blocks = -(-k // lanes), -(-c // lanes)
+    out = aligned((len(square), k_blocks // form.blocks, c_blocks, 1, 1, lanes, form.blocks, lanes), np.float32)
+    for one, packed in zip(square.reshape(-1, k, c, 1, 1), out, strict=True):
+        pack_weights(one, lanes, form, packed)
+    return out
 
 
 @dataclass(frozen=True, slots=True)
