@@ -43,7 +43,6 @@ FAMILIES: dict[str, str] = {
     "attention": f"{_CODEGEN}.attention:emit_attention",
     "rows": f"{_CODEGEN}.rows:emit_rows",
     "columns": f"{_CODEGEN}.reductions:emit_columns",
-    "scan": f"{_CODEGEN}.scans:emit_scan",
     "quantized_conv": f"{_CODEGEN}.quantized_conv:emit_conv",
     "quantized_depthwise": f"{_CODEGEN}.quantized_depthwise:emit_depthwise",
     "interleave": f"{_CODEGEN}.interleave:emit_interleave",

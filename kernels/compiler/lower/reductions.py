@@ -1,4 +1,4 @@
-"""Reductions along axes: Reduce*, ArgMax, ArgMin; running sums."""
+"""Reductions along axes: Reduce*, ArgMax, ArgMin."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import math
 
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowers
-from distort.kernels.compiler.codegen import pooling, scans
+from distort.kernels.compiler.codegen import pooling
 from distort.kernels.compiler.depths import flat
-from distort.kernels.compiler.ir import Call, Native, Tensor
-from distort.kernels.compiler.keys import Key
+from distort.kernels.compiler.ir import Tensor
 from distort.kernels.compiler.lower.rows import statistics_dtype
 from distort.kernels.compiler.lower.views import reshape
 from distort.kernels.compiler.rows import Body
@@ -117,26 +116,3 @@ def _place(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     if node.attributes.get("keepdims", 1):
         return [made[0]]
     return [made[0].reshaped([size for i, size in enumerate(x.shape) if i != axis])]
-
-
-@lowers("CumSum", "CumProd")
-def _running(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
-    x, given = inputs
-    value = None if given is None else given.value
-    rank = 0 if x is None else len(x.shape)
-    if x is None or value is None or value.size != 1 or x.dtype.kind == "b" or not x.size:
-        return None
-    axis = int(value.reshape(()))
-    if not -rank <= axis < rank:
-        return None
-    axis %= rank
-    x = b.contiguous(x)
-    made = b.new(x.dtype, x.shape)
-    outer, n, inner = math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
-    units = outer * -(-inner // scans.lanes_of_unit(b.target, x.element))
-    op = "add" if node.op_type == "CumSum" else "mul"
-    flags = tuple(bool(node.attributes.get(name, 0)) for name in ("exclusive", "reverse"))
-    key = Key("scan", (x.element, op, *flags))
-    call = Call(key, [units, outer, n, inner, x.address(), made.address()], 2.0 * x.size, most_threads=units)
-    b.add(Native([x], [made], [call]))
-    return [made]
