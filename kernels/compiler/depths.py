@@ -23,7 +23,7 @@ class Slab(NamedTuple):
     """
 
     out: int = 0
-    count: int = 1
+    n_images: int = 1
     x: int = 0
     taps: tuple[int, int] = (0, 1)
     x_step: int = 1
@@ -45,7 +45,7 @@ def slabs_of(
             return None
         taps = (inside[0], inside[-1] + 1)
         if found and found[-1].taps == taps:
-            found[-1] = found[-1]._replace(count=found[-1].count + 1)
+            found[-1] = found[-1]._replace(n_images=found[-1].n_images + 1)
         else:
             found.append(Slab(depth, 1, top + taps[0] * dilation, taps, stride))
     return [s._replace(out=n * out + s.out, x=n * size + s.x) for n in range(images) for s in found]

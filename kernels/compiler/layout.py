@@ -1,8 +1,8 @@
 """Layouts: where values have their channels in blocks, what brings them there and back.
 
 A tensor in blocks has shape [N, C, …] and memory [N, C/block, …, block], with ``strides`` of the latter; a volume lies
-as its images do, see ``depths``. Work on it is done on :func:`memory`, all lanes alike. Lanes beyond C hold numbers that nobody looks at, but finite ones, since
-convolutions multiply them by zero.
+as its images do, see ``depths``. Work on it is done on :func:`memory`, all lanes alike. Lanes beyond C hold numbers
+that nobody looks at, but finite ones, since convolutions multiply them by zero.
 """
 
 from __future__ import annotations
@@ -185,9 +185,9 @@ def _reorders(plain: Tensor, tensor: Tensor, *, to_blocks: bool) -> list[Call]:
             made += _reorders(one, other, to_blocks=to_blocks)
         return made
     if len(size) == 3:
-        one, other = flat(plain), flat(tensor)
-        assert one is not None and other is not None
-        return _reorders(one, other, to_blocks=to_blocks)
+        images, of_blocks = flat(plain), flat(tensor)
+        assert images is not None and of_blocks is not None
+        return _reorders(images, of_blocks, to_blocks=to_blocks)
     pixels, blocks = math.prod(size), -(-c // lanes)
     if not n * c * pixels:
         return []

@@ -99,7 +99,7 @@ def convolution(
     for slab in slabs:
         taps = tuple(range(*slab.taps))
         part = _of_taps(b, w, taps)
-        phases.append(Phase(part, replace(geometry, images=slab.count), slab=slab))
+        phases.append(Phase(part, replace(geometry, images=slab.n_images), slab=slab))
     return volume(_products(b, images_of(b, x), geometry, phases, bias, flat_shape), shape)
 
 
@@ -186,7 +186,7 @@ def transposed(
             phases.append(
                 Phase(
                     chosen,
-                    replace(geometry, images=slab.count),
+                    replace(geometry, images=slab.n_images),
                     row * out[2] + column,
                     steps[2],
                     steps[1] * out[2] * lanes,

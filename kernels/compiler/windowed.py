@@ -324,11 +324,11 @@ def _slid(
         phase = Phase(np.empty(0), geometry, slab=slab)
         n_taps = slab.taps[1] - slab.taps[0]
         own = words | phase.image_words(read, out)
-        own |= {"images": slab.count, "deep": n_taps, "x_deep": read.strides[0] * deep.dilation}
+        own |= {"images": slab.n_images, "deep": n_taps, "x_deep": read.strides[0] * deep.dilation}
         own["deep_count"] = deep.counts[number] if deep.counts else n_taps
         own["first_tap"], own["all_taps"] = slab.taps[0], deep.kernel
         ordered = _in_order(sliding.WORDS, own, phase.address(read), weights)
-        work, units = slab.count * outputs * cost * n_taps, slab.count * words["blocks"] * words["bands"]
+        work, units = slab.n_images * outputs * cost * n_taps, slab.n_images * words["blocks"] * words["bands"]
         parts.append(Part(family, form, ordered, work, units, scratch, phase.output_shift(out, 0)))
     return parts
 

@@ -13,7 +13,10 @@ from distort.kernels.compiler.expression import Expression
 def emit_depthwise(
     f: Function, target: Target, window: sliding.Window, expression: Expression, kinds: tuple[str, ...]
 ) -> None:
-    """Weights are [C/lanes, KH, KW, lanes], with a depth before KH where windows have one. Words: see ``sliding``, then those of the epilogue."""
+    """Weights are [C/lanes, KH, KW, lanes], with a depth before KH where windows have one.
+
+    Words: see ``sliding``, then those of the epilogue.
+    """
     window = sliding.Window(*window)
     lanes = target.lanes("float")
     words = sliding.read(f)
