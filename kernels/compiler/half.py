@@ -36,7 +36,7 @@ def widened(b: Builder, tensor: Tensor) -> Tensor:
 
 def narrowed(b: Builder, tensor: Tensor, dtype: Any) -> Tensor:
     """A float32 tensor as ``dtype``."""
-    return b.map("cast", [tensor], dtype) if tensor.dtype == np.float32 else tensor
+    return b.map("cast", [tensor], dtype) if tensor.dtype == np.float32 != dtype else tensor
 
 
 def all_narrowed(b: Builder, tensors: Sequence[Tensor | None], dtype: Any) -> list[Tensor | None]:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -43,7 +44,7 @@ MOST_PLANS = 64
 BODY_PLAIN_RUNS = 2
 
 
-#: operators whose kernels make objects that hold no memory of others
+#: operators whose kernels make objects that hold no memory of others, and do no arithmetic
 _FRESH = frozenset(["ZipMap", "LabelEncoder"])
 
 
@@ -449,8 +450,9 @@ class CompiledProgram:
                 arguments.append(self._named(argument, given, named))
             else:
                 arguments.append(view if view is not None else _outside(argument, given, results))
-        with np.errstate(all="ignore"):
-            program, number = self._program_of(host.origin)
+        program, number = self._program_of(host.origin)
+        fresh = host.node.op_type in _FRESH
+        with nullcontext() if fresh else np.errstate(all="ignore"):
             made = program.call(number, arguments, scope)
         for result, view, value in zip(host.results, targets, made, strict=False):
             if isinstance(result, Tensor):
@@ -462,7 +464,7 @@ class CompiledProgram:
                     raise _Surprise(host.node.outputs[list(host.results).index(result)])
                 place[...] = value
             elif result:
-                named[result] = value if host.node.op_type in _FRESH else _apart(value, instance.memory)
+                named[result] = value if fresh else _apart(value, instance.memory)
 
     def _program_of(self, node: Node) -> tuple[Program, int]:
         """Who calls a node's kernel, and the node's number there.

@@ -4,6 +4,7 @@ DictVectorizer, CastMap. Strings and maps live on the host."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from types import ModuleType
 from typing import Any
 
@@ -197,7 +198,7 @@ def zip_map(
     keys = classlabels_int64s or classlabels_strings or ()
     if x.ndim not in (1, 2) or x.shape[-1] != len(keys):
         raise InvalidInput(f"ZipMap: {len(keys)} class labels for an input of shape {list(x.shape)}")
-    return [dict(zip(keys, row, strict=True)) for row in x.reshape(-1, len(keys)).tolist()]
+    return list(map(dict, map(zip, repeat(keys), x.reshape(-1, len(keys)).tolist())))
 
 
 def _prepare_one_hot(
