@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from distort.graph.ir import Node
+from distort.kernels.compiler import half
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.codegen import pooling
 from distort.kernels.compiler.depths import flat
@@ -38,7 +39,7 @@ def reduce(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     axes = None if x is None else _axes(node, inputs, len(x.shape))
     if x is not None and x.block:
         if node.op_type == "ReduceMean" and axes == list(range(2, len(x.shape))):
-            mean = of_all_pixels(b, x, pooling.MEAN)
+            mean = half.narrowed(b, of_all_pixels(b, half.widened(b, x), pooling.MEAN), x.dtype)
             return [mean if node.attributes.get("keepdims", 1) else reshape(b, mean, x.shape[:2])]
         x = b.plain(x)
     if x is None or not axes or not x.size or x.dtype.kind == "b":
