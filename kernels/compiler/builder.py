@@ -175,6 +175,11 @@ class Builder:
             self._tensors[name] = self._constants.tensor(value) if compiles and value is not None else None
         return self._tensors[name]
 
+    def seen(self, name: str) -> tuple[int, ...] | None:
+        """The shape that a value had in an earlier run of these feeds; None where nobody knows."""
+        known = self._learned.get(name)
+        return None if known is None else known[1]
+
     def is_known_to_be_absent(self, name: str) -> bool:
         return name not in self._tensors and name not in self.graph.initializers
 

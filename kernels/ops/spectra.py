@@ -69,7 +69,9 @@ def dft(xp: Any, x: Any, length: Any = None, axis: Any = None, *, inverse: int =
 
 @kernel("STFT", 17, host=(1, 3))
 def stft(xp: Any, signal: Any, step: Any, window: Any = None, length: Any = None, *, onesided: int = 1) -> Any:
-    """signal: [batch, samples, 1 or 2] -> [batch, frames, bins, 2]."""
+    """signal: [batch, samples, 1 or 2] or, as onnxruntime takes it, [batch, samples] -> [batch, frames, bins, 2]."""
+    if signal.ndim == 2:
+        signal = signal[..., None]
     if signal.ndim != 3 or signal.shape[2] not in (1, 2):
         raise InvalidInput(f"signal has shape {list(signal.shape)}, expected [batch, samples, 1 or 2]")
     if onesided and signal.shape[2] == 2:

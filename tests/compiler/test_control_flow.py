@@ -320,3 +320,22 @@ def test_shapes_that_grow_are_run_by_bodies() -> None:
     programs = compiled(text)
     for rounds in (1, 4, 2, 4, 4):
         check(programs, {"n": np.array(rounds), "x": numbers(3)})
+
+
+def test_rounds_as_many_as_in_an_earlier_run() -> None:
+    text = """g (int64 n, bool go, float[N] x) => (float[N] last, float[R, N] all) {
+        last, all = Loop(n, go, x) <body = b (int64 i, bool c, float[N] s) => (bool d, float[N] t, float[N] u) {
+            d = Identity(c)
+            t = Add(s, x)
+            u = Mul(t, t)
+        }>
+    }"""
+    for others in ((7,), (2,), (0,), (50, 3)):
+        programs = compiled(text)
+        feeds = {"n": np.array(5), "go": np.array(True), "x": numbers(40)}
+        check(programs, feeds)
+        assert not hosts(programs[0], feeds)
+        check(programs, feeds)
+        for n in others:  # more of them must not be written where there is no room
+            check(programs, feeds | {"n": np.array(n)})
+        check(programs, feeds)

@@ -121,6 +121,15 @@ class _Rounds:
         self.b.add(Jump([self.go], [], self.end, when=False))
         self.b.add(self.begin)
 
+    def stay_below(self, n_rounds: int) -> None:
+        """Refuse the run before a round that there is no room for."""
+        fits = self.b.map("less", [self.number, self.b.constant(np.array(n_rounds, np.int64))], np.bool_)
+        inside = Mark()
+        self.b.add(Jump([fits], [], inside, when=True))
+        self.b.add(Native([], [], [Call(Key("refuse", ()), [ErrorWord()], 1.0, most_threads=1)]))
+        self.b.add(Jump([], [], None))
+        self.b.add(inside)
+
     def leave(self, results: Sequence[Tensor], going: Tensor | None) -> bool:
         """The end of a round. False where a state's shape changes."""
         b = self.b
@@ -175,9 +184,13 @@ def _loop(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     n_scans = len(body.outputs) - 1 - n_states
     if len(body.inputs) != 2 + n_states or n_scans < 0 or (limit is None and going is None and n_scans):
         return None
-    n_rounds = None
+    n_rounds, is_seen = None, False
     if limit is not None and limit.value is not None:
         n_rounds = int(limit.value.reshape(-1)[0])
+    if n_scans and not b.cautious:
+        # as many as there were in an earlier run: another number is noticed
+        seen = b.seen(node.outputs[n_states])
+        n_rounds, is_seen = (seen[0], True) if seen else (n_rounds, False)
     if n_scans and (n_rounds is None or n_rounds < 1):
         return None  # how many rounds there are is not known before
     if going is not None and going.value is not None and not going.value.all():
@@ -189,6 +202,8 @@ def _loop(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         given[name] = state if position in same else rounds.carry(state)
     rounds.enter()
     with b.region():
+        if is_seen:
+            rounds.stay_below(n_rounds or 0)
         found = _native(b, body, given)
         if found is None:
             return None
@@ -199,7 +214,8 @@ def _loop(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         if not rounds.leave([t for i, t in enumerate(rest[:n_states]) if i not in same], after):
             return None
     b.add(rounds.end)
-    if n_scans and not (after.value is not None and after.value.all() and (going is None or going.value is not None)):
+    known = after.value is not None and after.value.all() and (going is None or going.value is not None)
+    if n_scans and not (known and limit is not None and limit.value is not None):
         if b.cautious:
             return None
         b.guessed = True

@@ -10,7 +10,7 @@ import numpy as np
 
 from distort.graph.ir import Node
 from distort.kernels import convolve
-from distort.kernels.compiler import tiles, volumes, windowed
+from distort.kernels.compiler import overlapping, tiles, volumes, windowed
 from distort.kernels.compiler.blocked import Geometry
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.depths import RANK
@@ -52,7 +52,17 @@ def _conv(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     if len(x.shape) == RANK:
         made = volumes.convolution(b, x, w.value, bias, windows, groups, of_images)
         return None if made is None else [made]
+    padded = bool(windows.begins[-1] or windows.ends[-1])
+    if overlapping.is_of_rows(x.shape, w.shape[2:], padded) and _plain_rows(windows):
+        rows = overlapping.of_rows(b, x, w.value, windows.strides[0], bias)
+        if rows is not None:
+            return [rows]
     return [of_images(x, w.value, windows)]
+
+
+def _plain_rows(windows: Windows) -> bool:
+    """Whether windows are of rows that lie next to each other, without padding."""
+    return not windows.begins[0] and not windows.ends[0] and all(n == 1 for n in windows.dilations)
 
 
 def _of_images(b: Builder, x: Tensor, w: Array, bias: Tensor | None, windows: Windows, groups: int) -> Tensor:
@@ -112,6 +122,12 @@ def _conv_transpose(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resu
         return None
     assert w.value is not None
     outputs = w.shape[1] * groups
+    lanes = b.target.lanes("float")
+    if rank == 1 and groups == 1 and outputs <= lanes // 4 and strides[0] >= lanes:
+        # a phase for each step would have few channels
+        made = overlapping.added(b, x, w.value, strides[0], begins[0], out[0], bias)
+        if made is not None:
+            return [made]
     if rank == 3:
         if groups > 1:
             return None

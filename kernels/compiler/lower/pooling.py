@@ -17,7 +17,7 @@ from distort.kernels.compiler.ir import Tensor
 from distort.kernels.compiler.lower.reductions import of_all_pixels, reduce
 from distort.kernels.compiler.windowed import geometry_of, pair
 from distort.kernels.errors import Failed, InvalidInput
-from distort.kernels.windows import windows_of
+from distort.kernels.windows import Windows, windows_of
 
 Result = list[Tensor | None] | None
 #: windows of so many elements are gone through by rows, then by columns
@@ -49,13 +49,24 @@ def _pool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     window = tiles.choose_window(geometry, b.target)
     mode = _mode(node)
     if window.copied and mode != pooling.MAX:
-        return None
+        return _by_weights(b, x, geometry, windows, mode)
     if mode == pooling.MAX and min(geometry.kernel) > 1 and math.prod(geometry.kernel) >= _LEAST_APART:
         return [_of_rows_and_columns(b, x, geometry)]
     read = layout.memory(layout.blocked(b, x))
     pad_bottom, pad_right = pair(windows.ends, 0)
     shape = (*x.shape[:2], *windows.out)
     return [windowed.pool(b, geometry, window, read, shape, mode, pad_bottom, pad_right)]
+
+
+def _by_weights(b: Builder, x: Tensor, geometry: Geometry, windows: Windows, mode: str) -> Result:
+    """A mean whose windows all have the same divisor, as a convolution of each channel. None for another."""
+    if pair(windows.ends, 0) != geometry.ends or (mode == pooling.MEAN and geometry.padded):
+        return None
+    channels, n = x.shape[1], math.prod(geometry.kernel)
+    known = b.packed(("mean", channels, geometry.kernel), lambda: np.full((channels, n), 1 / n, np.float32)).value
+    assert known is not None
+    window = tiles.choose_window(geometry, b.target)
+    return [windowed.depthwise(b, geometry, window, x, known, None, (*x.shape[:2], *windows.out))]
 
 
 def _mode(node: Node) -> str:
