@@ -26,6 +26,7 @@ from distort.kernels.compiler.expression import STORED, Expression, Instruction,
 from distort.kernels.compiler.ir import Array, Buffer, Host, Map, Operation, Place, Tensor, broadcast_shape, strides_of
 from distort.kernels.compiler.layout import arranged, of_work, unblocked
 from distort.kernels.compiler.qdq import product_of_bytes, products_of_bytes
+from distort.kernels.registry import custom_of
 
 #: (builder, node, inputs) -> outputs, or None
 Lowering = Callable[["Builder", Node, "list[Tensor | None]"], "list[Tensor | None] | None"]
@@ -296,7 +297,7 @@ class Builder:
             if not form.has_bodies and self._evaluate(form, inputs):
                 return
             lowering = LOWERINGS.get((node.domain, node.op_type))
-            if lowering is not None:
+            if lowering is not None and not custom_of(node.domain, node.op_type):
                 if lowering not in TAKE_BLOCKS:
                     inputs = [None if t is None else self.plain(t) for t in inputs]
                 n_operations, n_layouts = len(self.operations), len(self.layouts)

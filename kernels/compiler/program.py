@@ -25,7 +25,7 @@ import numpy as np
 from distort.graph.ir import Graph, Node
 from distort.kernels.compiler import dump, flow, tracing
 from distort.kernels.compiler.addresses import address_of
-from distort.kernels.compiler.ahead import likely_feeds
+from distort.kernels.compiler.ahead import Likely, likely_feeds
 from distort.kernels.compiler.codegen import drive
 from distort.kernels.compiler.constants import Constants
 from distort.kernels.compiler.expression import STORED, name_of
@@ -34,9 +34,14 @@ from distort.kernels.compiler.library import Library, shared
 from distort.kernels.compiler.quick import QuickRun, quick_run
 from distort.kernels.compiler.specialise import FeedType, Plan, Step, specialise
 from distort.kernels.compiler.team import DEFAULT_SPINS, Team
-from distort.kernels.errors import RunCancelled
+from distort.kernels.errors import KernelError, RunCancelled
 from distort.kernels.program import TERMINATED, Cancellation, Program, RunScope, StepObserver
 
+#: whether an error in making a plan is raised: for tests of the compiler
+STRICT = False
+_RANDOM = frozenset(
+    ("Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+)
 _PLAN_NUMBERS = itertools.count()
 #: plans that are kept, those used last
 MOST_PLANS = 64
@@ -142,6 +147,10 @@ class CompiledProgram:
                 self._constants.files.enter(weight)
         self._learned: dict[tuple[FeedType, ...], dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {}
         self._volatile: set[str] = set()
+        #: feeds for which there is no plan, and why
+        self.refused: dict[tuple[FeedType, ...], str] = {}
+        #: whether a run draws random numbers, which doing it again would use up
+        self._draws = any(node.op_type in _RANDOM for node in graph.nodes)
         #: feeds for which what was taken for likely was not so
         self._cautious: set[tuple[FeedType, ...]] = set()
         self._lock = threading.Lock()
@@ -170,9 +179,17 @@ class CompiledProgram:
             return self._run_plain(values, scope)
         compiled = self._compiled.get(key)
         if compiled is None:
-            compiled = self._compile(key)
+            found = None if key in self.refused else self._try_to_compile(key)
+            if found is None:
+                return self._run_plain(values, scope)
+            compiled = found
+        learns = bool(compiled.plan.unknown) and key not in self._learned
         try:
-            return self._run(compiled, key, values, scope)
+            results = self._run(compiled, key, values, scope)
+            if learns and self._learned[key] and scope.observer is None and not self._draws:
+                # again, as all later runs do it: they give the same bits
+                return self.run_values(given, scope)
+            return results
         except _Surprise as surprise:
             with self._lock:
                 self._volatile.add(surprise.name)
@@ -185,6 +202,18 @@ class CompiledProgram:
                     self._cautious.add(key)
                     self._compiled.pop(key, None)
             return self._run_plain(values, scope)
+
+    def _try_to_compile(self, key: tuple[FeedType, ...]) -> Compiled | None:
+        """The plan; None where there is an error of ours in making it: then NumPy kernels do the work, and say so."""
+        try:
+            return self._compile(key)
+        except KernelError:
+            raise
+        except Exception as error:
+            if STRICT:
+                raise
+            self.refused[key] = f"{type(error).__name__}: {error}"
+            return None
 
     def _run_plain(self, values: Sequence[Any], scope: RunScope) -> list[Any]:
         self._constants.files.check()
@@ -236,8 +265,15 @@ class CompiledProgram:
         if likely is None:
             return
         if likely.is_exact:
-            self._compile(tuple(likely.feeds))
+            self._try_to_compile(tuple(likely.feeds))
             return
+        try:
+            self._pack_ahead(likely)
+        except Exception:
+            if STRICT:
+                raise  # else the first run meets it again, and goes on without
+
+    def _pack_ahead(self, likely: Likely) -> None:
         with self._lock, _uncollected():
             library = self._library = self._library or shared()
             plan = self._plan(tuple(likely.feeds), library)  # packs weights

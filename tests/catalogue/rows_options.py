@@ -525,6 +525,7 @@ def events(ort: Any, env: Env) -> list[dict[str, Any]]:
         ],
         "ph": ["X"],
     },
+    plain=True,
 )
 def _(ort: Any, env: Env) -> object:
     _session, file = profiled(ort, env)
@@ -565,6 +566,7 @@ def _(ort: Any, env: Env) -> object:
         "input_type_shape": [{"float": [2]}],
         "output_type_shape": [{"float": [2]}],
     },
+    plain=True,
 )
 def _(ort: Any, env: Env) -> object:
     (event,) = [event for event in events(ort, env) if event["name"] == "n1_kernel_time"]

@@ -42,6 +42,7 @@ LOOP = """g (int64 n, float[2] x) => (float[2] y) {
         f"Non-zero status code returned while running Loop node. Name:'lp' Status Message: {TERMINATED}",
     ),
     on_actors=(Fails("Fail", TERMINATED), "the caller doesn't wait to hear which node was interrupted"),
+    plain=True,
 )
 def _(ort: Any, env: Env) -> object:
     session = env.session(env.model(LOOP))

@@ -74,6 +74,8 @@ class Row:
     parallel: bool
     #: a value or a Fails, of distort on actors where it means to differ there, and why
     on_actors: tuple[object, str] | None
+    #: whether it is about nodes one by one, which compiled runs fuse: then NumPy kernels run it
+    plain: bool
 
     def __post_init__(self) -> None:
         if (self.ours is SAME) != (not self.why):
@@ -111,6 +113,7 @@ class Section:
             "quiet": "",
             "parallel": self.parallel,
             "on_actors": None,
+            "plain": False,
         }
         ROWS.append(Row(self.name, call, probe, expected, **(defaults | details)))
 

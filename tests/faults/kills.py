@@ -131,7 +131,7 @@ def hammer(name: str, n_kills: int, seed: int) -> Tally:
         for thread in threads:
             thread.start()
         while tally.outcomes["kills"] < n_kills:
-            time.sleep(chance.uniform(0.0, 0.6))
+            time.sleep(chance.uniform(0.0, 1.2))
             alive = [host.pid for host in executor.hosts if _lives(host.pid)]
             # now and then two at once
             for pid in chance.sample(alive, min(len(alive), 1 + (chance.random() < 0.1))):

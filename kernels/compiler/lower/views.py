@@ -238,6 +238,8 @@ def _split(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         sizes = numbers(inputs[1])
     else:
         n = node.attributes.get("num_outputs", len(node.outputs))
+        if n != len(node.outputs):
+            return None
         part = -(-size // n)
         sizes = [min(part, size - part * i) for i in range(n)]
         if node.opset < 18 and size % n:
