@@ -62,7 +62,7 @@ __all__ = [
 
 RECOVERIES = ("raise", "replay")
 #: losses that one run survives by replay: an input that kills its stage must not kill it for ever
-MOST_REPLAYS = 3
+MOST_REPLAYS = 7
 
 
 class _Phase(Enum):

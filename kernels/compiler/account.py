@@ -34,11 +34,9 @@ def reason(host: Host) -> str:
 def lines(program: CompiledProgram, n_nodes: int) -> list[str]:
     """Of the plan that was made last, and how many there are."""
     plans = program.plans
-    refused = [
-        f"NumPy kernels run some feeds, for which making a plan failed: {why}" for why in program.refused.values()
-    ]
-    if refused:
-        return [*dict.fromkeys(refused)]
+    if program.refused:
+        failed = dict.fromkeys(program.refused.values())
+        return [f"NumPy kernels run some feeds, for which making a plan failed: {why}" for why in failed]
     if not plans:
         return ["nothing is compiled now: that happens when the model is run"]
     feeds, plan = plans[-1]

@@ -31,6 +31,8 @@ from distort.kernels.compiler.ir import (
 )
 from distort.kernels.compiler.repeats import Repeats
 
+#: of an array: NumPy's limit
+_MOST_DIMENSIONS = 64
 #: a step that takes one thread less than this is not shared
 LEAST_SHARED_NS = 8000.0
 
@@ -130,6 +132,8 @@ def _results(builder: Builder, outputs: Sequence[str]) -> list[Result]:
             results.append(Result(value=tensor.value))
             continue
         tensor = builder.plain(tensor)
+        if len(tensor.shape) > _MOST_DIMENSIONS:
+            raise ValueError(f"{name} has {len(tensor.shape)} dimensions, more than an array may have")
         fresh = tensor.buffer.place is Place.ARENA and tensor.buffer not in taken
         if not (fresh and tensor.whole):
             made = builder.new(tensor.dtype, tensor.shape)
