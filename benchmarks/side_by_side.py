@@ -29,9 +29,10 @@ def median_us(sides: Mapping[str, Callable[[], object]], rounds: int, calls: int
 
 
 def medians_ms(sides: Mapping[str, Callable[[], object]], seconds: float, warm_runs: int = 5) -> dict[str, float]:
-    """Median milliseconds of a call of each side, all warmed by as many runs. They take turns of some 10 ms.
+    """Median milliseconds of a call of each side, all warmed by as many runs. They take turns of some 60 ms.
 
-    The first runs of a turn don't count: threads of the side before may still look for work, and one's own sleep.
+    Before a turn there is a pause in which the other side's threads stop looking for work (onnxruntime's take 25 ms);
+    the first runs of a turn, for which one's own wake up, don't count.
     """
     times: dict[str, list[float]] = {name: [] for name in sides}
     for call in sides.values():
@@ -40,13 +41,14 @@ def medians_ms(sides: Mapping[str, Callable[[], object]], seconds: float, warm_r
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or min(map(len, times.values())) < 5:
         for name, call in sides.items():
+            time.sleep(_PAUSE_S)
             _repeat(call, _SETTLE_S)
             times[name] += _repeat(call, _TURN_S)
     return {name: statistics.median(of) * 1e3 for name, of in times.items()}
 
 
-#: of a turn in :func:`medians_ms`: what isn't counted, and what is
-_SETTLE_S, _TURN_S = 0.003, 0.012
+#: of a turn in :func:`medians_ms`: the pause before it, what isn't counted, and what is
+_PAUSE_S, _SETTLE_S, _TURN_S = 0.04, 0.003, 0.06
 
 
 def _repeat(call: Callable[[], object], seconds: float) -> list[float]:
