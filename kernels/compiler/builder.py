@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import math
 import pkgutil
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -111,7 +110,6 @@ class Builder:
         #: what is done on bytes, and what need not be dequantized for it
         self._of_bytes, waiting = constants.once("of bytes", lambda: products_of_bytes(graph))
         self._waiting = set(waiting)
-        self.n_readers: dict[str, int] = constants.once("readers", lambda: _count_readers(graph))
 
     # -- tensors
 
@@ -180,9 +178,6 @@ class Builder:
         """The shape that a value had in an earlier run of these feeds; None where nobody knows."""
         known = self._learned.get(name)
         return None if known is None else known[1]
-
-    def is_known_to_be_absent(self, name: str) -> bool:
-        return name not in self._tensors and name not in self.graph.initializers
 
     # -- operations
 
@@ -362,14 +357,6 @@ class Builder:
         reads = [a for a in plain if isinstance(a, Tensor)]
         makes = [r for r in results if isinstance(r, Tensor)]
         self.add(Host(reads, makes, node, self._origin, plain, results))
-
-
-def _count_readers(graph: Graph) -> dict[str, int]:
-    """By how many nodes, and as how many outputs, each value is read."""
-    readers = Counter(graph.outputs)
-    for node in graph.nodes:
-        readers.update(node.reads())
-    return readers
 
 
 def with_constants(

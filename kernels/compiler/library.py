@@ -8,7 +8,6 @@ import importlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from distort.kernels.compiler.codegen.target import Target, host
@@ -154,4 +153,4 @@ def shared() -> Library:
     return Library(cache=ObjectCache.default())
 
 
-__all__ = ["Library", "Path", "compile_text", "link", "load", "module_text", "shared"]
+__all__ = ["Library", "compile_text", "link", "load", "module_text", "shared"]

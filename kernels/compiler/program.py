@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from distort.graph.ir import Graph, Node
-from distort.kernels.compiler import dump, flow, tracing
+from distort.kernels.compiler import arrays, dump, flow, tracing
 from distort.kernels.compiler.addresses import address_of
 from distort.kernels.compiler.ahead import Likely, likely_feeds
 from distort.kernels.compiler.codegen import drive
@@ -308,7 +308,7 @@ class CompiledProgram:
         of_arena: list[int] = []
         of_error: list[int] = []
         pointing: dict[Place, dict[int, list[tuple[int, int]]]] = {Place.FEED: {}, Place.RESULT: {}}
-        arrays: list[Array] = []
+        pointed: list[Array] = []
         native: list[tuple[int, int, int, int]] = []
         segments: list[Segment] = []
         for number, step in enumerate(plan.steps):
@@ -331,7 +331,7 @@ class CompiledProgram:
                         words.append(buffer.offset + word.offset)
                     elif buffer.place is Place.CONSTANT:
                         array = self._constants.files.resident(buffer)
-                        arrays.append(array)
+                        pointed.append(array)
                         words.append(address_of(array) + word.offset)
                     else:
                         pointing[buffer.place].setdefault(buffer.number, []).append((len(words), word.offset))
@@ -352,7 +352,7 @@ class CompiledProgram:
             np.array(of_error, np.int64),
             list(pointing[Place.FEED].items()),
             list(pointing[Place.RESULT].items()),
-            arrays,
+            pointed,
             [step.operation for step in plan.steps if step.call is not None and step.operation is not None],
         )
 
@@ -370,8 +370,8 @@ class CompiledProgram:
         steps[:, 1] += words.ctypes.data
         hosted = {
             segment.number: (
-                [_view(t, memory, base) for t in segment.host.arguments],
-                [_view(t, memory, base) for t in segment.host.results],
+                [arrays.view(t, memory, base) for t in segment.host.arguments],
+                [arrays.view(t, memory, base) for t in segment.host.results],
             )
             for segment in compiled.segments
             if segment.host is not None
@@ -401,7 +401,7 @@ class CompiledProgram:
         finally:
             compiled.free.append(instance)
         if compiled.plan.unknown and key not in self._learned:
-            self._learn(key, compiled, named)
+            self._learn(key, named)
         return results
 
     def _go(
@@ -445,7 +445,7 @@ class CompiledProgram:
                 run(address, segment.last - segment.first, rows.ctypes.data, cancel)
                 end_ns = time.time_ns()
                 made = compiled.operations[segment.first : segment.last]
-                find = partial(_find, instance, given, results)
+                find = partial(arrays.find, instance.memory, instance.base, given, results)
                 tracing.tell(observer, made, rows, begin_ns, end_ns, tracing.nodes_of(self._graph), find)
             if checked and cells[-1]:
                 cells[-1] = 0
@@ -485,14 +485,14 @@ class CompiledProgram:
             elif isinstance(argument, str):
                 arguments.append(self._named(argument, given, named))
             else:
-                arguments.append(view if view is not None else _outside(argument, given, results))
+                arguments.append(view if view is not None else arrays.outside(argument, given, results))
         program, number = self._program_of(host.origin)
         fresh = host.node.op_type in _FRESH
         with nullcontext() if fresh else np.errstate(all="ignore"):
             made = program.call(number, arguments, scope)
         for result, view, value in zip(host.results, targets, made, strict=False):
             if isinstance(result, Tensor):
-                place = view if view is not None else _outside(result, given, results)
+                place = view if view is not None else arrays.outside(result, given, results)
                 if not isinstance(value, (np.ndarray, np.generic)) or (value.shape, value.dtype) != (
                     place.shape,
                     place.dtype,
@@ -500,7 +500,7 @@ class CompiledProgram:
                     raise _Surprise(host.node.outputs[list(host.results).index(result)])
                 place[...] = value
             elif result:
-                named[result] = value if fresh else _apart(value, instance.memory)
+                named[result] = value if fresh else arrays.apart(value, instance.memory)
 
     def _program_of(self, node: Node) -> tuple[Program, int]:
         """Who calls a node's kernel, and the node's number there.
@@ -529,7 +529,7 @@ class CompiledProgram:
             team=self.team,
         )
 
-    def _learn(self, key: tuple[FeedType, ...], compiled: Compiled, named: Mapping[str, Any]) -> None:
+    def _learn(self, key: tuple[FeedType, ...], named: Mapping[str, Any]) -> None:
         """Take note of shapes that nobody could tell: the next run has a plan that goes by them."""
         found = {
             name: (np.asarray(value).dtype, np.asarray(value).shape)
@@ -542,7 +542,6 @@ class CompiledProgram:
             self._learned[key] = found
             if found:
                 self._compiled.pop(key, None)
-        del compiled
 
 
 @contextlib.contextmanager
@@ -556,54 +555,6 @@ def _uncollected() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def _find(instance: Instance, given: Sequence[Any], results: Sequence[Any], tensor: Tensor) -> Any:
-    """A tensor of a run as an array."""
-    view = _view(tensor, instance.memory, instance.base)
-    if view is None and tensor.buffer.place is Place.CONSTANT and tensor.buffer.array is not None:
-        return _strided(tensor, tensor.buffer.array.reshape(-1).view(np.uint8))
-    return view if view is not None else _outside(tensor, given, results)
-
-
-def _apart(value: Any, memory: Array) -> Any:
-    """A value that outlives the arena's use of its memory."""
-    if isinstance(value, np.ndarray):
-        return value.copy() if np.may_share_memory(value, memory) else value
-    if isinstance(value, (list, tuple)):
-        return type(value)(_apart(item, memory) for item in value)
-    if isinstance(value, dict):
-        return {key: _apart(item, memory) for key, item in value.items()}
-    return value
-
-
-def _view(tensor: Tensor | str | None, memory: Array, base: int) -> Any:
-    """A tensor as an array; None where it lies in a feed or result, or is no tensor."""
-    if not isinstance(tensor, Tensor):
-        return None
-    if tensor.value is not None:
-        return tensor.value
-    if tensor.buffer.array is not None:
-        return _strided(tensor, np.ascontiguousarray(tensor.buffer.array).reshape(-1).view(np.uint8))
-    if tensor.buffer.place is not Place.ARENA:
-        return None
-    begin = base - memory.ctypes.data + tensor.buffer.offset
-    return _strided(tensor, memory[begin : begin + max(tensor.buffer.nbytes, 1)])
-
-
-def _outside(tensor: Tensor, given: Sequence[Any], results: Sequence[Any]) -> Any:
-    number = tensor.buffer.number
-    array = given[number] if tensor.buffer.place is Place.FEED else results[number]
-    if array.shape == tensor.shape and tensor.whole:
-        return array
-    return _strided(tensor, np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-
-
-def _strided(tensor: Tensor, raw: Array) -> Array:
-    itemsize = tensor.dtype.itemsize
-    if tensor.size == 0:
-        return np.empty(tensor.shape, tensor.dtype)
-    return np.ndarray(tensor.shape, tensor.dtype, raw, tensor.offset * itemsize, [s * itemsize for s in tensor.strides])
 
 
 __all__ = ["CompiledProgram", "Step"]

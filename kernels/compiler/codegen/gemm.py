@@ -18,7 +18,7 @@ from distort.kernels.compiler.codegen import codes, elements, packing
 from distort.kernels.compiler.codegen.dots import emit_dots
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
-from distort.kernels.compiler.codegen.tile_epilogue import EPILOGUE_TYPES, emit_epilogue
+from distort.kernels.compiler.codegen.tile_epilogue import epilogue_part
 from distort.kernels.compiler.codegen.tiles import Tile, emit_tile
 from distort.kernels.compiler.expression import STORED, Expression
 
@@ -64,16 +64,7 @@ def emit_gemm(f: Function, target: Target, *parameters: Any) -> None:
     """``parameters`` are the fields of a ``Gemm``. What does not depend on the epilogue is shared by kernels."""
     gemm = Gemm(Tile(*parameters[0]), *parameters[1:])
     lanes = target.lanes("float")
-    epilogue = functools.partial(
-        emit_epilogue,
-        expression=gemm.epilogue,
-        ways=gemm.ways,
-        vectors=gemm.tile.vectors,
-        lanes=lanes,
-        columns=WORDS.index("columns"),
-        first=len(WORDS),
-    )
-    finish = f.part(f"{f.name}_epilogue", EPILOGUE_TYPES, epilogue)
+    finish = epilogue_part(f, gemm.epilogue, gemm.ways, gemm.tile.vectors, lanes, WORDS)
     name = f"products_{gemm.tile.rows}x{gemm.tile.vectors}_{gemm.b}_{gemm.a_dtype}_{gemm.b_dtype}"
     f.call_part(name, [*f.parameters, finish], lambda part: _Emitter(part, gemm, lanes).emit())
     f.ret()

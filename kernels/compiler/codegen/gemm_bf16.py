@@ -14,7 +14,7 @@ from distort.kernels.compiler.codegen import byte_dots, elements
 from distort.kernels.compiler.codegen.gemm import WORDS, Gemm
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
-from distort.kernels.compiler.codegen.tile_epilogue import EPILOGUE_TYPES, emit_epilogue
+from distort.kernels.compiler.codegen.tile_epilogue import epilogue_part
 from distort.kernels.compiler.codegen.tiles import Tile
 from distort.kernels.compiler.expression import STORED
 
@@ -43,16 +43,7 @@ def scratch_nbytes(block_tiles: int, depth: int) -> int:
 def emit_gemm_bf16(f: Function, target: Target, *parameters: Any) -> None:
     """``parameters`` are the fields of a ``Gemm``; the tile is always the same."""
     gemm = Gemm(Tile(*parameters[0]), *parameters[1:])
-    epilogue = functools.partial(
-        emit_epilogue,
-        expression=gemm.epilogue,
-        ways=gemm.ways,
-        vectors=SIDE // _LANES,
-        lanes=target.lanes("float"),
-        columns=WORDS.index("columns"),
-        first=len(WORDS),
-    )
-    finish = f.part(f"{f.name}_epilogue", EPILOGUE_TYPES, epilogue)
+    finish = epilogue_part(f, gemm.epilogue, gemm.ways, SIDE // _LANES, target.lanes("float"), WORDS)
     products = functools.partial(_emit_products, a_dtype=gemm.a_dtype)
     f.call_part(f"products_bf16_{gemm.a_dtype}", [*f.parameters, finish], products)
     f.ret()

@@ -9,12 +9,11 @@ One row is summed up by blocks, each of which is scaled once; for more rows the 
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
-from distort.kernels.compiler.codegen.tile_epilogue import EPILOGUE_TYPES, emit_epilogue
+from distort.kernels.compiler.codegen.tile_epilogue import epilogue_part
 from distort.kernels.compiler.expression import Expression
 
 #: of a step, in order; then come ``tile_epilogue.OPERAND`` of the epilogue's other inputs and of the results
@@ -45,16 +44,7 @@ def emit_nbits(f: Function, target: Target, *parameters: Any) -> None:
     """``parameters`` are the fields of an ``Nbits``."""
     nbits = Nbits(*parameters)
     lanes = target.lanes("float")
-    epilogue = functools.partial(
-        emit_epilogue,
-        expression=nbits.epilogue,
-        ways=nbits.ways,
-        vectors=nbits.vectors,
-        lanes=lanes,
-        columns=WORDS.index("columns"),
-        first=len(WORDS),
-    )
-    finish = f.part(f"{f.name}_epilogue", EPILOGUE_TYPES, epilogue)
+    finish = epilogue_part(f, nbits.epilogue, nbits.ways, nbits.vectors, lanes, WORDS)
     name = f"nbits_{nbits.rows}x{nbits.vectors}_{nbits.bits}_{int(nbits.has_zeros)}"
     f.call_part(name, [*f.parameters, finish], lambda part: _Emitter(part, nbits, lanes).emit())
     f.ret()

@@ -102,8 +102,6 @@ class Function:
         #: functions that it calls and its module has, once: see :meth:`call_part`
         self.parts: dict[str, Function] = {}
         self._linkage = ""
-        #: set false where a sum must be rounded as written
-        self.contract = True
 
     @property
     def thread(self) -> Value:
@@ -168,13 +166,12 @@ class Function:
         """Call a function by its address."""
         self.do(f"call void {function.text}({', '.join(map(str, arguments))})")
 
-    def table(self, element: str, values: Sequence[str], align: int = 64) -> Value:
+    def table(self, element: str, values: Sequence[str]) -> Value:
         """The address of constants in the program."""
         body = f"[{len(values)} x {element}] [{', '.join(f'{element} {v}' for v in values)}]"
         name = self._constants.get(body)
         if name is None:
             name = self._constants[body] = f"@{self.name}.table{len(self._constants)}"
-        del align
         return Value("ptr", name)
 
     def text(self) -> tuple[str, dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -16,6 +17,22 @@ OPERAND = ("address", "row", "outer", "inner")
 EPILOGUE_TYPES = ("ptr", "ptr", "i64", "i64", "i64", "i64", "i64")
 #: a longer expression is printed once in a loop over the vectors of a row, not once for each of them
 _LONG = 10
+
+
+def epilogue_part(
+    f: Function, expression: Expression, ways: Sequence[int], vectors: int, lanes: int, words: Sequence[str]
+) -> Value:
+    """The address of a kernel's own epilogue. ``words`` are the kernel's, ``columns`` among them; operands follow."""
+    epilogue = functools.partial(
+        emit_epilogue,
+        expression=expression,
+        ways=ways,
+        vectors=vectors,
+        lanes=lanes,
+        columns=words.index("columns"),
+        first=len(words),
+    )
+    return f.part(f"{f.name}_epilogue", EPILOGUE_TYPES, epilogue)
 
 
 def emit_epilogue(
