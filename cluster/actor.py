@@ -22,6 +22,7 @@ from distort.cluster.orders import ActorFacts, ActorStats, ExecuteOrder, Held, N
 from distort.cluster.resident import ResidentMeta
 from distort.cluster.shm.channel import network_of_host
 from distort.cluster.shm.loop import StageLoop
+from distort.cluster.shm.pooled import Pool
 from distort.cluster.weights import open_weights
 from distort.graph.ir import Node
 from distort.graph.types import element_of
@@ -35,6 +36,7 @@ class StageActor:
         self._payload: StagePayload | None = None
         self._program: Any = None  # plain or compiled
         self._loop: StageLoop | None = None
+        self._pool: Pool | None = None
         self._resident: dict[int, Any] = {}
         self._n_kept = 0
         self._cancellations: dict[int, Cancellation] = {}
@@ -61,6 +63,7 @@ class StageActor:
         graph = payload.graph
         for group in (*weights, open_weights(payload.files)):
             graph.initializers.update({name: group[name] for name in group if name not in graph.initializers})
+        self._pool = Pool(payload.pool) if payload.pool else None
         self._program = make_program(
             graph,
             outputs=payload.outputs,
@@ -68,7 +71,7 @@ class StageActor:
             mode=payload.compile,
             spin=payload.spin_us > 0,
             precision=payload.compute_precision,
-            packs=payload.packs,
+            share=self._pool.share if self._pool is not None else None,
         )
         self._paths = Paths(graph)
         self._payload = payload

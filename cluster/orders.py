@@ -38,7 +38,7 @@ class StagePayload:
     spin_us: int = 0  # how long the actor waits awake for the next message
     host: str | None = None  # where the plan has it ("": the caller's); None: anywhere
     compile: str = "1"  # the config key ``distort.compile``
-    packs: bool = True  # whether large weights are packed: replicas share them as they lie
+    pool: str = ""  # under which replicas of a host share what they make of weights
     compute_precision: str = "float32"  # ``distort.compute_precision``
     files: dict[str, FileWeight] = field(default_factory=dict)  # weights that the actor maps itself
 

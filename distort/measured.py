@@ -1,26 +1,37 @@
-"""What nodes take on this machine: a model run a few times here, each node on the clock."""
+"""What nodes take on this machine: a model run a few times here, each operation on the clock.
+
+Compiled stages do several nodes at once: what an operation takes is shared among its nodes, as estimates of these are.
+A node that no operation stands for takes nothing.
+"""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distort import __version__, cost_cache
 from distort.cost_cache import Measurement
 from distort.graph.ir import Graph, Node
+from distort.kernels.compiler.choice import make_program, mode_of
+from distort.kernels.compiler.tracing import Compiled
 from distort.kernels.errors import KernelError
 from distort.kernels.program import Program
 from distort.sample_feeds import GUESSES, NoSample, sample, shapes_of, sizes_of, text
+
+if TYPE_CHECKING:
+    from distort.kernels.compiler.program import CompiledProgram
 
 MODES = ("auto", "measured", "estimated")
 #: runs of which the median is taken, after one to warm up; fewer where they take longer than this together
 MOST_RUNS = 5
 MOST_S = 10.0
+#: runs before that: the first one compiles, and shapes that it finds out may have it compile once more
+_WARM_RUNS = 2
 
 
 class NotMeasured(Exception):
@@ -45,22 +56,26 @@ def costs(
     mode: str = "auto",
     dims: Mapping[str, int] | None = None,
     feeds: Mapping[str, Any] | None = None,
+    compiled: str = "1",
 ) -> Costs:
     """The costs of a graph's nodes with each of the numbers of ``threads``.
 
     ``mode``: "auto" takes what is in the cache, "measured" runs the model where nothing is, "estimated" takes nothing.
     ``use_threads`` sets the threads of this process (0: what it had). ``feeds`` are run; without them, ones made up
-    from the declared types, with symbolic dimensions of ``dims``, else 1.
+    from the declared types, with symbolic dimensions of ``dims``, else 1. ``compiled`` is ``distort.compile``.
     """
+    compiled = mode_of(compiled)
     if mode == "estimated" or not graph.nodes:
         return Costs({}, {}, {}, ("costs of nodes are estimated, as asked for",) if mode == "estimated" else ())
     counts = sorted(set(threads))
-    key = cost_cache.key_of(graph, __version__)
+    key = cost_cache.key_of(graph, f"{__version__}, compile {compiled}")
     notes: list[str] = []
     found = _cached(graph, key, counts, dims or {}, feeds)
     if mode == "measured" and len(found) < len(counts):
         try:
-            found = {count: measure(graph, count, use_threads, dims=dims, feeds=feeds) for count in counts}
+            found = {
+                count: measure(graph, count, use_threads, dims=dims, feeds=feeds, compiled=compiled) for count in counts
+            }
         except NotMeasured as error:
             notes.append(f"costs of nodes could not be measured: {error}")
         else:
@@ -118,10 +133,11 @@ def measure(
     *,
     dims: Mapping[str, int] | None = None,
     feeds: Mapping[str, Any] | None = None,
+    compiled: str = "1",
 ) -> Measurement:
-    """Run the graph: once to warm up, then a few times. Raises NotMeasured."""
+    """Run the graph: to warm up, then a few times. Raises NotMeasured."""
     try:
-        program = Program(graph)
+        program = make_program(graph, n_threads=threads, mode=compiled)
     except KernelError as error:
         raise NotMeasured(error.text) from error
     use_threads(threads)
@@ -142,36 +158,91 @@ def measure(
         use_threads(0)
 
 
-def _measure(graph: Graph, program: Program, threads: int, feeds: Mapping[str, Any]) -> Measurement:
-    # a node of a body has other outputs than any node of the graph itself
-    number = {tuple(node.outputs): index for index, node in enumerate(graph.nodes)}
-    samples: list[list[float]] = [[] for _ in graph.nodes]
-    value_nbytes = {name: _nbytes(value) for name, value in feeds.items()}
-
-    def observe(node: Node, start_ns: int, end_ns: int, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        index = number.get(tuple(node.outputs))
-        if index is not None:
-            samples[index].append((end_ns - start_ns) / 1e3)
-            value_nbytes.update((name, _nbytes(value)) for name, value in zip(node.outputs, outputs, strict=False))
-
+def _measure(graph: Graph, program: Program | CompiledProgram, threads: int, feeds: Mapping[str, Any]) -> Measurement:
     try:
+        value_nbytes = _value_nbytes(graph, program, feeds)
+        shares = _Shares(graph, feeds)
         began = time.perf_counter()
-        program.run(feeds, observe)
-        warm_s = time.perf_counter() - began
+        for _ in range(_WARM_RUNS):
+            first = _timed(graph, program, shares, feeds)
+        warm_s = (time.perf_counter() - began) / _WARM_RUNS
         n_runs = max(1, min(MOST_RUNS, int(MOST_S / max(warm_s, 1e-6)) - 1))
-        first = [times.copy() for times in samples]
-        for times in samples:
-            times.clear()
-        for _ in range(n_runs if warm_s < MOST_S else 0):
-            program.run(feeds, observe)
+        samples = [_timed(graph, program, shares, feeds) for _ in range(n_runs)] if warm_s < MOST_S else [first]
     except KernelError as error:
         raise NotMeasured(f"a run with feeds of {text(shapes_of(feeds))} failed: {error.text}") from error
     except MemoryError as error:
         raise NotMeasured(f"a run with feeds of {text(shapes_of(feeds))} wants more memory than there is") from error
-    node_us = [
-        statistics.median(times or warm) if times or warm else None for times, warm in zip(samples, first, strict=True)
-    ]
-    return Measurement(threads, tuple(node_us), shapes_of(feeds), n_runs if warm_s < MOST_S else 1, value_nbytes)
+    node_us = [_median(times) for times in zip(*samples, strict=True)]
+    return Measurement(threads, tuple(node_us), shapes_of(feeds), len(samples), value_nbytes)
+
+
+def _median(times: Sequence[float | None]) -> float | None:
+    known = [us for us in times if us is not None]
+    return statistics.median(known) if known else None
+
+
+def _value_nbytes(graph: Graph, program: Program | CompiledProgram, feeds: Mapping[str, Any]) -> dict[str, int]:
+    """Bytes of feeds and of what nodes make: fused ones make nothing, so that plain kernels tell."""
+    found = {name: _nbytes(value) for name, value in feeds.items()}
+    own = {tuple(node.outputs) for node in graph.nodes}
+
+    def observe(node: Node, start_ns: int, end_ns: int, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        if tuple(node.outputs) in own:
+            found.update((name, _nbytes(value)) for name, value in zip(node.outputs, outputs, strict=False))
+
+    plain = program if isinstance(program, Program) else program.plain
+    plain.run(feeds, observe)
+    return found
+
+
+def _timed(
+    graph: Graph, program: Program | CompiledProgram, shares: _Shares, feeds: Mapping[str, Any]
+) -> list[float | None]:
+    """µs of each node in one run. None: a node that plain kernels did not get to."""
+    whole: dict[int, float] = {}
+    parts = {} if isinstance(program, Program) else dict.fromkeys(range(len(graph.nodes)), 0.0)
+
+    def observe(node: Node, start_ns: int, end_ns: int, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        time_us = (end_ns - start_ns) / 1e3
+        # a node of a body has other outputs than any node of the graph itself
+        index = shares.by_outputs.get(tuple(node.outputs)) if not isinstance(node, Compiled) else None
+        if index is not None:
+            whole[index] = time_us
+        elif isinstance(node, Compiled):
+            for index, share in shares.of(node):
+                parts[index] += share * time_us
+
+    program.run(feeds, observe)
+    # of a node that is told as a whole, bodies are part of that
+    return [whole.get(index, parts.get(index)) for index in range(len(graph.nodes))]
+
+
+class _Shares:
+    """Which nodes of a graph an operation stands for, those with bodies for these too, and whose its time is."""
+
+    def __init__(self, graph: Graph, feeds: Mapping[str, Any]) -> None:
+        from distort.scheduler.cost import CostModel
+        from distort.scheduler.device import cpu
+
+        self.by_outputs = {tuple(node.outputs): index for index, node in enumerate(graph.nodes)}
+        self._number = {id(inner): index for index, node in enumerate(graph.nodes) for inner in _within(node)}
+        self._estimated_us = CostModel(graph, sizes_of(graph, shapes_of(feeds))).node_costs_us(cpu())
+        self._known: dict[tuple[int, ...], list[tuple[int, float]]] = {}
+
+    def of(self, operation: Compiled) -> list[tuple[int, float]]:
+        numbers = tuple(sorted({self._number[id(part)] for part in operation.parts if id(part) in self._number}))
+        if numbers not in self._known:
+            total = sum(self._estimated_us[n] for n in numbers)
+            self._known[numbers] = [(n, self._estimated_us[n] / total) for n in numbers]
+        return self._known[numbers]
+
+
+def _within(node: Node) -> Iterator[Node]:
+    """A node and those of its bodies."""
+    yield node
+    for body in node.subgraphs():
+        for inner in body.nodes:
+            yield from _within(inner)
 
 
 def _nbytes(value: Any) -> int:

@@ -161,7 +161,7 @@ def stage_payloads(
             unit=unit,
             threads=units.device_of[unit].threads,
             compile=keys.get("compile", "1"),
-            packs=units.stage_of.count(stage) == 1,
+            pool=f"distort-{session}-weights-{stage}" if units.stage_of.count(stage) > 1 else "",
             compute_precision=keys.get("compute_precision", "float32"),
         )
         for unit, stage in enumerate(units.stage_of)

@@ -40,6 +40,7 @@ def session_plan(model: Model, config: EngineConfig, pipeline: Pipeline | None) 
         replicas=None if replicas is None else 0 if replicas == "auto" else int(replicas),
         device_nbytes=None if memory is None else parse_nbytes(memory),
         costs=keys.get("costs", "auto"),
+        compiled=keys.get("compile", "1"),
         pipeline=pipeline,
         devices=_cluster_devices(config),
         providers=config.providers,
@@ -123,6 +124,7 @@ def plan_model(
     replicas: int | None = None,
     device_nbytes: int | None = None,
     costs: str = "auto",
+    compiled: str = "1",
     feeds: Mapping[str, Any] | None = None,
     in_process: bool = False,
     pipeline: Pipeline | None = None,
@@ -133,7 +135,8 @@ def plan_model(
     """The cut of a model for ``n_actors`` (0: as many as pay). Starts nothing.
 
     ``typed``: the types of its values were inferred before. ``replicas`` is what ``make_plan`` says, ``device_nbytes``
-    the memory of each device, ``costs`` one of ``measured.MODES``, ``feeds`` what a measurement runs with.
+    the memory of each device, ``costs`` one of ``measured.MODES``, ``feeds`` what a measurement runs with, and
+    ``compiled`` how (``distort.compile``).
     ``in_process``: one stage, and no actor. ``pipeline``: what :func:`pin_annotations` found before the model was
     optimized; its stages are the plan's. ``devices`` are what there is, instead of this machine's CPU. ``providers``
     have options that may limit their devices' memory; ``device_nbytes`` counts more. Raises PlanError where nothing
@@ -164,7 +167,9 @@ def plan_model(
     choices, notes = map(list, zip(*(_budgeted(chosen, device_nbytes, providers) for chosen in choices), strict=True))
     cores = len(os.sched_getaffinity(0))
     n_threads = {min(d.threads, cores) for d in (*choices[0], *([here] if here else [])) if d.kind == "cpu"}
-    known = measured.costs(model.graph, sorted(n_threads), use_threads, mode=costs, dims=dims, feeds=feeds)
+    known = measured.costs(
+        model.graph, sorted(n_threads), use_threads, mode=costs, dims=dims, feeds=feeds, compiled=compiled
+    )
     if strict and costs == "measured" and not known.node_us:
         raise PlanError("; ".join(known.notes))
     terms = Terms(

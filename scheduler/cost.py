@@ -15,8 +15,8 @@ from distort.graph.types import DTYPE_OF, SparseTensorType, TensorType, ValueTyp
 from distort.scheduler.device import Device
 from distort.scheduler.flops import Operands, Shape, flops, is_free, passes, reads_selected, slowness
 
-#: µs that starting one kernel costs, whatever its size: a Python call with numpy's dispatch; a launch on a GPU
-NODE_OVERHEAD_US = {"cpu": 2.5, "cuda": 8.0}
+#: µs that starting one kernel costs, whatever its size: a step of compiled code; a launch on a GPU
+NODE_OVERHEAD_US = {"cpu": 0.2, "cuda": 8.0}
 #: iterations of a Loop whose trip count nothing tells
 TRIP_COUNT_GUESS = 8
 #: bytes of one string, where its length isn't known

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-#: Estimates, for devices of which nothing was measured: what numpy with a BLAS gets out of one thread of a server CPU
-#: in float32, and what one process draws from main memory.
-CPU_GFLOPS_PER_THREAD = 70.0
-CPU_GBYTES_PER_S = 15.0
+#: Estimates, for devices of which nothing was measured: what compiled stages get out of one thread of a server CPU
+#: in float32, and what one process draws from memory and the last cache.
+CPU_GFLOPS_PER_THREAD = 150.0
+CPU_GBYTES_PER_S = 30.0
 #: Estimates for a data-centre GPU: half of what an A100 promises in float32 (TF32 off) and of its memory's bandwidth.
 CUDA_GFLOPS = 10_000.0
 CUDA_GBYTES_PER_S = 750.0

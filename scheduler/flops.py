@@ -112,25 +112,15 @@ _PRODUCT_NAMES = (
     "MatMulInteger QLinearMatMul FusedMatMul MatMulIntegerToFloat DynamicQuantizeMatMul MatMulNBits Einsum RNN GRU "
     "LSTM DynamicQuantizeLSTM Attention MultiHeadAttention GroupQueryAttention QAttention"
 )
-#: From measurements of the kernels on models of the real world: what isn't as fast as a product of float32, per flop.
+#: Measured on compiled stages of models of the real world: what is not as fast as products of float32, per flop.
 _SLOWNESS = {
-    **dict.fromkeys(("MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"), 30.0),
-    **dict.fromkeys(("ConvInteger", "QLinearConv"), 7.0),
-    **dict.fromkeys(("DynamicQuantizeLSTM", "LSTM", "GRU", "RNN"), 6.0),
-    **dict.fromkeys(("MaxPool", "AveragePool", "LpPool"), 50.0),
-    "MatMulNBits": 20.0,
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), 1.5),
+    "DynamicQuantizeLSTM": 0.5,
+    **dict.fromkeys(("MaxPool", "AveragePool", "LpPool"), 8.0),
+    **dict.fromkeys(("Conv", "FusedConv", "NhwcConv", "ConvTranspose"), 1.2),
 }
-#: By the same measurements. Kernels that are one call of numpy are not listed.
-_PASSES: dict[str, float] = {}
-for _passes, _names in (
-    (14.0, "LayerNormalization SkipLayerNormalization SimplifiedLayerNormalization SkipSimplifiedLayerNormalization"),
-    (14.0, "InstanceNormalization GroupNormalization RMSNormalization EmbedLayerNormalization"),
-    (10.0, "Resize Upsample MaxPool AveragePool Pad ConvTranspose RoiAlign GridSample"),
-    (8.0, "Softmax LogSoftmax DynamicQuantizeLinear QuantizeLinear OneHot NonZero"),
-    (5.0, "Conv ConvInteger BatchNormalization GlobalAveragePool Expand Gelu CumSum"),
-    (3.0, "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd Where Gather Erf Concat HardSigmoid"),
-):
-    _PASSES.update(dict.fromkeys(_names.split(), _passes))
+#: By the same measurements: what stays with NumPy kernels, of several operations each.
+_PASSES: dict[str, float] = dict.fromkeys(("NonZero", "RoiAlign", "Unique", "NonMaxSuppression"), 20.0)
 _FREE = frozenset(_FREE_NAMES.split())
 _PRODUCTS = frozenset(_PRODUCT_NAMES.split())
 _SELECTING = frozenset(_SELECTING_NAMES.split())

@@ -30,8 +30,6 @@ from distort.kernels.registry import custom_of
 #: (builder, node, inputs) -> outputs, or None
 Lowering = Callable[["Builder", Node, "list[Tensor | None]"], "list[Tensor | None] | None"]
 LOWERINGS: dict[tuple[str, str], Lowering] = {}
-#: smaller weights are packed by each replica
-_SHARED_NBYTES = 1 << 20
 #: what is computed at once from known values, at most, in bytes of these and of the result
 _KNOWN_NBYTES = NAMED_NBYTES
 
@@ -122,10 +120,6 @@ class Builder:
     def constant(self, array: Array) -> Tensor:
         """A value that is known."""
         return constant(array)
-
-    def packs(self, weights: Tensor) -> bool:
-        """Whether a known matrix is packed; else it is read as it lies, in memory that replicas share."""
-        return self._constants.packs or weights.nbytes < _SHARED_NBYTES
 
     def packed(self, key: Any, make: Callable[[], Array]) -> Tensor:
         """A constant that is made once for all shapes of runs: ``key`` names what it is made of and how.

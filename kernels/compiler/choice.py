@@ -11,6 +11,7 @@ from distort.kernels.errors import InvalidInput, MissingKernel
 from distort.kernels.program import Program
 
 if TYPE_CHECKING:
+    from distort.kernels.compiler.constants import Share
     from distort.kernels.compiler.program import CompiledProgram
 
 #: for all sessions of a process: as the config key ``distort.compile``, which it goes before
@@ -29,12 +30,12 @@ def make_program(
     mode: str = "1",
     spin: bool = True,
     precision: str = "float32",
-    packs: bool = True,
+    share: Share | None = None,
 ) -> Program | CompiledProgram:
     """A program for a stage on this machine's processors. ``n_threads`` 0: as many as there are.
 
-    Without ``packs`` large matrices are read as they lie: where replicas share them. Raises as
-    :func:`check_precision`.
+    ``share`` gives another array for what is made of weights, with the same elements: where replicas have it once.
+    Raises as :func:`check_precision`.
     """
     mode = mode_of(mode)
     check_precision(precision, mode)
@@ -49,7 +50,7 @@ def make_program(
         n_threads=n_threads or available_threads(),
         spins=DEFAULT_SPINS if spin else 0,
         precision=precision,
-        packs=packs,
+        share=share,
     )
 
 

@@ -19,6 +19,9 @@ from distort.kernels.program import Program, RunScope
 
 #: arrays up to so many bytes are named by what they hold
 NAMED_NBYTES = 1 << 16
+#: and from so many on they are worth sharing
+_SHARED_NBYTES = 1 << 20
+Share = Callable[[Array], Array]
 _RANDOM = ("Random", "Bernoulli", "Multinomial", "Dropout")
 
 
@@ -35,10 +38,10 @@ class Form:
 
 
 class Constants:
-    """Not thread-safe: a program makes one plan at a time. ``packs``: whether large matrices are packed."""
+    """Not thread-safe: a program makes one plan at a time. ``share``: another array for a large one that was made."""
 
-    def __init__(self, packs: bool = True) -> None:
-        self.packs = packs
+    def __init__(self, share: Share | None = None) -> None:
+        self._share_made = share
         self.files = ModelFiles()
         self._made: dict[Any, Any] = {}
         #: by ``id`` of their arrays, which they keep
@@ -60,6 +63,8 @@ class Constants:
         made: Tensor | None = self._made.get(key)
         if made is None:
             array = make()
+            if self._share_made is not None and array.nbytes >= _SHARED_NBYTES:
+                array = self._share_made(array)
             made = self._made[key] = self._share(constant(array if is_aligned(array) else aligned(array)))
             self.files.take(array.nbytes)
         return made

@@ -246,7 +246,7 @@ def multiply(b: Builder, left: Tensor, right: Tensor) -> Tensor | None:
             left, rows, batch = left.view((math.prod(batch) * rows, depth), folded), math.prod(batch) * rows, ()
             right = _single(right)
     tile, form = tile_of(b.target, columns), PACKED
-    if right.value is None or not b.packs(right):
+    if right.value is None:
         form = ROWS if right.strides[-1] == 1 or columns == 1 else COLUMNS
         if form == COLUMNS and right.strides[-2] != 1 and depth != 1:
             right, form = b.contiguous(right), ROWS

@@ -27,7 +27,7 @@ from distort.kernels.compiler import arrays, dump, flow, tracing
 from distort.kernels.compiler.addresses import address_of
 from distort.kernels.compiler.ahead import Likely, likely_feeds
 from distort.kernels.compiler.codegen import drive
-from distort.kernels.compiler.constants import Constants
+from distort.kernels.compiler.constants import Constants, Share
 from distort.kernels.compiler.expression import STORED, name_of
 from distort.kernels.compiler.ir import ALIGNMENT, Address, Array, ErrorWord, Host, Operation, Place, Scratch, Tensor
 from distort.kernels.compiler.library import Library, shared
@@ -128,7 +128,7 @@ class CompiledProgram:
         precision: str = "float32",
         team: Team | None = None,
         captures: Sequence[str] = (),
-        packs: bool = True,
+        share: Share | None = None,
     ) -> None:
         self.plain = Program(graph, outputs=outputs, captures=captures)
         self._precision = precision
@@ -141,7 +141,7 @@ class CompiledProgram:
         self._library = library
         self.team = team or Team(n_threads, spins)
         self._compiled: OrderedDict[tuple[FeedType, ...], Compiled] = OrderedDict()
-        self._constants = Constants(packs)
+        self._constants = Constants(share)
         for weight in graph.initializers.values():
             if isinstance(weight, np.ndarray):
                 self._constants.files.enter(weight)

@@ -28,6 +28,8 @@ PACKED, ROWS, COLUMNS, DOTS, BF16 = "packed", "rows", "columns", "dots", "bf16"
 CODES, FEW_CODES = {4: "codes4", 8: "codes8"}, {4: "few_codes4", 8: "few_codes8"}
 #: a single tile of rows asks for weights that it comes to so many bytes later
 _AHEAD_NBYTES = 8192
+#: by more tiles than this a panel of rows is read once, and kept where its lines lie next to each other
+_DIRECT_TILES = 2
 #: the words of a step, in order; then come ``tile_epilogue.OPERAND`` of the epilogue's other inputs and of the results
 WORDS = (
     *("rows", "columns", "depth", "outer", "inner"),  # outer × inner products of rows × depth · depth × columns
@@ -129,7 +131,7 @@ class _Emitter:
             elif self._bits():
                 lines, step = self._records(b, panel, block.index, depth), f.i64(self.width)
             else:
-                lines, step = self._lines(b, column, block.index, depth)
+                lines, step = self._lines(b, column, block.index, depth, n_tiles)
             # each tile asks for its share of what is next: the panel after this one, or its next block; a single one
             # for what it comes to itself, so that memory is never idle
             line_nbytes = self.width * elements.nbytes(self.gemm.b_dtype)
@@ -175,7 +177,7 @@ class _Emitter:
         """Of a code; 0 where B is no codes."""
         return next((n for forms in (CODES, FEW_CODES) for n, form in forms.items() if form == self.gemm.b), 0)
 
-    def _lines(self, b: Value, column: Index, first: Index, depth: Index) -> tuple[Value, Value]:
+    def _lines(self, b: Value, column: Index, first: Index, depth: Index, n_tiles: Index) -> tuple[Value, Value]:
         """Lines of a panel of B as it is: where the first is, and elements from each to the next."""
         f, words = self.f, self.words
         left = f.sub(words["columns"], column)
@@ -190,7 +192,8 @@ class _Emitter:
             f.call_part(name, [at, words["b_line"], f.i64(left), f.i64(depth), self.panel], pack)
             return self.panel, f.i64(self.width)
         at = f.at(b, f.add(f.mul(first, words["b_line"]), column), STORED[self.gemm.b_dtype])
-        direct = f.compare("sge", left, self.width)
+        few = f.compare("sle", n_tiles, _DIRECT_TILES)
+        direct = f.binary("and", f.compare("sge", left, self.width), few)
 
         def packed() -> list[Value]:
             pack = functools.partial(

@@ -14,6 +14,7 @@ from distort.kernels.compiler.codegen.text import Function, Value, vector
 from distort.kernels.compiler.expression import STORED
 
 _LINE_NBYTES = 64
+_AHEAD_LINES = 8
 
 
 def pack_panels(b: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:
@@ -67,6 +68,10 @@ def emit_rows(f: Function, dtype: str, vectors: int, lanes: int) -> None:
     masks = [f.first_lanes(lanes, f.sub(left, n * lanes)) for n in range(vectors)]
     with f.loop(0, depth) as loop:
         source = f.at(b, f.mul(loop.index, line), STORED[dtype])
+        # lines are further apart than the processor looks ahead by itself
+        soon = f.at(source, f.mul(line, _AHEAD_LINES), STORED[dtype])
+        for at in range(0, vectors * lanes * elements.nbytes(dtype), _LINE_NBYTES):
+            f.prefetch(f.at(soon, at, "i8"))
         to = f.at(panel, f.mul(loop.index, vectors * lanes), STORED[dtype])
         for n, mask in enumerate(masks):
             value = f.masked_load(type_, f.at(source, n * lanes, STORED[dtype]), mask, f.const(type_, 0))
