@@ -28,7 +28,7 @@ from distort.graph.ir import Node
 from distort.graph.types import element_of
 from distort.kernels.compiler.choice import make_program
 from distort.kernels.events import describe
-from distort.kernels.program import Cancellation, Paths, StepObserver
+from distort.kernels.program import Cancellation, Paths, Room, StepObserver
 
 
 class StageActor:
@@ -129,14 +129,19 @@ class StageActor:
         return (report, *returned) if returned else report
 
     def _compute(
-        self, order: ExecuteOrder, run: int, values: Mapping[str, Any], received: dict[str, int]
+        self,
+        order: ExecuteOrder,
+        run: int,
+        values: Mapping[str, Any],
+        received: dict[str, int],
+        room: Room | None = None,
     ) -> tuple[dict[str, Any], StageReport]:
-        """The stage's outputs by name, and the report."""
+        """The stage's outputs by name, and the report. Outputs may be made where ``room`` says."""
         with self._lock:
-            return self._compute_alone(order, run, values, received)
+            return self._compute_alone(order, run, values, received, room)
 
     def _compute_alone(
-        self, order: ExecuteOrder, run: int, values: Mapping[str, Any], received: dict[str, int]
+        self, order: ExecuteOrder, run: int, values: Mapping[str, Any], received: dict[str, int], room: Room | None
     ) -> tuple[dict[str, Any], StageReport]:
         assert self._program is not None and self._payload is not None, "load() comes first"
         start_ns = time.time_ns()
@@ -159,7 +164,7 @@ class StageActor:
         if order.path_only:
             program = self._paths.to(order.outputs)
         try:
-            outputs = dict(zip(program.outputs, program.run(feeds, observer, cancellation), strict=True))
+            outputs = dict(zip(program.outputs, program.run(feeds, observer, cancellation, room), strict=True))
         finally:
             del self._cancellations[run]
             self._cancelled.discard(run)

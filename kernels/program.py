@@ -36,6 +36,8 @@ class Step:
 
 #: called after each step: (node, start_ns, end_ns, inputs, outputs)
 StepObserver = Callable[[Node, int, int, Sequence[Any], Sequence[Any]], None]
+#: where a result may be made: its name, shape and element type -> memory, or None
+Room = Callable[[str, tuple[int, ...], "np.dtype[Any]"], "np.ndarray[Any, Any] | None"]
 
 
 #: the text of a cancelled run's error
@@ -252,8 +254,13 @@ class Program:
         feeds: Mapping[str, Any],
         observer: StepObserver | None = None,
         cancellation: Cancellation | None = None,
+        room: Room | None = None,
     ) -> list[Any]:
-        """Feeds by name; results in the order of ``outputs``. An input without a feed is absent (None)."""
+        """Feeds by name; results in the order of ``outputs``. An input without a feed is absent (None).
+
+        ``room`` is for compiled programs: kernels of NumPy have their own memory.
+        """
+        del room
         scope = RunScope(observer, cancellation)
         return self.run_values([feeds.get(name) for name in self.inputs], scope)
 

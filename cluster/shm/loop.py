@@ -22,9 +22,11 @@ import numpy as np
 from distort.cluster.errors import ClusterError
 from distort.cluster.orders import ExecuteOrder, StageReport
 from distort.cluster.shm.channel import FIRST_KIND, Channel, PeerGone, connect, listen
+from distort.cluster.shm.rooms import Rooms
 from distort.cluster.shm.slots import Reading, SlotPool
 from distort.cluster.shm.spinning import Spinner
 from distort.cluster.shm.wire import Message, Staged, inline_limit, read_values, stage
+from distort.kernels.program import Room
 
 HELLO, TEMPLATE, RUN, CANCEL, RELEASE, MAIL, DONE, FAILED, BYE, FETCH, FETCHED, MISSING = range(
     FIRST_KIND, FIRST_KIND + 12
@@ -42,8 +44,8 @@ KEY = struct.Struct("<Q")
 #: who the caller is, among units
 CALLER = -1
 
-#: the program behind the loop: order, run, inputs by name -> outputs by name, report
-Compute = Callable[[ExecuteOrder, int, Mapping[str, Any], dict[str, int]], tuple[dict[str, Any], StageReport]]
+#: the program behind the loop: order, run, inputs by name, room -> outputs by name, report
+Compute = Callable[[ExecuteOrder, int, Mapping[str, Any], dict[str, int], Room], tuple[dict[str, Any], StageReport]]
 
 
 @dataclass(slots=True)
@@ -298,21 +300,23 @@ class StageLoop:
 
     def _run(self, run: int, order: ExecuteOrder, mail: _Mail) -> None:
         del self._orders[run]
+        rooms = self._rooms(order, () if order.silent else order.results)
         try:
-            outputs, report = self._compute(order, run, mail.values, mail.nbytes)
-            self._hand_out(order, run, outputs, report, mail)
+            outputs, report = self._compute(order, run, mail.values, mail.nbytes, rooms.room)
+            self._hand_out(order, run, outputs, report, mail, rooms)
         except Exception as error:  # noqa: BLE001  # the actor boundary: every error travels to the run that asked
             self._tell(FAILED, run, _picklable(error))
         finally:
             mail.values.clear()
             mail.release()
+            rooms.close()
 
     # -- what goes out
 
     def _hand_out(
-        self, order: ExecuteOrder, run: int, outputs: Mapping[str, Any], report: StageReport, mail: _Mail
+        self, order: ExecuteOrder, run: int, outputs: Mapping[str, Any], report: StageReport, mail: _Mail, rooms: Rooms
     ) -> None:
-        parcel = self._pack(order, outputs, () if order.silent else order.results)
+        parcel = rooms.pack(outputs)
         mail.release()  # before others hear of it: a slot that is free is taken again while it is in a cache
         self._post(order, run, parcel)
         caller = self._caller
@@ -339,12 +343,10 @@ class StageLoop:
 
         A unit that is gone is left out: the caller hears of its end by itself.
         """
-        self._post(order, run, self._pack(order, outputs, ()))
+        self._post(order, run, self._rooms(order, ()).pack(outputs))
 
-    def _pack(
-        self, order: ExecuteOrder, outputs: Mapping[str, Any], results: Sequence[str]
-    ) -> dict[str, tuple[Staged, tuple[Channel, ...]]]:
-        """What others are to read, ready to be sent, with its readers; of ``results`` the caller is one."""
+    def _rooms(self, order: ExecuteOrder, results: Sequence[str]) -> Rooms:
+        """For what others are to read; of ``results`` the caller is one who does."""
         readers: dict[str, list[Channel]] = {}
         for unit, names in order.sends:
             channel = self._peer(unit)
@@ -356,7 +358,7 @@ class StageLoop:
             for name in results:
                 readers.setdefault(name, []).append(caller)
         limit = inline_limit(max(len(results), *(len(names) for _, names in order.sends), 1))
-        return {name: (stage(outputs[name], self.pool, tuple(of), limit), tuple(of)) for name, of in readers.items()}
+        return Rooms(self.pool, {name: tuple(of) for name, of in readers.items()}, limit, kept=order.keep)
 
     def _post(self, order: ExecuteOrder, run: int, parcel: Mapping[str, tuple[Staged, tuple[Channel, ...]]]) -> None:
         """Send each unit what it reads."""

@@ -52,6 +52,12 @@ _ELEMENTS: dict[np.dtype[Any], int] = {
 }
 
 
+def in_slot(value: np.ndarray[Any, Any], slot: Slot) -> Staged:
+    """A tensor that lies in a slot already."""
+    kind = _SLOT if len(slot.readers) == 1 else _SHARED_SLOT
+    return Staged(kind, _ELEMENTS[value.dtype], value.shape, b"", slot, value.nbytes)
+
+
 def inline_limit(n_values: int) -> int:
     """The largest tensor that lies in a message of so many values."""
     return min(INLINE_NBYTES, MESSAGE_NBYTES // max(1, n_values))
@@ -66,7 +72,7 @@ def stage(value: Any, pool: SlotPool, readers: tuple[Any, ...], inline_nbytes: i
             return Staged(_TENSOR, element, dims, value.tobytes(), None, nbytes)
         slot = pool.take(nbytes, readers)
         np.copyto(slot.payload(nbytes).view(value.dtype).reshape(dims), value)
-        return Staged(_SLOT if len(readers) == 1 else _SHARED_SLOT, element, dims, b"", slot, nbytes)
+        return in_slot(value, slot)
     data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     if len(data) <= inline_nbytes:
         return Staged(_PICKLE, 0, (), data, None, len(data))

@@ -35,7 +35,7 @@ from distort.kernels.compiler.quick import QuickRun, quick_run
 from distort.kernels.compiler.specialise import FeedType, Plan, Step, specialise
 from distort.kernels.compiler.team import DEFAULT_SPINS, Team
 from distort.kernels.errors import KernelError, RunCancelled
-from distort.kernels.program import TERMINATED, Cancellation, Program, RunScope, StepObserver
+from distort.kernels.program import TERMINATED, Cancellation, Program, Room, RunScope, StepObserver
 
 #: whether an error in making a plan is raised: for tests of the compiler
 STRICT = False
@@ -165,12 +165,19 @@ class CompiledProgram:
         feeds: Mapping[str, Any],
         observer: StepObserver | None = None,
         cancellation: Cancellation | None = None,
+        room: Room | None = None,
     ) -> list[Any]:
-        """As :meth:`Program.run`. An observer is told of operations: several nodes where those are fused."""
-        return self.run_values([feeds.get(name) for name in self.inputs], RunScope(observer, cancellation))
+        """As :meth:`Program.run`. An observer is told of operations: several nodes where those are fused.
+
+        Results are made in the memory that ``room`` gives for their names, shapes and types, where it gives some.
+        """
+        return self._run_values([feeds.get(name) for name in self.inputs], RunScope(observer, cancellation), room)
 
     def run_values(self, given: Sequence[Any], scope: RunScope) -> list[Any]:
         """As :meth:`Program.run_values`."""
+        return self._run_values(given, scope, None)
+
+    def _run_values(self, given: Sequence[Any], scope: RunScope, room: Room | None) -> list[Any]:
         values = [np.asarray(v) if isinstance(v, np.generic) else v for v in given]
         for number in self._known:
             values[number] = None
@@ -185,7 +192,7 @@ class CompiledProgram:
             compiled = found
         learns = bool(compiled.plan.unknown) and key not in self._learned
         try:
-            results = self._run(compiled, key, values, scope)
+            results = self._run(compiled, key, values, scope, room)
             if learns and self._learned[key] and scope.observer is None and not self._draws:
                 # again, as all later runs do it: they give the same bits
                 return self.run_values(given, scope)
@@ -394,10 +401,17 @@ class CompiledProgram:
 
     # -- running
 
-    def _run(self, compiled: Compiled, key: tuple[FeedType, ...], values: Sequence[Any], scope: RunScope) -> list[Any]:
+    def _run(
+        self,
+        compiled: Compiled,
+        key: tuple[FeedType, ...],
+        values: Sequence[Any],
+        scope: RunScope,
+        room: Room | None,
+    ) -> list[Any]:
         instance = self.instance_of(compiled)
         try:
-            results, named = self._go(compiled, instance, values, scope)
+            results, named = self._go(compiled, instance, values, scope, room)
         finally:
             compiled.free.append(instance)
         if compiled.plan.unknown and key not in self._learned:
@@ -405,7 +419,7 @@ class CompiledProgram:
         return results
 
     def _go(
-        self, compiled: Compiled, instance: Instance, values: Sequence[Any], scope: RunScope
+        self, compiled: Compiled, instance: Instance, values: Sequence[Any], scope: RunScope, room: Room | None
     ) -> tuple[list[Any], dict[str, Any]]:
         given: list[Any] = list(values)
         cells = instance.cells
@@ -417,9 +431,10 @@ class CompiledProgram:
             for place, offset in places:
                 cells[place] = address + offset
         results: list[Any] = []
-        for result in compiled.plan.results:
+        for name, result in zip(self.outputs, compiled.plan.results, strict=True):
             tensor = result.tensor
-            results.append(None if tensor is None else np.empty(tensor.shape, tensor.dtype))
+            memory = room(name, tensor.shape, tensor.dtype) if room is not None and tensor is not None else None
+            results.append(np.empty(tensor.shape, tensor.dtype) if memory is None and tensor is not None else memory)
         for number, places in compiled.results:
             address = address_of(results[number])
             for place, offset in places:

@@ -17,6 +17,7 @@ from distort.cluster.shm import loop as loops
 from distort.cluster.shm.caller import Line, Switchboard
 from distort.cluster.shm.loop import StageLoop
 from distort.cluster.transport.base import Answer, Fetched, Loss
+from distort.kernels.program import Room
 
 from ...conftest import wait_until
 
@@ -24,7 +25,7 @@ NAMES = ("x", "a", "b", "y")
 TOKEN = "secret"
 numbers = itertools.count()
 
-Stage = Callable[[Mapping[str, Any]], dict[str, Any]]
+Stage = Callable[[Mapping[str, Any], Room], dict[str, Any]]
 
 
 class Fleet:
@@ -42,9 +43,9 @@ class Fleet:
         unit = len(self.loops)
 
         def compute(
-            order: ExecuteOrder, run: int, values: Mapping[str, Any], received: dict[str, int]
+            order: ExecuteOrder, run: int, values: Mapping[str, Any], received: dict[str, int], room: Room
         ) -> tuple[dict[str, Any], StageReport]:
-            return stage(values), StageReport(run, unit, 0, 0, dict(received), {})
+            return stage(values, room), StageReport(run, unit, 0, 0, dict(received), {})
 
         made = StageLoop(
             unit,
@@ -94,7 +95,7 @@ def fleet() -> Iterator[Fleet]:
 
 
 def plus_one(source: str, target: str) -> Stage:
-    return lambda values: {target: values[source] + 1}
+    return lambda values, _: {target: values[source] + 1}
 
 
 def answer(news: Answer | Loss | Fetched) -> Answer:
@@ -115,6 +116,39 @@ def test_an_order_is_answered(fleet: Fleet) -> None:
         assert (answer(news).run, nbytes, value.flags.writeable) == (8, 4 * size, True)
     del value, news  # a large one lies where the stage wrote it
     assert fleet.quiet()
+
+
+def test_what_is_made_in_its_room_is_not_copied(fleet: Fleet) -> None:
+    addresses = []
+
+    def stage(values: Mapping[str, Any], room: Room) -> dict[str, Any]:
+        x = values["x"]
+        assert room("x", x.shape, x.dtype) is None, "nobody reads it"
+        made = room("y", x.shape, x.dtype)
+        assert (made is None) == (x.nbytes < 5000)
+        assert room("y", x.shape, x.dtype) is None, "there is one already"
+        if made is None or x[0] == 7:  # may be made elsewhere all the same
+            return {"y": x + 1}
+        addresses.append(made.ctypes.data)
+        assert made.ctypes.data % 64 == 0
+        np.add(x, 1, out=made)
+        if x[0] == 9:
+            raise ClusterError("too bad")
+        return {"y": made}
+
+    fleet.add(stage)
+    slots = fleet.loops[0].pool
+    for size, first in ((3, 0), (100_000, 0), (100_000, 7), (100_000, 9), (100_000, 1)):
+        fleet.order(0, ALONE, run=8, x=np.full(size, first, np.float32))
+        (news,) = fleet.hear()
+        if first == 9:
+            assert isinstance(answer(news).error, ClusterError)
+        else:
+            np.testing.assert_array_equal(answer(news).values["y"][0], np.full(size, first + 1, np.float32))
+        del news
+        assert fleet.quiet()
+    assert len(addresses) == 3 and len(set(addresses)) < 3, "a slot that is free serves again"
+    assert sum(len(same) for same in slots._slots.values()) == 2, "one beside the one that was not used"
 
 
 @pytest.mark.parametrize("size", [3, 100_000])
@@ -138,7 +172,7 @@ def test_values_pass_from_stage_to_stage(fleet: Fleet, size: int) -> None:
 def test_a_value_for_several_readers_and_the_caller_is_in_one_slot(fleet: Fleet) -> None:
     fleet.add(plus_one("x", "a"))
     fleet.add(plus_one("a", "b"))
-    fleet.add(lambda values: {"y": values["a"] + values["b"]})
+    fleet.add(lambda values, _: {"y": values["a"] + values["b"]})
     big = np.zeros(100_000)
     fleet.order(2, ExecuteOrder(inputs=(), mail=("a", "b"), results=("y",)), 0)
     fleet.order(1, ExecuteOrder(inputs=(), mail=("a",), sends=((2, ("b",)),), silent=True), 0)
@@ -162,7 +196,7 @@ def test_mail_may_come_before_its_order(fleet: Fleet) -> None:
 
 
 def test_an_order_that_waits_lets_others_go_first(fleet: Fleet) -> None:
-    fleet.add(lambda values: {"y": next(iter(values.values()))})
+    fleet.add(lambda values, _: {"y": next(iter(values.values()))})
     fleet.order(0, ExecuteOrder(inputs=(), mail=("a",), results=("y",)), 0)
     fleet.order(0, ALONE, 8, x=np.ones(1))
     assert answer(fleet.hear()[0]).run == 8
@@ -204,7 +238,7 @@ def test_errors_travel_with_their_class(fleet: Fleet) -> None:
     class Local(Exception):
         """Can't be pickled."""
 
-    def fail(values: Mapping[str, Any]) -> dict[str, Any]:
+    def fail(values: Mapping[str, Any], _: Room) -> dict[str, Any]:
         raise ClusterError("too bad") if values["x"].size == 1 else Local("worse")
 
     fleet.add(fail)
