@@ -1,7 +1,7 @@
 """How weights reach actors: those in files are mapped by each actor itself, others go through the object store.
 
-External data is mapped in this process too, so that nobody reads what only an actor needs: a model may be larger than
-what one process should hold. Actors of one host that map the same file share its pages.
+External data, and a model's own file, is mapped in this process too, so that nobody reads what only an actor needs: a
+model may be larger than what one process should hold. Actors of one host that map the same file share its pages.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class FileWeight:
     shape: tuple[int, ...]
     file_nbytes: int
     mtime_ns: int
+    holds_model: bool = False
 
 
 def in_file(value: Any) -> FileWeight | None:
@@ -45,7 +46,9 @@ def in_file(value: Any) -> FileWeight | None:
     if found is None:
         return None
     file, offset = found
-    return FileWeight(file.path, offset, element_of(value.dtype), value.shape, len(file), file.mtime_ns)
+    return FileWeight(
+        file.path, offset, element_of(value.dtype), value.shape, len(file), file.mtime_ns, file.holds_model
+    )
 
 
 def take_weights(payload: StagePayload) -> dict[str, Any]:
@@ -87,7 +90,9 @@ def _open(place: FileWeight) -> MappedFile | None:
         status = os.stat(place.path)
         if (status.st_size, status.st_mtime_ns) != (place.file_nbytes, place.mtime_ns):
             return None
-        return map_file(place.path)
+        file = map_file(place.path)
+        file.holds_model = place.holds_model
+        return file
     except OSError:
         return None
 

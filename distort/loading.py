@@ -280,8 +280,7 @@ def _maps_weights(options: SessionOptions) -> bool:
     keys = options._distort_keys()
     if keys.get("map_weights", "1") == "0" or sys.platform == "win32":
         return False
-    sequential: bool = options.execution_mode == ExecutionMode.ORT_SEQUENTIAL
-    return sequential and mode_of(keys.get("compile", "1")) != "0"
+    return mode_of(keys.get("compile", "1")) != "0"
 
 
 def _start(

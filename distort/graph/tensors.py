@@ -125,7 +125,7 @@ def map_file(path: str | Path) -> MappedFile:
     """Raises OSError."""
     with open(path, "rb") as file:
         mapped = MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)
-        mapped.path = str(path)
+        mapped.path = os.path.abspath(path)
         status = os.fstat(file.fileno())
         mapped.mtime_ns, mapped.inode = status.st_mtime_ns, (status.st_dev, status.st_ino)
     return mapped
