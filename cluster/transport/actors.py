@@ -212,14 +212,7 @@ class ActorTransport:
         return list(self._hosts)
 
     def _start(self, unit: int, epoch: int) -> RayHost:
-        ray: Any = import_module("ray")  # its stubs lack the options of actors
-        actor_class = ray.remote(
-            concurrency_groups={"control": 2},
-            max_restarts=0,
-            max_task_retries=0,
-            **self._grounds.options(unit),
-        )(_ray_actor_class())
-        actor = actor_class.remote()
+        actor = _ray_actor_class().options(**self._grounds.options(unit)).remote()
         return RayHost(unit, actor, epoch, self._listener)
 
     def _load(self, units: Sequence[int]) -> None:
@@ -397,9 +390,13 @@ def _this_node() -> str:
 
 
 @functools.cache
+@functools.cache
 def _ray_actor_class() -> Any:
-    """StageActor as Ray wants it, its control methods in a concurrency group of their own."""
-    import ray
+    """StageActor as Ray wants it, its control methods in a concurrency group of their own.
+
+    One for all actors of a process: Ray keeps what it knows of each class.
+    """
+    ray: Any = import_module("ray")  # its stubs lack the options of actors
 
     def control(name: str) -> Any:
         method = getattr(StageActor, name)
@@ -422,4 +419,5 @@ def _ray_actor_class() -> Any:
 
     names = ("cancel", "release", "export", "held", "stats", "clock", "set_peers", "ping", "keep_value")
     methods = {name: control(name) for name in names}
-    return type("RayStageActor", (StageActor,), {**methods, "load": load, "on_caller_gone": on_caller_gone})
+    made = type("RayStageActor", (StageActor,), {**methods, "load": load, "on_caller_gone": on_caller_gone})
+    return ray.remote(concurrency_groups={"control": 2}, max_restarts=0, max_task_retries=0)(made)

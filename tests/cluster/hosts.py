@@ -117,6 +117,7 @@ class Hosts:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment
         )
         assert process.stdout is not None and process.stdin is not None
+        found = None
         try:
             for line in process.stdout:
                 words = line.split()
@@ -129,6 +130,7 @@ class Hosts:
         finally:
             process.kill()
             process.wait()
+        assert found is not None, "the driver has failed, and says why above"
         return found
 
     def kill_raylet(self, node: int) -> None:
@@ -227,6 +229,9 @@ def on_the_head(folder: Path) -> dict[str, Any]:
     found["cut, with a reserve"] = during("cut 2")
     found["moved"] = [host.facts.node_ip for host in executor._hosts]
     order("join 2")
+    if len(nodes.answering(nodes.nodes())) < 4:  # it was cut off for so long that Ray has ended it
+        order("ray 2 1")
+        wait_for(lambda: len(nodes.answering(nodes.nodes())) == 4)
     found["raylet killed"] = during("kill_raylet 1")
     # (the run may have been past what was there)
     wait_for(lambda: len({host.facts.node_ip for host in executor._hosts}) == 2)
