@@ -92,6 +92,7 @@ class UnitActivity:
     held: int = 0  # values that stay for callers
     held_nbytes: int = 0
     slots_nbytes: int = 0  # shared memory that it sends from
+    program: str = ""  # what of the stage is compiled, in words
 
 
 def unit_activity(units: Units, unit: int, epoch: int, stats: ActorStats | None) -> UnitActivity:
@@ -100,7 +101,7 @@ def unit_activity(units: Units, unit: int, epoch: int, stats: ActorStats | None)
     if stats is None:
         return UnitActivity(*known, answers=False)
     counts = (stats.executions, stats.busy_ns, stats.queued, stats.held, stats.held_nbytes, stats.slots_nbytes)
-    return UnitActivity(*known, True, *counts)
+    return UnitActivity(*known, True, *counts, stats.program)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from distort.cluster.shm.pooled import Pool
 from distort.cluster.weights import open_weights
 from distort.graph.ir import Node
 from distort.graph.types import element_of
-from distort.kernels.compiler.choice import make_program
+from distort.kernels.compiler.choice import describe_program, make_program
 from distort.kernels.events import describe
 from distort.kernels.program import Cancellation, Paths, Room, StepObserver
 
@@ -236,6 +236,7 @@ class StageActor:
             {} if loop is None else dict(loop.received),
             *self.held(),
             0 if loop is None else loop.pool.nbytes,
+            "\n".join(describe_program(self._program)) if self._program is not None else "",
         )
 
     def clock(self) -> Reading:

@@ -122,3 +122,4 @@ class ActorStats:
     held: int  # values that stay for callers
     held_nbytes: int
     slots_nbytes: int
+    program: str = ""  # what is compiled and what is not, in words

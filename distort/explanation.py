@@ -28,7 +28,8 @@ def explain(snapshot: Snapshot, plan: Plan) -> str:
         told = ", ".join(f"p{of} {format_us(s * 1e6)}" for of, s in zip((50, 90, 99), times, strict=True))
         rate = f"{period.runs_per_s:.4g} runs/s while any was in flight"
         lines.append(f"  a run: {told} (the last {len(snapshot.recent_s)}); {rate}")
-    lines += [f"  {_unit(unit)}" for unit in period.units]
+    for unit in period.units:
+        lines += [f"  {_unit(unit)}", *(f"    {line}" for line in unit.now.program.splitlines())]
     for lane in lanes(period.edges):
         ends = f"{plan.end_name(lane.producer)} → {plan.end_name(lane.consumer)}"
         a_run = format_nbytes(round(lane.nbytes / max(1, snapshot.done + snapshot.failed)))
@@ -42,16 +43,11 @@ def explain(snapshot: Snapshot, plan: Plan) -> str:
 
 def of_program(engine: Engine) -> str:
     """Lines about the program in this process: what is compiled, what is not and why."""
-    from distort.kernels.program import Program
+    from distort.kernels.compiler.choice import describe_program
 
-    program, n_nodes = engine.program, len(engine.model.graph.nodes)
-    if program is None or not n_nodes:
+    if engine.program is None or not engine.model.graph.nodes:
         return "CPU program: none."
-    if isinstance(program, Program):
-        return "CPU program: NumPy kernels run every node (distort.compile, or DISTORT_COMPILE, is 0)."
-    from distort.kernels.compiler import account
-
-    return "\n  ".join(["CPU program:", *account.lines(program, n_nodes)])
+    return "\n  ".join(["CPU program:", *describe_program(engine.program)])
 
 
 def _unit(period: UnitPeriod) -> str:

@@ -31,7 +31,7 @@ def reason(host: Host) -> str:
     return "there is no code for its attributes or types"
 
 
-def lines(program: CompiledProgram, n_nodes: int) -> list[str]:
+def lines(program: CompiledProgram) -> list[str]:
     """Of the plan that was made last, and how many there are."""
     plans = program.plans
     if program.refused:
@@ -42,7 +42,7 @@ def lines(program: CompiledProgram, n_nodes: int) -> list[str]:
     feeds, plan = plans[-1]
     shapes = "1 shape" if len(plans) == 1 else f"{len(plans)} shapes"
     named = ", ".join(_feed(name, feed) for name, feed in zip(program.inputs, feeds, strict=True) if feed is not None)
-    told = [f"compiled for {shapes} of feeds, in {program.compile_s:.2g} s", *_of_plan(plan, n_nodes)]
+    told = [f"compiled for {shapes} of feeds, in {program.compile_s:.2g} s", *_of_plan(plan, program.n_nodes)]
     if named:
         told[1] += f", for {named}"
     return told
@@ -51,7 +51,8 @@ def lines(program: CompiledProgram, n_nodes: int) -> list[str]:
 def _of_plan(plan: Plan, n_nodes: int) -> list[str]:
     hosts = [operation for operation in plan.operations if isinstance(operation, Host)]
     n_compiled = sum(not isinstance(operation, (Host, Mark)) for operation in plan.operations)
-    told = [f"{n_compiled} compiled operations from {n_nodes} nodes, {len(hosts) or 'none'} on NumPy kernels"]
+    operations, nodes = _counted(n_compiled, "compiled operation"), _counted(n_nodes, "node")
+    told = [f"{operations} from {nodes}, {len(hosts) or 'none'} on NumPy kernels"]
     kinds: dict[tuple[str, str], list[str]] = {}
     for host in hosts:
         kinds.setdefault((host.node.op_type, reason(host)), []).append(host.origin.label())
@@ -62,6 +63,10 @@ def _of_plan(plan: Plan, n_nodes: int) -> list[str]:
     if len(kinds) > _KINDS:
         told.append(f"NumPy: {len(kinds) - _KINDS} more kinds of nodes")
     return told
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _feed(name: str, feed: FeedType) -> str:

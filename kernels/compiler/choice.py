@@ -54,6 +54,15 @@ def make_program(
     )
 
 
+def describe_program(program: Program | CompiledProgram) -> list[str]:
+    """Lines about what of a program is compiled, and what NumPy kernels run and why."""
+    if isinstance(program, Program):
+        return [f"NumPy kernels run every node (distort.compile, or {VARIABLE}, is 0)"]
+    from distort.kernels.compiler import account
+
+    return account.lines(program)
+
+
 def mode_of(mode: str) -> str:
     """What a process says of all its sessions, else ``mode``. Raises ValueError for what is none."""
     mode = os.environ.get(VARIABLE) or mode

@@ -235,6 +235,10 @@ class CompiledProgram:
     # -- compilation
 
     @property
+    def n_nodes(self) -> int:
+        return len(self._graph.nodes)
+
+    @property
     def plans(self) -> list[tuple[tuple[FeedType, ...], Plan]]:
         """By types of feeds, in the order of ``inputs``; the one that was made last comes last."""
         with self._lock:

@@ -21,8 +21,10 @@ chain (float[N,M] x) => (float[N,M] y) <float[8] w = {1, 2, 3, 4, 5, 6, 7, 8}> {
 X = np.ones((4, 8), np.float32)
 
 
-def session(transport: str | None) -> distort.InferenceSession:
+def session(transport: str | None, **keys: str) -> distort.InferenceSession:
     options = distort.SessionOptions()
+    for key, value in keys.items():
+        options.add_session_config_entry(f"distort.{key}", value)
     if transport is not None:
         options.execution_mode = distort.ExecutionMode.ORT_PARALLEL
         options.inter_op_num_threads = 2
@@ -37,6 +39,7 @@ def test_what_was_measured(transport: str) -> None:
         assert "no run has ended yet, 0 in flight" in opened.explain()
         for _ in range(5):
             opened.run(None, {"x": X})
+        assert opened.explain().count("none on NumPy kernels") == 2
         with pytest.raises(Exception, match="Add"):
             opened.run(None, {"x": np.ones((4, 7), np.float32)})
         text = opened.explain()
@@ -49,6 +52,12 @@ def test_what_was_measured(transport: str) -> None:
         assert 99 <= busy + waiting <= 101 and busy < 100
     assert re.search(rf"stage0 → stage1: .* in all; 1 value by {transport}", text)
     assert "restarted" not in text
+
+
+def test_what_is_not_compiled_on_an_actor_is_told() -> None:
+    with session("shm", compile="0") as opened:
+        opened.run(None, {"x": X})
+        assert opened.explain().count("NumPy kernels run every node") == 2
 
 
 def test_a_session_without_actors_says_so() -> None:
