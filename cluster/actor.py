@@ -146,7 +146,8 @@ class StageActor:
         assert self._program is not None and self._payload is not None, "load() comes first"
         start_ns = time.time_ns()
         cancellation = self._cancellations[run] = Cancellation()
-        cancellation.requested = run in self._cancelled
+        if run in self._cancelled:
+            cancellation.requested = True
         feeds = {
             name: self._held(value.key, name) if isinstance(value, Held) else value for name, value in values.items()
         }
@@ -173,7 +174,8 @@ class StageActor:
         self._n_executions += 1
         self._busy_ns += end_ns - start_ns
         report = StageReport(run, self._payload.stage, start_ns, end_ns, dict(received), kept, events)
-        report.pid, report.thread = os.getpid(), threading.get_native_id()
+        if order.profile:
+            report.pid, report.thread = os.getpid(), threading.get_native_id()
         return outputs, report
 
     def _held(self, key: int, name: str) -> Any:

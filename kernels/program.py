@@ -6,6 +6,7 @@ slot is emptied after its last reader, so that memory is freed as soon as nobody
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -50,16 +51,16 @@ class Cancellation:
     __slots__ = ("_flag", "address")
 
     def __init__(self) -> None:
-        self._flag = np.zeros(1, np.uint8)
-        self.address: int = self._flag.ctypes.data
+        self._flag = ctypes.c_uint8()
+        self.address: int = ctypes.addressof(self._flag)
 
     @property
     def requested(self) -> bool:
-        return bool(self._flag[0])
+        return bool(self._flag.value)
 
     @requested.setter
     def requested(self, value: bool) -> None:
-        self._flag[0] = value
+        self._flag.value = value
 
 
 @dataclass(slots=True)

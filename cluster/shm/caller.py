@@ -162,10 +162,10 @@ class Switchboard:
             try:
                 if event & select.EPOLLOUT and line.channel.flush():
                     self._epoll.modify(fd, select.EPOLLIN)
-                while (data := line.channel.receive()) is not None:
-                    answer = line.read(data)
-                    if answer is not None:
-                        news.append(answer)
+                data = line.channel.receive()  # one at a time: the next poll tells of more
+                answer = None if data is None else line.read(data)
+                if answer is not None:
+                    news.append(answer)
             except PeerGone:
                 self.drop(line)
                 news.append(Loss(line.unit, line.epoch, "its process has ended"))

@@ -162,7 +162,9 @@ class StageLoop:
         try:
             if event & select.EPOLLOUT and channel.flush():
                 self._epoll.modify(fd, select.EPOLLIN)
-            while (data := channel.receive()) is not None:
+            # one at a time: the poll tells of more, and an empty socket is an error that takes as long as a message
+            data = channel.receive()
+            if data is not None:
                 self._take(channel, fd, data)
         except PeerGone:
             self._drop(fd, channel)
