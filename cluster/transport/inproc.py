@@ -22,8 +22,8 @@ class InprocHost:
         self.epoch = epoch
         self._listener = listener
         self._actor = StageActor()
-        # threads are the process's own business here
-        self._actor.load(replace(payload, threads=0), weights)
+        # threads are the process's own business here, and there is nobody to share weights with
+        self._actor.load(replace(payload, threads=0, pool=""), weights)
 
     def call(
         self, order: ExecuteOrder, run: int, oldest: int, values: Sequence[Handle], epochs: tuple[int, ...]
