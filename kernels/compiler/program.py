@@ -29,6 +29,7 @@ from distort.kernels.compiler.ahead import Likely, likely_feeds
 from distort.kernels.compiler.codegen import drive
 from distort.kernels.compiler.constants import Constants, Share
 from distort.kernels.compiler.expression import STORED, name_of
+from distort.kernels.compiler.host_calls import FRESH, HostCall
 from distort.kernels.compiler.ir import ALIGNMENT, Address, Array, ErrorWord, Host, Operation, Place, Scratch, Tensor
 from distort.kernels.compiler.library import Library, shared
 from distort.kernels.compiler.quick import QuickRun, quick_run
@@ -36,6 +37,7 @@ from distort.kernels.compiler.specialise import FeedType, Plan, Step, specialise
 from distort.kernels.compiler.team import DEFAULT_SPINS, Team
 from distort.kernels.errors import KernelError, RunCancelled
 from distort.kernels.program import TERMINATED, Cancellation, Program, Room, RunScope, StepObserver
+from distort.kernels.program import Step as PlainStep
 
 #: whether an error in making a plan is raised: for tests of the compiler
 STRICT = False
@@ -47,10 +49,6 @@ _PLAN_NUMBERS = itertools.count()
 MOST_PLANS = 64
 #: of a body that is no part of a plan: rounds of a run with values of the same shapes before one is compiled
 BODY_PLAIN_RUNS = 2
-
-
-#: operators whose kernels make objects that hold no memory of others, and do no arithmetic
-_FRESH = frozenset(["ZipMap", "LabelEncoder"])
 
 
 class _Surprise(Exception):
@@ -75,6 +73,7 @@ class Instance:
     hosted: dict[int, tuple[list[Any], list[Any]]]  # by step: views of arguments and results
     cells: memoryview  # the words, quick to change
     address: int  # of the steps
+    host_calls: list[HostCall | None] | None = None  # of quick runs
 
 
 @dataclass(slots=True)
@@ -227,10 +226,13 @@ class CompiledProgram:
         return self.plain.run_values(values, scope)
 
     def quick(self, feeds: Mapping[str, Array]) -> QuickRun | None:
-        """How to run again with feeds of the same types, where there is a plan that needs nothing but kernels."""
+        """How to run again with feeds of the same types, where there is a plan that stays, and does the same again."""
         values = [feeds.get(name) for name in self.inputs]
-        compiled = self._compiled.get(tuple((v.dtype, v.shape) if isinstance(v, np.ndarray) else None for v in values))
-        return None if compiled is None or compiled.plan.unknown else quick_run(self, compiled, feeds)
+        key = tuple((v.dtype, v.shape) if isinstance(v, np.ndarray) else None for v in values)
+        compiled = self._compiled.get(key)
+        if compiled is None or self._draws or (compiled.plan.unknown and key not in self._learned):
+            return None
+        return quick_run(self, compiled, feeds)
 
     # -- compilation
 
@@ -483,6 +485,10 @@ class CompiledProgram:
             return named[name]
         if name in self.inputs and given[self.inputs.index(name)] is not None:
             return given[self.inputs.index(name)]
+        return self.weight(name)
+
+    def weight(self, name: str) -> Any:
+        """A value that the model has; None where it has none of this name."""
         return self._graph.initializers.get(name)
 
     def _host(
@@ -506,7 +512,7 @@ class CompiledProgram:
             else:
                 arguments.append(view if view is not None else arrays.outside(argument, given, results))
         program, number = self._program_of(host.origin)
-        fresh = host.node.op_type in _FRESH
+        fresh = host.node.op_type in FRESH
         with nullcontext() if fresh else np.errstate(all="ignore"):
             made = program.call(number, arguments, scope)
         for result, view, value in zip(host.results, targets, made, strict=False):
@@ -535,6 +541,11 @@ class CompiledProgram:
             graph = Graph(inputs=inputs, outputs=[name for name in node.outputs if name], nodes=[node])
             program = self._alone[id(node)] = Program(graph, bodies=self._body)
         return program, 0
+
+    def step_of(self, node: Node) -> PlainStep:
+        """The kernel of a node."""
+        program, number = self._program_of(node)
+        return program.step(number)
 
     def _body(self, graph: Graph, *, captures: Sequence[str]) -> CompiledProgram:
         """The body of a node that is not part of the plan, with the weights around it as its own."""

@@ -1,16 +1,21 @@
-"""Runs of a plan that is one native segment, with no more Python than that takes: addresses, results, a call."""
+"""Runs that have been gone before, with no more Python than they take: addresses, results, a call for each segment.
+
+Where anything is not as it was, they give up, and the long way does all again and says what is wrong.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distort.kernels.compiler import host_calls
 from distort.kernels.compiler.addresses import address_of
 from distort.kernels.compiler.codegen.drive import STEP_WORDS
 
 if TYPE_CHECKING:
+    from distort.kernels.compiler.host_calls import HostCall
     from distort.kernels.compiler.ir import Array
     from distort.kernels.compiler.program import Compiled, CompiledProgram, Instance
 
@@ -18,31 +23,36 @@ _WORD_NBYTES = 8
 
 
 class QuickRun:
-    """``feeds``: the names of feeds whose addresses the plan wants, with the places where it wants them."""
+    """Feeds of the types of one plan. ``named``: results that NumPy kernels make, with whether these are the caller's
+    own already; others may be anybody's."""
 
-    __slots__ = ("_begin", "_call", "_checked", "_feeds", "_free", "_made", "_n_steps", "_new", "_places")
+    __slots__ = ("_checked", "_compiled", "_feeds", "_hosts", "_made", "_program", "_segments", "named")
 
     def __init__(
         self,
-        new: Callable[[], Instance],
-        free: list[Instance],
-        call: Callable[[int, int], None],
-        steps: tuple[int, int],
+        program: CompiledProgram,
+        compiled: Compiled,
         feeds: Sequence[tuple[str, Sequence[tuple[int, int]]]],
-        made: Sequence[tuple[tuple[int, ...], np.dtype[Any]]],
-        places: Sequence[tuple[int, Sequence[tuple[int, int]]]],
-        checked: bool,
+        hosts: host_calls.Hosts | None,
     ) -> None:
-        self._new, self._free, self._call = new, free, call
-        self._begin, self._n_steps = steps[0] * STEP_WORDS * _WORD_NBYTES, steps[1]
-        self._feeds, self._made, self._places, self._checked = feeds, made, places, checked
+        self._program, self._compiled, self._feeds, self._hosts = program, compiled, feeds, hosts
+        self._made = [None if r.tensor is None else (r.tensor.shape, r.tensor.dtype) for r in compiled.plan.results]
+        self._checked = len(compiled.of_error) > 0
+        team = program.team
+        self._segments = [
+            (s.first * STEP_WORDS * _WORD_NBYTES, s.last - s.first, team.run if s.shared else team.run_alone)
+            for s in compiled.segments
+            if s.host is None
+        ]
+        self.named: list[tuple[int, bool]] = [] if hosts is None else hosts.named
 
-    def __call__(self, feeds: Mapping[str, Array]) -> list[Array] | None:
-        """The results, which are the caller's; None where a kernel refused what it was fed."""
+    def __call__(self, feeds: Mapping[str, Array]) -> list[Any] | None:
+        """The results; None where a kernel refused what it was fed, or made what was not expected of it."""
+        compiled = self._compiled
         try:
-            instance = self._free.pop()
+            instance = compiled.free.pop()
         except IndexError:
-            instance = self._new()
+            instance = self._program.instance_of(compiled)
         try:
             cells = instance.cells
             kept: list[Array] = []  # copies live as long as the run
@@ -54,41 +64,65 @@ class QuickRun:
                 address = address_of(array)
                 for place, offset in places:
                     cells[place] = address + offset
-            results = [np.empty(shape, dtype) for shape, dtype in self._made]
-            for number, places in self._places:
+            results: list[Any] = [None if made is None else np.empty(*made) for made in self._made]
+            for number, places in compiled.results:
                 address = address_of(results[number])
                 for place, offset in places:
                     cells[place] = address + offset
-            self._call(instance.address + self._begin, self._n_steps)
+            if self._hosts is not None:
+                return self._with_hosts(self._hosts, instance, feeds, results)
+            for begin, n_steps, call in self._segments:
+                call(instance.address + begin, n_steps)
             if self._checked and cells[-1]:
                 cells[-1] = 0
                 return None
         finally:
-            self._free.append(instance)
+            compiled.free.append(instance)
         return results
+
+    def _with_hosts(
+        self, hosts: host_calls.Hosts, instance: Instance, feeds: Mapping[str, Array], results: list[Any]
+    ) -> list[Any] | None:
+        if instance.host_calls is None:
+            instance.host_calls = hosts.calls(instance)
+        values = hosts.values(feeds, results)
+        native = iter(self._segments)
+        if hosts.quiet:
+            with np.errstate(all="ignore"):
+                went = self._go(instance, instance.host_calls, native, values)
+        else:
+            went = self._go(instance, instance.host_calls, native, values)
+        return hosts.results(values, results) if went else None
+
+    def _go(
+        self,
+        instance: Instance,
+        calls: Sequence[HostCall | None],
+        native: Any,
+        values: list[Any],
+    ) -> bool:
+        cells = instance.cells
+        for host in calls:
+            if host is not None:
+                if not host(values):
+                    return False
+                continue
+            begin, n_steps, run = next(native)
+            run(instance.address + begin, n_steps)
+            if self._checked and cells[-1]:
+                cells[-1] = 0
+                return False
+        return True
 
 
 def quick_run(program: CompiledProgram, compiled: Compiled, given: Mapping[str, Any]) -> QuickRun | None:
-    """For a plan that is nothing but native steps between the feeds that are given and results that it makes."""
-    if len(compiled.segments) != 1 or compiled.segments[0].host is not None:
-        return None
-    made = []
-    for result in compiled.plan.results:
-        if result.tensor is None:
-            return None
-        made.append((result.tensor.shape, result.tensor.dtype))
+    """For a plan whose steps need nothing but the feeds that are given."""
     feeds = [(program.inputs[number], places) for number, places in compiled.feeds]
     if any(name not in given for name, _ in feeds):
         return None  # a default
-    (segment,) = compiled.segments
-    call = program.team.run if segment.shared else program.team.run_alone
-    return QuickRun(
-        lambda: program.instance_of(compiled),
-        compiled.free,
-        call,
-        (segment.first, segment.last - segment.first),
-        feeds,
-        made,
-        compiled.results,
-        len(compiled.of_error) > 0,
-    )
+    is_native = all(s.host is None for s in compiled.segments) and all(r.tensor for r in compiled.plan.results)
+    hosts = None if is_native else host_calls.hosts_of(program, compiled, given)
+    return QuickRun(program, compiled, feeds, hosts) if is_native or hosts is not None else None
+
+
+__all__ = ["QuickRun", "quick_run"]

@@ -99,7 +99,7 @@ def specialise(
     for node in graph.nodes:
         builder.lower(node)
     results = _results(builder, outputs)
-    operations = attend(fuse(builder.operations, target))
+    operations = _late(attend(fuse(builder.operations, target)))
     steps: list[Step] = []
     marks: dict[Operation, int] = {}
     repeats = Repeats(target, n_threads)
@@ -143,6 +143,25 @@ def _results(builder: Builder, outputs: Sequence[str]) -> list[Result]:
         tensor.buffer.place, tensor.buffer.number = Place.RESULT, number
         results.append(Result(tensor=tensor))
     return results
+
+
+def _late(operations: Sequence[Operation]) -> list[Operation]:
+    """In an order in which NumPy kernels whose results no compiled step reads come after those: fewer segments."""
+    made: list[Operation] = []
+    waiting: list[Host] = []
+    for operation in operations:
+        if isinstance(operation, Host) and not operation.outputs and operation.region == 0:
+            waiting.append(operation)
+            continue
+        written = {tensor.buffer for tensor in operation.outputs}
+        in_step = operation.kind in ("mark", "jump", "host") or any(
+            tensor.buffer in written for host in waiting for tensor in host.inputs
+        )
+        if in_step:
+            made += waiting
+            waiting.clear()
+        made.append(operation)
+    return [*made, *waiting]
 
 
 def _steps(operation: Operation, repeats: Repeats, n_threads: int) -> list[Step]:

@@ -1,0 +1,163 @@
+"""NumPy kernels between native steps, made ready to be called: what is the same in all runs is looked up once.
+
+Values of a run that no kernel of ours makes lie in a list: feeds, then results, then what NumPy kernels made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distort.kernels.compiler import arrays
+from distort.kernels.compiler.ir import Array, Host, Place, Tensor
+from distort.kernels.program import RunScope, needs_scope
+
+if TYPE_CHECKING:
+    from distort.kernels.compiler.program import Compiled, CompiledProgram, Instance
+
+#: operators whose kernels make objects that hold no memory of others, and do no arithmetic
+FRESH = frozenset(["ZipMap", "LabelEncoder"])
+#: others that do no arithmetic, so that NumPy has nothing to warn of
+_SILENT = FRESH | {"Gather", "Tile", "NonZero", "Identity", "Reshape", "Concat", "Unsqueeze", "Squeeze"}
+
+
+@dataclass(slots=True)
+class HostCall:
+    """A kernel with an instance's arguments. Called with a run's values, it says whether all went as expected."""
+
+    function: Callable[..., Any]
+    arguments: list[Any]
+    #: of arguments: positions, and the places of their values
+    fills: list[tuple[int, int]]
+    #: of arguments that are parts of feeds or results: positions, and the places of what they are parts of
+    parts: list[tuple[int, int, Tensor]]
+    #: where results go: a view of the arena, or a place among values, with the part of it; -1: nowhere
+    targets: list[tuple[Any, int, Tensor | None]]
+    single: bool
+    scoped: bool
+    fresh: bool
+    memory: Array
+
+    def __call__(self, values: list[Any]) -> bool:
+        arguments = self.arguments
+        if self.fills or self.parts:
+            arguments = arguments.copy()
+            for position, place in self.fills:
+                arguments[position] = values[place]
+            for position, place, tensor in self.parts:
+                arguments[position] = arrays.within(tensor, values[place])
+        try:
+            made = self.function(RunScope(), *arguments) if self.scoped else self.function(*arguments)
+        except Exception:  # noqa: BLE001  # whatever it is: the long way meets it again, and says so
+            return False
+        if self.single and not isinstance(made, tuple):
+            made = (made,)
+        for (view, place, part), value in zip(self.targets, made, strict=False):
+            if part is not None:
+                view = arrays.within(part, values[place])
+            if view is not None:
+                if not isinstance(value, _ARRAYS) or value.shape != view.shape or value.dtype != view.dtype:
+                    return False
+                view[...] = value
+            elif place >= 0:
+                values[place] = value if self.fresh else arrays.apart(value, self.memory)
+        return True
+
+
+_ARRAYS = (np.ndarray, np.generic)
+
+
+@dataclass(slots=True)
+class Hosts:
+    """The NumPy kernels of a plan, and what becomes of their values. See :class:`HostCall`."""
+
+    feeds: list[str]  # names; those that are not given stay None
+    n_values: int
+    steps: list[tuple[Host, Any, list[Any]] | None]  # with the kernel and its constants; None: native ones
+    places: dict[str, int]  # of values by name
+    quiet: bool  # whether NumPy must be told not to warn
+    outputs: list[tuple[int, Any, int]]  # results that are not native: a known value, or where it is among values
+    named: list[tuple[int, bool]] = field(default_factory=list)
+
+    def values(self, feeds: Mapping[str, Any], results: Sequence[Any]) -> list[Any]:
+        made = [feeds.get(name) for name in self.feeds]
+        made += results
+        made += [None] * (self.n_values - len(made))
+        return made
+
+    def results(self, values: Sequence[Any], results: list[Any]) -> list[Any]:
+        for number, known, place in self.outputs:
+            results[number] = known.copy() if place < 0 else values[place]
+        return results
+
+    def calls(self, instance: Instance) -> list[HostCall | None]:
+        return [None if step is None else self._call(*step, instance) for step in self.steps]
+
+    def _call(self, host: Host, step: Any, known: list[Any], instance: Instance) -> HostCall:
+        memory, base = instance.memory, instance.base
+        fills: list[tuple[int, int]] = []
+        parts: list[tuple[int, int, Tensor]] = []
+        arguments = list(known)
+        for position, argument in enumerate(host.arguments):
+            if isinstance(argument, str):
+                if argument in self.places:
+                    fills.append((position, self.places[argument]))
+            elif argument is not None:
+                arguments[position] = arrays.view(argument, memory, base)
+                if arguments[position] is None:
+                    parts.append((position, self._outside(argument), argument))
+        targets: list[tuple[Any, int, Tensor | None]] = []
+        for result in host.results:
+            if isinstance(result, Tensor):
+                view = arrays.view(result, memory, base)
+                targets.append((view, -1, None) if view is not None else (None, self._outside(result), result))
+            else:
+                targets.append((None, self.places[result] if result else -1, None))
+        fresh = host.node.op_type in FRESH
+        return HostCall(step.call, arguments, fills, parts, targets, step.single, needs_scope(step.call), fresh, memory)
+
+    def _outside(self, tensor: Tensor) -> int:
+        number = tensor.buffer.number
+        return number if tensor.buffer.place is Place.FEED else len(self.feeds) + number
+
+
+def hosts_of(program: CompiledProgram, compiled: Compiled, given: Mapping[str, Any]) -> Hosts | None:
+    """What of a plan is not native, for feeds that are given; None where a result is neither made nor given."""
+    plan = compiled.plan
+    feeds = list(program.inputs)
+    places = {name: number for number, name in enumerate(feeds) if name in given}
+    n_values = len(feeds) + len(plan.results)
+    fresh: dict[str, bool] = {}
+    steps: list[Any] = []
+    quiet = False
+    for segment in compiled.segments:
+        host = segment.host
+        if host is None:
+            steps.append(None)
+            continue
+        known = [program.weight(a) if isinstance(a, str) and a not in places else None for a in host.arguments]
+        steps.append((host, program.step_of(host.origin), known))
+        quiet |= host.node.op_type not in _SILENT
+        for result in host.results:
+            if isinstance(result, str):
+                places[result] = n_values
+                n_values += 1
+                fresh[result] = host.node.op_type in FRESH
+    outputs: list[tuple[int, Any, int]] = []
+    named: list[tuple[int, bool]] = []
+    for number, output in enumerate(plan.results):
+        if output.value is not None:
+            outputs.append((number, output.value, -1))
+        elif output.name:
+            place = places.get(output.name)
+            if place is None:
+                return None  # a weight, or nothing
+            outputs.append((number, None, place))
+            named.append((number, fresh.pop(output.name, False)))  # what has two names is nobody's own
+    return Hosts(feeds, n_values, steps, places, quiet, outputs, named)
+
+
+__all__ = ["FRESH", "HostCall", "Hosts", "hosts_of"]
