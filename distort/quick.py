@@ -31,13 +31,21 @@ class _Kind:
     ``shapes``: of results that NumPy kernels make, when they last were as declared.
     """
 
-    __slots__ = ("fits", "names", "order", "run", "shapes", "texts")
+    __slots__ = ("fits", "is_default", "is_plain", "names", "order", "run", "shapes", "texts")
 
     def __init__(
-        self, run: QuickRun, names: tuple[str, ...], order: list[int] | None, texts: list[str], fits: Fits | None
+        self,
+        run: QuickRun,
+        names: tuple[str, ...],
+        is_default: bool,
+        order: list[int] | None,
+        texts: list[str],
+        fits: Fits | None,
     ) -> None:
         self.run, self.names, self.order, self.texts, self.fits = run, names, order, texts, fits
         self.shapes: list[Any] = [None] * len(run.named)
+        self.is_default = is_default
+        self.is_plain = order is None and not run.named
 
 
 class QuickRuns:
@@ -47,12 +55,22 @@ class QuickRuns:
         self._output_names = tuple(output_names)
         self._made = tuple(made)
         self._known: dict[tuple[Any, ...], _Kind] = {}
+        #: the kind that was run last, where its feeds are checked in native code: the next run is often of the same
+        self._last: _Kind | None = None
 
     def run(self, names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Any] | None:
         """The results, or None where the long way is to be gone."""
         if names is not None and type(names) is not list and type(names) is not tuple:
             return None
+        last = self._last
         try:
+            if (
+                last is not None
+                and len(feeds) == last.run.n_feeds
+                and (last.names == tuple(names) if names else last.is_default)
+                and (results := last.run.direct(feeds)) is not None
+            ):
+                return results if last.is_plain else _told(last, results)
             key: list[Any] = [tuple(names) if names else self._output_names]
             for name, value in feeds.items():
                 if type(value) is not _array:
@@ -69,8 +87,11 @@ class QuickRuns:
         results = kind.run(feeds)
         if results is None:
             self._known.pop(tuple(key), None)  # its plan may be gone
+            self._last = None
             return None
-        return results if kind.order is None and not kind.run.named else _told(kind, results)
+        if kind.run.is_direct:
+            self._last = kind
+        return results if kind.is_plain else _told(kind, results)
 
     def add(self, names: Sequence[str], feeds: Mapping[str, Any], run: QuickRun, fits: Fits | None = None) -> None:
         """Remember what was run with these. ``fits`` is asked of results whose shapes may differ from run to run."""
@@ -84,8 +105,10 @@ class QuickRuns:
         order = [self._made.index(name) for name in names]
         texts = [name for name, value in feeds.items() if value.dtype == _OBJECT]
         in_order = order == list(range(len(self._made)))
-        kind = _Kind(run, tuple(names), None if in_order else order, texts, fits if run.named else None)
+        is_default = tuple(names) == self._output_names
+        kind = _Kind(run, tuple(names), is_default, None if in_order else order, texts, fits if run.named else None)
         self._known[tuple(key)] = kind
+        self._last = kind if run.is_direct else None
 
 
 def _told(kind: _Kind, results: list[Any]) -> list[Any] | None:

@@ -24,9 +24,15 @@ FRESH = frozenset(["ZipMap", "LabelEncoder"])
 _SILENT = FRESH | {"Gather", "Tile", "NonZero", "Identity", "Reshape", "Concat", "Unsqueeze", "Squeeze"}
 
 
+Ready = Callable[[list[Any]], bool]
+
+
 @dataclass(slots=True)
 class HostCall:
-    """A kernel with an instance's arguments. Called with a run's values, it says whether all went as expected."""
+    """A kernel with an instance's arguments. Called with a run's values, it says whether results are as expected.
+
+    Raises whatever the kernel raises.
+    """
 
     function: Callable[..., Any]
     arguments: list[Any]
@@ -34,7 +40,7 @@ class HostCall:
     fills: list[tuple[int, int]]
     #: of arguments that are parts of feeds or results: positions, and the places of what they are parts of
     parts: list[tuple[int, int, Tensor]]
-    #: where results go: a view of the arena, or a place among values, with the part of it; -1: nowhere
+    #: where results go: a view of the arena, or a place among values (-1: nowhere), for a tensor with the part of it
     targets: list[tuple[Any, int, Tensor | None]]
     single: bool
     scoped: bool
@@ -49,10 +55,7 @@ class HostCall:
                 arguments[position] = values[place]
             for position, place, tensor in self.parts:
                 arguments[position] = arrays.within(tensor, values[place])
-        try:
-            made = self.function(RunScope(), *arguments) if self.scoped else self.function(*arguments)
-        except Exception:  # noqa: BLE001  # whatever it is: the long way meets it again, and says so
-            return False
+        made = self.function(RunScope(), *arguments) if self.scoped else self.function(*arguments)
         if self.single and not isinstance(made, tuple):
             made = (made,)
         for (view, place, part), value in zip(self.targets, made, strict=False):
@@ -66,6 +69,30 @@ class HostCall:
                 values[place] = value if self.fresh else arrays.apart(value, self.memory)
         return True
 
+    def simplest(self) -> Ready:
+        """The same, where a kernel that makes one object of one argument needs less."""
+        if not self.fresh or not self.single or self.parts or len(self.arguments) != 1:
+            return self
+        _, place, part = self.targets[0]
+        if place < 0 or part is not None:
+            return self
+        function = self.function
+        if self.fills:
+            source = self.fills[0][1]
+
+            def of_value(values: list[Any]) -> bool:
+                values[place] = function(values[source])
+                return True
+
+            return of_value
+        (argument,) = self.arguments
+
+        def of_view(values: list[Any]) -> bool:
+            values[place] = function(argument)
+            return True
+
+        return of_view
+
 
 _ARRAYS = (np.ndarray, np.generic)
 
@@ -74,27 +101,22 @@ _ARRAYS = (np.ndarray, np.generic)
 class Hosts:
     """The NumPy kernels of a plan, and what becomes of their values. See :class:`HostCall`."""
 
-    feeds: list[str]  # names; those that are not given stay None
-    n_values: int
+    feeds: dict[int, int]  # numbers of inputs that are given, and their places among values
+    n_made: int  # values that NumPy kernels make
+    shapes: list[Any]  # of feeds, then of results that are tensors
     steps: list[tuple[Host, Any, list[Any]] | None]  # with the kernel and its constants; None: native ones
     places: dict[str, int]  # of values by name
     quiet: bool  # whether NumPy must be told not to warn
     outputs: list[tuple[int, Any, int]]  # results that are not native: a known value, or where it is among values
     named: list[tuple[int, bool]] = field(default_factory=list)
 
-    def values(self, feeds: Mapping[str, Any], results: Sequence[Any]) -> list[Any]:
-        made = [feeds.get(name) for name in self.feeds]
-        made += results
-        made += [None] * (self.n_values - len(made))
-        return made
-
     def results(self, values: Sequence[Any], results: list[Any]) -> list[Any]:
         for number, known, place in self.outputs:
             results[number] = known.copy() if place < 0 else values[place]
         return results
 
-    def calls(self, instance: Instance) -> list[HostCall | None]:
-        return [None if step is None else self._call(*step, instance) for step in self.steps]
+    def calls(self, instance: Instance) -> list[Ready | None]:
+        return [None if step is None else self._call(*step, instance).simplest() for step in self.steps]
 
     def _call(self, host: Host, step: Any, known: list[Any], instance: Instance) -> HostCall:
         memory, base = instance.memory, instance.base
@@ -107,7 +129,9 @@ class Hosts:
                     fills.append((position, self.places[argument]))
             elif argument is not None:
                 arguments[position] = arrays.view(argument, memory, base)
-                if arguments[position] is None:
+                if arguments[position] is None and self._is_all(argument):
+                    fills.append((position, self._outside(argument)))
+                elif arguments[position] is None:
                     parts.append((position, self._outside(argument), argument))
         targets: list[tuple[Any, int, Tensor | None]] = []
         for result in host.results:
@@ -119,17 +143,22 @@ class Hosts:
         fresh = host.node.op_type in FRESH
         return HostCall(step.call, arguments, fills, parts, targets, step.single, needs_scope(step.call), fresh, memory)
 
+    def _is_all(self, tensor: Tensor) -> bool:
+        """Whether a tensor is all of a feed or result."""
+        return tensor.whole and tensor.shape == self.shapes[self._outside(tensor)]
+
     def _outside(self, tensor: Tensor) -> int:
         number = tensor.buffer.number
-        return number if tensor.buffer.place is Place.FEED else len(self.feeds) + number
+        return self.feeds[number] if tensor.buffer.place is Place.FEED else len(self.feeds) + number
 
 
 def hosts_of(program: CompiledProgram, compiled: Compiled, given: Mapping[str, Any]) -> Hosts | None:
     """What of a plan is not native, for feeds that are given; None where a result is neither made nor given."""
     plan = compiled.plan
-    feeds = list(program.inputs)
-    places = {name: number for number, name in enumerate(feeds) if name in given}
-    n_values = len(feeds) + len(plan.results)
+    names = [name for name in program.inputs if name in given]
+    places = {name: number for number, name in enumerate(names)}
+    feeds = {program.inputs.index(name): place for name, place in places.items()}
+    n_values = n_before = len(feeds) + len(plan.results)
     fresh: dict[str, bool] = {}
     steps: list[Any] = []
     quiet = False
@@ -157,7 +186,10 @@ def hosts_of(program: CompiledProgram, compiled: Compiled, given: Mapping[str, A
                 return None  # a weight, or nothing
             outputs.append((number, None, place))
             named.append((number, fresh.pop(output.name, False)))  # what has two names is nobody's own
-    return Hosts(feeds, n_values, steps, places, quiet, outputs, named)
+    shapes = [given[name].shape for name in names] + [
+        None if r.tensor is None else r.tensor.shape for r in plan.results
+    ]
+    return Hosts(feeds, n_values - n_before, shapes, steps, places, quiet, outputs, named)
 
 
-__all__ = ["FRESH", "HostCall", "Hosts", "hosts_of"]
+__all__ = ["FRESH", "Hosts", "Ready", "hosts_of"]

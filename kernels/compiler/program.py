@@ -29,10 +29,10 @@ from distort.kernels.compiler.ahead import Likely, likely_feeds
 from distort.kernels.compiler.codegen import drive
 from distort.kernels.compiler.constants import Constants, Share
 from distort.kernels.compiler.expression import STORED, name_of
-from distort.kernels.compiler.host_calls import FRESH, HostCall
+from distort.kernels.compiler.host_calls import FRESH
 from distort.kernels.compiler.ir import ALIGNMENT, Address, Array, ErrorWord, Host, Operation, Place, Scratch, Tensor
 from distort.kernels.compiler.library import Library, shared
-from distort.kernels.compiler.quick import QuickRun, quick_run
+from distort.kernels.compiler.quick import QuickRun, Tables, quick_run
 from distort.kernels.compiler.specialise import FeedType, Plan, Step, specialise
 from distort.kernels.compiler.team import DEFAULT_SPINS, Team
 from distort.kernels.errors import KernelError, RunCancelled
@@ -73,7 +73,7 @@ class Instance:
     hosted: dict[int, tuple[list[Any], list[Any]]]  # by step: views of arguments and results
     cells: memoryview  # the words, quick to change
     address: int  # of the steps
-    host_calls: list[HostCall | None] | None = None  # of quick runs
+    quick: Tables | None = None  # what quick runs go by
 
 
 @dataclass(slots=True)

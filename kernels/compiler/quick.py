@@ -10,54 +10,100 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distort.kernels.compiler import host_calls
+from distort.kernels.compiler import entering, flow, host_calls
 from distort.kernels.compiler.addresses import address_of
 from distort.kernels.compiler.codegen.drive import STEP_WORDS
+from distort.kernels.compiler.codegen.entering import JOB_WORDS
+from distort.kernels.compiler.team import entrances
 
 if TYPE_CHECKING:
-    from distort.kernels.compiler.host_calls import HostCall
     from distort.kernels.compiler.ir import Array
     from distort.kernels.compiler.program import Compiled, CompiledProgram, Instance
 
 _WORD_NBYTES = 8
+_STEP_NBYTES = STEP_WORDS * _WORD_NBYTES
+#: work of a segment for which the interpreter's lock is kept: others wait no longer for it than it takes to give it up
+_BRIEF_NS = 20_000.0
+
+
+class _Segment:
+    """Native steps from one of number ``first``."""
+
+    __slots__ = ("first", "is_brief", "is_shared", "n_steps")
+
+    def __init__(self, first: int, n_steps: int, is_shared: bool, is_brief: bool) -> None:
+        self.first, self.n_steps, self.is_shared, self.is_brief = first, n_steps, is_shared, is_brief
+
+
+class Tables:
+    """What an instance's quick runs go by. ``jobs``: addresses, one a segment."""
+
+    __slots__ = ("_kept", "entry", "hosts", "jobs")
+
+    def __init__(self, kept: Sequence[Array], hosts: list[host_calls.Ready | None] | None) -> None:
+        self._kept, self.hosts = kept, hosts
+        table, jobs = kept
+        self.entry = table.ctypes.data
+        self.jobs = [jobs[number].ctypes.data for number in range(len(jobs))]
 
 
 class QuickRun:
     """Feeds of the types of one plan. ``named``: results that NumPy kernels make, with whether these are the caller's
     own already; others may be anybody's."""
 
-    __slots__ = ("_checked", "_compiled", "_feeds", "_hosts", "_made", "_program", "_segments", "named")
-
     def __init__(
         self,
         program: CompiledProgram,
         compiled: Compiled,
-        feeds: Sequence[tuple[str, Sequence[tuple[int, int]]]],
+        feeds: Sequence[tuple[str, entering.Expected]],
         hosts: host_calls.Hosts | None,
     ) -> None:
-        self._program, self._compiled, self._feeds, self._hosts = program, compiled, feeds, hosts
+        self._program, self._compiled, self._hosts = program, compiled, hosts
+        self._free = compiled.free
+        self._names = [name for name, _ in feeds]
+        self._expected = [expected for _, expected in feeds]
         self._made = [None if r.tensor is None else (r.tensor.shape, r.tensor.dtype) for r in compiled.plan.results]
-        self._checked = len(compiled.of_error) > 0
-        team = program.team
-        self._segments = [
-            (s.first * STEP_WORDS * _WORD_NBYTES, s.last - s.first, team.run if s.shared else team.run_alone)
-            for s in compiled.segments
-            if s.host is None
-        ]
+        self._segments = _segments(compiled)
+        self._order: list[bool] = [s.host is not None for s in compiled.segments]
+        first = self._segments[0] if self._segments and not self._order[0] else None
+        #: whether the way in does the first segment too
+        self._begins = first is not None and first.is_brief and not first.is_shared
+        self._is_whole = self._begins and len(self._order) == 1 and hosts is None
+        self._enter, self._go_brief, self._go_long = entrances()
+        self.is_direct = entering.is_possible()
+        self.n_feeds = len(feeds)
         self.named: list[tuple[int, bool]] = [] if hosts is None else hosts.named
+
+    def direct(self, feeds: Mapping[str, Any]) -> list[Any] | None:
+        """As a call with feeds of which nothing is known yet; None where they aren't of these types too."""
+        try:
+            instance = self._free.pop()
+        except IndexError:
+            instance = self._program.instance_of(self._compiled)
+        try:
+            tables = instance.quick or self._tables(instance)
+            results: list[Any] = [None if made is None else np.empty(*made) for made in self._made]
+            values = [*map(feeds.__getitem__, self._names), *results]
+            if self._enter(tables.entry, values):
+                return None
+            return results if self._is_whole else self._finish(instance, tables, values, results, self._begins)
+        except KeyError:
+            return None  # another feed
+        finally:
+            self._free.append(instance)
 
     def __call__(self, feeds: Mapping[str, Array]) -> list[Any] | None:
         """The results; None where a kernel refused what it was fed, or made what was not expected of it."""
-        compiled = self._compiled
         try:
-            instance = compiled.free.pop()
+            instance = self._free.pop()
         except IndexError:
-            instance = self._program.instance_of(compiled)
+            instance = self._program.instance_of(self._compiled)
         try:
+            tables = instance.quick or self._tables(instance)
             cells = instance.cells
             kept: list[Array] = []  # copies live as long as the run
-            for name, places in self._feeds:
-                array = feeds[name]
+            for number, places in self._compiled.feeds:
+                array = feeds[self._program.inputs[number]]
                 if not array.flags.c_contiguous:
                     array = np.ascontiguousarray(array).reshape(array.shape)
                     kept.append(array)
@@ -65,64 +111,105 @@ class QuickRun:
                 for place, offset in places:
                     cells[place] = address + offset
             results: list[Any] = [None if made is None else np.empty(*made) for made in self._made]
-            for number, places in compiled.results:
+            for number, places in self._compiled.results:
                 address = address_of(results[number])
                 for place, offset in places:
                     cells[place] = address + offset
-            if self._hosts is not None:
-                return self._with_hosts(self._hosts, instance, feeds, results)
-            for begin, n_steps, call in self._segments:
-                call(instance.address + begin, n_steps)
-            if self._checked and cells[-1]:
-                cells[-1] = 0
-                return None
+            values = [*map(feeds.__getitem__, self._names), *results]
+            return self._finish(instance, tables, values, results, False)
         finally:
-            compiled.free.append(instance)
-        return results
+            self._free.append(instance)
 
-    def _with_hosts(
-        self, hosts: host_calls.Hosts, instance: Instance, feeds: Mapping[str, Array], results: list[Any]
+    def _finish(
+        self, instance: Instance, tables: Tables, values: list[Any], results: list[Any], begun: bool
     ) -> list[Any] | None:
-        if instance.host_calls is None:
-            instance.host_calls = hosts.calls(instance)
-        values = hosts.values(feeds, results)
-        native = iter(self._segments)
-        if hosts.quiet:
-            with np.errstate(all="ignore"):
-                went = self._go(instance, instance.host_calls, native, values)
-        else:
-            went = self._go(instance, instance.host_calls, native, values)
+        """Do the segments, without the first one where that is ``begun``. ``values``: of feeds, then results."""
+        hosts = self._hosts
+        if hosts is None:
+            return results if all(self._go(instance, tables, n) for n in range(begun, len(self._segments))) else None
+        values += [None] * hosts.n_made
+        try:
+            if hosts.quiet:
+                with np.errstate(all="ignore"):
+                    went = self._all(instance, tables, values, begun)
+            else:
+                went = self._all(instance, tables, values, begun)
+        except Exception:  # noqa: BLE001  # whatever it is: the long way meets it again, and says so
+            return None
         return hosts.results(values, results) if went else None
 
-    def _go(
-        self,
-        instance: Instance,
-        calls: Sequence[HostCall | None],
-        native: Any,
-        values: list[Any],
-    ) -> bool:
-        cells = instance.cells
-        for host in calls:
+    def _all(self, instance: Instance, tables: Tables, values: list[Any], begun: bool) -> bool:
+        assert tables.hosts is not None
+        number = 0
+        for host in tables.hosts:
             if host is not None:
                 if not host(values):
                     return False
                 continue
-            begin, n_steps, run = next(native)
-            run(instance.address + begin, n_steps)
-            if self._checked and cells[-1]:
-                cells[-1] = 0
+            if (number or not begun) and not self._go(instance, tables, number):
                 return False
+            number += 1
         return True
+
+    def _go(self, instance: Instance, tables: Tables, number: int) -> bool:
+        """Do a native segment; False where a kernel refused."""
+        segment = self._segments[number]
+        if not segment.is_shared:
+            go = self._go_brief if segment.is_brief else self._go_long
+            return not go(tables.jobs[number])
+        self._program.team.run(instance.address + segment.first * _STEP_NBYTES, segment.n_steps)
+        refused, instance.cells[-1] = instance.cells[-1], 0
+        return not refused
+
+    def _tables(self, instance: Instance) -> Tables:
+        """Made once for an instance."""
+        words = instance.words.ctypes.data
+
+        def cells(of: Sequence[tuple[int, Sequence[tuple[int, int]]]], number: int) -> entering.Cells:
+            return [
+                (words + place * _WORD_NBYTES, offset) for n, places in of if n == number for place, offset in places
+            ]
+
+        error = words + (len(instance.words) - 1) * _WORD_NBYTES
+        control = self._program.team.control_address
+        jobs = [[instance.address + s.first * _STEP_NBYTES, s.n_steps, control, error] for s in self._segments]
+        compiled, inputs = self._compiled, self._program.inputs
+        table = entering.table_of(
+            jobs[0] if self._begins else [0, 0, control, error],
+            [
+                (expected, cells(compiled.feeds, inputs.index(name)))
+                for name, expected in zip(self._names, self._expected, strict=True)
+            ],
+            [cells(compiled.results, number) for number in range(len(self._made))],
+        )
+        hosts = None if self._hosts is None else self._hosts.calls(instance)
+        instance.quick = Tables([table, np.array(jobs, np.int64).reshape(-1, JOB_WORDS)], hosts)
+        return instance.quick
+
+
+def _segments(compiled: Compiled) -> list[_Segment]:
+    calls = [step.call for step in compiled.plan.steps if step.call is not None]
+    made = []
+    for segment in compiled.segments:
+        if segment.host is None:
+            own = calls[segment.first : segment.last]
+            is_brief = sum(call.work_ns for call in own) < _BRIEF_NS and all(call.key != flow.JUMP for call in own)
+            made.append(_Segment(segment.first, segment.last - segment.first, segment.shared, is_brief))
+    return made
 
 
 def quick_run(program: CompiledProgram, compiled: Compiled, given: Mapping[str, Any]) -> QuickRun | None:
-    """For a plan whose steps need nothing but the feeds that are given."""
-    feeds = [(program.inputs[number], places) for number, places in compiled.feeds]
-    if any(name not in given for name, _ in feeds):
+    """For a plan whose steps need nothing but the feeds that are given, all of them arrays."""
+    if any(program.inputs[number] not in given for number, _ in compiled.feeds):
         return None  # a default
+    if not given.keys() <= set(program.inputs):
+        return None
+    feeds = [
+        (name, entering.Expected(given[name].dtype, given[name].shape)) for name in program.inputs if name in given
+    ]
     is_native = all(s.host is None for s in compiled.segments) and all(r.tensor for r in compiled.plan.results)
     hosts = None if is_native else host_calls.hosts_of(program, compiled, given)
     return QuickRun(program, compiled, feeds, hosts) if is_native or hosts is not None else None
 
 
-__all__ = ["QuickRun", "quick_run"]
+__all__ = ["QuickRun", "Tables", "quick_run"]
