@@ -152,6 +152,8 @@ class CompiledProgram:
         self._draws = any(node.op_type in _RANDOM for node in graph.nodes)
         #: feeds for which what was taken for likely was not so
         self._cautious: set[tuple[FeedType, ...]] = set()
+        #: feeds for which shapes differ from run to run
+        self._unsteady: set[tuple[FeedType, ...]] = set()
         self._lock = threading.Lock()
         self._plain_runs = plain_runs
         self._node_of = {id(n): i for i, n in enumerate(graph.nodes) if not any(True for _ in n.subgraphs())}
@@ -203,11 +205,12 @@ class CompiledProgram:
                 self._compiled.pop(key, None)
             return self._run_plain(values, scope)
         except _Refused:
-            if compiled.plan.guessed:
+            results = self._run_plain(values, scope)  # raises what is wrong with the feeds
+            if compiled.plan.expects or compiled.plan.guessed:
                 with self._lock:
-                    self._cautious.add(key)
+                    (self._unsteady if compiled.plan.expects else self._cautious).add(key)
                     self._compiled.pop(key, None)
-            return self._run_plain(values, scope)
+            return results
 
     def _try_to_compile(self, key: tuple[FeedType, ...]) -> Compiled | None:
         """The plan; None where there is an error of ours in making it: then NumPy kernels do the work, and say so."""
@@ -312,6 +315,7 @@ class CompiledProgram:
             self._learned.get(key, {}),
             self._precision,
             key in self._cautious,
+            key not in self._unsteady and not self._draws,
         )
 
     def _assemble(self, plan: Plan, library: Library) -> Compiled:

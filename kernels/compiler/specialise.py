@@ -74,6 +74,8 @@ class Plan:
     unknown: list[str] = field(default_factory=list)
     #: whether a run may be refused because something likely was taken for certain
     guessed: bool = False
+    #: whether it may be because a shape was taken for that of earlier runs
+    expects: bool = False
 
 
 def specialise(
@@ -87,8 +89,9 @@ def specialise(
     learned: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
     precision: str = "float32",
     cautious: bool = False,
+    steady: bool = True,
 ) -> Plan:
-    builder = Builder(graph, target, n_threads, constants, learned, precision, cautious)
+    builder = Builder(graph, target, n_threads, constants, learned, precision, cautious, steady)
     for number, (name, feed) in enumerate(zip(inputs, feeds, strict=True)):
         if feed is None or name_of(feed[0]) not in STORED:
             if name in graph.initializers and feed is None:
@@ -117,7 +120,7 @@ def specialise(
         for result in op.results
         if isinstance(result, str) and result
     ]
-    return Plan(steps, results, arena_nbytes, operations, unknown, builder.guessed)
+    return Plan(steps, results, arena_nbytes, operations, unknown, builder.guessed, builder.expects)
 
 
 def _results(builder: Builder, outputs: Sequence[str]) -> list[Result]:

@@ -72,8 +72,10 @@ class Table:
         if x.dtype != self._dtype:
             raise InvalidInput(f"keys of {self._dtype} can't be looked up for an input of {x.dtype}")
         if self._dtype.kind == "O":
-            found = np.empty(x.shape, self._values.dtype)
-            found.reshape(-1)[:] = self._of_text.of(x.reshape(-1).tolist())
+            items = x.tolist() if x.ndim == 1 else x.reshape(-1).tolist()
+            found = np.fromiter(self._of_text.of(items), self._values.dtype, len(items))
+            if x.ndim != 1:
+                found = found.reshape(x.shape)
             return found if found.dtype.kind == "O" else xp.asarray(found)
         missing = len(self._values) - 1
         if missing == 0:
