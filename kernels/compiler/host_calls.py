@@ -6,7 +6,7 @@ Values of a run that no kernel of ours makes lie in a list: feeds, then results,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,12 +69,15 @@ class HostCall:
                 values[place] = value if self.fresh else arrays.apart(value, self.memory)
         return True
 
-    def simplest(self) -> Ready:
-        """The same, where a kernel that makes one object of one argument needs less."""
+    def simplest(self, made: frozenset[int]) -> Ready:
+        """The same, where a kernel that makes one object of one argument needs less.
+
+        ``made``: places of results that are what such kernels make.
+        """
         if not self.fresh or not self.single or self.parts or len(self.arguments) != 1:
             return self
         _, place, part = self.targets[0]
-        if place < 0 or part is not None:
+        if place < 0 or (part is not None and place not in made):
             return self
         function = self.function
         if self.fills:
@@ -108,7 +111,9 @@ class Hosts:
     places: dict[str, int]  # of values by name
     quiet: bool  # whether NumPy must be told not to warn
     outputs: list[tuple[int, Any, int]]  # results that are not native: a known value, or where it is among values
-    named: list[tuple[int, bool]] = field(default_factory=list)
+    named: list[tuple[int, bool]]
+    #: places of results that are tensors, and no compiled step's
+    made: frozenset[int]
 
     def results(self, values: Sequence[Any], results: list[Any]) -> list[Any]:
         for number, known, place in self.outputs:
@@ -116,7 +121,7 @@ class Hosts:
         return results
 
     def calls(self, instance: Instance) -> list[Ready | None]:
-        return [None if step is None else self._call(*step, instance).simplest() for step in self.steps]
+        return [None if step is None else self._call(*step, instance).simplest(self.made) for step in self.steps]
 
     def _call(self, host: Host, step: Any, known: list[Any], instance: Instance) -> HostCall:
         memory, base = instance.memory, instance.base
@@ -177,8 +182,11 @@ def hosts_of(program: CompiledProgram, compiled: Compiled, given: Mapping[str, A
                 fresh[result] = host.node.op_type in FRESH
     outputs: list[tuple[int, Any, int]] = []
     named: list[tuple[int, bool]] = []
+    alone = _made_alone(compiled, given)
     for number, output in enumerate(plan.results):
-        if output.value is not None:
+        if number in alone:
+            outputs.append((number, None, len(feeds) + number))
+        elif output.value is not None:
             outputs.append((number, output.value, -1))
         elif output.name:
             place = places.get(output.name)
@@ -189,7 +197,29 @@ def hosts_of(program: CompiledProgram, compiled: Compiled, given: Mapping[str, A
     shapes = [given[name].shape for name in names] + [
         None if r.tensor is None else r.tensor.shape for r in plan.results
     ]
-    return Hosts(feeds, n_values - n_before, shapes, steps, places, quiet, outputs, named)
+    made = frozenset(len(feeds) + number for number in alone)
+    return Hosts(feeds, n_values - n_before, shapes, steps, places, quiet, outputs, named, made)
+
+
+def _made_alone(compiled: Compiled, given: Mapping[str, Any]) -> set[int]:
+    """Results that are just what one kernel makes that hands out nothing of others, of an argument of known shape."""
+    numbers: set[int] = set()
+    for segment in compiled.segments:
+        host = segment.host
+        if host is None or host.node.op_type not in FRESH or len(host.arguments) != 1 or len(host.results) != 1:
+            continue
+        (argument,), (result,) = host.arguments, host.results
+        if not isinstance(argument, Tensor) and argument not in given:
+            continue
+        if isinstance(result, Tensor) and result.buffer.place is Place.RESULT and result.whole:
+            numbers.add(result.buffer.number)
+    # what compiled steps read or write has its place before the run
+    return numbers - {number for number, _ in compiled.results} - _read_by_hosts(compiled)
+
+
+def _read_by_hosts(compiled: Compiled) -> set[int]:
+    tensors = [a for s in compiled.segments if s.host is not None for a in s.host.arguments if isinstance(a, Tensor)]
+    return {tensor.buffer.number for tensor in tensors if tensor.buffer.place is Place.RESULT}
 
 
 __all__ = ["FRESH", "Hosts", "Ready", "hosts_of"]

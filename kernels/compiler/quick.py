@@ -63,6 +63,8 @@ class QuickRun:
         self._names = [name for name, _ in feeds]
         self._expected = [expected for _, expected in feeds]
         self._made = [None if r.tensor is None else (r.tensor.shape, r.tensor.dtype) for r in compiled.plan.results]
+        for place in () if hosts is None else hosts.made:
+            self._made[place - len(feeds)] = None
         self._segments = _segments(compiled)
         self._order: list[bool] = [s.host is not None for s in compiled.segments]
         first = self._segments[0] if self._segments and not self._order[0] else None
