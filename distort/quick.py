@@ -28,7 +28,7 @@ Fits = Callable[[Sequence[str], Sequence[Any]], bool]
 class _Kind:
     """Runs of a kind. ``order``: of results, where it isn't the program's; ``texts``: feeds that are text.
 
-    ``shapes``: of results that NumPy kernels make, when they last were as declared.
+    ``shapes``: of results that may differ in shape, when they last were as declared.
     """
 
     __slots__ = ("fits", "is_default", "is_plain", "names", "order", "run", "shapes", "texts")
@@ -43,9 +43,9 @@ class _Kind:
         fits: Fits | None,
     ) -> None:
         self.run, self.names, self.order, self.texts, self.fits = run, names, order, texts, fits
-        self.shapes: list[Any] = [None] * len(run.named)
+        self.shapes: list[Any] = [None] * len(run.loose)
         self.is_default = is_default
-        self.is_plain = order is None and not run.named
+        self.is_plain = order is None and not run.loose
 
 
 class QuickRuns:
@@ -106,7 +106,7 @@ class QuickRuns:
         texts = [name for name, value in feeds.items() if value.dtype == _OBJECT]
         in_order = order == list(range(len(self._made)))
         is_default = tuple(names) == self._output_names
-        kind = _Kind(run, tuple(names), is_default, None if in_order else order, texts, fits if run.named else None)
+        kind = _Kind(run, tuple(names), is_default, None if in_order else order, texts, fits if run.loose else None)
         self._known[tuple(key)] = kind
         self._last = kind if run.is_direct else None
 
@@ -114,11 +114,8 @@ class QuickRuns:
 def _told(kind: _Kind, results: list[Any]) -> list[Any] | None:
     """Results as the user gets them."""
     shapes = []
-    for number, is_own in kind.run.named:
-        value = results[number]
-        if not is_own or (type(value) is not _array and type(value) is not list):
-            del value  # another name would count as another holder
-            results[number] = value = fetches.to_user(results, number)
+    for number in kind.run.loose:
+        value = results[number] = fetches.to_user(results, number)
         shapes.append(value.shape if type(value) is _array else None)
     if kind.order is not None:
         results = [results[number] for number in kind.order]

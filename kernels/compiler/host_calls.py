@@ -5,7 +5,7 @@ Values of a run that no kernel of ours makes lie in a list: feeds, then results,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from distort.kernels.compiler import arrays
 from distort.kernels.compiler.ir import Array, Host, Place, Tensor
 from distort.kernels.program import RunScope, needs_scope
+from distort.kernels.registry import custom_of
 
 if TYPE_CHECKING:
     from distort.kernels.compiler.program import Compiled, CompiledProgram, Instance
@@ -22,14 +23,15 @@ if TYPE_CHECKING:
 FRESH = frozenset(["ZipMap", "LabelEncoder"])
 #: others that do no arithmetic, so that NumPy has nothing to warn of
 _SILENT = FRESH | {"Gather", "Tile", "NonZero", "Identity", "Reshape", "Concat", "Unsqueeze", "Squeeze"}
+_STANDARD = ("", "ai.onnx.ml")
 
-
-Ready = Callable[[list[Any]], bool]
+#: on a run's values: whether the run can't go on
+Ready = Callable[[list[Any]], Any]
 
 
 @dataclass(slots=True)
 class HostCall:
-    """A kernel with an instance's arguments. Called with a run's values, it says whether results are as expected.
+    """A kernel with an instance's arguments. Called with a run's values, it says whether results are not as expected.
 
     Raises whatever the kernel raises.
     """
@@ -63,38 +65,47 @@ class HostCall:
                 view = arrays.within(part, values[place])
             if view is not None:
                 if not isinstance(value, _ARRAYS) or value.shape != view.shape or value.dtype != view.dtype:
-                    return False
+                    return True
                 view[...] = value
             elif place >= 0:
                 values[place] = value if self.fresh else arrays.apart(value, self.memory)
-        return True
+        return False
 
     def simplest(self, made: frozenset[int]) -> Ready:
-        """The same, where a kernel that makes one object of one argument needs less.
+        """The same, where a kernel that makes one array, or object, of one value or two needs less.
 
         ``made``: places of results that are what such kernels make.
         """
-        if not self.fresh or not self.single or self.parts or len(self.arguments) != 1:
+        view, place, part = self.targets[0]
+        is_object = self.fresh and place >= 0 and (part is None or place in made)
+        if not self.single or self.scoped or self.parts or len(self.fills) > 1 or not (is_object or view is not None):
             return self
-        _, place, part = self.targets[0]
-        if place < 0 or (part is not None and place not in made):
-            return self
-        function = self.function
-        if self.fills:
+        function, arguments = self.function, self.arguments
+        if self.fills and len(arguments) == 1:
             source = self.fills[0][1]
+            made_of: Callable[[list[Any]], Any] = lambda values: function(values[source])  # noqa: E731  # it is one of two
+        elif not self.fills:
+            made_of = lambda values: function(*arguments)  # noqa: E731
+        else:
+            return self
+        if is_object:
 
-            def of_value(values: list[Any]) -> bool:
-                values[place] = function(values[source])
+            def keep(values: list[Any]) -> None:
+                values[place] = made_of(values)
+
+            return keep
+        shape, dtype = view.shape, view.dtype
+
+        def copy(values: list[Any]) -> bool:
+            value = made_of(values)
+            if type(value) is tuple:
+                (value,) = value
+            if not isinstance(value, _ARRAYS) or value.shape != shape or value.dtype != dtype:
                 return True
+            view[...] = value
+            return False
 
-            return of_value
-        (argument,) = self.arguments
-
-        def of_view(values: list[Any]) -> bool:
-            values[place] = function(argument)
-            return True
-
-        return of_view
+        return copy
 
 
 _ARRAYS = (np.ndarray, np.generic)
@@ -107,23 +118,18 @@ class Hosts:
     feeds: dict[int, int]  # numbers of inputs that are given, and their places among values
     n_made: int  # values that NumPy kernels make
     shapes: list[Any]  # of feeds, then of results that are tensors
-    steps: list[tuple[Host, Any, list[Any]] | None]  # with the kernel and its constants; None: native ones
+    steps: list[tuple[Host, Any, list[Any], bool]]  # with the kernel, its constants, and whether what it makes is fresh
     places: dict[str, int]  # of values by name
     quiet: bool  # whether NumPy must be told not to warn
     outputs: list[tuple[int, Any, int]]  # results that are not native: a known value, or where it is among values
-    named: list[tuple[int, bool]]
+    loose: list[int]  # results that may be anybody's, and differ in shape from run to run
     #: places of results that are tensors, and no compiled step's
     made: frozenset[int]
 
-    def results(self, values: Sequence[Any], results: list[Any]) -> list[Any]:
-        for number, known, place in self.outputs:
-            results[number] = known.copy() if place < 0 else values[place]
-        return results
+    def calls(self, instance: Instance) -> list[Ready]:
+        return [self._call(*step, instance).simplest(self.made) for step in self.steps]
 
-    def calls(self, instance: Instance) -> list[Ready | None]:
-        return [None if step is None else self._call(*step, instance).simplest(self.made) for step in self.steps]
-
-    def _call(self, host: Host, step: Any, known: list[Any], instance: Instance) -> HostCall:
+    def _call(self, host: Host, step: Any, known: list[Any], fresh: bool, instance: Instance) -> HostCall:
         memory, base = instance.memory, instance.base
         fills: list[tuple[int, int]] = []
         parts: list[tuple[int, int, Tensor]] = []
@@ -145,7 +151,6 @@ class Hosts:
                 targets.append((view, -1, None) if view is not None else (None, self._outside(result), result))
             else:
                 targets.append((None, self.places[result] if result else -1, None))
-        fresh = host.node.op_type in FRESH
         return HostCall(step.call, arguments, fills, parts, targets, step.single, needs_scope(step.call), fresh, memory)
 
     def _is_all(self, tensor: Tensor) -> bool:
@@ -164,24 +169,25 @@ def hosts_of(program: CompiledProgram, compiled: Compiled, given: Mapping[str, A
     places = {name: number for number, name in enumerate(names)}
     feeds = {program.inputs.index(name): place for name, place in places.items()}
     n_values = n_before = len(feeds) + len(plan.results)
-    fresh: dict[str, bool] = {}
+    fresh: set[str] = set()
     steps: list[Any] = []
     quiet = False
     for segment in compiled.segments:
         host = segment.host
         if host is None:
-            steps.append(None)
             continue
         known = [program.weight(a) if isinstance(a, str) and a not in places else None for a in host.arguments]
-        steps.append((host, program.step_of(host.origin), known))
-        quiet |= host.node.op_type not in _SILENT
+        is_fresh = _is_fresh(host, given)
+        steps.append((host, program.step_of(host.origin), known, is_fresh))
+        quiet |= host.node.op_type not in _SILENT or host.node.domain not in _STANDARD
         for result in host.results:
             if isinstance(result, str):
                 places[result] = n_values
                 n_values += 1
-                fresh[result] = host.node.op_type in FRESH
+                if is_fresh:
+                    fresh.add(result)
     outputs: list[tuple[int, Any, int]] = []
-    named: list[tuple[int, bool]] = []
+    loose: list[int] = []
     alone = _made_alone(compiled, given)
     for number, output in enumerate(plan.results):
         if number in alone:
@@ -193,12 +199,25 @@ def hosts_of(program: CompiledProgram, compiled: Compiled, given: Mapping[str, A
             if place is None:
                 return None  # a weight, or nothing
             outputs.append((number, None, place))
-            named.append((number, fresh.pop(output.name, False)))  # what has two names is nobody's own
+            if output.name not in fresh:
+                loose.append(number)
+            fresh.discard(output.name)  # what has two names is nobody's own
     shapes = [given[name].shape for name in names] + [
         None if r.tensor is None else r.tensor.shape for r in plan.results
     ]
     made = frozenset(len(feeds) + number for number in alone)
-    return Hosts(feeds, n_values - n_before, shapes, steps, places, quiet, outputs, named, made)
+    return Hosts(feeds, n_values - n_before, shapes, steps, places, quiet, outputs, loose, made)
+
+
+def _is_fresh(host: Host, given: Mapping[str, Any]) -> bool:
+    """Whether a kernel makes objects that hold no memory of others, of the same shapes in all runs."""
+    op_type, argument = host.node.op_type, host.arguments[-1]
+    if host.node.domain not in _STANDARD or custom_of(host.node.domain, op_type):
+        return False
+    if op_type not in FRESH and (op_type != "Gather" or not isinstance(argument, Tensor)):
+        return False
+    shape = argument.shape if isinstance(argument, Tensor) else getattr(given.get(argument or ""), "shape", ())
+    return len(shape) > 0
 
 
 def _made_alone(compiled: Compiled, given: Mapping[str, Any]) -> set[int]:
@@ -206,11 +225,9 @@ def _made_alone(compiled: Compiled, given: Mapping[str, Any]) -> set[int]:
     numbers: set[int] = set()
     for segment in compiled.segments:
         host = segment.host
-        if host is None or host.node.op_type not in FRESH or len(host.arguments) != 1 or len(host.results) != 1:
+        if host is None or len(host.results) != 1 or not _is_fresh(host, given):
             continue
-        (argument,), (result,) = host.arguments, host.results
-        if not isinstance(argument, Tensor) and argument not in given:
-            continue
+        (result,) = host.results
         if isinstance(result, Tensor) and result.buffer.place is Place.RESULT and result.whole:
             numbers.add(result.buffer.number)
     # what compiled steps read or write has its place before the run

@@ -205,12 +205,18 @@ class CompiledProgram:
                 self._compiled.pop(key, None)
             return self._run_plain(values, scope)
         except _Refused:
-            results = self._run_plain(values, scope)  # raises what is wrong with the feeds
-            if compiled.plan.expects or compiled.plan.guessed:
-                with self._lock:
-                    (self._unsteady if compiled.plan.expects else self._cautious).add(key)
-                    self._compiled.pop(key, None)
+            if compiled.plan.guessed and not compiled.plan.expects:
+                self._renounce(key, self._cautious)
+            results = self._run_plain(values, scope)
+            if compiled.plan.expects:  # and nothing is wrong with the feeds
+                self._renounce(key, self._unsteady)
             return results
+
+    def _renounce(self, key: tuple[FeedType, ...], of: set[tuple[FeedType, ...]]) -> None:
+        """Let the next plan for such feeds take less for likely."""
+        with self._lock:
+            of.add(key)
+            self._compiled.pop(key, None)
 
     def _try_to_compile(self, key: tuple[FeedType, ...]) -> Compiled | None:
         """The plan; None where there is an error of ours in making it: then NumPy kernels do the work, and say so."""

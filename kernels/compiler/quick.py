@@ -5,7 +5,7 @@ Where anything is not as it was, they give up, and the long way does all again a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,21 +35,22 @@ class _Segment:
         self.first, self.n_steps, self.is_shared, self.is_brief = first, n_steps, is_shared, is_brief
 
 
+#: a segment, or a NumPy kernel, on a run's values: whether the run can't go on
+Ready = Callable[[list[Any]], Any]
+
+
 class Tables:
-    """What an instance's quick runs go by. ``jobs``: addresses, one a segment."""
+    """What an instance's quick runs go by. ``steps``: all that is done; ``rest``: after what the way in does."""
 
-    __slots__ = ("_kept", "entry", "hosts", "jobs")
+    __slots__ = ("_kept", "entry", "rest", "steps")
 
-    def __init__(self, kept: Sequence[Array], hosts: list[host_calls.Ready | None] | None) -> None:
-        self._kept, self.hosts = kept, hosts
-        table, jobs = kept
-        self.entry = table.ctypes.data
-        self.jobs = [jobs[number].ctypes.data for number in range(len(jobs))]
+    def __init__(self, kept: Sequence[Array], steps: list[Ready], begins: bool) -> None:
+        self._kept, self.steps, self.rest = kept, steps, steps[begins:]
+        self.entry = kept[0].ctypes.data
 
 
 class QuickRun:
-    """Feeds of the types of one plan. ``named``: results that NumPy kernels make, with whether these are the caller's
-    own already; others may be anybody's."""
+    """Feeds of the types of one plan. ``loose``: results that may be anybody's, and differ in shape from run to run."""
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class QuickRun:
         self._enter, self._go_brief, self._go_long = entrances()
         self.is_direct = entering.is_possible()
         self.n_feeds = len(feeds)
-        self.named: list[tuple[int, bool]] = [] if hosts is None else hosts.named
+        self.loose: list[int] = [] if hosts is None else hosts.loose
 
     def direct(self, feeds: Mapping[str, Any]) -> list[Any] | None:
         """As a call with feeds of which nothing is known yet; None where they aren't of these types too."""
@@ -88,7 +89,7 @@ class QuickRun:
             values = [*map(feeds.__getitem__, self._names), *results]
             if self._enter(tables.entry, values):
                 return None
-            return results if self._is_whole else self._finish(instance, tables, values, results, self._begins)
+            return results if self._is_whole else self._finish(tables.rest, values, results)
         except KeyError:
             return None  # another feed
         finally:
@@ -118,50 +119,46 @@ class QuickRun:
                 for place, offset in places:
                     cells[place] = address + offset
             values = [*map(feeds.__getitem__, self._names), *results]
-            return self._finish(instance, tables, values, results, False)
+            return self._finish(tables.steps, values, results)
         finally:
             self._free.append(instance)
 
-    def _finish(
-        self, instance: Instance, tables: Tables, values: list[Any], results: list[Any], begun: bool
-    ) -> list[Any] | None:
-        """Do the segments, without the first one where that is ``begun``. ``values``: of feeds, then results."""
+    def _finish(self, steps: Sequence[Ready], values: list[Any], results: list[Any]) -> list[Any] | None:
+        """Do what there is to do. ``values``: of feeds, then results."""
         hosts = self._hosts
         if hosts is None:
-            return results if all(self._go(instance, tables, n) for n in range(begun, len(self._segments))) else None
+            return None if any([step(values) for step in steps]) else results
         values += [None] * hosts.n_made
         try:
             if hosts.quiet:
                 with np.errstate(all="ignore"):
-                    went = self._all(instance, tables, values, begun)
+                    if any(step(values) for step in steps):
+                        return None
             else:
-                went = self._all(instance, tables, values, begun)
+                for step in steps:
+                    if step(values):
+                        return None
         except Exception:  # noqa: BLE001  # whatever it is: the long way meets it again, and says so
             return None
-        return hosts.results(values, results) if went else None
+        for number, known, place in hosts.outputs:
+            results[number] = known.copy() if place < 0 else values[place]
+        return results
 
-    def _all(self, instance: Instance, tables: Tables, values: list[Any], begun: bool) -> bool:
-        assert tables.hosts is not None
-        number = 0
-        for host in tables.hosts:
-            if host is not None:
-                if not host(values):
-                    return False
-                continue
-            if (number or not begun) and not self._go(instance, tables, number):
-                return False
-            number += 1
-        return True
-
-    def _go(self, instance: Instance, tables: Tables, number: int) -> bool:
-        """Do a native segment; False where a kernel refused."""
-        segment = self._segments[number]
+    def _native(self, instance: Instance, segment: _Segment, job: Array) -> Ready:
+        """A native segment; what it returns is not 0 where a kernel refused."""
         if not segment.is_shared:
-            go = self._go_brief if segment.is_brief else self._go_long
-            return not go(tables.jobs[number])
-        self._program.team.run(instance.address + segment.first * _STEP_NBYTES, segment.n_steps)
-        refused, instance.cells[-1] = instance.cells[-1], 0
-        return not refused
+            go, address = self._go_brief if segment.is_brief else self._go_long, job.ctypes.data
+            return lambda values: go(address)
+        run, begin = self._program.team.run, instance.address + segment.first * _STEP_NBYTES
+        n_steps, cells = segment.n_steps, instance.cells
+
+        def shared(values: list[Any]) -> int:
+            run(begin, n_steps)
+            refused: int = cells[-1]
+            cells[-1] = 0
+            return refused
+
+        return shared
 
     def _tables(self, instance: Instance) -> Tables:
         """Made once for an instance."""
@@ -184,8 +181,11 @@ class QuickRun:
             ],
             [cells(compiled.results, number) for number in range(len(self._made))],
         )
-        hosts = None if self._hosts is None else self._hosts.calls(instance)
-        instance.quick = Tables([table, np.array(jobs, np.int64).reshape(-1, JOB_WORDS)], hosts)
+        every_job = np.array(jobs, np.int64).reshape(-1, JOB_WORDS)
+        natives = iter([self._native(instance, *of) for of in zip(self._segments, every_job, strict=True)])
+        hosts = iter([] if self._hosts is None else self._hosts.calls(instance))
+        steps = [next(hosts if is_host else natives) for is_host in self._order]
+        instance.quick = Tables([table, every_job], steps, self._begins)
         return instance.quick
 
 
