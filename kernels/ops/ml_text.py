@@ -3,7 +3,7 @@ DictVectorizer, CastMap. Strings and maps live on the host."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from types import ModuleType
 from typing import Any
@@ -224,16 +224,20 @@ def label_encoder_1(xp: ModuleType, x: Array, *, of_strings: Table, of_integers:
 
 #: the most class labels of rows that a function of their own makes maps of
 _MOST_UNROLLED = 16
+_MANY_ROWS = 64
+
+#: makes maps of rows
+Maps = Callable[[Iterable[Sequence[float]]], list[dict[Any, float]]]
 
 
-def _maps(keys: Sequence[Any]) -> Callable[[list[list[float]]], list[dict[Any, float]]]:
+def _maps(keys: Sequence[Any]) -> Maps:
     """What makes maps of rows. That of a few keys names them one by one, which takes half as long as ``zip``."""
     if len(keys) > _MOST_UNROLLED:
         return lambda rows: [dict(zip(keys, row, strict=True)) for row in rows]
     entries = ", ".join(f"k{i}: v{i}" for i in range(len(keys)))
     row = "".join(f"v{i}, " for i in range(len(keys)))
     names = {f"k{i}": key for i, key in enumerate(keys)}
-    made: Callable[[list[list[float]]], list[dict[Any, float]]]
+    made: Maps
     made = eval(f"lambda rows: [{{{entries}}} for {row} in rows]", names)  # of numbered names alone
     return made
 
@@ -248,13 +252,14 @@ def _prepare_zip_map(
 
 
 @kernel("ZipMap", domain=_ML, prepare=_prepare_zip_map)
-def zip_map(
-    xp: ModuleType, x: Array, *, maps: Callable[[list[list[float]]], list[dict[Any, float]]], n: int
-) -> list[dict[Any, float]]:
+def zip_map(xp: ModuleType, x: Array, *, maps: Maps, n: int) -> list[dict[Any, float]]:
     """ZipMap 1: a map a row, from class label to score. x: [N, C] or [C]"""
     if x.ndim not in (1, 2) or x.shape[-1] != n:
         raise InvalidInput(f"ZipMap: {n} class labels for an input of shape {list(x.shape)}")
-    return maps(x.tolist() if x.ndim == 2 else [x.tolist()])
+    if x.ndim == 1:
+        return maps([x.tolist()])
+    # of many rows, columns become lists: those are fewer, and rows are then one tuple, over and over
+    return maps(x.tolist() if len(x) < _MANY_ROWS else zip(*x.T.tolist(), strict=True))
 
 
 def _prepare_one_hot(
