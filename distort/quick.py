@@ -82,9 +82,11 @@ class QuickRuns:
                 return None if objects is None else self.run(names, objects)
         except (TypeError, AttributeError):
             return None  # the long way says what is wrong
-        if kind.texts and not all(_is_text(feeds[name]) for name in kind.texts):
-            return None
-        results = kind.run(feeds)
+        results = kind.run.direct(feeds) if kind.run.is_direct and kind is not last else None
+        if results is None:  # arrays that are not contiguous, or whose types are equal but not the same object
+            if kind.texts and not all(_is_text(feeds[name]) for name in kind.texts):
+                return None
+            results = kind.run(feeds)
         if results is None:
             self._known.pop(tuple(key), None)  # its plan may be gone
             self._last = None

@@ -47,6 +47,8 @@ _RANDOM = frozenset(
 _PLAN_NUMBERS = itertools.count()
 #: plans that are kept, those used last
 MOST_PLANS = 64
+#: arenas of no more bytes are a plan's own
+OWN_ARENA_NBYTES = 1 << 18
 #: of a body that is no part of a plan: rounds of a run with values of the same shapes before one is compiled
 BODY_PLAIN_RUNS = 2
 
@@ -403,7 +405,12 @@ class CompiledProgram:
         return Instance(memory, words, steps, base, hosted, memoryview(cells), steps.ctypes.data)
 
     def _memory(self, nbytes: int) -> Array:
-        """For an arena: that of an idle instance, of whatever plan. So plans share one, as large as any needs."""
+        """For an arena: that of an idle instance, of whatever plan. So plans share one, as large as any needs.
+
+        A small one is made: whoever runs two plans in turn would else make an instance each time.
+        """
+        if nbytes <= OWN_ARENA_NBYTES:
+            return np.empty(nbytes, np.uint8)
         idle: list[Instance] = []
         if self._lock.acquire(blocking=False):
             try:

@@ -213,3 +213,18 @@ def test_from_several_threads(session: distort.InferenceSession) -> None:
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def test_kinds_in_turn_keep_what_they_run_in(session: distort.InferenceSession) -> None:
+    def instances() -> list[int]:
+        program = session._sess._loaded.engine.compiled
+        assert program is not None
+        return [id(instance) for compiled in program._compiled.values() for instance in compiled.free]
+
+    feeds = [{"x": np.ones((n, 3), np.float32), "i": INDICES[:1]} for n in (4, 5)]
+    for one in feeds * 2:
+        session.run(None, {"x": one["x"], "i": one["i"] * 0})
+    before = instances()
+    for one in feeds * 2:
+        session.run(None, {"x": one["x"], "i": one["i"] * 0})
+    assert instances() == before and len(before) >= 2
