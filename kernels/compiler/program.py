@@ -49,6 +49,8 @@ _PLAN_NUMBERS = itertools.count()
 MOST_PLANS = 64
 #: arenas of no more bytes are a plan's own
 OWN_ARENA_NBYTES = 1 << 18
+#: kinds of feeds for which shapes differ from run to run, before they are taken to do so for all others too
+MOST_UNSTEADY = 4
 #: of a body that is no part of a plan: rounds of a run with values of the same shapes before one is compiled
 BODY_PLAIN_RUNS = 2
 
@@ -323,7 +325,7 @@ class CompiledProgram:
             self._learned.get(key, {}),
             self._precision,
             key in self._cautious,
-            key not in self._unsteady and not self._draws,
+            key not in self._unsteady and len(self._unsteady) < MOST_UNSTEADY and not self._draws,
         )
 
     def _assemble(self, plan: Plan, library: Library) -> Compiled:
