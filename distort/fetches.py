@@ -67,7 +67,16 @@ def _owns(array: Array) -> bool:
 
 def to_users(values: list[Any]) -> list[Any]:
     """Values of a run as ``run`` returns them. ``values`` must hold the only references that the caller has."""
-    return [fresh(values, i) if isinstance(values[i], np.ndarray) else own(values[i]) for i in range(len(values))]
+    return [to_user(values, i) for i in range(len(values))]
+
+
+def to_user(values: list[Any], index: int) -> Any:
+    """The value at ``index`` as :func:`to_users` has it."""
+    return fresh(values, index) if isinstance(values[index], np.ndarray) else own(values[index])
+
+
+#: keys and values of maps that are Python's own
+_PLAIN = frozenset([str, int, float])
 
 
 def own(value: Any) -> Any:
@@ -81,6 +90,8 @@ def own(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [own(item) for item in value]
     if isinstance(value, dict):
+        if _PLAIN.issuperset(map(type, value)) and _PLAIN.issuperset(map(type, value.values())):
+            return value.copy()
         return {_scalar(key): _scalar(item) for key, item in value.items()}
     if isinstance(value, SparseInitializer):
         return SparseTensor._of(SparseInitializer(value.values.copy(), value.indices.copy(), value.dims))

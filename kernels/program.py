@@ -77,6 +77,11 @@ class RunScope:
         return n
 
 
+def needs_scope(call: Callable[..., Any]) -> bool:
+    """Whether a step's call takes the run's scope before its arguments."""
+    return getattr(call, "needs_scope", False)
+
+
 class BodyProgram(Protocol):
     """What a body needs of a program, compiled or not."""
 
@@ -281,6 +286,10 @@ class Program:
         """One node alone, by its place in the graph, on values of its inputs and captures. Returns its outputs."""
         return self._call(self._steps[number], arguments, scope)
 
+    def step(self, number: int) -> Step:
+        """One node, by its place in the graph."""
+        return self._steps[number]
+
     def _run_step(self, step: Step, slots: list[Any], scope: RunScope) -> None:
         results = self._call(step, [slots[i] for i in step.inputs], scope)
         for slot, value in zip(step.outputs, results, strict=False):
@@ -290,7 +299,7 @@ class Program:
             slots[slot] = None
 
     def _call(self, step: Step, arguments: list[Any], scope: RunScope) -> Sequence[Any]:
-        if getattr(step.call, "needs_scope", False):
+        if needs_scope(step.call):
             arguments.insert(0, scope)
         start_ns = time.time_ns() if scope.observer else 0
         try:
@@ -380,4 +389,4 @@ def _initial(value: Any, xp: ModuleType) -> Any:
     return value if xp is np else xp.asarray(value)
 
 
-__all__ = ["Body", "Cancellation", "Program", "RunScope", "Step"]
+__all__ = ["Body", "Cancellation", "Program", "RunScope", "Step", "needs_scope"]

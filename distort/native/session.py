@@ -209,14 +209,14 @@ class InferenceSession:
     ) -> None:
         """Let the next run of such feeds go the short way, where there is one and nothing is to be said about it."""
         program = loaded.engine.compiled
-        if program is None or any(values.get(name) is not value for name, value in feeds.items()):
+        if program is None or any(not _is_as_given(values.get(name), value) for name, value in feeds.items()):
             return
         if not loaded.fits_declared(names, results):
             return
         run = program.quick(values)
         if run is not None:
             quick = self._quick or QuickRuns(loaded.output_names, program.outputs)
-            quick.add(names, feeds, run)
+            quick.add(names, values, run, loaded.fits_declared if loaded.declared_shapes else None)
             self._quick = quick
 
     def run_with_ort_values(
@@ -419,6 +419,11 @@ class InferenceSession:
         self.end_profiling()
         self._quick = None
         self._loaded.engine.close()
+
+
+def _is_as_given(value: Any, given: Any) -> bool:
+    """Whether a feed was taken as it is, or is text, which becomes objects."""
+    return value is given or (type(given) is type(value) is np.ndarray and given.dtype.kind in "OU")
 
 
 def _listed(names: Any) -> Any:

@@ -19,6 +19,8 @@ def find(memory: Array, base: int, given: Sequence[Any], results: Sequence[Any],
 def apart(value: Any, memory: Array) -> Any:
     """A value that outlives the arena's use of its memory."""
     if isinstance(value, np.ndarray):
+        if value.base is None:
+            return value
         return value.copy() if np.may_share_memory(value, memory) else value
     if isinstance(value, (list, tuple)):
         return type(value)(apart(item, memory) for item in value)
@@ -44,7 +46,11 @@ def view(tensor: Tensor | str | None, memory: Array, base: int) -> Any:
 def outside(tensor: Tensor, given: Sequence[Any], results: Sequence[Any]) -> Any:
     """A tensor that lies in a feed or a result."""
     number = tensor.buffer.number
-    array = given[number] if tensor.buffer.place is Place.FEED else results[number]
+    return within(tensor, given[number] if tensor.buffer.place is Place.FEED else results[number])
+
+
+def within(tensor: Tensor, array: Array) -> Array:
+    """A tensor that is all of an array, or a part."""
     if array.shape == tensor.shape and tensor.whole:
         return array
     return _strided(tensor, np.ascontiguousarray(array).reshape(-1).view(np.uint8))

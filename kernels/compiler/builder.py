@@ -85,7 +85,10 @@ class Builder:
         learned: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
         precision: str = "float32",
         cautious: bool = False,
+        steady: bool = True,
     ) -> None:
+        #: whether shapes that depend on numbers of a run may be taken for those of earlier runs, and some were
+        self._steady, self.expects = steady, False
         #: whether nothing may be taken for likely; whether something was, and a run that finds otherwise is refused
         self.cautious, self.guessed = cautious, False
         self.graph = graph
@@ -172,6 +175,12 @@ class Builder:
         """The shape that a value had in an earlier run of these feeds; None where nobody knows."""
         known = self._learned.get(name)
         return None if known is None else known[1]
+
+    def expected(self, name: str) -> tuple[int, ...] | None:
+        """As :meth:`seen`, for a kernel that refuses the run where it has to make another shape."""
+        shape = self.seen(name) if self._steady and len(self._scopes) == 1 and self._region == 0 else None
+        self.expects |= shape is not None
+        return shape
 
     # -- operations
 

@@ -53,7 +53,7 @@ def of_largest(b: Builder, node: Node, scores: Tensor, labels: Array) -> Tensor 
     """The label [N] of the largest score in each row, the first of equal ones. None: it has no tensor."""
     n_rows, n_classes = scores.shape
     scores = b.contiguous(scores)
-    known = b.constant(labels if labels.dtype == np.int64 else np.arange(len(labels)))
+    known = b.constant(labels if labels.dtype == np.int64 else np.arange(1, len(labels) + 1))
     made = b.new(np.int64, (n_rows,))
     words: list[Any] = [n_rows, n_classes, scores.address(), known.address(), made.address()]
     call = Call(Key("labels", ()), words, scores.size * 1.0, most_threads=n_rows)
@@ -67,7 +67,7 @@ def of_largest(b: Builder, node: Node, scores: Tensor, labels: Array) -> Tensor 
 def of_score(b: Builder, node: Node, score: Tensor, limit: float, labels: Array) -> Tensor | None:
     """The label [N] of the second class where its score [N] is larger than the limit, else that of the first."""
     integers = labels.dtype == np.int64
-    first, second = (int(labels[0]), int(labels[1])) if integers else (0, 1)
+    first, second = (int(labels[0]), int(labels[1])) if integers else (1, 2)
     body = [
         Instruction("constant", (0,), "float32", (limit,)),
         Instruction("greater", (0, 1), "bool"),
@@ -82,20 +82,20 @@ def of_score(b: Builder, node: Node, score: Tensor, limit: float, labels: Array)
     return None
 
 
-def _name(b: Builder, node: Node, index: Tensor, labels: Array) -> None:
-    """Labels that are text: a NumPy kernel of its own looks them up."""
+def _name(b: Builder, node: Node, number: Tensor, labels: Array) -> None:
+    """Labels that are text, from their numbers, which begin with 1: a NumPy kernel of its own looks them up."""
     name = node.outputs[0]
     if not name:
         return
 
     def make() -> Node:
-        keys = list(range(len(labels)))
+        keys = list(range(1, len(labels) + 1))
         attributes: dict[str, Any] = {"keys_int64s": keys, "values_strings": labels.tolist()}
-        return Node("LabelEncoder", _ML, [f"{name}/index"], [name], attributes, node.name, 4)
+        return Node("LabelEncoder", _ML, [f"{name}/number"], [name], attributes, node.name, 4)
 
     lookup = b.once(("labels", b.origin_id), make)
-    index = b.contiguous(index)
-    b.add(Host([index], [], lookup, lookup, [index], [name]))
+    number = b.contiguous(number)
+    b.add(Host([number], [], lookup, lookup, [number], [name]))
 
 
 __all__ = ["TRANSFORMS", "feature_rows", "of_largest", "of_score", "transformed", "two_columns"]

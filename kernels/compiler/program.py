@@ -29,13 +29,15 @@ from distort.kernels.compiler.ahead import Likely, likely_feeds
 from distort.kernels.compiler.codegen import drive
 from distort.kernels.compiler.constants import Constants, Share
 from distort.kernels.compiler.expression import STORED, name_of
+from distort.kernels.compiler.host_calls import FRESH
 from distort.kernels.compiler.ir import ALIGNMENT, Address, Array, ErrorWord, Host, Operation, Place, Scratch, Tensor
 from distort.kernels.compiler.library import Library, shared
-from distort.kernels.compiler.quick import QuickRun, quick_run
+from distort.kernels.compiler.quick import QuickRun, Tables, quick_run
 from distort.kernels.compiler.specialise import FeedType, Plan, Step, specialise
 from distort.kernels.compiler.team import DEFAULT_SPINS, Team
 from distort.kernels.errors import KernelError, RunCancelled
 from distort.kernels.program import TERMINATED, Cancellation, Program, Room, RunScope, StepObserver
+from distort.kernels.program import Step as PlainStep
 
 #: whether an error in making a plan is raised: for tests of the compiler
 STRICT = False
@@ -45,12 +47,12 @@ _RANDOM = frozenset(
 _PLAN_NUMBERS = itertools.count()
 #: plans that are kept, those used last
 MOST_PLANS = 64
+#: arenas of no more bytes are a plan's own
+OWN_ARENA_NBYTES = 1 << 18
+#: kinds of feeds for which shapes differ from run to run, before they are taken to do so for all others too
+MOST_UNSTEADY = 4
 #: of a body that is no part of a plan: rounds of a run with values of the same shapes before one is compiled
 BODY_PLAIN_RUNS = 2
-
-
-#: operators whose kernels make objects that hold no memory of others, and do no arithmetic
-_FRESH = frozenset(["ZipMap", "LabelEncoder"])
 
 
 class _Surprise(Exception):
@@ -75,6 +77,7 @@ class Instance:
     hosted: dict[int, tuple[list[Any], list[Any]]]  # by step: views of arguments and results
     cells: memoryview  # the words, quick to change
     address: int  # of the steps
+    quick: Tables | None = None  # what quick runs go by
 
 
 @dataclass(slots=True)
@@ -153,6 +156,8 @@ class CompiledProgram:
         self._draws = any(node.op_type in _RANDOM for node in graph.nodes)
         #: feeds for which what was taken for likely was not so
         self._cautious: set[tuple[FeedType, ...]] = set()
+        #: feeds for which shapes differ from run to run
+        self._unsteady: set[tuple[FeedType, ...]] = set()
         self._lock = threading.Lock()
         self._plain_runs = plain_runs
         self._node_of = {id(n): i for i, n in enumerate(graph.nodes) if not any(True for _ in n.subgraphs())}
@@ -204,11 +209,18 @@ class CompiledProgram:
                 self._compiled.pop(key, None)
             return self._run_plain(values, scope)
         except _Refused:
-            if compiled.plan.guessed:
-                with self._lock:
-                    self._cautious.add(key)
-                    self._compiled.pop(key, None)
-            return self._run_plain(values, scope)
+            if compiled.plan.guessed and not compiled.plan.expects:
+                self._renounce(key, self._cautious)
+            results = self._run_plain(values, scope)
+            if compiled.plan.expects:  # and nothing is wrong with the feeds
+                self._renounce(key, self._unsteady)
+            return results
+
+    def _renounce(self, key: tuple[FeedType, ...], of: set[tuple[FeedType, ...]]) -> None:
+        """Let the next plan for such feeds take less for likely."""
+        with self._lock:
+            of.add(key)
+            self._compiled.pop(key, None)
 
     def _try_to_compile(self, key: tuple[FeedType, ...]) -> Compiled | None:
         """The plan; None where there is an error of ours in making it: then NumPy kernels do the work, and say so."""
@@ -227,10 +239,13 @@ class CompiledProgram:
         return self.plain.run_values(values, scope)
 
     def quick(self, feeds: Mapping[str, Array]) -> QuickRun | None:
-        """How to run again with feeds of the same types, where there is a plan that needs nothing but kernels."""
+        """How to run again with feeds of the same types, where there is a plan that stays, and does the same again."""
         values = [feeds.get(name) for name in self.inputs]
-        compiled = self._compiled.get(tuple((v.dtype, v.shape) if isinstance(v, np.ndarray) else None for v in values))
-        return None if compiled is None or compiled.plan.unknown else quick_run(self, compiled, feeds)
+        key = tuple((v.dtype, v.shape) if isinstance(v, np.ndarray) else None for v in values)
+        compiled = self._compiled.get(key)
+        if compiled is None or self._draws or (compiled.plan.unknown and key not in self._learned):
+            return None
+        return quick_run(self, compiled, feeds)
 
     # -- compilation
 
@@ -310,6 +325,7 @@ class CompiledProgram:
             self._learned.get(key, {}),
             self._precision,
             key in self._cautious,
+            key not in self._unsteady and len(self._unsteady) < MOST_UNSTEADY and not self._draws,
         )
 
     def _assemble(self, plan: Plan, library: Library) -> Compiled:
@@ -391,7 +407,12 @@ class CompiledProgram:
         return Instance(memory, words, steps, base, hosted, memoryview(cells), steps.ctypes.data)
 
     def _memory(self, nbytes: int) -> Array:
-        """For an arena: that of an idle instance, of whatever plan. So plans share one, as large as any needs."""
+        """For an arena: that of an idle instance, of whatever plan. So plans share one, as large as any needs.
+
+        A small one is made: whoever runs two plans in turn would else make an instance each time.
+        """
+        if nbytes <= OWN_ARENA_NBYTES:
+            return np.empty(nbytes, np.uint8)
         idle: list[Instance] = []
         if self._lock.acquire(blocking=False):
             try:
@@ -483,6 +504,10 @@ class CompiledProgram:
             return named[name]
         if name in self.inputs and given[self.inputs.index(name)] is not None:
             return given[self.inputs.index(name)]
+        return self.weight(name)
+
+    def weight(self, name: str) -> Any:
+        """A value that the model has; None where it has none of this name."""
         return self._graph.initializers.get(name)
 
     def _host(
@@ -506,7 +531,7 @@ class CompiledProgram:
             else:
                 arguments.append(view if view is not None else arrays.outside(argument, given, results))
         program, number = self._program_of(host.origin)
-        fresh = host.node.op_type in _FRESH
+        fresh = host.node.op_type in FRESH
         with nullcontext() if fresh else np.errstate(all="ignore"):
             made = program.call(number, arguments, scope)
         for result, view, value in zip(host.results, targets, made, strict=False):
@@ -535,6 +560,11 @@ class CompiledProgram:
             graph = Graph(inputs=inputs, outputs=[name for name in node.outputs if name], nodes=[node])
             program = self._alone[id(node)] = Program(graph, bodies=self._body)
         return program, 0
+
+    def step_of(self, node: Node) -> PlainStep:
+        """The kernel of a node."""
+        program, number = self._program_of(node)
+        return program.step(number)
 
     def _body(self, graph: Graph, *, captures: Sequence[str]) -> CompiledProgram:
         """The body of a node that is not part of the plan, with the weights around it as its own."""

@@ -74,6 +74,8 @@ class Plan:
     unknown: list[str] = field(default_factory=list)
     #: whether a run may be refused because something likely was taken for certain
     guessed: bool = False
+    #: whether it may be because a shape was taken for that of earlier runs
+    expects: bool = False
 
 
 def specialise(
@@ -87,8 +89,9 @@ def specialise(
     learned: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
     precision: str = "float32",
     cautious: bool = False,
+    steady: bool = True,
 ) -> Plan:
-    builder = Builder(graph, target, n_threads, constants, learned, precision, cautious)
+    builder = Builder(graph, target, n_threads, constants, learned, precision, cautious, steady)
     for number, (name, feed) in enumerate(zip(inputs, feeds, strict=True)):
         if feed is None or name_of(feed[0]) not in STORED:
             if name in graph.initializers and feed is None:
@@ -99,7 +102,7 @@ def specialise(
     for node in graph.nodes:
         builder.lower(node)
     results = _results(builder, outputs)
-    operations = attend(fuse(builder.operations, target))
+    operations = _late(attend(fuse(builder.operations, target)))
     steps: list[Step] = []
     marks: dict[Operation, int] = {}
     repeats = Repeats(target, n_threads)
@@ -117,7 +120,7 @@ def specialise(
         for result in op.results
         if isinstance(result, str) and result
     ]
-    return Plan(steps, results, arena_nbytes, operations, unknown, builder.guessed)
+    return Plan(steps, results, arena_nbytes, operations, unknown, builder.guessed, builder.expects)
 
 
 def _results(builder: Builder, outputs: Sequence[str]) -> list[Result]:
@@ -143,6 +146,25 @@ def _results(builder: Builder, outputs: Sequence[str]) -> list[Result]:
         tensor.buffer.place, tensor.buffer.number = Place.RESULT, number
         results.append(Result(tensor=tensor))
     return results
+
+
+def _late(operations: Sequence[Operation]) -> list[Operation]:
+    """In an order in which NumPy kernels whose results no compiled step reads come after those: fewer segments."""
+    made: list[Operation] = []
+    waiting: list[Host] = []
+    for operation in operations:
+        if isinstance(operation, Host) and not operation.outputs and operation.region == 0:
+            waiting.append(operation)
+            continue
+        written = {tensor.buffer for tensor in operation.outputs}
+        in_step = operation.kind in ("mark", "jump", "host") or any(
+            tensor.buffer in written for host in waiting for tensor in host.inputs
+        )
+        if in_step:
+            made += waiting
+            waiting.clear()
+        made.append(operation)
+    return [*made, *waiting]
 
 
 def _steps(operation: Operation, repeats: Repeats, n_threads: int) -> list[Step]:

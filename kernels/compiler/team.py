@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from distort.kernels.compiler.codegen import drive
+from distort.kernels.compiler.codegen import drive, entering
 from distort.kernels.compiler.codegen.target import host
 from distort.kernels.compiler.library import compile_text, link, load
 
@@ -25,15 +25,35 @@ DEFAULT_SPINS = 10_000
 
 
 @functools.cache
-def _driver() -> tuple[Any, Any, Any]:
-    """``drive``, ``serve`` and ``publish`` as functions."""
+def _addresses() -> list[int]:
+    """Of ``drive``, ``serve``, ``publish``, ``go`` and ``enter``."""
     from distort.kernels.compiler.library import shared
 
     library = shared()
     target = host()
-    code = library.cached("driver", lambda: compile_text(link(drive.functions(), target), target))
-    engines = library.engines
-    addresses = load(code, ["distort_drive", "distort_serve", "distort_publish"], engines)
+    functions = [*drive.functions(), *entering.functions()]
+    # what an object begins with is as long as the interpreter has it
+    name = f"driver-{entering.HEAD_NBYTES}"
+    code = library.cached(name, lambda: compile_text(link(functions, target), target))
+    return load(code, [f"distort_{name}" for name in ("drive", "serve", "publish", "go", "enter")], library.engines)
+
+
+@functools.cache
+def entrances() -> tuple[Any, Any, Any]:
+    """(``enter``, ``go``, ``go`` without the interpreter's lock), see ``codegen.entering``."""
+    word, pointer = ctypes.c_int64, ctypes.c_void_p
+    *_, go, enter = _addresses()
+    return (
+        ctypes.PYFUNCTYPE(word, pointer, ctypes.py_object)(enter),
+        ctypes.PYFUNCTYPE(word, pointer)(go),
+        ctypes.CFUNCTYPE(word, pointer)(go),
+    )
+
+
+@functools.cache
+def _driver() -> tuple[Any, Any, Any]:
+    """``drive``, ``serve`` and ``publish`` as functions."""
+    addresses = _addresses()
     word, pointer = ctypes.c_int64, ctypes.c_void_p
     return (
         ctypes.CFUNCTYPE(None, pointer, word, word, word, pointer, pointer, pointer)(addresses[0]),
@@ -97,6 +117,10 @@ class Team:
         if self._drive is None:
             self._load()
         self._drive(steps, n_steps, 0, 1, self._address, trace, cancel)
+
+    @property
+    def control_address(self) -> int:
+        return self._address
 
     def _load(self) -> None:
         drive_, self._serve, self._publish = _driver()

@@ -26,6 +26,12 @@ def checked(xp: Any, indices: Any, size: int, error: type[KernelError] = Invalid
 @kernel("Gather")
 def gather(xp: Any, x: Any, indices: Any, *, axis: int = 0) -> Any:
     position = axis_of(axis, x.ndim)
+    if xp is np and indices.ndim:
+        try:
+            return x.take(indices, axis=position)
+        except IndexError:
+            checked(xp, indices, x.shape[position])
+            raise
     checked(xp, indices, x.shape[position])
     if indices.ndim == 0 and xp is np:
         # a view where one item is taken; the ellipsis keeps a 0-d array an array

@@ -3,8 +3,8 @@ DictVectorizer, CastMap. Strings and maps live on the host."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import repeat
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +15,24 @@ from distort.kernels.registry import kernel
 
 Array = Any
 _ML = "ai.onnx.ml"
+#: integers from the least to the largest key, at most, for a table of all of them
+_MOST_DENSE = 1 << 10
+
+
+class _OfText(dict[Any, Any]):
+    """Values by text, and one for all other text."""
+
+    def __init__(self, keys: Sequence[str], values: Sequence[Any], default: Any) -> None:
+        super().__init__(zip(keys, values, strict=True))
+        self._default = default
+
+    def __missing__(self, key: Any) -> Any:
+        return self._default
+
+    def of(self, items: list[Any]) -> Sequence[Any]:
+        """The values of several."""
+        # one call for all of them: a call for each takes twice the time
+        return itemgetter(*items)(self) if len(items) > 1 else [self[item] for item in items]
 
 
 class Table:
@@ -24,29 +42,50 @@ class Table:
         if len(keys) != len(values):
             raise InvalidInput(f"{len(keys)} keys for {len(values)} values")
         self._dtype = keys.dtype
+        # the default lies behind the last value
+        self._values = np.concatenate([values, default.reshape(-1)[:1].astype(values.dtype)])
         if keys.dtype == object:
-            self._positions = {key: position for position, key in enumerate(keys)}
+            items = self._values.tolist()
+            self._of_text = _OfText(keys.tolist(), items[:-1], items[-1])
         else:
             # the last of equal keys wins; numpy sorts NaN last and finds it there
             self._order = len(keys) - 1 - np.argsort(keys[::-1], kind="stable")
             self._keys = keys[self._order]
-        # keys that count from 0 are positions themselves
-        self._counts = keys.dtype == np.int64 and np.array_equal(keys, np.arange(len(keys)))
-        # the default lies behind the last value
-        self._values = np.concatenate([values, default.reshape(-1)[:1].astype(values.dtype)])
+            self._first, self._dense = self._counted(keys)
+
+    def _counted(self, keys: Array) -> tuple[int, Array | None]:
+        """(an integer, values of all integers from there to the largest key and one more); None for sparse keys.
+
+        The first one and the last one are no keys: their value is the default, and that of all beyond them.
+        """
+        if keys.dtype != np.int64 or not len(keys):
+            return 0, None
+        low, high = int(keys.min()), int(keys.max())
+        if high - low >= max(_MOST_DENSE, 4 * len(keys)) or abs(low) > 1 << 62:
+            return 0, None
+        values = np.full(high - low + 3, self._values[-1], self._values.dtype)
+        values[self._keys[::-1] - (low - 1)] = self._values[self._order[::-1]]  # of equal keys the first here counts
+        return low - 1, values
 
     def __call__(self, xp: ModuleType, x: Array) -> Array:
         """The values for x, in its shape."""
         if x.dtype != self._dtype:
             raise InvalidInput(f"keys of {self._dtype} can't be looked up for an input of {x.dtype}")
-        missing = len(self._values) - 1
         if self._dtype.kind == "O":
-            get = self._positions.get
-            where = np.array([get(item, missing) for item in x.reshape(-1)], np.intp).reshape(x.shape)
-        elif missing == 0:
+            items = x.tolist() if x.ndim == 1 else x.reshape(-1).tolist()
+            found = np.fromiter(self._of_text.of(items), self._values.dtype, len(items))
+            if x.ndim != 1:
+                found = found.reshape(x.shape)
+            return found if found.dtype.kind == "O" else xp.asarray(found)
+        missing = len(self._values) - 1
+        if missing == 0:
             where = xp.zeros(x.shape, np.intp)
-        elif self._counts:  # below 0 is far above the last one
-            where = xp.minimum(x.view(np.uint64), np.uint64(missing))
+        elif self._dense is not None:
+            place = x - self._first if self._first else x
+            if isinstance(place, np.ndarray):
+                return self._dense.take(place, mode="clip")
+            where = xp.clip(place, 0, len(self._dense) - 1)
+            return self._dense[where.get()] if self._dense.dtype.kind == "O" else xp.asarray(self._dense)[where]
         else:
             keys = xp.asarray(self._keys)
             found = xp.minimum(xp.searchsorted(keys, x), missing - 1)
@@ -54,10 +93,9 @@ class Table:
             if self._dtype.kind == "f":
                 equal |= xp.isnan(x) & xp.isnan(keys[found])
             where = xp.where(equal, xp.asarray(self._order)[found], missing)
-        if "O" in (self._values.dtype.kind, self._dtype.kind):
+        if self._values.dtype.kind == "O":
             host = where if isinstance(where, np.ndarray) else where.get()
-            values = self._values[host]
-            return values if values.dtype.kind == "O" else xp.asarray(values)
+            return self._values[host]
         return xp.asarray(self._values)[where]
 
 
@@ -184,21 +222,44 @@ def label_encoder_1(xp: ModuleType, x: Array, *, of_strings: Table, of_integers:
     return (of_strings if x.dtype == object else of_integers)(xp, x)
 
 
-@kernel("ZipMap", domain=_ML)
-def zip_map(
-    xp: ModuleType,
-    x: Array,
-    *,
-    classlabels_int64s: Sequence[int] | None = None,
-    classlabels_strings: Sequence[str] | None = None,
-) -> list[dict[Any, float]]:
-    """ZipMap 1: a map a row, from class label to score. x: [N, C] or [C]"""
+#: the most class labels of rows that a function of their own makes maps of
+_MOST_UNROLLED = 16
+_MANY_ROWS = 64
+
+#: makes maps of rows
+Maps = Callable[[Iterable[Sequence[float]]], list[dict[Any, float]]]
+
+
+def _maps(keys: Sequence[Any]) -> Maps:
+    """What makes maps of rows. That of a few keys names them one by one, which takes half as long as ``zip``."""
+    if len(keys) > _MOST_UNROLLED:
+        return lambda rows: [dict(zip(keys, row, strict=True)) for row in rows]
+    entries = ", ".join(f"k{i}: v{i}" for i in range(len(keys)))
+    row = "".join(f"v{i}, " for i in range(len(keys)))
+    names = {f"k{i}": key for i, key in enumerate(keys)}
+    made: Maps
+    made = eval(f"lambda rows: [{{{entries}}} for {row} in rows]", names)  # of numbered names alone
+    return made
+
+
+def _prepare_zip_map(
+    *, classlabels_int64s: Sequence[int] | None = None, classlabels_strings: Sequence[str] | None = None
+) -> dict[str, Any]:
     if bool(classlabels_int64s) == bool(classlabels_strings):
         raise InvalidInput("ZipMap needs its keys either as integers or as strings")
-    keys = classlabels_int64s or classlabels_strings or ()
-    if x.ndim not in (1, 2) or x.shape[-1] != len(keys):
-        raise InvalidInput(f"ZipMap: {len(keys)} class labels for an input of shape {list(x.shape)}")
-    return list(map(dict, map(zip, repeat(keys), x.reshape(-1, len(keys)).tolist())))
+    keys = list(classlabels_int64s or classlabels_strings or ())
+    return {"maps": _maps(keys), "n": len(keys)}
+
+
+@kernel("ZipMap", domain=_ML, prepare=_prepare_zip_map)
+def zip_map(xp: ModuleType, x: Array, *, maps: Maps, n: int) -> list[dict[Any, float]]:
+    """ZipMap 1: a map a row, from class label to score. x: [N, C] or [C]"""
+    if x.ndim not in (1, 2) or x.shape[-1] != n:
+        raise InvalidInput(f"ZipMap: {n} class labels for an input of shape {list(x.shape)}")
+    if x.ndim == 1:
+        return maps([x.tolist()])
+    # of many rows, columns become lists: those are fewer, and rows are then one tuple, over and over
+    return maps(x.tolist() if len(x) < _MANY_ROWS else zip(*x.T.tolist(), strict=True))
 
 
 def _prepare_one_hot(

@@ -136,6 +136,15 @@ def test_one_of_several() -> None:
         program.run({"x": np.array([3, 7])})
 
 
+def test_labels_by_a_search() -> None:
+    keys = [7, -(1 << 40), 1 << 50, -3, (1 << 63) - 1, -(1 << 63), 123456789]
+    for n in (2, 3, 4, 7):
+        own = sorted(keys)[-n:]
+        x = np.array([*own, *(k + 1 for k in own[:-1]), *(k - 1 for k in own[1:]), 0, 5], np.int64)
+        check(node("LabelEncoder", keys_int64s=own[::-1], values_int64s=list(range(n)), default_int64=-7), x=x)
+        check(node("LabelEncoder", keys_int64s=own, values_floats=[0.5 * i for i in range(n)], default_float=9.0), x=x)
+
+
 def test_labels_by_a_table() -> None:
     x = np.array([[3, 4], [-5, 9], [np.iinfo(np.int64).min, np.iinfo(np.int64).max]])
     check(node("LabelEncoder", keys_int64s=[3, -5, 9], values_int64s=[1, 2, 3], default_int64=-7), x=x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
@@ -10,6 +11,7 @@ import pytest
 
 import distort
 from distort.capi.onnxruntime_pybind11_state import InvalidArgument
+from distort.kernels.compiler import entering
 
 _TEXT = """<ir_version: 10, opset_import: ["": 20]>
 g (float[N,3] x, int64[M] i) => (float[M,3] y, float[N,3] z) {
@@ -90,6 +92,111 @@ def test_a_closed_session_does_not_run(session: distort.InferenceSession) -> Non
         session.run(None, {"x": X, "i": INDICES})
 
 
+def test_feeds_that_are_not_as_before_are_found_natively(session: distort.InferenceSession) -> None:
+    quick = session._sess._quick
+    assert quick is not None and quick._last is not None
+    run = quick._last.run
+    assert run.is_direct and run.direct({"i": INDICES, "x": X}) is not None
+    others: list[object] = [X.astype(np.float64), X[:3], X[:, :2], X[None], X.T.copy().T, X[::-1], X.tolist(), None]
+    others += [X.view(np.recarray), X.astype(">f4"), X.view(np.int32), np.ma.array(X), np.float32(1), "text"]
+    for other in others:
+        assert run.direct({"x": other, "i": INDICES}) is None
+    assert run.direct({"x": X}) is None
+    assert run.direct({"x": X, "i": np.array([9, 0])}) is None
+    check(session, X, INDICES)
+
+
+_LABELS = """<ir_version: 10, opset_import: ["": 20, "ai.onnx.ml": 3]>
+g (float[N,2] x, string[M] t) => (string[N] label, float[N,2] scores, seq(map(string, float)) maps, int64[M] n) {
+    label, scores = ai.onnx.ml.LinearClassifier<coefficients=[1.0, 0.0, 0.0, 1.0], intercepts=[0.0, 0.0],
+        classlabels_strings=["a", "b"], post_transform="NONE">(x)
+    maps = ai.onnx.ml.ZipMap<classlabels_strings=["a", "b"]>(scores)
+    n = ai.onnx.ml.LabelEncoder<keys_strings=["x", "y", "7"], values_int64s=[1, 2, 7], default_int64=-1>(t)
+}"""
+
+
+@pytest.fixture(params=[True, False], ids=["natively", "in Python"])
+def labels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> distort.InferenceSession:
+    monkeypatch.setattr(entering, "is_possible", lambda: request.param)
+    model = onnx.parser.parse_model(_LABELS.replace("seq(map(string, float))", "float"))
+    maps = model.graph.output[2]
+    maps.type.Clear()
+    maps.type.sequence_type.elem_type.map_type.key_type = onnx.TensorProto.STRING
+    maps.type.sequence_type.elem_type.map_type.value_type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    return distort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def check_labels(session: distort.InferenceSession, x: np.ndarray, t: np.ndarray, n: list[int]) -> None:
+    label, scores, maps, numbers = session.run(None, {"x": x, "t": t})
+    assert label.dtype == object and label.tolist() == ["ab"[i] for i in x.argmax(axis=1)]
+    np.testing.assert_array_equal(scores, x)
+    assert maps == [{"a": float(a), "b": float(b)} for a, b in x]
+    assert all(type(value) is float for one in maps for value in one.values())
+    assert numbers.dtype == np.int64 and numbers.tolist() == n
+    label[:] = None
+    maps.clear()
+    numbers += 1
+
+
+def test_text_and_maps(labels: distort.InferenceSession) -> None:
+    x, text = np.array([[1, 2], [4, 3], [0, 5]], np.float32), np.array(["y", "?", "x"], object)
+    for turn in range(4):
+        check_labels(labels, x - turn, text, [2, -1, 1])
+    quick = labels._sess._quick
+    assert quick is not None and quick.run(None, {"x": x, "t": text}) is not None
+    check_labels(labels, x[::-1], text[::-1], [1, -1, 2])
+    check_labels(labels, x, np.array(["x", "y", "none"]), [1, 2, -1])
+    check_labels(labels, x, np.array(["x", 7, "7"], object), [1, 7, 7])  # what is no text is converted
+    for n in (1, 0, 2):
+        for _ in range(3):
+            check_labels(labels, x[: n or 1], text[:n], [2, -1, 1][:n])
+
+
+def test_text_from_several_threads(labels: distort.InferenceSession) -> None:
+    x, text = np.array([[1, 2], [4, 3], [0, 5]], np.float32), np.array(["y", "?", "x"], object)
+
+    def work(number: int) -> None:
+        for turn in range(100):
+            check_labels(labels, x * number + turn, text, [2, -1, 1])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(1, 5)))
+
+
+def test_values_whose_number_differs_from_run_to_run() -> None:
+    text = """<ir_version: 10, opset_import: ["": 20]>
+    g (float[N] x) => (int64[1,M] places, float[N] y, float t) {
+        places = NonZero(x)
+        y = Exp(x)
+        t = ReduceSum<keepdims=0>(y)
+    }"""
+    session = distort.InferenceSession(onnx.parser.parse_model(text).SerializeToString())
+    for turn in range(12):
+        x = np.arange(6, dtype=np.float32) % (2 + turn % 3)
+        places, y, total = session.run(None, {"x": x})
+        np.testing.assert_array_equal(places, np.array(np.nonzero(x)))
+        np.testing.assert_allclose(y, np.exp(x), rtol=1e-6)
+        np.testing.assert_allclose(total, np.exp(x).sum(), rtol=1e-6)
+
+
+def test_what_numpy_refuses_is_said_as_before() -> None:
+    text = """<ir_version: 10, opset_import: ["": 20]>
+    g (float[N] x, int64[K] shape) => (float[A,B] y, float[N] z) {
+        y = Reshape(x, shape)
+        z = Neg(x)
+    }"""
+    session = distort.InferenceSession(onnx.parser.parse_model(text).SerializeToString())
+    x = np.arange(6, dtype=np.float32)
+    for shape in ([2, 3], [3, 2], [2, 3], [6, 1], [2, 3]):
+        y, z = session.run(None, {"x": x, "shape": np.array(shape)})
+        np.testing.assert_array_equal(y, x.reshape(shape))
+        np.testing.assert_array_equal(z, -x)
+        y += 1
+        assert x[0] == 0
+    with pytest.raises(Exception, match="Reshape"):
+        session.run(None, {"x": x, "shape": np.array([4, 2])})
+
+
 def test_from_several_threads(session: distort.InferenceSession) -> None:
     failures: list[BaseException] = []
 
@@ -106,3 +213,18 @@ def test_from_several_threads(session: distort.InferenceSession) -> None:
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def test_kinds_in_turn_keep_what_they_run_in(session: distort.InferenceSession) -> None:
+    def instances() -> list[int]:
+        program = session._sess._loaded.engine.compiled
+        assert program is not None
+        return [id(instance) for compiled in program._compiled.values() for instance in compiled.free]
+
+    feeds = [{"x": np.ones((n, 3), np.float32), "i": INDICES[:1]} for n in (4, 5)]
+    for one in feeds * 2:
+        session.run(None, {"x": one["x"], "i": one["i"] * 0})
+    before = instances()
+    for one in feeds * 2:
+        session.run(None, {"x": one["x"], "i": one["i"] * 0})
+    assert instances() == before and len(before) >= 2

@@ -1,4 +1,4 @@
-"""Functions of a byte, by a table of their 256 values."""
+"""Functions of a byte, by a table of their 256 values; where a number is among others."""
 
 from __future__ import annotations
 
@@ -29,6 +29,29 @@ def emit_lookup(f: Function, target: Target) -> None:
     with f.loop(whole, last) as loop:
         index = f.cast("zext", f.load("i8", f.at(x, loop.index, "i8")), "i64")
         f.store(f.load("i8", f.at(table, index, "i8")), f.at(result, loop.index, "i8"))
+    f.ret()
+
+
+def emit_find(f: Function, target: Target) -> None:
+    """result[i]: the place of x[i] among the keys, or their number where it is none. All of them int64.
+
+    Words: how many x, these; how many keys, these, in order, each once; how often the keys are halved until one is
+    left; the result.
+    """
+    del target
+    x, n_keys, keys, n_halvings, result = f.address(1), f.word(2), f.address(3), f.word(4), f.address(5)
+    begin, end = f.share(f.word(0))
+    with f.loop(begin, end) as loop:
+        value = f.load("i64", f.at(x, loop.index, "i64"))
+        with f.loop(0, n_halvings, carried=[f.i64(0), n_keys]) as search:
+            first, count = search.carried
+            half = f.div(count, 2)
+            middle = f.add(first, half)
+            is_later = f.compare("sle", f.load("i64", f.at(keys, middle, "i64")), value)
+            search.carry([f.select(is_later, f.i64(middle), first), f.i64(f.sub(count, half))])
+        place = search.carried[0]
+        is_key = f.compare("eq", f.load("i64", f.at(keys, place, "i64")), value)
+        f.store(f.select(is_key, place, n_keys), f.at(result, loop.index, "i64"))
     f.ret()
 
 

@@ -10,7 +10,7 @@ Sums are made tree by tree, as the NumPy kernel makes them.
 from __future__ import annotations
 
 from distort.kernels.compiler.codegen.target import Target
-from distort.kernels.compiler.codegen.text import Function, Index, Value
+from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
 
 NODE_NBYTES = 16
 #: trees that a row goes down together, and levels between looks whether all have ended
@@ -150,13 +150,15 @@ def emit_labels(f: Function, target: Target) -> None:
 
 
 def emit_softmax(f: Function, target: Target) -> None:
-    """e^(score - the largest of the row), divided by their sum. Words: rows, classes, scores, result."""
+    """e^(score - the largest of the row), divided by their sum. Words: rows, classes, scores, result.
+
+    Rows are short, so that powers are taken of all of a thread's rows at once.
+    """
     from distort.kernels.compiler.codegen.mathematics import exp
 
-    del target
-    n_rows, n_classes = f.word(0), f.word(1)
+    n_classes = f.word(1)
     scores, result = f.address(2), f.address(3)
-    begin, end = f.share(n_rows)
+    begin, end = f.share(f.word(0))
     with f.loop(begin, end) as row:
         place = f.mul(row.index, n_classes)
         own, made = f.at(scores, place, "float"), f.at(result, place, "float")
@@ -164,10 +166,20 @@ def emit_softmax(f: Function, target: Target) -> None:
             value = f.load("float", f.at(own, one.index, "float"))
             one.carry([f.intrinsic("maximum", one.carried[0], value)])
         largest = one.carried[0]
+        with f.loop(0, n_classes) as one:
+            below = f.fsub(f.load("float", f.at(own, one.index, "float")), largest)
+            f.store(below, f.at(made, one.index, "float"))
+    lanes = target.vector_nbytes // 4
+    first, last = f.mul(begin, n_classes), f.mul(end, n_classes)
+    whole = f.add(first, f.mul(f.div(f.sub(last, first), lanes), lanes))
+    for start, stop, width in ((first, whole, lanes), (whole, last, 1)):
+        with f.loop(start, stop, width) as some:
+            cell = f.at(result, some.index, "float")
+            f.store(exp(f, f.load(vector("float", width), cell)), cell)
+    with f.loop(begin, end) as row:
+        made = f.at(result, f.mul(row.index, n_classes), "float")
         with f.loop(0, n_classes, 1, [f.const("float", 0)]) as one:
-            value = exp(f, f.fsub(f.load("float", f.at(own, one.index, "float")), largest))
-            f.store(value, f.at(made, one.index, "float"))
-            one.carry([f.fadd(one.carried[0], value)])
+            one.carry([f.fadd(one.carried[0], f.load("float", f.at(made, one.index, "float")))])
         total = one.carried[0]
         with f.loop(0, n_classes) as one:
             cell = f.at(made, one.index, "float")

@@ -144,7 +144,7 @@ def _one_hot(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
 
 @lowers("LabelEncoder", domain=_ML)
 def _label_encoder(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
-    """Integers to numbers, by a table of all integers from the least key to the largest."""
+    """Integers to numbers, by a table of all integers from the least key to the largest, or by a search for them."""
     (x,) = inputs
     if x is None or x.dtype != np.int64 or node.opset < 2 or not x.size:
         return None
@@ -154,9 +154,11 @@ def _label_encoder(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resul
     if keys is None:
         given = node.attributes.get("keys_tensor")
         keys = None if given is None or given.dtype != np.int64 else given.reshape(-1).tolist()
-    if known is None or not keys or max(keys) - min(keys) >= _MOST_KEYS:
+    if known is None or not keys:
         return None
     low, high = min(keys), max(keys)
+    if high - low >= _MOST_KEYS:
+        return _of_sparse_keys(b, x, known["table"], sorted(set(keys)))
 
     def make() -> Array:
         # the last entry is the default
@@ -175,3 +177,22 @@ def _label_encoder(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resul
     ]
     index = b.map("", [x, first, size], np.int64, body=body)
     return [gathered(b, b.constant(table), 0, index).reshaped(x.shape)]
+
+
+def _of_sparse_keys(b: Builder, x: Tensor, table: Any, keys: list[int]) -> Result:
+    """``table`` gives the values of ``keys``, which are in order."""
+    ordered = np.array(keys, np.int64)
+    gap = int(np.argmax(np.diff(ordered)))  # an integer in the widest one is no key: its value is the default
+
+    def make() -> Array:
+        return table(np, np.append(ordered, ordered[gap] + 1))  # type: ignore[no-any-return]
+
+    values: Any = b.once(("table", b.origin_id), make)
+    if values.dtype not in (np.int64, np.float32) or ordered[gap] + 1 == ordered[gap + 1]:
+        return None
+    x, known = b.contiguous(b.plain(x)), b.constant(ordered)
+    index = b.new(np.int64, x.shape)
+    n_halvings = (len(keys) - 1).bit_length()
+    words: list[Word] = [x.size, x.address(), len(keys), known.address(), n_halvings, index.address()]
+    b.add(Native([x, known], [index], [Call(Key("find", ()), words, x.size * (2.0 + n_halvings), most_threads=x.size)]))
+    return [gathered(b, b.constant(values), 0, index).reshaped(x.shape)]

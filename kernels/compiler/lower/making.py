@@ -11,6 +11,7 @@ from distort.graph.types import DTYPE_OF
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.expression import STORED, Instruction, name_of
 from distort.kernels.compiler.ir import Tensor
+from distort.kernels.compiler.lower.expecting import counted
 from distort.kernels.compiler.lower.views import numbers
 from distort.kernels.program import evaluate
 
@@ -32,7 +33,9 @@ def _constant_of_shape(b: Builder, node: Node, inputs: list[Tensor | None]) -> R
 @lowers("Range")
 def _range(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     start, limit, delta = (None if t is None or t.value is None else t.value.reshape(-1) for t in inputs)
-    if start is None or limit is None or delta is None or not delta[0]:
+    if start is None or limit is None or delta is None:
+        return counted(b, node, inputs)
+    if not delta[0]:
         return None
     if (float(limit[0]) - float(start[0])) / float(delta[0]) * start.dtype.itemsize > _MADE_NBYTES:
         return None

@@ -8,6 +8,7 @@ from distort.graph.ir import Node
 from distort.kernels.compiler import layout
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.ir import Tensor
+from distort.kernels.compiler.lower.expecting import repeats
 from distort.kernels.compiler.lower.views import numbers, reshape
 
 Result = list[Tensor | None] | None
@@ -47,7 +48,11 @@ def _concat(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
 @lowers("Tile")
 def _tile(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, counts = inputs[0], numbers(inputs[1])
-    if x is None or counts is None or node.opset < 6 or len(counts) != len(x.shape) or any(n < 0 for n in counts):
+    if x is None or node.opset < 6:
+        return None
+    if counts is None:
+        counts = repeats(b, node, x, inputs[1])
+    if counts is None or len(counts) != len(x.shape) or any(n < 0 for n in counts):
         return None
     x = b.plain(x)
     apart: list[int] = []

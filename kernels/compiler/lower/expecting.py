@@ -1,0 +1,70 @@
+"""Values whose shapes follow from numbers of the run: NonZero, Range and Tile, with shapes that earlier runs had.
+
+A run that finds others is refused, and the next plan has NumPy kernels instead.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from distort.graph.ir import Node
+from distort.kernels.compiler.builder import Builder, lowers
+from distort.kernels.compiler.codegen.expecting import MOST
+from distort.kernels.compiler.ir import Call, ErrorWord, Native, Tensor, Word
+from distort.kernels.compiler.keys import Key
+
+Result = list[Tensor | None] | None
+_INDEXED = frozenset(["bool", "int8", "uint8", "int16", "int32", "int64", "float32", "float64"])
+_COUNTED = frozenset(["int16", "int32", "int64"])
+
+
+@lowers("NonZero")
+def _nonzero(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    (x,) = inputs
+    if x is None or not x.shape or not x.size or x.element not in _INDEXED:
+        return None
+    shape = b.expected(node.outputs[0])
+    if shape is None or len(shape) != 2 or shape[0] != len(x.shape) or shape[1] > x.size:
+        return None
+    x = b.contiguous(b.plain(x))
+    result = b.new(np.int64, shape)
+    words: list[Word] = [x.size, shape[1], x.address(), result.address(), ErrorWord(), *x.shape]
+    key = Key("nonzero", (x.element, len(x.shape)))
+    b.add(Native([x], [result], [Call(key, words, x.size * 0.8 + shape[1] * 4.0 * len(x.shape), most_threads=1)]))
+    return [result]
+
+
+def counted(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    """Range of numbers that are made in the run."""
+    parts = [t for t in inputs if t is not None]
+    if len(parts) != 3 or parts[0].element not in _COUNTED or any(t.size != 1 for t in parts):
+        return None
+    if any(t.dtype != parts[0].dtype for t in parts):
+        return None
+    shape = b.expected(node.outputs[0])
+    if shape is None or len(shape) != 1 or shape[0] >= MOST:
+        return None
+    parts = [b.contiguous(b.plain(t)) for t in parts]
+    result = b.new(parts[0].dtype, shape)
+    words: list[Word] = [shape[0], *(t.address() for t in parts), result.address(), ErrorWord()]
+    b.add(Native(parts, [result], [Call(Key("counting", (parts[0].element,)), words, shape[0] * 0.5, most_threads=1)]))
+    return [result]
+
+
+def repeats(b: Builder, node: Node, x: Tensor, counts: Tensor | None) -> list[int] | None:
+    """Of a Tile, by the shape that its result had; they are checked in the run."""
+    if counts is None or counts.dtype != np.int64 or counts.shape != (len(x.shape),) or not math.prod(x.shape):
+        return None
+    shape = b.expected(node.outputs[0])
+    if shape is None or len(shape) != len(x.shape) or any(n % size for n, size in zip(shape, x.shape, strict=True)):
+        return None
+    found = [n // size for n, size in zip(shape, x.shape, strict=True)]
+    counts, wanted = b.contiguous(b.plain(counts)), b.constant(np.array(found, np.int64))
+    words: list[Word] = [len(found), counts.address(), wanted.address(), ErrorWord()]
+    b.add(Native([counts, wanted], [], [Call(Key("expect_same", ()), words, len(found) * 1.0, most_threads=1)]))
+    return found
+
+
+__all__ = ["counted", "repeats"]

@@ -1,0 +1,122 @@
+"""Values whose shapes earlier runs have shown: compiled, until a run has other ones."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from distort.engine import load_model
+from distort.kernels.compiler.codegen import drive, entering
+from distort.kernels.compiler.codegen.target import of_features
+from distort.kernels.compiler.ir import Host
+from distort.kernels.compiler.keys import Key
+from distort.kernels.compiler.library import compile_text, link, module_text
+from distort.kernels.compiler.program import CompiledProgram
+from distort.kernels.program import Program
+
+
+def programs(text: str) -> tuple[CompiledProgram, Program]:
+    model = load_model(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]>\n{text}').SerializeToString())
+    return CompiledProgram(model.graph, n_threads=2), Program(model.graph)
+
+
+def check(pair: tuple[CompiledProgram, Program], **feeds: np.ndarray[Any, Any]) -> None:
+    compiled, plain = pair
+    for value, wanted in zip(compiled.run(feeds), plain.run(feeds), strict=True):
+        assert value.dtype == wanted.dtype
+        np.testing.assert_array_equal(value, wanted)
+
+
+def hosts(pair: tuple[CompiledProgram, Program]) -> list[str]:
+    _, plan = pair[0].plans[-1]
+    return [operation.node.op_type for operation in plan.operations if isinstance(operation, Host)]
+
+
+NONZERO = "g ({type}[{dims}] x) => (int64[R,M] y) {{ y = NonZero(x) }}"
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("bool", np.bool_), ("float", np.float32), ("int64", np.int64)])
+@pytest.mark.parametrize("shape", [(7,), (3, 5), (2, 3, 4), (1, 1)])
+def test_nonzero(name: str, dtype: Any, shape: tuple[int, ...]) -> None:
+    pair = programs(NONZERO.format(type=name, dims=",".join("ABC"[: len(shape)])))
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 2, shape).astype(dtype)
+    for _ in range(3):
+        check(pair, x=x)
+    assert hosts(pair) == []
+    check(pair, x=np.ascontiguousarray(x[::-1]))  # as many, elsewhere
+    for _ in range(4):
+        check(pair, x=rng.integers(0, 2, shape).astype(dtype))
+    if dtype == np.float32:
+        check(pair, x=np.where(x == 0, -0.0, np.nan).astype(dtype))
+
+
+RANGE = "g ({0} start, {0} limit, {0} delta) => ({0}[N] y) {{ y = Range(start, limit, delta) }}"
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.int64])
+def test_range(dtype: Any) -> None:
+    pair = programs(RANGE.format(np.dtype(dtype).name))
+
+    def run(*numbers: int) -> None:
+        check(pair, **{n: np.array(v, dtype) for n, v in zip(("start", "limit", "delta"), numbers, strict=True)})
+
+    for numbers in ((0, 5, 1), (0, 5, 1), (2, 7, 1), (7, 2, -1), (-9, 4, 3), (9, 0, -2), (0, 15, 3)):
+        run(*numbers)
+    assert hosts(pair) == []
+    run(0, 16, 3)  # one more: the plan is gone, and the next one takes nothing for likely
+    assert pair[0].plans == []
+    for numbers in ((0, 5, 1), (0, 4, 1), (5, 5, 1), (5, 0, 1)):
+        run(*numbers)
+    with pytest.raises(Exception, match="delta of Range must not be 0"):
+        run(0, 5, 0)
+
+
+def test_range_of_none_and_of_large_numbers() -> None:
+    pair = programs(RANGE.format("int64"))
+    for start, limit in ((3, 3), (3, 3), (4, 1), (0, 1), (1 << 60, (1 << 60) + 2), (-(1 << 62), 2 - (1 << 62))):
+        check(pair, start=np.array(start), limit=np.array(limit), delta=np.array(1))
+
+
+def test_tile() -> None:
+    pair = programs("g (float[A,B] x, int64[2] n) => (float[C,D] y) { y = Tile(x, n) }")
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for n in ((2, 3), (2, 3), (2, 3)):
+        check(pair, x=x, n=np.array(n))
+    assert hosts(pair) == []
+    for n in ((3, 2), (1, 1), (0, 2), (2, 3)):
+        check(pair, x=x, n=np.array(n))
+    with pytest.raises(Exception, match="must not be negative"):
+        pair[0].run({"x": x, "n": np.array([-1, 1])})
+
+
+def test_code_for_arm(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = of_features("aarch64-unknown-linux-gnu", "generic", {"neon": True})
+    keys = [Key("counting", ("int16",)), Key("nonzero", ("bool", 3)), Key("nonzero", ("float64", 1))]
+    assert compile_text(module_text([*keys, Key("expect_same", ())], arm), arm)
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert compile_text(link([*drive.functions(), *entering.functions()], arm), arm)
+
+
+def test_what_is_wrong_with_feeds_changes_nothing() -> None:
+    pair = programs("""g (float[A] x, int64[B] i) => (float[C] y) {
+        p = NonZero(x)
+        q = Gather(x, i)
+        s = Concat<axis=0>(q, x)
+        flat = Squeeze(p)
+        y = Gather(s, flat)
+    }""")
+    x, i = np.array([0, 1, 2, 0, 3], np.float32), np.array([1, 0])
+    for _ in range(3):
+        check(pair, x=x, i=i)
+    assert hosts(pair) == []
+    with pytest.raises(Exception, match="out of data bounds"):
+        pair[0].run({"x": x, "i": np.array([1, 9])})
+    check(pair, x=x, i=i)
+    assert hosts(pair) == []
+    check(pair, x=x + 1, i=i)
+    check(pair, x=x, i=i)
