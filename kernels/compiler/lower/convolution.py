@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,23 +12,27 @@ import numpy as np
 from distort.graph.ir import Node
 from distort.kernels import convolve
 from distort.kernels.compiler import overlapping, tiles, volumes, windowed
-from distort.kernels.compiler.blocked import Geometry
+from distort.kernels.compiler.blocked import Geometry, merged_groups
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.depths import RANK
 from distort.kernels.compiler.ir import Array, Tensor
 from distort.kernels.compiler.layout import memory
+from distort.kernels.compiler.products import multiply
+from distort.kernels.compiler.rows import Body
 from distort.kernels.compiler.windowed import Phase, geometry_of, pair
 from distort.kernels.errors import Failed, InvalidInput
 from distort.kernels.ops.convolution import transposed_extent
 from distort.kernels.windows import Windows, spatial_attribute
 
 Result = list[Tensor | None] | None
+#: by so much output channels are fewer than lanes where each input channel is done by itself
+_FEW_OUTPUTS = 4
 
 
 @lowers("Conv", blocks=True, wide=True)
 def _conv(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, w, bias = inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None
-    if x is None or w is None or not _compiles(x, w, bias):
+    if x is None or w is None or not _compiles(x, w, bias, given=True):
         return None
     a = node.attributes
     groups = a.get("group", 1)
@@ -44,7 +49,14 @@ def _conv(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         )
     except (InvalidInput, Failed):
         return None  # the NumPy kernel says so, when it runs
-    assert w.value is not None
+    if bias is not None and bias.size != w.shape[0]:
+        return None
+    if w.value is None:
+        made = None if len(x.shape) == RANK else _of_given_weights(b, x, w, windows, groups)
+        return None if made is None else [made if bias is None else _with_bias(b, made, bias)]
+    if bias is not None and bias.value is None:
+        without = _conv(b, replace(node, inputs=node.inputs[:2]), [x, w])
+        return None if without is None or without[0] is None else [_with_bias(b, without[0], bias)]
 
     def of_images(x: Tensor, w: Array, windows: Windows) -> Tensor:
         return _of_images(b, x, w, bias, windows, groups)
@@ -84,15 +96,75 @@ def _of_images(b: Builder, x: Tensor, w: Array, bias: Tensor | None, windows: Wi
     return windowed.direct(b, geometry, x, [Phase(w, geometry)], bias, shape)
 
 
-def _compiles(x: Tensor, w: Tensor, bias: Tensor | None) -> bool:
+def _with_bias(b: Builder, made: Tensor, bias: Tensor) -> Tensor:
+    """``bias``: [K], known or not."""
+    column = b.contiguous(b.plain(bias)).reshaped((bias.size, *(1 for _ in made.shape[2:])))
+    return b.map("add", [made, column])
+
+
+def _of_given_weights(b: Builder, x: Tensor, w: Tensor, windows: Windows, groups: int) -> Tensor | None:
+    """A convolution of one or two dimensions whose weights are made by the run, as a tracker's or a hypernetwork's."""
+    w = b.plain(w)
+    geometry = geometry_of(x.shape, w.shape[0], windows, groups)
+    n, outputs, inputs = x.shape[0], w.shape[0], w.shape[1]
+    shape = (n, outputs, *windows.out)
+    if inputs == 1 and outputs == groups > 1:
+        return windowed.depthwise(b, geometry, tiles.choose_window(geometry, b.target), x, w, None, shape)
+    lanes = b.target.lanes("float")
+    each = outputs // groups
+    if each * _FEW_OUTPUTS <= lanes and inputs * groups >= lanes:
+        return _summed(b, x, w, geometry, windows, groups)
+    if not x.block and geometry.kernel == geometry.strides == (1, 1) and not geometry.padded:
+        pixels = math.prod(windows.out)
+        matrix = b.contiguous(w).reshaped((groups, each, inputs))
+        made = multiply(b, matrix, b.contiguous(x).reshaped((n, groups, inputs, pixels)))
+        return None if made is None else made.reshaped(shape)
+    merge = merged_groups(groups, inputs, each, lanes)
+    if merge > lanes:
+        return None
+    return windowed.direct(b, geometry, x, [Phase(w, geometry)], None, shape)
+
+
+def _summed(b: Builder, x: Tensor, w: Tensor, geometry: Geometry, windows: Windows, groups: int) -> Tensor | None:
+    """With few output channels: each input channel by itself, then their sums."""
+    n, channels = x.shape[:2]
+    inputs, each = w.shape[1], w.shape[0] // groups
+    lanes, pixels = b.target.lanes("float"), math.prod(windows.out)
+    alone = replace(geometry, outputs=channels, groups=channels)
+    window = tiles.choose_window(alone, b.target)
+    result = b.new(np.float32, (n, groups, each, pixels))
+    w = b.contiguous(w)
+    grouped = w.view((groups, each, *w.shape[1:]), (each * w.strides[0], *w.strides))
+    for one in range(each):
+        part = grouped.view((groups, *w.shape[1:]), (grouped.strides[0], *w.strides[1:]), one * w.strides[0])
+        part = b.contiguous(part).reshaped((channels, 1, *w.shape[2:]))
+        made = windowed.depthwise(b, alone, window, x, part, None, (n, channels, *windows.out))
+        if groups == 1:
+            inner = memory(made)  # lanes beyond the channels are zero, as their weights are
+            source = inner.view((n, inner.shape[1], pixels, lanes), (*inner.strides[:2], lanes, 1))
+        else:
+            source = b.contiguous(b.plain(made)).reshaped((n, groups, inputs, pixels))
+        body = Body(source.shape, "float32")
+        sums = body.add(b, (1, 3) if groups == 1 else (2,), [(body.op("row_sum", body.input(source)), "float32", True)])
+        if sums is None:
+            return None
+        b.copy(
+            sums[0].reshaped((n, groups, pixels)),
+            result.view((n, groups, pixels), (result.strides[0], result.strides[1], 1), one * pixels),
+        )
+    return result.reshaped((n, groups * each, *windows.out))
+
+
+def _compiles(x: Tensor, w: Tensor, bias: Tensor | None, *, given: bool = False) -> bool:
+    """``given``: weights and bias that only the run knows will do too."""
     return (
         x.dtype == w.dtype == np.float32
-        and w.value is not None
+        and (given or w.value is not None)
         and len(x.shape) in (3, 4, RANK)
         and len(w.shape) == len(x.shape)
         and x.size > 0
         and w.size > 0
-        and (bias is None or (bias.value is not None and bias.dtype == np.float32 and len(bias.shape) == 1))
+        and (bias is None or (bias.dtype == np.float32 and len(bias.shape) == 1 and (given or bias.value is not None)))
     )
 
 
