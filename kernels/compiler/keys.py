@@ -12,6 +12,7 @@ FAMILIES: dict[str, str] = {
     "conv": f"{_CODEGEN}.conv:emit_conv",
     "depthwise": f"{_CODEGEN}.depthwise:emit_depthwise",
     "pool": f"{_CODEGEN}.pooling:emit_pool",
+    "places": f"{_CODEGEN}.places:emit_places",
     "global_pool": f"{_CODEGEN}.pooling:emit_global_pool",
     "winograd": f"{_CODEGEN}.winograd:emit_winograd",
     "join": f"{_CODEGEN}.joining:emit_join",
