@@ -182,20 +182,22 @@ def _conv_transpose(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resu
         strides = spatial_attribute("strides", a.get("strides"), rank)
         dilations = spatial_attribute("dilations", a.get("dilations"), rank)
         extra = spatial_attribute("output_padding", a.get("output_padding"), rank, default=0, least=0)
-        full = [s * (n - 1) + e + k for n, k, s, e in zip(size, kernel, strides, extra, strict=True)]
+        reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+        full = [s * (n - 1) + e + k for n, k, s, e in zip(size, reach, strides, extra, strict=True)]
         begins, out = transposed_extent(
             size, full, strides, a.get("auto_pad", "NOTSET"), a.get("output_shape"), a.get("pads")
         )
     except (InvalidInput, Failed):
         return None
-    if max(dilations) > 1 or groups < 1 or w.shape[0] != x.shape[1] or x.shape[1] % groups or min(begins) < 0:
+    dilated = max(dilations) > 1
+    if (dilated and rank == 3) or groups < 1 or w.shape[0] != x.shape[1] or x.shape[1] % groups or min(begins) < 0:
         return None
     if tuple(a.get("kernel_shape") or kernel) != tuple(kernel) or min(out) < 1:
         return None
     assert w.value is not None
     outputs = w.shape[1] * groups
     lanes = b.target.lanes("float")
-    if rank == 1 and groups == 1 and outputs <= lanes // 4 and strides[0] >= lanes:
+    if rank == 1 and groups == 1 and not dilated and outputs <= lanes // 4 and strides[0] >= lanes:
         # a phase for each step would have few channels
         made = overlapping.added(b, x, w.value, strides[0], begins[0], out[0], bias)
         if made is not None:
@@ -218,18 +220,26 @@ def _conv_transpose(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resu
     weights = w.value.reshape(groups, x.shape[1] // groups, w.shape[1], *pair(kernel))
     weights = np.swapaxes(weights, 1, 2).reshape(outputs, -1, *pair(kernel))
     few = outputs * steps[0] * steps[1] <= b.target.lanes("float") and whole != sizes
-    if few and groups == 1 and steps == pair(kernel) and whole == (sizes[0] * steps[0], sizes[1] * steps[1]):
+    if (
+        few
+        and groups == 1
+        and not dilated
+        and steps == pair(kernel)
+        and whole == (sizes[0] * steps[0], sizes[1] * steps[1])
+    ):
         name = ("shuffled", b.identity(w.value))
         return [_shuffled(b, x, weights, name, bias, (x.shape[0], outputs, *out))]
+    spans = pair(dilations)
     axes = [
-        [_phase(r, step, pad, k, n, o) for r in range(min(step, o))]
-        for step, pad, k, n, o in zip(steps, pads, pair(kernel), sizes, whole, strict=True)
+        [_phase(r, step, pad, k, n, o, d) for r in range(min(step, o))]
+        for step, pad, k, n, o, d in zip(steps, pads, pair(kernel), sizes, whole, spans, strict=True)
     ]
+    apart = (spans[0] // math.gcd(steps[0], spans[0]), spans[1] // math.gcd(steps[1], spans[1]))
     phases: list[Phase] = []
     for row, vertical in enumerate(axes[0]):
         for column, horizontal in enumerate(axes[1]):
             places = [vertical[0], horizontal[0]]
-            key = ("phase", b.identity(w.value), row, column, steps, pads, groups)
+            key = ("phase", b.identity(w.value), row, column, steps, pads, spans, groups)
             part = b.packed(key, partial(_taps, weights, places)).value
             assert part is not None
             geometry = Geometry(
@@ -238,6 +248,7 @@ def _conv_transpose(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resu
                 outputs,
                 sizes,
                 (len(places[0]), len(places[1])),
+                dilations=apart,
                 begins=(vertical[1], horizontal[1]),
                 ends=(vertical[2], horizontal[2]),
                 groups=groups,
@@ -272,18 +283,25 @@ def _shuffled(b: Builder, x: Tensor, weights: Array, name: object, bias: Tensor 
     return b.contiguous(moved).reshaped(shape)
 
 
-def _phase(r: int, step: int, pad: int, kernel: int, size: int, out: int) -> tuple[list[int], int, int]:
-    """Outputs ``r``, ``r + step``, … of an axis: kernel elements in the order of the input, padding to both sides."""
-    first = (r + pad) % step
-    places = list(range(first, kernel, step))[::-1]
-    shift = (r + pad - first) // step
+def _phase(
+    r: int, step: int, pad: int, kernel: int, size: int, out: int, dilation: int = 1
+) -> tuple[list[int], int, int]:
+    """Outputs ``r``, ``r + step``, … of an axis: kernel elements in the order of the input, padding to both sides.
+
+    They are ``dilation / gcd(step, dilation)`` apart.
+    """
+    period, apart = step // math.gcd(step, dilation), dilation // math.gcd(step, dilation)
+    first = next((k for k in range(period) if (r + pad - k * dilation) % step == 0), kernel)
+    places = list(range(first, kernel, period))[::-1]
+    shift = (r + pad - first * dilation) // step
     count = -(-(out - r) // step)
     if not places:
         places, shift = [-1], 0
-    before = len(places) - 1 - shift
+    before = (len(places) - 1) * apart - shift
     if before < 0:  # the window begins later: elements that are zero come first
-        places, before = [-1] * -before + places, 0
-    return places, before, count - 1 + len(places) - size - before
+        more = -(before // apart)
+        places, before = [-1] * more + places, before + more * apart
+    return places, before, count + (len(places) - 1) * apart - size - before
 
 
 def _taps(weights: Array, places: Sequence[Sequence[int]]) -> Array:
