@@ -149,7 +149,7 @@ def transposed(
     bias: Tensor | None,
     out: Sequence[int],
 ) -> Tensor | None:
-    """``weights``: [K, C, KD, KH, KW]; ``axes``: phases of each. See ``lower.convolution``."""
+    """``weights``: [K, C, KD, KH, KW]; ``axes``: phases of each. See ``lower.transposed_convolution``."""
     n, c, d, *size = x.shape
     outputs = weights.shape[0]
     phases: list[Phase] = []

@@ -45,6 +45,28 @@ def test_convolution(name: str, n_threads: int) -> None:
     check(one_node("Conv", feeds, **attributes), feeds, exact=False, n_threads=n_threads)
 
 
+TRANSPOSED: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
+    "4 x 4": ((1, 20, 6, 5), (20, 16, 4, 4), {"strides": [2, 2], "pads": [1] * 4}),
+    "3 x 3": ((2, 16, 6, 5), (16, 20, 3, 3), {"strides": [2, 2], "pads": [1] * 4, "output_padding": [1, 1]}),
+    "sparse": ((1, 16, 6, 5), (16, 8, 2, 2), {"strides": [3, 3], "pads": [1, 0, 1, 2]}),
+    "groups": ((1, 32, 5, 5), (32, 24, 3, 3), {"strides": [2, 2], "group": 2}),
+    "dilated": ((1, 16, 6, 5), (16, 16, 3, 4), {"strides": [2, 3], "dilations": [3, 2], "pads": [3, 4, 1, 2]}),
+    "to one": ((1, 24, 8, 8), (24, 1, 2, 2), {"strides": [2, 2]}),
+    "a row": ((1, 16, 30), (16, 8, 16), {"strides": [8], "pads": [4, 4]}),
+}
+
+
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_transposed_convolution(name: str) -> None:
+    x, w, attributes = TRANSPOSED[name]
+    feeds = _feeds(x, w)
+    check(one_node("ConvTranspose", feeds, **attributes), feeds, exact=False, n_threads=2)
+    feeds["b"] = np.linspace(-1, 1, w[1] * attributes.get("group", 1), dtype=np.float32)
+    check(one_node("ConvTranspose", feeds, **attributes), feeds, exact=False)
+    known = {"w": feeds.pop("w")}
+    check(one_node("ConvTranspose", feeds, known, order=["x", "w", "b"], **attributes), feeds, exact=False)
+
+
 @pytest.mark.parametrize("target", ["avx2", "sse4.2"])
 @pytest.mark.parametrize("name", ["3 x 3", "odd channels", "small groups", "depthwise", "correlation"])
 def test_on_lesser_machines(name: str, target: str) -> None:
