@@ -28,6 +28,7 @@ FAMILIES: dict[str, str] = {
     "squares": f"{_CODEGEN}.transposition:emit_squares",
     "interleaved": f"{_CODEGEN}.transposition:emit_interleaved",
     "reversed": f"{_CODEGEN}.gather:emit_reversed",
+    "roi_align": f"{_CODEGEN}.regions:emit_roi_align",
     "grid_sample": f"{_CODEGEN}.sampling:emit_grid_sample",
     "gather_rows": f"{_CODEGEN}.gather:emit_rows",
     "gather_elements": f"{_CODEGEN}.gather:emit_elements",
