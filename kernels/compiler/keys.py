@@ -33,6 +33,8 @@ FAMILIES: dict[str, str] = {
     "gather_rows": f"{_CODEGEN}.gather:emit_rows",
     "gather_elements": f"{_CODEGEN}.gather:emit_elements",
     "top": f"{_CODEGEN}.selection:emit_top",
+    "suppression": f"{_CODEGEN}.suppression:emit_suppression",
+    "selected": f"{_CODEGEN}.suppression:emit_selected",
     "running": f"{_CODEGEN}.running:emit_running",
     "scatter_rows": f"{_CODEGEN}.scatter:emit_rows",
     "scatter_elements": f"{_CODEGEN}.scatter:emit_elements",
