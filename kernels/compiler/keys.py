@@ -35,6 +35,7 @@ FAMILIES: dict[str, str] = {
     "top": f"{_CODEGEN}.selection:emit_top",
     "suppression": f"{_CODEGEN}.suppression:emit_suppression",
     "selected": f"{_CODEGEN}.suppression:emit_selected",
+    "rotary": f"{_CODEGEN}.rotary:emit_rotary",
     "running": f"{_CODEGEN}.running:emit_running",
     "scatter_rows": f"{_CODEGEN}.scatter:emit_rows",
     "scatter_elements": f"{_CODEGEN}.scatter:emit_elements",
