@@ -55,7 +55,7 @@ def _conv(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         without = _conv(b, replace(node, inputs=node.inputs[:2]), [x, w])
         return None if without is None or without[0] is None else [with_bias(b, without[0], bias)]
 
-    def of_images(x: Tensor, w: Array, windows: Windows) -> Tensor:
+    def of_images(x: Tensor, w: Array, windows: Windows, bias: Tensor | None) -> Tensor:
         return _of_images(b, x, w, bias, windows, groups)
 
     if len(x.shape) == RANK:
@@ -66,7 +66,7 @@ def _conv(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         rows = overlapping.of_rows(b, x, w.value, windows.strides[0], bias)
         if rows is not None:
             return [rows]
-    return [of_images(x, w.value, windows)]
+    return [of_images(x, w.value, windows, bias)]
 
 
 def _plain_rows(windows: Windows) -> bool:
