@@ -52,6 +52,7 @@ FAMILIES: dict[str, str] = {
     "quantized_depthwise": f"{_CODEGEN}.quantized_depthwise:emit_depthwise",
     "interleave": f"{_CODEGEN}.interleave:emit_interleave",
     "nbits": f"{_CODEGEN}.nbits:emit_nbits",
+    "nbits_bytes": f"{_CODEGEN}.nbits_bytes:emit_nbits_bytes",
     "lookup": f"{_CODEGEN}.lookups:emit_lookup",
     "trees": f"{_CODEGEN}.trees:emit_trees",
     "scores_softmax": f"{_CODEGEN}.trees:emit_softmax",
