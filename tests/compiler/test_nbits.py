@@ -76,7 +76,8 @@ def test_a_row_of_odd_numbers(number: float) -> None:
     results, expected, _ = both([node_of(4, 32, "", accuracy_level=4)], {"a": a}, weights_of(4, 32))
     assert not np.isfinite(results[0][~np.isfinite(expected[0])]).any()
     finite = np.isfinite(expected[0])
-    np.testing.assert_allclose(results[0][finite], expected[0][finite], 1e-2, 1e-2)
+    size = float(np.abs(expected[0][finite]).max(initial=0))  # what is small beside a block's largest is lost
+    np.testing.assert_allclose(results[0][finite], expected[0][finite], 0, 1e-4 * size)
 
 
 def test_kernels_for_arm() -> None:
