@@ -339,7 +339,16 @@ class Builder:
                 self._tensors[name] = tensor
         return True
 
-    def _host(self, node: Node, inputs: Sequence[Tensor | None]) -> None:
+    def first(self, tensor: Tensor, number: Tensor, name: str) -> Tensor | None:
+        """The node's output ``name``: the first rows of a tensor, as many as the run says."""
+        zero = self.constant(np.zeros(1, np.int64))
+        inputs = ["rows", "begin", "number", "axis"]
+        label = self._name
+        node = self.once(("first", self.origin_id), lambda: Node("Slice", "", inputs, [name], name=label, opset=13))
+        self._host(node, [tensor, zero, number, zero], node)
+        return self._tensors[name]
+
+    def _host(self, node: Node, inputs: Sequence[Tensor | None], origin: Node | None = None) -> None:
         """A step for the node's NumPy kernel."""
         arguments: list[Tensor | str | None] = []
         for name, tensor in zip(node.inputs, inputs, strict=True):
@@ -359,7 +368,7 @@ class Builder:
             results.append(None if not name else tensor if tensor is not None else name)
         reads = [a for a in plain if isinstance(a, Tensor)]
         makes = [r for r in results if isinstance(r, Tensor)]
-        self.add(Host(reads, makes, node, self._origin, plain, results))
+        self.add(Host(reads, makes, node, origin or self._origin, plain, results))
 
 
 def with_constants(

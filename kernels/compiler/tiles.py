@@ -34,6 +34,8 @@ _TRANSFORM_CYCLES, _CACHE_NBYTES_A_CYCLE = 80, 3.5
 MOST_STREAMED_TILES = 64
 #: cycles until a product can be added to
 FMA_LATENCY = 4
+#: bytes of weights that stay in a cache, and cycles until a vector of them is there; else
+_FETCH_CYCLES, _FAR_CYCLES = ((CHUNK_NBYTES, 0.0), (5 << 17, 1.5)), 6.0
 #: what a band more costs, as a part of the work
 _BAND_COST = 0.02
 #: kernel columns that are printed; wider kernels are a loop
@@ -45,14 +47,16 @@ def choose_form(geometry: Geometry, target: Target, plain: bool = False) -> Form
     g = geometry.flat
     lanes = target.lanes("float")
     width = g.out[1]
+    # of one input block for one output block
+    weights = math.prod(g.kernel) * (1 if plain else lanes) * lanes * 4
     if g.within:
         choices = [
-            (_cost(b, p, width) * window_blocks(g, b, lanes), p, b)
+            (_cost(b, p, width, weights) * window_blocks(g, b, lanes), p, b)
             for b, p in _register_tiles(-(-g.outputs // lanes), width, target)
         ]
         _, pixels, blocks = min(choices)
     else:
-        pixels, blocks = _register_tile(-(-(g.outputs // g.groups) // lanes), width, target)
+        pixels, blocks = _register_tile(-(-(g.outputs // g.groups) // lanes), width, target, weights)
     nbytes = g.outputs * g.channels // g.groups * math.prod(g.kernel) * 4
     n_tiles = -(-width // pixels) * g.out[0]
     streamed = nbytes >= STREAMED_NBYTES and n_tiles <= MOST_STREAMED_TILES
@@ -61,9 +65,9 @@ def choose_form(geometry: Geometry, target: Target, plain: bool = False) -> Form
     return form._replace(chunked=chunked, streamed=streamed)
 
 
-def _register_tile(n_blocks: int, width: int, target: Target) -> tuple[int, int]:
-    """Pixels and blocks of a tile, of a row of ``width``."""
-    _, pixels, blocks = min((_cost(b, p, width), p, b) for b, p in _register_tiles(n_blocks, width, target))
+def _register_tile(n_blocks: int, width: int, target: Target, weights: int = 0) -> tuple[int, int]:
+    """Pixels and blocks of a tile, of a row of ``width``. ``weights``: see :func:`_cost`."""
+    _, pixels, blocks = min((_cost(b, p, width, weights), p, b) for b, p in _register_tiles(n_blocks, width, target))
     return pixels, blocks
 
 
@@ -96,10 +100,16 @@ def _chunk_blocks(g: Geometry, form: Form, lanes: int) -> int:
     return max(1, -(-n_blocks // n_chunks))
 
 
-def _cost(blocks: int, pixels: int, width: int) -> float:
-    """Cycles for a product of one pixel and one block, about: two products or two loads a cycle."""
+def _cost(blocks: int, pixels: int, width: int, weights: int = 0) -> float:
+    """Cycles for a product of one pixel and one block, about: two products or two loads a cycle.
+
+    ``weights``: bytes of a block's that each tile reads once, and again for the next input block. Where all blocks' are
+    more than a cache holds, each of their vectors comes from the next one.
+    """
     sums, loads = blocks * pixels, blocks + pixels
-    cycles = max(sums / 2, loads / 2, FMA_LATENCY) + 0.1 * loads + 0.5
+    nbytes = blocks * weights
+    fetched = blocks * next((cycles for most, cycles in _FETCH_CYCLES if nbytes <= most), _FAR_CYCLES)
+    cycles = max(sums / 2, loads / 2, FMA_LATENCY, fetched) + 0.1 * loads + 0.5
     return cycles / sums * (-(-width // pixels) * pixels / width)
 
 

@@ -15,11 +15,12 @@ from distort.kernels.compiler.codegen import pooling
 from distort.kernels.compiler.codegen.winograd import Tiles
 from distort.kernels.compiler.depths import flat, slabs_of, volume
 from distort.kernels.compiler.ir import Array, Tensor
+from distort.kernels.compiler.lower.padding import padded
 from distort.kernels.compiler.windowed import Deep, Phase, geometry_of
 from distort.kernels.windows import Windows
 
-#: a convolution of images: x, weights
-OfImages = Callable[[Tensor, Array, Windows], Tensor]
+#: a convolution of images: x, weights, windows, bias
+OfImages = Callable[[Tensor, Array, Windows, Tensor | None], Tensor]
 
 
 def images_of(b: Builder, x: Tensor) -> Tensor:
@@ -78,29 +79,54 @@ def convolution(
         images = _chosen(b, x, windows)
         flat_weights = b.packed(("flat", b.identity(w)), lambda: w.reshape(*w.shape[:2], *w.shape[3:])).value
         assert flat_weights is not None
-        made = None if images is None else of_each_image(images, flat_weights, inside)
+        made = None if images is None else of_each_image(images, flat_weights, inside, bias)
         return None if made is None else volume(made, shape)
     geometry = geometry_of((1, c, *size), outputs, inside, groups)
     kernel, step, begin, dilation = (v[0] for v in (windows.kernel, windows.strides, windows.begins, windows.dilations))
+    depthwise = groups > 1 and w.shape[1] == 1 and outputs == groups
+    if not depthwise and (groups > 1 or dilation > 1):
+        made = _by_taps(b, x, w, windows, of_each_image, bias) if n == 1 else None
+        return None if made is None else volume(made, shape)
     slabs = slabs_of(n, d, windows.out[0], kernel, step, begin, dilation)
     if slabs is None:
         return None
     flat_shape = (n * windows.out[0], outputs, *windows.out[1:])
-    if groups > 1 and w.shape[1] == 1 and outputs == groups:
+    if depthwise:
         window = tiles.choose_window(geometry, b.target)._replace(deep=True)
         if window.copied:
             return None
         deep = Deep(slabs, kernel, dilation)
         made = windowed.depthwise(b, geometry, window, images_of(b, x), w, bias, flat_shape, deep)
         return volume(made, shape)
-    if groups > 1 or dilation > 1:
-        return None
     phases = []
     for slab in slabs:
         taps = tuple(range(*slab.taps))
         part = _of_taps(b, w, taps)
         phases.append(Phase(part, replace(geometry, images=slab.n_images), slab=slab))
     return volume(_products(b, images_of(b, x), geometry, phases, bias, flat_shape), shape)
+
+
+def _by_taps(
+    b: Builder, x: Tensor, w: Array, windows: Windows, of_each_image: OfImages, bias: Tensor | None
+) -> Tensor | None:
+    """The sum of convolutions of images, one for each kernel element of the depth. x: one volume."""
+    begin, end = windows.begins[0], windows.ends[0]
+    step, dilation, out = windows.strides[0], windows.dilations[0], windows.out[0]
+    beyond = max(end, (out - 1) * step + (windows.kernel[0] - 1) * dilation + 1 - x.shape[2] - begin)
+    images = images_of(b, x)
+    inner = layout.memory(images) if images.block else images
+    others = [0] * (len(inner.shape) - 1)
+    source = padded(b, inner, [begin, *others], [beyond, *others], "constant", None)
+    if source is None:
+        return None
+    total: Tensor | None = None
+    for tap in range(windows.kernel[0]):
+        strides = (source.strides[0] * step, *source.strides[1:])
+        seen = source.view((out, *source.shape[1:]), strides, tap * dilation * source.strides[0])
+        seen = layout.of_memory(seen, images.shape[1]) if images.block else seen
+        part = of_each_image(seen, _of_taps(b, w, (tap,)), of_images(windows), None if tap else bias)
+        total = part if total is None else b.map("add", [total, part])
+    return total
 
 
 def _products(
@@ -149,7 +175,7 @@ def transposed(
     bias: Tensor | None,
     out: Sequence[int],
 ) -> Tensor | None:
-    """``weights``: [K, C, KD, KH, KW]; ``axes``: phases of each. See ``lower.convolution``."""
+    """``weights``: [K, C, KD, KH, KW]; ``axes``: phases of each. See ``lower.transposed_convolution``."""
     n, c, d, *size = x.shape
     outputs = weights.shape[0]
     phases: list[Phase] = []

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distort.kernels.compiler import blocked as packing
-from distort.kernels.compiler import layout, tiles
+from distort.kernels.compiler import given_weights, layout, tiles
 from distort.kernels.compiler.blocked import Geometry
 from distort.kernels.compiler.blockwise import Blockwise, Part
 from distort.kernels.compiler.builder import Builder
@@ -83,7 +83,8 @@ def _in_order(
 class Phase(NamedTuple):
     """Some pixels of some images of an output."""
 
-    weights: Array  # [K, C/groups, KH, KW]; of several images' channels, that of each filled up to whole blocks
+    #: [K, C/groups, KH, KW]; of several images' channels, that of each filled up to whole blocks
+    weights: Array | Tensor  # a tensor where only the run knows them: then of all channels at once
     geometry: Geometry
     shift: int = 0  # of the output's first pixel
     spread: int = 1  # pixels from one output to the next
@@ -113,7 +114,8 @@ def direct(
     lanes = b.target.lanes("float")
     groups = geometry.groups
     merge = packing.merged_groups(groups, geometry.channels // groups, geometry.outputs // groups, lanes)
-    within = _had_better_be_within(geometry, merge, lanes)
+    known = not isinstance(phases[0].weights, Tensor)
+    within = known and _had_better_be_within(geometry, merge, lanes)
     if within:
         read, plain = layout.memory(layout.blocked(b, x)), False
     else:
@@ -127,6 +129,10 @@ def direct(
         if n_taps > 1:
             sizes = replace(sizes, channels=n_taps * channels)
         form = tiles.choose_form(sizes, b.target, plain)._replace(spread=phase.spread)
+        if isinstance(w, Tensor):
+            weights = given_weights.merged(b, w, groups, merge)
+            forms.append((form, sizes, given_weights.packed(b, weights, lanes, form), phase))
+            continue
         key = ("conv", b.identity(w), 0 if within else merge, lanes, form.block, form.blocks, n_taps)
 
         def packed(w: Array = w, form: Form = form, phase: Geometry = sizes, n_taps: int = n_taps) -> Array:
@@ -200,6 +206,7 @@ def transformed(
     packed: list[Tensor] = []
     for square, phase in phases:
         w, slab = phase.weights, phase.slab or Slab()
+        assert not isinstance(w, Tensor)
         n_taps = slab.taps[1] - slab.taps[0]
 
         def pack(w: Array = w, square: Tiles = square, n_taps: int = n_taps) -> Array:
@@ -351,7 +358,7 @@ def depthwise(
     geometry: Geometry,
     window: sliding.Window,
     x: Tensor,
-    w: Array,
+    w: Array | Tensor,
     bias: Tensor | None,
     shape: Sequence[int],
     deep: Deep | None = None,
@@ -359,9 +366,13 @@ def depthwise(
     """``w``: [C, 1, *kernel]; ``deep``: of a volume's images."""
     lanes = b.target.lanes("float")
     read = layout.memory(layout.blocked(b, x))
-    key = ("depthwise", b.identity(w), lanes)
     kernel = ((deep.kernel,) if deep else ()) + geometry.kernel
-    weights = b.packed(key, lambda: packing.pack_depthwise(w.reshape(-1, *kernel), lanes))
+    if isinstance(w, Tensor):
+        weights = given_weights.by_channel(b, w)
+    else:
+        known = w.reshape(-1, *kernel)
+        key = ("depthwise", b.identity(w), lanes)
+        weights = b.packed(key, lambda: packing.pack_depthwise(known, lanes))
 
     def plan(out: Tensor, n_threads: int) -> list[Part]:
         words = tiles.window_words(geometry, window, lanes, n_threads)

@@ -195,6 +195,27 @@ def _few_bits() -> Example:
     return graph_of(nodes, {"a": reals(2, 256), "c": reals(9, 256)}, weights, "y", "z")
 
 
+def _regions() -> Example:
+    nodes = [
+        node("MaxPool", "x", "p places", kernel_shape=[2, 2], strides=[2, 2]),
+        node("RoiAlign", "p regions images", "y", output_height=3, output_width=2, sampling_ratio=2),
+    ]
+    regions = np.array([[0, 1, 4, 5], [-2, 0, 9, 3], [2, 2, 2, 2]], np.float32)
+    feeds = {"x": reals(2, 20, 11, 12), "regions": regions, "images": np.array([1, 0, 1])}
+    return graph_of(nodes, feeds, {}, "places", "y")
+
+
+def _rotary() -> Example:
+    attributes = {"num_heads": 3, "rotary_embedding_dim": 22}
+    nodes = [
+        node("RotaryEmbedding", "x at cos sin", y, "com.microsoft", interleaved=way, **attributes)
+        for way, y in ((0, "y"), (1, "z"))
+    ]
+    angles = np.abs(reals(9, 11))
+    feeds = {"x": reals(2, 5, 3 * 26), "at": whole(np.int64, 0, 9, 2, 5)}
+    return graph_of(nodes, feeds, {"cos": np.cos(angles), "sin": np.sin(angles)}, "y", "z")
+
+
 def _trees() -> Example:
     model = model_of([classifier([3, 5, 9], post_transform="SOFTMAX")], {"x": rows(50)}, {}, ("label", "y"))
     return load_model(model).graph, {"x": rows(50)}
@@ -231,6 +252,8 @@ def _rounds() -> Example:
 EXAMPLES = {
     "images": _images(),
     "resizes": _resizes(),
+    "regions": _regions(),
+    "rotary": _rotary(),
     "moves": _moves(),
     "halves": _halves(),
     "dense": _dense(),

@@ -148,6 +148,11 @@ TRANSPOSED = {
     "to one": ((1, 24, 8, 8), (24, 1, 2, 2), {"strides": [2, 2]}),
     "cropped": ((1, 20, 5, 8), (20, 16, 2, 3), {"strides": [2, 3], "pads": [1] * 4}),
     "to two": ((2, 24, 5, 7), (24, 2, 2, 3), {"strides": [2, 3]}),
+    "dilated": ((1, 16, 7, 9), (16, 20, 3, 3), {"dilations": [2, 2], "pads": [2] * 4}),
+    "dilated as strided": ((1, 20, 6, 5), (20, 16, 3, 2), {"strides": [2, 2], "dilations": [2, 2], "pads": [1] * 4}),
+    "dilated, strided": ((2, 16, 6, 5), (16, 16, 3, 4), {"strides": [2, 3], "dilations": [3, 2], "pads": [3, 4, 1, 2]}),
+    "dilated row": ((1, 16, 20), (16, 4, 5), {"strides": [4], "dilations": [6], "output_padding": [2]}),
+    "dilated, by channel": ((1, 32, 5, 5), (32, 1, 2, 2), {"strides": [2, 1], "dilations": [2, 3], "group": 32}),
 }
 
 
@@ -159,6 +164,22 @@ def test_transposed_convolution(name: str) -> None:
         [node("ConvTranspose", "x w b", "t", **attributes), node("Relu", "t", "y")],
         {"x": normal(*shape)},
         {"w": normal(*weights), "b": normal(outputs)},
+    )
+
+
+@given(st.data())
+@settings(max_examples=30, deadline=None)
+def test_any_transposed_convolution(data: st.DataObject) -> None:
+    strides, kernel, dilations = ([data.draw(st.integers(1, 4)) for _ in range(2)] for _ in range(3))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    size = [data.draw(st.integers(2, 9)) for _ in range(2)]
+    pads = [data.draw(st.integers(0, (r - 1) // 2)) for r in reach * 2]
+    extra = [data.draw(st.integers(0, max(s, d) - 1)) for s, d in zip(strides, dilations, strict=True)]
+    attributes = {"strides": strides, "dilations": dilations, "pads": pads, "output_padding": extra}
+    check(
+        [node("ConvTranspose", "x w", "y", **attributes)],
+        {"x": normal(1, 5, *size)},
+        {"w": normal(5, data.draw(st.integers(1, 20)), *kernel)},
     )
 
 

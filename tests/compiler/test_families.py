@@ -28,6 +28,8 @@ ARM = of_features("aarch64-unknown-linux-gnu", "generic", {"neon": True})
 _CLASSICAL = {"couplings", "expect_ones", "find"}
 #: and so have values whose shapes earlier runs have shown: test_expecting.py
 _LEARNED = {"counting", "nonzero", "expect_same"}
+#: whose result a NumPy kernel cuts (test_suppression.py), and what needs dot products of bytes (test_nbits.py)
+_ELSEWHERE = {"suppression", "selected", "nbits_bytes"}
 #: needs instructions for tiles of bfloat16, and to be asked for: see ``test_precision``
 _TILES = "gemm_bf16"
 _AMX = ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx512bf16"]
@@ -85,7 +87,7 @@ def compare(result: Any, wanted: Any) -> None:
 def test_code_for_arm() -> None:
     """And no family that has no example."""
     keys = {key for name in EXAMPLES for key in keys_of(plan_of(name, ARM))}
-    assert {key.family for key in keys} == set(FAMILIES) - {_TILES} - _CLASSICAL - _LEARNED
+    assert {key.family for key in keys} == set(FAMILIES) - {_TILES} - _CLASSICAL - _LEARNED - _ELSEWHERE
     code = compile_text(module_text(sorted(keys, key=lambda key: key.symbol), ARM), ARM)
     assert machine_of(code) == 183  # EM_AARCH64
     for key in keys:

@@ -41,21 +41,21 @@ def emit_top(f: Function, target: Target, dtype: str, largest: bool, contiguous:
             return fetch(f, own, f.binary("mul", at, f.splat(step, width)), element)
 
         with f.loop(0, k) as first:
-            number = _number(f, _order(f, load(first.index, 1), dtype, largest), first.index)
+            number = number_of(f, order_of(f, load(first.index, 1), dtype, largest), first.index)
             f.store(number, f.at(heap, first.index, "i64"))
         half = f.div(k, 2)
         with f.loop(0, half) as node:
             at = f.sub(f.sub(half, 1), node.index)
-            _sift(f, cursor, heap, k, at, f.load("i64", f.at(heap, at, "i64")))
+            sift(f, cursor, heap, k, at, f.load("i64", f.at(heap, at, "i64")))
 
         def offer(at: Index, load: Callable[[Index, int], Value] = load) -> None:
-            number = _number(f, _order(f, load(at, 1), dtype, largest), at)
+            number = number_of(f, order_of(f, load(at, 1), dtype, largest), at)
             with f.when(f.icmp("sgt", number, f.load("i64", heap))):
-                _sift(f, cursor, heap, k, 0, number)
+                sift(f, cursor, heap, k, 0, number)
 
         whole = f.add(k, f.mul(f.div(f.sub(n, k), lanes), lanes))
         with f.loop(k, whole, lanes) as block:
-            orders = _order(f, load(block.index, lanes), dtype, largest)
+            orders = order_of(f, load(block.index, lanes), dtype, largest)
             least = f.cast("trunc", f.binary("ashr", f.load("i64", heap), Value("i64", "32")), "i32")
             with (
                 f.when(any_lane(f, f.icmp("sgt", orders, f.splat(least, lanes)))),
@@ -69,7 +69,7 @@ def emit_top(f: Function, target: Target, dtype: str, largest: bool, contiguous:
             last = f.sub(k, done.index)
             number = f.load("i64", f.at(heap, last, "i64"))
             f.store(f.load("i64", heap), f.at(heap, last, "i64"))
-            _sift(f, cursor, heap, last, 0, number)
+            sift(f, cursor, heap, last, 0, number)
         with f.loop(0, k) as found:
             low = f.cast("trunc", f.load("i64", f.at(heap, found.index, "i64")), "i32")
             place = f.cast("zext", f.binary("xor", low, Value("i32", "-1")), "i64")
@@ -79,7 +79,7 @@ def emit_top(f: Function, target: Target, dtype: str, largest: bool, contiguous:
     f.ret()
 
 
-def _order(f: Function, value: Value, dtype: str, largest: bool) -> Value:
+def order_of(f: Function, value: Value, dtype: str, largest: bool) -> Value:
     """Values as 32-bit integers in the order in which they are wanted, the best one largest."""
     if dtype == "float16":
         value, dtype = f.cast("fpext", value, "float"), "float32"
@@ -94,13 +94,13 @@ def _order(f: Function, value: Value, dtype: str, largest: bool) -> Value:
     return order if largest else f.binary("xor", order, f.const(order.type, -1))
 
 
-def _number(f: Function, order: Value, place: Index) -> Value:
+def number_of(f: Function, order: Value, place: Index) -> Value:
     assert lanes_of(order.type) == 1
     low = f.binary("xor", f.i64(place), Value("i64", "4294967295"))
     return f.binary("or", f.binary("shl", f.cast("sext", order, "i64"), Value("i64", "32")), low)
 
 
-def _sift(f: Function, cursor: Value, heap: Value, size: Index, start: Index, number: Value) -> None:
+def sift(f: Function, cursor: Value, heap: Value, size: Index, start: Index, number: Value) -> None:
     """Put a number at a node of the heap, or below where a smaller one is. ``cursor``: room for an i64."""
     head, look, lower, done = (f.fresh_label(stem) for stem in ("sift", "look", "lower", "placed"))
     f.store(f.i64(start), cursor)

@@ -1,9 +1,6 @@
-"""Matrix products: MatMul, Gemm, Einsum of two operands, and their fused forms."""
+"""Matrix products: MatMul, Gemm, and their fused forms."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,11 +10,8 @@ from distort.kernels.compiler.codegen.codes import pack_codes
 from distort.kernels.compiler.codegen.gemm import CODES
 from distort.kernels.compiler.expression import name_of
 from distort.kernels.compiler.ir import Array, Tensor
-from distort.kernels.compiler.lower.views import reshape
 from distort.kernels.compiler.products import DTYPES, multiply, multiply_codes
-from distort.kernels.errors import InvalidInput
 from distort.kernels.ops.contrib_matmul import unpacked
-from distort.kernels.ops.linear_algebra import parse_equation
 
 Result = list[Tensor | None] | None
 _MICROSOFT = "com.microsoft"
@@ -159,35 +153,3 @@ def _matmul_n_bits(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resul
 def _value(tensor: Tensor) -> Array:
     assert tensor.value is not None
     return tensor.value
-
-
-@lowers("Einsum")
-def _einsum(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
-    """Two operands without repeated letters, as a batch of products."""
-    if len(inputs) != 2 or inputs[0] is None or inputs[1] is None:
-        return None
-    left, right = (b.plain(t) for t in inputs if t is not None)
-    try:
-        (one, other), output = parse_equation(node.attributes["equation"], [len(left.shape), len(right.shape)])
-    except InvalidInput:
-        return None
-    sizes = dict(zip(one, left.shape, strict=True)) | dict(zip(other, right.shape, strict=True))
-    same = all(sizes[c] == n for c, n in zip(one, left.shape, strict=True))
-    batch = [c for c in one if c in other and c in output]
-    depth = [c for c in one if c in other and c not in output]
-    rows = [c for c in one if c not in other]
-    columns = [c for c in other if c not in one]
-    plain = len(set(one)) == len(one) and len(set(other)) == len(other)
-    if not same or not plain or not depth or not set(rows + columns) <= set(output):
-        return None
-
-    def arranged(x: Tensor, term: str, first: Sequence[str], second: Sequence[str]) -> Tensor:
-        x = x.permuted([term.index(c) for c in [*batch, *first, *second]])
-        shape = [*(sizes[c] for c in batch), *(math.prod(sizes[c] for c in group) for group in (first, second))]
-        return x if tuple(shape) == x.shape else reshape(b, x, shape)
-
-    made = multiply(b, arranged(left, one, rows, depth), arranged(right, other, depth, columns))
-    if made is None:
-        return None
-    letters = [*batch, *rows, *columns]
-    return [made.reshaped([sizes[c] for c in letters]).permuted([letters.index(c) for c in output])]

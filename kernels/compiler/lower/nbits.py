@@ -11,11 +11,13 @@ from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.ir import Tensor
 from distort.kernels.compiler.lower.matmul import _matmul_n_bits
-from distort.kernels.compiler.nbits import multiply
+from distort.kernels.compiler.nbits import can_be_bytes, multiply
 from distort.kernels.ops.contrib_matmul import unpacked
 
 #: rows, at most, by bits
 _MOST_ROWS = {4: 4, 8: 2}
+#: accuracy levels that are content with half precision, bfloat16 and int8
+_ROUGH = (2, 3, 4)
 
 
 @lowers("MatMulNBits", domain="com.microsoft")
@@ -61,10 +63,11 @@ def _of_few_rows(b: Builder, node: Node, inputs: list[Tensor | None]) -> list[Te
             return None
         known = known - middle if (known != middle).any() else None
     a = b.contiguous(b.plain(a))
-    name = tuple(b.source(t) for t in (packed, scales, zeros) if t is not None)
-    made = multiply(
-        b, a, packed.value, scales.value.reshape(columns, n_blocks), known, bits, block_size, (bits, block_size, name)
-    )
+    made_of = tuple(b.source(t) for t in (packed, scales, zeros) if t is not None)
+    rough = get("accuracy_level", 0) in _ROUGH and can_be_bytes(b.target, a.size // depth, bits, block_size)
+    name = (bits, block_size, made_of)
+    scaled = scales.value.reshape(columns, n_blocks)
+    made = multiply(b, a, packed.value, scaled, known, bits, block_size, name, rough)
     if made is None or bias is None:
         return None if made is None else [made]
     return [b.map("add", [made, bias])]

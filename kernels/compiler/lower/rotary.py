@@ -10,17 +10,23 @@ import numpy as np
 from distort.graph.ir import Node
 from distort.kernels.compiler import half
 from distort.kernels.compiler.builder import Builder, lowers
+from distort.kernels.compiler.codegen.rotary import WORDS
 from distort.kernels.compiler.expression import Expression, Instruction
-from distort.kernels.compiler.ir import Map, Tensor
+from distort.kernels.compiler.ir import Call, Map, Native, Tensor, Word
+from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.lower.gathering import gathered
 from distort.kernels.compiler.scores import split_heads
 
 Result = list[Tensor | None] | None
 _MS = "com.microsoft"
+_ELEMENT_NS = 0.1
 
 
 def rotated(b: Builder, x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, to: Tensor) -> None:
     """x [B, H, S, D] turned by cos and sin [B or 1, S, turned / 2], in a view of its shape; the rest is copied."""
+    if all(t.element == "float32" and 1 in (t.shape[-1], t.strides[-1]) for t in (x, cos, sin, to)):
+        _turn(b, x, cos, sin, interleaved, to)
+        return
     turned = 2 * cos.shape[2]
     places = (0, 1, 2) if interleaved else (0, turned // 2, 1)
 
@@ -45,6 +51,19 @@ def rotated(b: Builder, x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, 
         b.add(Map(inputs, [part(to, begin, step, turned // 2)], expression))
     if turned < x.shape[3]:
         b.copy(part(x, turned, 1, x.shape[3] - turned), part(to, turned, 1, x.shape[3] - turned))
+
+
+def _turn(b: Builder, x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, to: Tensor) -> None:
+    """As :func:`rotated`, in one pass: elements of a head, and of its angles, lie next to each other."""
+    pairs = cos.shape[2]
+    words: list[Word] = [x.address(), to.address(), cos.address(), sin.address()]
+    words += [*x.shape[:3], pairs, x.shape[3] - 2 * pairs, *x.strides[:3], *to.strides[:3]]
+    for angle in (cos, sin):
+        words += [angle.strides[0] if angle.shape[0] == x.shape[0] else 0, angle.strides[1]]
+    assert len(words) == len(WORDS)
+    units = x.shape[0] * x.shape[2]
+    call = Call(Key("rotary", (interleaved,)), words, x.size * _ELEMENT_NS, most_threads=units)
+    b.add(Native([x, cos, sin], [to], [call]))
 
 
 def angles_at(b: Builder, caches: tuple[Tensor, Tensor], positions: Tensor) -> tuple[Tensor, Tensor] | None:

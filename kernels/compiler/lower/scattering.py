@@ -65,7 +65,7 @@ def _change(b: Builder, result: Tensor, indices: Tensor, updates: Tensor, call: 
 
 
 @lowers("ScatterElements", "Scatter")
-def _scatter_elements(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+def scatter_elements(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     kept = _kept(b, node, inputs)
     if kept is None:
         return None
