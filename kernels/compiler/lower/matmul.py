@@ -122,8 +122,8 @@ def _fused_gemm(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     return made if made is None or not activation or made[0] is None else [b.map("relu", [made[0]])]
 
 
-@lowers("MatMulNBits", domain=_MICROSOFT)
-def _matmul_n_bits(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+def matmul_n_bits(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    """com.microsoft MatMulNBits, through panels of codes."""
     given: list[Tensor | None] = [*inputs, None, None, None]
     left, packed, scales, zeros, order, bias = given[:6]
     assert left is not None and packed is not None and scales is not None
