@@ -9,15 +9,12 @@ import numpy as np
 
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowers
-from distort.kernels.compiler.codegen.codes import pack_codes
 from distort.kernels.compiler.codegen.gemm import CODES
 from distort.kernels.compiler.expression import name_of
 from distort.kernels.compiler.ir import Array, Tensor
 from distort.kernels.compiler.lower.views import reshape
 from distort.kernels.compiler.products import DTYPES, multiply, multiply_codes
 from distort.kernels.errors import InvalidInput
-from distort.kernels.ops.contrib_matmul import unpacked
-from distort.kernels.ops.linear_algebra import parse_equation
 
 Result = list[Tensor | None] | None
 _MICROSOFT = "com.microsoft"
@@ -124,6 +121,9 @@ def _fused_gemm(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
 
 def matmul_n_bits(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     """com.microsoft MatMulNBits, through panels of codes."""
+    from distort.kernels.compiler.codegen.codes import pack_codes
+    from distort.kernels.ops.contrib_matmul import unpacked
+
     given: list[Tensor | None] = [*inputs, None, None, None]
     left, packed, scales, zeros, order, bias = given[:6]
     assert left is not None and packed is not None and scales is not None
@@ -164,6 +164,8 @@ def _value(tensor: Tensor) -> Array:
 @lowers("Einsum")
 def _einsum(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     """Two operands without repeated letters, as a batch of products."""
+    from distort.kernels.ops.linear_algebra import parse_equation
+
     if len(inputs) != 2 or inputs[0] is None or inputs[1] is None:
         return None
     left, right = (b.plain(t) for t in inputs if t is not None)
