@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from distort.kernels.compiler import codegen, objects
 from distort.kernels.compiler.codegen.target import host
 from distort.kernels.compiler.expression import Expression, Instruction
 from distort.kernels.compiler.keys import Key
@@ -66,6 +68,7 @@ def test_a_second_library_compiles_nothing(tmp_path: Path) -> None:
 _WRITER = """
 import sys
 from pathlib import Path
+from distort.kernels.compiler import codegen, objects
 from distort.kernels.compiler.codegen.target import host
 from distort.kernels.compiler.objects import ObjectCache
 
@@ -97,3 +100,11 @@ def test_writers_that_are_killed_leave_whole_files(tmp_path: Path) -> None:
     assert any(found)
     for number, code in enumerate(found):
         assert code is None or code == str(number).encode() * 10_000
+
+
+def test_all_that_prints_kernels_names_objects() -> None:
+    """Modules of ``codegen`` import nothing else of the package that could change what they print."""
+    around = {f"distort.kernels.compiler.{name.removesuffix('.py')}" for name in objects._AROUND}
+    for path in Path(codegen.__file__).parent.glob("*.py"):
+        for name in re.findall(r"^\s*(?:from|import) (distort[\w.]*)", path.read_text(), re.MULTILINE):
+            assert name in around or name.startswith(codegen.__name__), f"{path.name} imports {name}"
