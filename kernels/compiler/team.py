@@ -33,7 +33,7 @@ def _driver() -> tuple[Any, Any, Any]:
     target = host()
     code = library.cached("driver", lambda: compile_text(link(drive.functions(), target), target))
     engines = library.engines
-    addresses = load(code, ["distort_drive", "distort_serve", "distort_publish"], engines)
+    addresses = load([code], ["distort_drive", "distort_serve", "distort_publish"], engines)
     word, pointer = ctypes.c_int64, ctypes.c_void_p
     return (
         ctypes.CFUNCTYPE(None, pointer, word, word, word, pointer, pointer, pointer)(addresses[0]),
