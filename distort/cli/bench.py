@@ -92,7 +92,7 @@ def _measure(arguments: argparse.Namespace, threads: int, in_flight: int, screen
 
     options = session_options(arguments)
     _configure(options, arguments, threads, in_flight)
-    with console.progress(f"loading {arguments.model}"):
+    with console.compiling(f"loading {arguments.model}"):
         session = open_session(arguments.model, options)
     with session:
         executor = session._sess._loaded.engine.executor
@@ -104,7 +104,7 @@ def _measure(arguments: argparse.Namespace, threads: int, in_flight: int, screen
             with console.progress(f"loading {arguments.model} with {name}"):
                 rival = rivals.open_rival(name, arguments.model, threads * n_stages)
             sides.append(Side(rival.name, partial(rival.run, feeds)))
-        with console.progress("warming up"):
+        with console.compiling("warming up"):
             outputs = [_first_run(side, made) for side in sides]
             for side, theirs in zip(sides[1:], outputs[1:], strict=True):
                 side.difference = rivals.difference(names, outputs[0], theirs)

@@ -12,7 +12,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 def clean(text: str) -> str:
@@ -153,8 +156,37 @@ def _plain_table(columns: Sequence[str], rows: list[list[str]], numbers: frozens
 @contextmanager
 def progress(text: str, total: int | None = None) -> Iterator[Callable[[], None]]:
     """A bar while the block runs; the block calls what it gets after each of ``total`` steps (None: not known)."""
+    with _bar(text, total) as bar:
+        yield (lambda: None) if bar is None else lambda: bar.advance(bar.task_ids[0])
+
+
+@contextmanager
+def compiling(text: str) -> Iterator[None]:
+    """The same around what may compile kernels in this process: it tells how many of them are done."""
+    with _bar(text, None) as bar:
+        if bar is None:
+            yield
+            return
+        from distort.kernels.compiler.library import shared
+
+        def show(done: int, total: int) -> None:
+            busy = done < total
+            said = f"compiling kernels, {done} of {total}" if busy else clean(text)
+            bar.update(bar.task_ids[0], description=said, completed=done, total=total if busy else None)
+
+        library = shared()
+        library.watch = show
+        try:
+            yield
+        finally:
+            library.watch = None
+
+
+@contextmanager
+def _bar(text: str, total: int | None) -> Iterator[Progress | None]:
+    """None where nobody would see it."""
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield lambda: None
+        yield None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -162,5 +194,5 @@ def progress(text: str, total: int | None = None) -> Iterator[Callable[[], None]
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
-        task = bar.add_task(clean(text), total=total)
-        yield lambda: bar.advance(task)
+        bar.add_task(clean(text), total=total)
+        yield bar

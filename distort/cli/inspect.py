@@ -117,7 +117,7 @@ def _nbytes(initializer: Any) -> int:
 
 def _operators(model: Model) -> list[Operator]:
     from distort.engine import has_kernel
-    from distort.graph.onnx_parts import latest_opsets
+    from distort.graph.operators import latest_opsets
     from distort.kernels.compiler.account import has_code
 
     nodes = [*_nodes(model.graph.nodes)]

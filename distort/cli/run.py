@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         atomic.require_folder(arguments.output)
     started = time.perf_counter()
-    with console.progress(f"loading {arguments.model}"):
+    with console.compiling(f"loading {arguments.model}"):
         session = open_session(arguments.model, options)
     with session:
         loaded = time.perf_counter()
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         if unknown:
             raise UsageError(f"--fetch {unknown[0]}: the model has no such output. Its outputs: {', '.join(outputs)}")
         run_started = time.perf_counter()
-        with console.progress("running"):
+        with console.compiling("running"):
             values = session.run(names, feeds)
         seconds = {"load": loaded - started, "run": time.perf_counter() - run_started}
         n_stages = len(session.plan.stages) if arguments.parallel is not None else 1

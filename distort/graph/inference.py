@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import type_hooks
+from . import facts, type_hooks
 from .errors import ModelError
 from .ir import Graph, Model, Node, SparseInitializer
 from .onnx_parts import native, protobuf
@@ -81,19 +81,25 @@ class InferenceFailed(ValueError):
 
 def inferred_types(model: Model) -> dict[str, ValueType]:
     """Types that follow from the graph's inputs and operators alone: what the model declares of others is not used."""
-    inference = native().shape_inference
-    try:
-        inferred = inference.infer_shapes(_skeleton(model).SerializeToString(), False, False, True)
-    except (inference.InferenceError, RuntimeError, ValueError) as error:
-        raise InferenceFailed(str(error).splitlines()[0]) from error
+    skeleton = _skeleton(model).SerializeToString()
     proto = protobuf().ModelProto()
-    proto.ParseFromString(inferred)
+    proto.ParseFromString(facts.known("types", skeleton, lambda: _inferred(skeleton)))
     types: dict[str, ValueType] = {}
     for info in (*proto.graph.value_info, *proto.graph.output):
         found = type_from_proto(info.type) if info.HasField("type") else None
         if found is not None:
             types[info.name] = found
     return types
+
+
+def _inferred(skeleton: bytes) -> bytes:
+    """What onnx makes of a model: the same with the types of its values."""
+    inference = native().shape_inference
+    try:
+        inferred: bytes = inference.infer_shapes(skeleton, False, False, True)
+    except (inference.InferenceError, RuntimeError, ValueError) as error:
+        raise InferenceFailed(str(error).splitlines()[0]) from error
+    return inferred
 
 
 def with_dims(value_type: ValueType, dims: Mapping[str, int]) -> ValueType:

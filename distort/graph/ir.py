@@ -65,15 +65,19 @@ class Node:
 
     def captured(self) -> list[str]:
         """Names that the node's subgraphs read from the graphs around them, each once, in order."""
-        names: dict[str, None] = {}
-        for subgraph in self.subgraphs():
-            names.update(dict.fromkeys(subgraph.captures()))
-        return list(names)
+        # asked of each node by each pass, and hardly any has one
+        subgraphs = [*self.subgraphs()] if self.attributes else []
+        if len(subgraphs) < 2:
+            return subgraphs[0].captures() if subgraphs else []
+        return list(dict.fromkeys(name for subgraph in subgraphs for name in subgraph.captures()))
 
     def reads(self) -> list[str]:
         """Every value that the node needs: inputs that are present, then what its subgraphs capture."""
-        names = dict.fromkeys(name for name in self.inputs if name)
-        names.update(dict.fromkeys(self.captured()))
+        names = dict.fromkeys(self.inputs)
+        names.pop("", None)
+        captured = self.captured()
+        if captured:
+            names.update(dict.fromkeys(captured))
         return list(names)
 
     def label(self) -> str:
@@ -99,9 +103,10 @@ class Graph:
         defined = set(self.inputs) | set(self.initializers)
         missing: dict[str, None] = {}
         for node in self.nodes:
-            for name in node.reads():
-                if name not in defined:
-                    missing[name] = None
+            for names in (node.inputs, node.captured()):
+                for name in names:
+                    if name and name not in defined:
+                        missing[name] = None
             defined.update(node.outputs)
         for name in self.outputs:
             if name and name not in defined:

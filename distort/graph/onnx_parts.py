@@ -16,20 +16,34 @@ from types import ModuleType
 from typing import Any
 
 
-def _onnx_folder() -> Path:
+@functools.cache
+def folder() -> Path:
+    """Where the package ``onnx`` is."""
     spec = importlib.util.find_spec("onnx")  # finds, does not import
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("distort needs the package 'onnx': pip install onnx", name="onnx")
     return Path(spec.origin).parent
 
 
+def _spec(full_name: str) -> importlib.machinery.ModuleSpec:
+    spec = importlib.machinery.PathFinder.find_spec(full_name, [str(folder())])
+    if spec is None or spec.loader is None:
+        name = full_name.rpartition(".")[2]
+        raise ModuleNotFoundError(f"the installed package 'onnx' has no module {name!r}", name=full_name)
+    return spec
+
+
+def native_file() -> Path:
+    """The file of :func:`native`, which need not be loaded."""
+    return Path(_spec("onnx.onnx_cpp2py_export").origin or "")
+
+
 def _load(name: str) -> ModuleType:
     full_name = f"onnx.{name}"
     if full_name in sys.modules:
         return sys.modules[full_name]
-    spec = importlib.machinery.PathFinder.find_spec(full_name, [str(_onnx_folder())])
-    if spec is None or spec.loader is None:
-        raise ModuleNotFoundError(f"the installed package 'onnx' has no module {name!r}", name=full_name)
+    spec = _spec(full_name)
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[full_name] = module
     spec.loader.exec_module(module)
@@ -60,10 +74,3 @@ def schema(op_type: str, domain: str, opset: int) -> Any | None:
     except defs.SchemaError:
         return None
     return found
-
-
-@functools.cache
-def latest_opsets() -> dict[str, int]:
-    """Domain -> its newest version: the installed onnx's, and onnxruntime's own domain."""
-    newest = {domain: int(versions[1]) for domain, versions in native().defs.schema_version_map().items()}
-    return {**newest, "com.microsoft": 1}

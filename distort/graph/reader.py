@@ -14,7 +14,8 @@ import numpy as np
 from . import wire
 from .errors import ModelError
 from .ir import AttributeValue, Function, Graph, Model, Node
-from .onnx_parts import latest_opsets, protobuf
+from .onnx_parts import protobuf
+from .operators import latest_opsets
 from .tensors import Array, ExternalData, MappedFile, array_from_proto, map_file, sparse_from_proto
 from .types import TensorType, type_from_proto
 

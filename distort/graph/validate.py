@@ -13,8 +13,7 @@ from typing import Any
 from .errors import ModelError
 from .ir import Graph, Model, Node, SparseInitializer
 from .node_checks import BadNode, check_arity, check_attributes, check_types, describe
-from .onnx_parts import latest_opsets
-from .operators import operator
+from .operators import latest_opsets, operator, prepare
 from .types import NAME_OF, ValueType, element_of
 
 HasKernel = Callable[[str, str, int], bool]
@@ -29,6 +28,7 @@ def check_model(model: Model, proto: Any, has_kernel: HasKernel, *, released_onl
     ``released_only`` refuses opset versions that onnx has not released.
     """
     _check_versions(model, released_only)
+    prepare(model.graph.nodes)
     for info in proto.graph.input:
         if info.name in model.graph.initializers:
             _check_default(model.graph, info)

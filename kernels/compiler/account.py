@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distort.kernels.compiler.builder import LOWERINGS, register_all
 from distort.kernels.compiler.ir import Host, Mark
+from distort.kernels.compiler.lower import HOME
 
 if TYPE_CHECKING:
     from distort.kernels.compiler.program import CompiledProgram
@@ -17,8 +17,7 @@ _NAMED, _KINDS = 3, 12
 
 def has_code(domain: str, op_type: str) -> bool:
     """Whether some lowering takes an operator; it may refuse a node for its attributes or types."""
-    register_all()
-    return (domain, op_type) in LOWERINGS
+    return (domain, op_type) in HOME
 
 
 def reason(host: Host) -> str:

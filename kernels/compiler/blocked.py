@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distort.kernels.compiler.codegen.packing import aligned
-from distort.kernels.compiler.codegen.products import Form
-from distort.kernels.compiler.codegen.winograd import WEIGHTS, Tiles
+
+if TYPE_CHECKING:
+    from distort.kernels.compiler.codegen.products import Form
+    from distort.kernels.compiler.codegen.winograd import Tiles
 
 Array = NDArray[np.float32]
 #: elements that are looked at together, so that they stay in the cache
@@ -157,6 +160,9 @@ def moved_weights(w: Array, geometry: Geometry, kernel: tuple[int, int], lanes: 
 
 def pack_transformed(w: Array, lanes: int, tiles: Tiles) -> Array:
     """[K, C, 3, 3] for Winograd's products: [(m + 2)², K/(blocks·lanes), C/lanes, lanes, blocks, lanes]."""
+    from distort.kernels.compiler.codegen.products import Form
+    from distort.kernels.compiler.codegen.winograd import WEIGHTS
+
     transform = np.array(WEIGHTS[tiles.size], np.float64)
     # of a filter's nine numbers in a row: [(m + 2)², 9] · [9, K·C]
     square = np.kron(transform, transform) @ w.reshape(-1, 9).T.astype(np.float64)

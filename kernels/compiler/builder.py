@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -29,6 +28,7 @@ from distort.kernels.registry import custom_of
 
 #: (builder, node, inputs) -> outputs, or None
 Lowering = Callable[["Builder", Node, "list[Tensor | None]"], "list[Tensor | None] | None"]
+#: those whose modules are imported
 LOWERINGS: dict[tuple[str, str], Lowering] = {}
 #: what is computed at once from known values, at most, in bytes of these and of the result
 _KNOWN_NBYTES = NAMED_NBYTES
@@ -43,14 +43,17 @@ TAKE_WIDE: set[Lowering] = set()
 def lowers(
     *op_types: str, domain: str = "", blocks: bool = False, wide: bool = False
 ) -> Callable[[Lowering], Lowering]:
-    """Register a lowering. ``blocks``: it takes tensors whose channels are in blocks, see ``layout``.
+    """Register a lowering, in a module that ``lower.OPERATORS`` names for its operators.
 
-    One that only calls :meth:`Builder.map` with its inputs does. ``wide``: it takes float32 where a node has half
-    precision, see ``half``; all its floating point results are then of the first input's dtype.
+    ``blocks``: it takes tensors whose channels are in blocks, see ``layout``. One that only calls :meth:`Builder.map`
+    with its inputs does. ``wide``: it takes float32 where a node has half precision, see ``half``; all its floating
+    point results are then of the first input's dtype.
     """
 
     def register(function: Lowering) -> Lowering:
         for op_type in op_types:
+            if (domain, op_type) in LOWERINGS:
+                raise ValueError(f"two lowerings of {domain or 'ai.onnx'}:{op_type}")
             LOWERINGS[domain, op_type] = function
         if blocks:
             TAKE_BLOCKS.add(function)
@@ -61,11 +64,14 @@ def lowers(
     return register
 
 
-@functools.cache
-def register_all() -> None:
-    """Import every module of ``lower``."""
-    for module in pkgutil.iter_modules(lower.__path__, f"{lower.__name__}."):
-        import_module(module.name)
+def lowering_of(domain: str, op_type: str) -> Lowering | None:
+    """An operator's lowering, whose module is imported now at the latest; None where it has none."""
+    name = domain, op_type
+    found = LOWERINGS.get(name)
+    if found is None and name in lower.HOME:
+        import_module(f"{lower.__name__}.{lower.HOME[name]}")
+        found = LOWERINGS[name]
+    return found
 
 
 #: kinds of dtypes whose known numbers become instructions
@@ -271,7 +277,6 @@ class Builder:
 
     def lower(self, node: Node) -> None:
         """Add what a node does."""
-        register_all()
         if id(node) in self._waiting:
             return
         if id(node) in self._of_bytes:
@@ -294,7 +299,7 @@ class Builder:
         if None not in inputs or not any(name and t is None for name, t in zip(node.inputs, inputs, strict=True)):
             if not form.has_bodies and self._evaluate(form, inputs):
                 return
-            lowering = LOWERINGS.get((node.domain, node.op_type))
+            lowering = lowering_of(node.domain, node.op_type)
             if lowering is not None and not custom_of(node.domain, node.op_type):
                 if lowering not in TAKE_BLOCKS:
                     inputs = [None if t is None else self.plain(t) for t in inputs]
@@ -409,4 +414,4 @@ def _with_numbers(expression: Expression, numbers: tuple[tuple[int, Any], ...]) 
     )
 
 
-__all__ = ["LOWERINGS", "Builder", "Lowering", "lowers", "register_all", "with_constants"]
+__all__ = ["LOWERINGS", "Builder", "Lowering", "lowering_of", "lowers", "with_constants"]

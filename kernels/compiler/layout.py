@@ -15,7 +15,6 @@ import numpy as np
 
 from distort.kernels.compiler import blocked as packing
 from distort.kernels.compiler import half
-from distort.kernels.compiler.codegen import reorder
 from distort.kernels.compiler.depths import RANK, flat, flat_operand, volume
 from distort.kernels.compiler.ir import Buffer, Call, Native, Tensor, Word, is_dense, strides_of
 from distort.kernels.compiler.keys import Key
@@ -204,7 +203,6 @@ def _reorders(plain: Tensor, tensor: Tensor, *, to_blocks: bool) -> list[Call]:
         tensor.strides[0],
         tensor.strides[1],
     ]
-    assert len(words) == len(reorder.WORDS)
     key = Key("reorder", (to_blocks, pixels < lanes))
     work = n * blocks * lanes * pixels * 0.25
     return [Call(key, words, work, most_threads=n * blocks * -(-pixels // _CHUNK))]

@@ -15,6 +15,9 @@ from distort.kernels.compiler.codegen.text import Function
 from distort.kernels.compiler.keys import FAMILIES, Key
 from distort.kernels.compiler.objects import ObjectCache
 
+#: kernels of an object: so that somebody who waits sees that they get done, and their common parts are printed once
+BATCH = 8
+
 
 def module_text(keys: Iterable[Key], target: Target) -> str:
     """LLVM IR of a module with these kernels."""
@@ -106,9 +109,11 @@ class Library:
         self._lock = threading.Lock()
         #: seconds spent in LLVM and in printing for it
         self.compile_s = 0.0
+        #: told how many kernels there are, and of how many, while some are compiled
+        self.watch: Callable[[int, int], None] | None = None
 
     def get(self, keys: Iterable[Key]) -> dict[Key, int]:
-        """Addresses of kernels, compiled where they are not there yet: all that is missing in one module."""
+        """Addresses of kernels, compiled where they are not there yet, ``BATCH`` of them in a module."""
         wanted = list(dict.fromkeys(keys))
         with self._lock:
             missing = sorted((key for key in wanted if key not in self._addresses), key=lambda key: key.symbol)
@@ -117,10 +122,23 @@ class Library:
             return {key: self._addresses[key] for key in wanted}
 
     def _add(self, keys: Sequence[Key]) -> None:
-        name = hashlib.sha256("\n".join(key.symbol for key in keys).encode()).hexdigest()
-        code = self.cached(name, lambda: compile_text(module_text(keys, self.target), self.target))
-        addresses = load(code, [key.symbol for key in keys], self.engines)
+        objects = []
+        for first in range(0, len(keys), BATCH):
+            batch = keys[first : first + BATCH]
+
+            def make(batch: Sequence[Key] = batch, first: int = first) -> bytes:
+                self._tell(first, len(keys))
+                return compile_text(module_text(batch, self.target), self.target)
+
+            name = hashlib.sha256("\n".join(key.symbol for key in batch).encode()).hexdigest()
+            objects.append(self.cached(name, make))
+        self._tell(len(keys), len(keys))
+        addresses = load(objects, [key.symbol for key in keys], self.engines)
         self._addresses.update(zip(keys, addresses, strict=True))
+
+    def _tell(self, done: int, total: int) -> None:
+        if self.watch is not None:
+            self.watch(done, total)
 
     def cached(self, name: str, make: Callable[[], bytes]) -> bytes:
         """An object by its name, from the disk or made now."""
@@ -134,14 +152,15 @@ class Library:
         return code
 
 
-def load(code: bytes, symbols: Sequence[str], engines: list[Any]) -> list[int]:
-    """Addresses of an object's functions, valid as long as what is appended to ``engines``."""
+def load(objects: Sequence[bytes], symbols: Sequence[str], engines: list[Any]) -> list[int]:
+    """Addresses of functions of objects, valid as long as what is appended to ``engines``."""
     from llvmlite import binding
 
     _initialize()
     empty = binding.parse_assembly("")
     engine = binding.create_mcjit_compiler(empty, binding.Target.from_default_triple().create_target_machine(jit=True))
-    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    for code in objects:
+        engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
     engines.append(engine)
     return [engine.get_function_address(symbol) for symbol in symbols]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from distort.kernels.compiler.codegen import elements, turned
-from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS, STRIDED
+from distort.kernels.compiler.codegen import elements
+from distort.kernels.compiler.codegen.operands import BROADCAST, CONTIGUOUS, STRIDED, TURNED
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.ir import Call, Map, Tensor, Word
 from distort.kernels.compiler.keys import Key
@@ -40,12 +40,14 @@ def map_call(operation: Map, target: Target, n_threads: int) -> list[Call]:
     work = n_elements * (_OPERAND_NS * len(tensors) + _INSTRUCTION_NS * elements.cost_of(expression.body))
     family, units, chunk = "map", 0, min(CHUNK, shape[-1])
     if STRIDED in inner:
+        from distort.kernels.compiler.codegen import turned
+
         across = _turned_loop(shape, strides, inner, n_inputs, *turned.tile_of(expression, target))
         if across is None:
             work += n_elements * _STRIDED_NS * inner.count(STRIDED)
         else:
             shape, strides = moved(shape, strides, across, len(shape) - 2)
-            inner = tuple(turned.TURNED if how == STRIDED else how for how in inner)
+            inner = tuple(TURNED if how == STRIDED else how for how in inner)
             high, wide = turned.tile_of(expression, target)
             family = "turned"
             units = math.prod(shape[:-2]) * -(-shape[-2] // high) * -(-shape[-1] // wide)
@@ -56,7 +58,7 @@ def map_call(operation: Map, target: Target, n_threads: int) -> list[Call]:
     words: list[Word] = [units, chunk, *shape]
     for tensor, how, steps in zip(tensors, inner, strides, strict=True):
         words += [tensor.address(), *steps[:-1]]
-        if how in (STRIDED, turned.TURNED):
+        if how in (STRIDED, TURNED):
             words.append(steps[-1])
     key = Key(family, (expression, len(shape), inner))
     return [Call(key, words, work, most_threads=units)]

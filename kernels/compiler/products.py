@@ -12,7 +12,6 @@ import numpy as np
 
 from distort.kernels.compiler import half
 from distort.kernels.compiler.builder import Builder
-from distort.kernels.compiler.codegen import gemm_bf16
 from distort.kernels.compiler.codegen.gemm import (
     BF16,
     CODES,
@@ -176,6 +175,8 @@ class Product(Operation):
         return -(-self.depth // max(1, -(-self.depth // _BLOCK_DEPTH))) or 1
 
     def _rounded_calls(self, n_threads: int) -> list[Call]:
+        from distort.kernels.compiler.codegen import gemm_bf16
+
         outer, inner, rows, columns = self.sizes
         n_tiles, n_panels = -(-rows // gemm_bf16.SIDE), -(-columns // gemm_bf16.SIDE)
         most = max(1, _BLOCK_NBYTES // (2 * gemm_bf16.SIDE * max(1, self.depth)))
@@ -256,9 +257,9 @@ def multiply(b: Builder, left: Tensor, right: Tensor) -> Tensor | None:
             form, tile = DOTS, Tile(_FEW_ROWS, 1)
         packed = right
         tail = right.shape[-2:]
-    elif b.precision == "bf16" and left.strides[-1] == 1 and gemm_bf16.has_bf16_tiles(b.target):
-        form, tile = BF16, Tile(gemm_bf16.SIDE, gemm_bf16.SIDE // b.target.lanes("float"))
-        packed = _paired(b, right)
+    elif b.precision == "bf16" and left.strides[-1] == 1 and _has_bf16_tiles(b.target):
+        packed, side = _paired(b, right)
+        form, tile = BF16, Tile(side, side // b.target.lanes("float"))
         tail = packed.shape[-4:]
     else:
         packed = _packed(b, right, tile, wide=rows > _NARROW_ROWS)
@@ -388,11 +389,20 @@ def _packed(b: Builder, matrix: Tensor, tile: Tile, wide: bool) -> Tensor:
     return b.packed(key, lambda: pack_panels(value.astype(dtype, copy=False), width))
 
 
-def _paired(b: Builder, matrix: Tensor) -> Tensor:
-    """The same rounded to bfloat16, with lines in pairs: [..., panels, depth / 2, width, 2]."""
+def _has_bf16_tiles(target: Target) -> bool:
+    from distort.kernels.compiler.codegen import gemm_bf16
+
+    return gemm_bf16.has_bf16_tiles(target)
+
+
+def _paired(b: Builder, matrix: Tensor) -> tuple[Tensor, int]:
+    """The same rounded to bfloat16, with lines in pairs: [..., panels, depth / 2, width, 2]; and the side of a tile."""
+    from distort.kernels.compiler.codegen import gemm_bf16
+
     value = matrix.value
     assert value is not None
-    return b.packed(("pairs", *b.identity(value)), lambda: pack_pairs(value, gemm_bf16.SIDE, gemm_bf16.DEPTH))
+    made = b.packed(("pairs", *b.identity(value)), lambda: pack_pairs(value, gemm_bf16.SIDE, gemm_bf16.DEPTH))
+    return made, gemm_bf16.SIDE
 
 
 __all__ = ["DTYPES", "Product", "multiply", "multiply_codes", "tile_of"]

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from distort.graph.ir import Graph, Node
-from distort.kernels.compiler import arrays, dump, flow, tracing
+from distort.kernels.compiler import arrays, flow
 from distort.kernels.compiler.addresses import address_of
 from distort.kernels.compiler.ahead import Likely, likely_feeds
 from distort.kernels.compiler.codegen import drive
@@ -277,7 +277,9 @@ class CompiledProgram:
                 plan = self._plan(key, library)
                 compiled = self._assemble(plan, library)
             self._constants.files.give_back()
-            if os.environ.get(dump.VARIABLE):
+            if os.environ.get("DISTORT_DUMP"):
+                from distort.kernels.compiler import dump
+
                 dump.dump(plan, library.target, f"{self._graph.name or 'graph'}-{os.getpid()}-{next(_PLAN_NUMBERS)}")
             self._compiled[key] = compiled
             while len(self._compiled) > MOST_PLANS:
@@ -480,6 +482,8 @@ class CompiledProgram:
             if observer is None or trace is None:
                 run(address, segment.last - segment.first, 0, cancel)
             else:
+                from distort.kernels.compiler import tracing
+
                 rows = trace[segment.first : segment.last]
                 begin_ns = time.time_ns()
                 run(address, segment.last - segment.first, rows.ctypes.data, cancel)

@@ -10,7 +10,6 @@ import numpy as np
 
 from distort.graph.ir import Graph
 from distort.kernels.compiler import arena, flow
-from distort.kernels.compiler.attending import attend
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.constants import Constants
@@ -102,7 +101,7 @@ def specialise(
     for node in graph.nodes:
         builder.lower(node)
     results = _results(builder, outputs)
-    operations = _late(attend(fuse(builder.operations, target)))
+    operations = _late(_with_attention(fuse(builder.operations, target)))
     steps: list[Step] = []
     marks: dict[Operation, int] = {}
     repeats = Repeats(target, n_threads)
@@ -121,6 +120,14 @@ def specialise(
         if isinstance(result, str) and result
     ]
     return Plan(steps, results, arena_nbytes, operations, unknown, builder.guessed, builder.expects)
+
+
+def _with_attention(operations: list[Operation]) -> list[Operation]:
+    if not {"product", "rows"} <= {operation.kind for operation in operations}:
+        return operations
+    from distort.kernels.compiler.attending import attend  # few models have both, or its kernels
+
+    return attend(operations)
 
 
 def _results(builder: Builder, outputs: Sequence[str]) -> list[Result]:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from distort.kernels.compiler.codegen.target import Target
-from distort.kernels.compiler.codegen.transposition import side_of
 from distort.kernels.compiler.ir import Buffer, Call, Map, Place, Tensor, Word
 from distort.kernels.compiler.keys import Key
 
@@ -58,6 +57,8 @@ def transposed_copy(
             *(n for loop in loops for n in loop),
         ]
         return Call(Key("interleaved", (element, n_j, lanes, len(outer))), words, work, most_threads=n_units)
+    from distort.kernels.compiler.codegen.transposition import side_of
+
     side = side_of(target, element, n_a, n_j)
     if side < 4:
         return None

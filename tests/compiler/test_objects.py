@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from distort.kernels.compiler import codegen, library, objects
 from distort.kernels.compiler.codegen.target import host
 from distort.kernels.compiler.expression import Expression, Instruction
 from distort.kernels.compiler.keys import Key
@@ -53,8 +55,18 @@ def test_a_folder_that_cannot_be_written_is_done_without(tmp_path: Path) -> None
     assert cache.find("x", host()) is None
 
 
+def _key(number: int = 0) -> Key:
+    """Of max(x, 0) + number."""
+    body = (
+        Instruction("relu", (0,), "float32"),
+        Instruction("constant", (0,), "float32", (float(number),)),
+        Instruction("add", (1, 2), "float32"),
+    )
+    return Key("map", (Expression(("float32",), body, (3,)), 1, (1, 1)))
+
+
 def test_a_second_library_compiles_nothing(tmp_path: Path) -> None:
-    key = Key("map", (Expression(("float32",), (Instruction("relu", (0,), "float32"),), (1,)), 1, (1, 1)))
+    key = _key()
     first = Library(cache=ObjectCache(tmp_path))
     first.get([key])
     assert first.compile_s > 0
@@ -97,3 +109,22 @@ def test_writers_that_are_killed_leave_whole_files(tmp_path: Path) -> None:
     assert any(found)
     for number, code in enumerate(found):
         assert code is None or code == str(number).encode() * 10_000
+
+
+def test_all_that_prints_kernels_names_objects() -> None:
+    """Modules of ``codegen`` import nothing else of the package that could change what they print."""
+    around = {f"distort.kernels.compiler.{name.removesuffix('.py')}" for name in objects._AROUND}
+    for path in Path(codegen.__file__).parent.glob("*.py"):
+        for name in re.findall(r"^\s*(?:from|import) (distort[\w.]*)", path.read_text(), re.MULTILINE):
+            assert name in around or name.startswith(codegen.__name__), f"{path.name} imports {name}"
+
+
+def test_who_watches_is_told_how_many_kernels_are_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "BATCH", 2)
+    keys = [_key(number) for number in range(5)]
+    told: list[tuple[int, int]] = []
+    for _ in range(2):  # from the disk there is nothing to tell but that it is done
+        found = Library(cache=ObjectCache(tmp_path))
+        found.watch = lambda done, total: told.append((done, total))
+        assert len(set(found.get(keys).values())) == 5
+    assert told == [(0, 5), (2, 5), (4, 5), (5, 5), (5, 5)]

@@ -14,8 +14,7 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
-from distort.kernels.compiler.codegen import codes, elements, packing
-from distort.kernels.compiler.codegen.dots import emit_dots
+from distort.kernels.compiler.codegen import elements, packing
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
 from distort.kernels.compiler.codegen.tile_epilogue import epilogue_part
@@ -163,6 +162,8 @@ class _Emitter:
 
     def _records(self, b: Value, panel: Index, first: Index, depth: Index) -> Value:
         """Records of a panel of codes; for more than a few rows the lines that they stand for."""
+        from distort.kernels.compiler.codegen import codes
+
         f, block, bits = self.f, self.words["b_line"], self._bits()
         n_blocks = f.div(f.add(self.words["depth"], f.sub(block, 1)), block)
         number = f.add(f.mul(panel, n_blocks), f.div(first, block))
@@ -222,6 +223,8 @@ class _Emitter:
         f, gemm, words = self.f, self.gemm, self.words
         line = f.i64(self.width)
         if gemm.b == DOTS:
+            from distort.kernels.compiler.codegen.dots import emit_dots
+
             left = f.i64(f.min(self.width, f.sub(words["columns"], column)))
             dots = functools.partial(emit_dots, tile=self.tile, lanes=self.lanes, dtypes=(gemm.a_dtype, gemm.b_dtype))
             name = f"dots_{self.tile.rows}_{gemm.a_dtype}_{gemm.b_dtype}"
@@ -229,6 +232,8 @@ class _Emitter:
             return
         bits = self._bits()
         if gemm.b in FEW_CODES.values():
+            from distort.kernels.compiler.codegen import codes
+
             tile = functools.partial(
                 codes.emit_code_tile, tile=self.tile, lanes=self.lanes, bits=bits, a_dtype=gemm.a_dtype
             )

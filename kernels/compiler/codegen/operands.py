@@ -12,6 +12,8 @@ from distort.kernels.compiler.expression import STORED
 
 #: how the inner loop goes through an operand
 BROADCAST, CONTIGUOUS, STRIDED = 0, 1, 2
+#: of ``turned``
+TURNED = 3
 
 
 @dataclass(slots=True)

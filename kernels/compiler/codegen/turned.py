@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distort.kernels.compiler.codegen import elements
-from distort.kernels.compiler.codegen.operands import BROADCAST, STRIDED, Operand, each_row, read_operands
+from distort.kernels.compiler.codegen.operands import BROADCAST, STRIDED, TURNED, Operand, each_row, read_operands
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector
 from distort.kernels.compiler.expression import STORED, Expression
 
-TURNED = 3
 #: vectors of the inner loop in a tile
 _N_VECTORS = 4
 

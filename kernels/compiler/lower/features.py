@@ -67,28 +67,6 @@ def _imputer(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     return [b.map("where", [hit, b.constant(values if values.size > 1 else values.reshape(())), x], x.dtype)]
 
 
-@lowers("Normalizer", domain=_ML)
-def _normalizer(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
-    (x,) = inputs
-    norm = node.attributes.get("norm", "MAX")
-    if x is None or x.dtype != np.float32 or len(x.shape) not in (1, 2) or not x.size:
-        return None
-    body = Body(x.shape, "float32")
-    element = body.input(x)
-    if norm == "MAX":
-        by = total = body.op("row_max", element)
-    elif norm == "L1":
-        by = total = body.op("row_sum", body.op("abs", element))
-    elif norm == "L2":
-        total = body.op("row_sum", body.op("mul", element, element))
-        by = body.op("sqrt", total)
-    else:
-        return None
-    zero = body.op("equal", total, body.number(0.0), dtype="bool")
-    result = body.op("where", zero, element, body.op("div", element, by))
-    return body.add(b, (len(x.shape) - 1,), [(result, "float32", False)])  # type: ignore[return-value]
-
-
 @lowers("FeatureVectorizer", domain=_ML)
 def _vectorizer(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     parts = [t for t in inputs if t is not None]

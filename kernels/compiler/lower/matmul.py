@@ -6,12 +6,10 @@ import numpy as np
 
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowers
-from distort.kernels.compiler.codegen.codes import pack_codes
 from distort.kernels.compiler.codegen.gemm import CODES
 from distort.kernels.compiler.expression import name_of
 from distort.kernels.compiler.ir import Array, Tensor
 from distort.kernels.compiler.products import DTYPES, multiply, multiply_codes
-from distort.kernels.ops.contrib_matmul import unpacked
 
 Result = list[Tensor | None] | None
 _MICROSOFT = "com.microsoft"
@@ -116,8 +114,11 @@ def _fused_gemm(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     return made if made is None or not activation or made[0] is None else [b.map("relu", [made[0]])]
 
 
-@lowers("MatMulNBits", domain=_MICROSOFT)
-def _matmul_n_bits(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+def matmul_n_bits(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    """com.microsoft MatMulNBits, through panels of codes."""
+    from distort.kernels.compiler.codegen.codes import pack_codes
+    from distort.kernels.ops.contrib_matmul import unpacked
+
     given: list[Tensor | None] = [*inputs, None, None, None]
     left, packed, scales, zeros, order, bias = given[:6]
     assert left is not None and packed is not None and scales is not None

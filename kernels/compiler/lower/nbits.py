@@ -10,7 +10,7 @@ import numpy as np
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.ir import Tensor
-from distort.kernels.compiler.lower.matmul import _matmul_n_bits
+from distort.kernels.compiler.lower.matmul import matmul_n_bits
 from distort.kernels.compiler.nbits import can_be_bytes, multiply
 from distort.kernels.ops.contrib_matmul import unpacked
 
@@ -28,7 +28,7 @@ def _matmul_nbits(b: Builder, node: Node, inputs: list[Tensor | None]) -> list[T
         made = _of_few_rows(b, node, inputs)
         if made is not None:
             return made
-    return _matmul_n_bits(b, node, inputs)
+    return matmul_n_bits(b, node, inputs)
 
 
 def _of_few_rows(b: Builder, node: Node, inputs: list[Tensor | None]) -> list[Tensor | None] | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distort.graph.ir import Node
-from distort.kernels.compiler.builder import LOWERINGS, Builder, lowers
+from distort.kernels.compiler.builder import Builder, lowering_of, lowers
 from distort.kernels.compiler.ir import Array, Call, Native, Tensor
 from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.lower.quantization import quantized, real
@@ -115,7 +115,9 @@ def _concat(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     parts = [_rescaled(b, rest[i : i + 3], scale, zero) for i in range(0, len(rest), 3)]
     if any(part is None for part in parts):
         return None
-    return LOWERINGS["", "Concat"](b, replace(node, op_type="Concat", domain=""), parts)
+    lowering = lowering_of("", "Concat")
+    assert lowering is not None
+    return lowering(b, replace(node, op_type="Concat", domain=""), parts)
 
 
 @lowers("QLinearWhere", domain=_MS)
@@ -138,7 +140,7 @@ def _where(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
 def _average(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, x_scale, x_zero, scale, zero = [*inputs, None][:5]
     plain = replace(node, op_type=node.op_type.removeprefix("QLinear"), domain="")
-    lowering = LOWERINGS.get(("", plain.op_type))
+    lowering = lowering_of("", plain.op_type)
     if x is None or lowering is None or len(x.shape) < 3:
         return None
     rank = len(x.shape)

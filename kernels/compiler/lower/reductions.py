@@ -7,13 +7,11 @@ import math
 from distort.graph.ir import Node
 from distort.kernels.compiler import half
 from distort.kernels.compiler.builder import Builder, lowers
-from distort.kernels.compiler.codegen import pooling
 from distort.kernels.compiler.depths import flat
 from distort.kernels.compiler.ir import Tensor
 from distort.kernels.compiler.lower.rows import statistics_dtype
 from distort.kernels.compiler.lower.views import reshape
 from distort.kernels.compiler.rows import Body
-from distort.kernels.compiler.windowed import global_pool
 
 Result = list[Tensor | None] | None
 _OF_INTEGERS = ("ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSumSquare", "ReduceL1")
@@ -39,6 +37,8 @@ def reduce(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     axes = None if x is None else _axes(node, inputs, len(x.shape))
     if x is not None and x.block:
         if node.op_type == "ReduceMean" and axes == list(range(2, len(x.shape))):
+            from distort.kernels.compiler.codegen import pooling
+
             mean = half.narrowed(b, of_all_pixels(b, half.widened(b, x), pooling.MEAN), x.dtype)
             return [mean if node.attributes.get("keepdims", 1) else reshape(b, mean, x.shape[:2])]
         x = b.plain(x)
@@ -66,6 +66,9 @@ def reduce(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
 
 def of_all_pixels(b: Builder, x: Tensor, mode: str) -> Tensor:
     """[N, C, …] in blocks to [N, C, 1, …]: the mean or the largest of each channel."""
+    from distort.kernels.compiler.codegen import pooling
+    from distort.kernels.compiler.windowed import global_pool  # where no value is in blocks, nothing of this is
+
     images = flat(x)
     if images is x or images is None:
         return global_pool(b, x, mode)

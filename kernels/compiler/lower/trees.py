@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from distort.graph.ir import Node
-from distort.kernels.compiler.builder import LOWERINGS, Builder, lowers
+from distort.kernels.compiler.builder import Builder, lowering_of, lowers
 from distort.kernels.compiler.classes import TRANSFORMS, of_largest, of_score, transformed, two_columns
 from distort.kernels.compiler.codegen.trees import TREES
 from distort.kernels.compiler.expression import Instruction
@@ -181,7 +181,9 @@ def _normalizer(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     if x is None or x.dtype != np.float32 or len(x.shape) not in (1, 2) or not x.size or norm not in _NORMS:
         return None
     axes = b.constant(np.array([-1]))
-    reduced = LOWERINGS["", _NORMS[norm]](b, Node(_NORMS[norm], "", ["", ""], [""], {"keepdims": 1}), [x, axes])
+    reduce = lowering_of("", _NORMS[norm])
+    assert reduce is not None
+    reduced = reduce(b, Node(_NORMS[norm], "", ["", ""], [""], {"keepdims": 1}), [x, axes])
     if reduced is None or reduced[0] is None:
         return None
     body = [

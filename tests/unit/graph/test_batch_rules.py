@@ -16,7 +16,7 @@ from distort.graph.batch import BatchProof, Refusal, prove
 from distort.graph.batch.rules import known_operators
 from distort.graph.functions import expand
 from distort.graph.ir import Graph
-from distort.graph.onnx_parts import latest_opsets
+from distort.graph.operators import latest_opsets
 from distort.kernels.program import Program
 
 from .batch_rows import ML, MS, ROWS, Row
