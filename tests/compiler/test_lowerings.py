@@ -27,7 +27,7 @@ def test_the_table_is_what_modules_register() -> None:
 def test_an_operator_brings_its_module() -> None:
     found = lowering_of("", "Softmax")
     assert found is not None and found.__module__ == f"{lower.__name__}.rows"
-    assert lowering_of("", "NonZero") is None
+    assert lowering_of("", "NoSuchOperator") is None
 
 
 def test_two_lowerings_of_an_operator_are_refused() -> None:
