@@ -19,7 +19,7 @@ def peak_gflop_per_s(seconds: float = 0.5) -> float:
     # independent sums, enough to hide what one addition takes
     lanes, n_sums = target.lanes("float"), target.n_vector_registers - 4
     kept: list[object] = []
-    (address,) = load([compile_text(_text(lanes, n_sums, target.triple), target)], ["peak"], kept)
+    (address,) = load(compile_text(_text(lanes, n_sums, target.triple), target), ["peak"], kept)
     run = ctypes.CFUNCTYPE(ctypes.c_float, ctypes.c_int64, ctypes.c_float)(address)
     run(_ROUNDS, 0.5)
     best = float("inf")

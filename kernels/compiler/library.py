@@ -122,19 +122,17 @@ class Library:
             return {key: self._addresses[key] for key in wanted}
 
     def _add(self, keys: Sequence[Key]) -> None:
-        objects = []
         for first in range(0, len(keys), BATCH):
             batch = keys[first : first + BATCH]
+            symbols = [key.symbol for key in batch]
 
             def make(batch: Sequence[Key] = batch, first: int = first) -> bytes:
                 self._tell(first, len(keys))
                 return compile_text(module_text(batch, self.target), self.target)
 
-            name = hashlib.sha256("\n".join(key.symbol for key in batch).encode()).hexdigest()
-            objects.append(self.cached(name, make))
+            code = self.cached(hashlib.sha256("\n".join(symbols).encode()).hexdigest(), make)
+            self._addresses.update(zip(batch, load(code, symbols, self.engines), strict=True))
         self._tell(len(keys), len(keys))
-        addresses = load(objects, [key.symbol for key in keys], self.engines)
-        self._addresses.update(zip(keys, addresses, strict=True))
 
     def _tell(self, done: int, total: int) -> None:
         if self.watch is not None:
@@ -152,15 +150,17 @@ class Library:
         return code
 
 
-def load(objects: Sequence[bytes], symbols: Sequence[str], engines: list[Any]) -> list[int]:
-    """Addresses of functions of objects, valid as long as what is appended to ``engines``."""
+def load(code: bytes, symbols: Sequence[str], engines: list[Any]) -> list[int]:
+    """Addresses of an object's functions, valid as long as what is appended to ``engines``.
+
+    Each object has an engine of its own: kernels of several objects in one engine have ended processes.
+    """
     from llvmlite import binding
 
     _initialize()
     empty = binding.parse_assembly("")
     engine = binding.create_mcjit_compiler(empty, binding.Target.from_default_triple().create_target_machine(jit=True))
-    for code in objects:
-        engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
     engines.append(engine)
     return [engine.get_function_address(symbol) for symbol in symbols]

@@ -35,7 +35,7 @@ def _addresses() -> list[int]:
     # what an object begins with is as long as the interpreter has it
     name = f"driver-{entering.HEAD_NBYTES}"
     code = library.cached(name, lambda: compile_text(link(functions, target), target))
-    return load([code], [f"distort_{name}" for name in ("drive", "serve", "publish", "go", "enter")], library.engines)
+    return load(code, [f"distort_{name}" for name in ("drive", "serve", "publish", "go", "enter")], library.engines)
 
 
 @functools.cache

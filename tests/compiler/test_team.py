@@ -33,7 +33,7 @@ def kernel() -> int:
     flag = f.at(table, f.add(f.mul(step, 8), 1), "i64")
     f.op("i64", f"atomicrmw add ptr {flag.text}, {good} acq_rel, align 8")
     f.ret()
-    (address,) = load([compile_text(link([f], host()), host())], ["count_step"], _ENGINES)
+    (address,) = load(compile_text(link([f], host()), host()), ["count_step"], _ENGINES)
     return address
 
 
