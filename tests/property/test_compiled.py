@@ -21,6 +21,8 @@ from distort.kernels.compiler.program import CompiledProgram
 from distort.kernels.errors import KernelError
 from distort.kernels.program import Program
 
+from ..compiler.guarding import guarded
+
 Array = np.ndarray[Any, Any]
 #: values between stay small, so that the tolerance means something
 MOST_ELEMENTS, LARGEST = 6000, 50.0
@@ -28,7 +30,7 @@ TOLERANCE = 2e-5
 _EXAMPLES = os.environ.get("DISTORT_EXAMPLES", "")
 
 _UNARY: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("Relu", "Tanh", "Sigmoid", "Erf", "Abs", "Neg", "HardSwish", "Softplus", "Sin", "Gelu"), {}),
+    **{key: {} for key in ("Relu", "Tanh", "Sigmoid", "Erf", "Abs", "Neg", "HardSwish", "Softplus", "Sin", "Gelu")},
     "LeakyRelu": {"alpha": 0.1},
     "Elu": {"alpha": 0.5},
 }
@@ -82,30 +84,6 @@ class Maker:
         if 0 < made.size <= MOST_ELEMENTS and np.abs(made).max() <= LARGEST:
             self.graph.nodes.append(node)
             self.values[name] = made
-
-
-class Guard:
-    """Gives memory to write to, with more around it that nobody may write."""
-
-    MARGIN = 4096
-    MARK = 0xA5
-
-    def __init__(self) -> None:
-        self.given: list[tuple[Array, int]] = []
-
-    def memory(self, nbytes: int) -> Array:
-        whole = np.full(nbytes + 2 * self.MARGIN, self.MARK, np.uint8)
-        self.given.append((whole, nbytes))
-        return whole[self.MARGIN : self.MARGIN + nbytes]
-
-    def room(self, name: str, shape: Sequence[int], dtype: Any) -> Array:
-        nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        return self.memory(nbytes).view(dtype).reshape(shape)
-
-    def check(self) -> None:
-        for whole, nbytes in self.given:
-            for margin in (whole[: self.MARGIN], whole[self.MARGIN + nbytes :]):
-                assert (margin == self.MARK).all(), f"written beyond {nbytes} bytes"
 
 
 def unary(maker: Maker, name: str) -> None:
@@ -294,7 +272,9 @@ STEPS = [
 
 def grow(data: st.DataObject) -> Maker:
     maker = Maker(data)
-    shape = maker.one_of([(2, 9), (5, 16), (1, 33), (1, 3, 20), (2, 16, 7), (1, 3, 9, 11), (1, 16, 6, 6), (2, 8, 5, 17)])
+    shape = maker.one_of(
+        [(2, 9), (5, 16), (1, 33), (1, 3, 20), (2, 16, 7), (1, 3, 9, 11), (1, 16, 6, 6), (2, 8, 5, 17)]
+    )
     for name in "xz":
         maker.feed(name, maker.random.standard_normal(shape).astype(np.float32))
     maker.feed("yes", np.array(True))
@@ -313,10 +293,10 @@ def grow(data: st.DataObject) -> Maker:
 
 @pytest.mark.filterwarnings("default")
 @settings(
-    max_examples=int(_EXAMPLES or 60),
+    max_examples=int(_EXAMPLES or 100),
     deadline=None,
     derandomize=not _EXAMPLES,
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 @given(st.data())
 def test_any_graph_of_layers(data: st.DataObject) -> None:
@@ -329,12 +309,10 @@ def test_any_graph_of_layers(data: st.DataObject) -> None:
     # all steps are shared out, however small; an error of the compiler is one
     with mock.patch.object(specialise, "LEAST_SHARED_NS", 0.0), mock.patch.object(program, "STRICT", True):
         for n_threads in (1, 2):
-            guard = Guard()
-            with mock.patch.object(CompiledProgram, "_memory", lambda self, nbytes, guard=guard: guard.memory(nbytes)):
-                compiled = CompiledProgram(graph, n_threads=n_threads)
-                runs += [compiled.run(feeds, room=guard.room) for _ in range(3)]
+            compiled = CompiledProgram(graph, n_threads=n_threads)
+            with guarded() as room:
+                runs += [compiled.run(feeds, room=room) for _ in range(3)]
             compiled.team.close()
-            guard.check()
     for name, result in zip(graph.outputs, runs[0], strict=True):
         wanted = maker.values[name]
         assert (result.dtype, result.shape) == (wanted.dtype, wanted.shape)
