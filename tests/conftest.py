@@ -12,12 +12,31 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 #: the real models lie beside the checkout where there are any
 MODELS = Path(__file__).resolve().parents[2] / "shared" / "models"
+
+
+#: what starts actors, or looks at the processes and the shared memory of the whole machine
+ONE_AT_A_TIME = re.compile(
+    r"tests/(local|cluster|models|unit/cluster)/|tests/faults/test_bad_models|tests/catalogue/.*::test_result_with_actors\b"
+)
+
+
+class Workers(LoadFileScheduling):
+    """Tests of a file go to one worker; all that has to do with a cluster to one as well, so that there is one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "cluster" if ONE_AT_A_TIME.search(nodeid) else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Workers:
+    return Workers(config, log)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:

@@ -16,10 +16,6 @@ from .table import Env
 __all__ = ["cluster"]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "parallel: runs actors on an embedded cluster")
-
-
 @pytest.fixture
 def make_env(tmp_path: Path) -> Iterator[Callable[..., Env]]:
     """Makes the one Env of a test; its sessions end with the test."""

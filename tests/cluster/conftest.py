@@ -18,7 +18,7 @@ Scenario = Callable[..., dict[str, Any]]
 def scenario(tmp_path: Path) -> Scenario:
     """Runs a function of a module beside this one; what it found."""
 
-    def run(module: str, name: str, timeout_s: float = 60) -> dict[str, Any]:
+    def run(module: str, name: str, timeout_s: float = 180) -> dict[str, Any]:
         done = subprocess.run(
             [sys.executable, str(Path(__file__).with_name(f"{module}.py")), name, str(tmp_path / "scenario")],
             capture_output=True,

@@ -16,9 +16,9 @@ from distort.kernels.compiler.library import Library
 _LIBRARY = Library()
 
 
-def invoke(key: Key, words: Sequence[int], n_threads: int = 1) -> None:
+def invoke(key: Key, words: Sequence[int], n_threads: int = 1, library: Library = _LIBRARY) -> None:
     """Every thread's part, one after another."""
-    address = _LIBRARY.get([key])[key]
+    address = library.get([key])[key]
     function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(address)
     memory = np.array(words, np.int64)
     for thread in range(n_threads):
@@ -50,6 +50,7 @@ def apply(
     dtype: Any = None,
     attributes: tuple[Any, ...] = (),
     numbers: Sequence[float] = (),
+    library: Library = _LIBRARY,
 ) -> np.ndarray[Any, Any]:
     """An operator on arrays of one shape, by a ``map``; ``numbers`` are further operands, constants."""
     dtypes = tuple(name_of(x.dtype) for x in inputs)
@@ -62,5 +63,5 @@ def apply(
     inputs = [np.ascontiguousarray(x) for x in inputs]
     size = out.size
     words = [-(-size // 256), 256, size, *(address(x) for x in (*inputs, out))]
-    invoke(Key("map", (expression, 1, (1,) * (n + 1))), words, 2)
+    invoke(Key("map", (expression, 1, (1,) * (n + 1))), words, 2, library)
     return out

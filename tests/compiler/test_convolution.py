@@ -20,6 +20,8 @@ from distort.kernels.compiler.library import compile_text, module_text
 from distort.kernels.compiler.program import CompiledProgram
 from distort.kernels.program import Program
 
+from .guarding import guarded
+
 RNG = np.random.default_rng(7)
 
 
@@ -36,7 +38,8 @@ def check(nodes: list[Node], feeds: dict[str, Any], constants: dict[str, Any], n
     plan = program.prepare([(v.dtype, v.shape) for v in feeds.values()])
     hosted = [op.node.op_type for op in plan.operations if isinstance(op, Host)]
     assert not hosted
-    (got,) = program.run(feeds)
+    with guarded() as room:
+        (got,) = program.run(feeds, room=room)
     assert got.shape == expected.shape
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
     (alone,) = CompiledProgram(graph, n_threads=1).run(feeds)
@@ -63,6 +66,8 @@ CONVOLUTIONS = {
     "to two, strided, dilated": ((1, 5, 9, 90), (2, 5, 3, 5), {"strides": [1, 2], "dilations": [2, 3]}),
     "filter": ((1, 1, 1000), (1, 1, 64), {"strides": [2]}),
     "pointwise, strided": ((1, 32, 9, 12), (48, 32, 1, 1), {"strides": [2, 2]}),
+    "pointwise, strided, padded for nothing": ((2, 16, 7), (16, 16, 1), {"strides": [2], "pads": [0, 1]}),
+    "pointwise, strided, an image padded": ((2, 32, 8, 7), (16, 32, 1, 1), {"strides": [3, 2], "pads": [0, 0, 1, 1]}),
     "transformed": ((2, 64, 29, 31), (48, 64, 3, 3), {"pads": [1, 0, 1, 1]}),
     "transformed, large weights": ((1, 256, 6, 9), (256, 256, 3, 3), {"pads": [1, 1, 1, 1]}),
     "transformed, odd channels": ((1, 40, 20, 2), (24, 40, 3, 3), {"pads": [1, 1, 1, 1]}),

@@ -17,6 +17,7 @@ from skl2onnx._supported_operators import sklearn_operator_name_map  # noqa: E40
 from sklearn.base import is_classifier, is_outlier_detector, is_regressor  # noqa: E402
 from sklearn.compose import ColumnTransformer  # noqa: E402
 from sklearn.ensemble import (  # noqa: E402
+    IsolationForest,
     RandomForestClassifier,
     RandomTreesEmbedding,
     StackingClassifier,
@@ -32,7 +33,14 @@ from sklearn.model_selection import GridSearchCV  # noqa: E402
 from sklearn.naive_bayes import GaussianNB  # noqa: E402
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors, RadiusNeighborsClassifier, RadiusNeighborsRegressor  # noqa: E402
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline  # noqa: E402
-from sklearn.preprocessing import KBinsDiscretizer, LabelEncoder, OneHotEncoder, OrdinalEncoder, StandardScaler  # noqa: E402
+from sklearn.preprocessing import (  # noqa: E402
+    KBinsDiscretizer,
+    LabelEncoder,
+    OneHotEncoder,
+    OrdinalEncoder,
+    QuantileTransformer,
+    StandardScaler,
+)
 from sklearn.random_projection import GaussianRandomProjection  # noqa: E402
 from sklearn.svm import SVC, LinearSVC  # noqa: E402
 from sklearn.tree import DecisionTreeRegressor  # noqa: E402
@@ -65,6 +73,8 @@ _BY_HAND = {
     "Pipeline": Pipeline([("scale", StandardScaler()), ("tell", LogisticRegression())]),
     "FeatureUnion": FeatureUnion([("scale", StandardScaler()), ("same", "passthrough")]),
     "ColumnTransformer": ColumnTransformer([("scale", StandardScaler(), [0, 1]), ("same", "passthrough", [2, 3])]),
+    "QuantileTransformer": QuantileTransformer(n_quantiles=12),  # by default skl2onnx takes seconds for these two
+    "IsolationForest": IsolationForest(n_estimators=8),
     "LinearSVC": LinearSVC(),
     "SVC": SVC(probability=True, random_state=0),
     "GaussianProcessClassifier": GaussianProcessClassifier(),

@@ -15,6 +15,8 @@ import distort as onnxruntime
 from . import real
 
 pytestmark = pytest.mark.models
+#: in this process, and on so many actors
+N_ACTORS = pytest.mark.parametrize("n_actors", [0, *(pytest.param(n, marks=pytest.mark.parallel) for n in (2, 3))])
 EXPECTED = Path(__file__).with_name("architectures.npz")
 
 
@@ -39,7 +41,7 @@ def check_stages(session: onnxruntime.InferenceSession, n_actors: int) -> None:
     assert len(session.plan.stages) == max(1, min(n_actors, n_nodes))
 
 
-@pytest.mark.parametrize("n_actors", [0, 2, 3])
+@N_ACTORS
 @pytest.mark.parametrize("name", real.REAL)
 def test_trained_model(name: str, n_actors: int) -> None:
     with open_session(real.model_path(name), n_actors) as session:
@@ -62,7 +64,7 @@ def architecture(request: pytest.FixtureRequest, architectures: Path) -> Iterato
     (folder / "model.onnx").unlink()  # half a gigabyte each
 
 
-@pytest.mark.parametrize("n_actors", [0, 2, 3])
+@N_ACTORS
 def test_architecture(architecture: tuple[str, Path], n_actors: int) -> None:
     name, folder = architecture
     feeds = real.load_arrays(folder / "inputs.npz")

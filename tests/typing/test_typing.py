@@ -29,7 +29,7 @@ print(onnxruntime.datasets.get_example("mul_1.onnx"), onnxruntime.backend.suppor
 
 def _check(folder: Path, name: str) -> str:
     """What strict mypy prints, away from the project's own configuration."""
-    command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--follow-imports=silent", name]
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir=cache", "--follow-imports=silent", name]
     environment = os.environ | {"MYPYPATH": str(folder / "installed")}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False

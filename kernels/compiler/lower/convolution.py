@@ -89,7 +89,7 @@ def _of_images(b: Builder, x: Tensor, w: Array, bias: Tensor | None, windows: Wi
             return windowed.transformed(b, x, [(square, Phase(w, geometry))], bias, shape)
         if geometry.kernel == (1, 1) != geometry.strides and not geometry.padded:
             x = windowed.strided(b, x, windows)
-            geometry = replace(geometry, size=pair(windows.out), strides=(1, 1))
+            geometry = replace(geometry, size=pair(windows.out), strides=(1, 1), ends=(0, 0))
     return windowed.direct(b, geometry, x, [Phase(w, geometry)], bias, shape)
 
 

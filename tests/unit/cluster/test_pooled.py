@@ -59,7 +59,9 @@ class Other:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=other_process, args=(name, theirs), daemon=True)
-        self.process.start()
+        with pytest.MonkeyPatch.context() as patch:  # the other process imports this module by its name
+            patch.syspath_prepend(str(Path(__file__).parents[3]))
+            self.process.start()
 
     def share(self, seed: int) -> tuple[int, float]:
         self.pipe.send(seed)
