@@ -153,7 +153,8 @@ class Library:
 def load(code: bytes, symbols: Sequence[str], engines: list[Any]) -> list[int]:
     """Addresses of an object's functions, valid as long as what is appended to ``engines``.
 
-    Each object has an engine of its own: kernels of several objects in one engine have ended processes.
+    Each object has an engine of its own: an engine finds internal functions by name in all of its objects, and what two
+    objects name alike need not be the same.
     """
     from llvmlite import binding
 
