@@ -482,6 +482,7 @@ class Executor:
             host.close()
         else:
             self._post(machine.StageRestored(unit))
+            self._waiting.linked()
 
     # -- the rest
 

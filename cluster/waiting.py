@@ -38,21 +38,23 @@ class Waiting:
 
     def wait(self, run: Waited, timeout_s: float | None, hear: Hear) -> None:
         """Until the run is done, or the time is over; it may end early."""
-        if not self._transport.polls:
-            self._follow(run, timeout_s, None)
-        elif self._leading.acquire(blocking=False):
+        if self._may_lead():
             self._lead(run, timeout_s, hear)
         else:
             self._follow(run, timeout_s, hear)
 
-    def _follow(self, run: Waited, timeout_s: float | None, hear: Hear | None) -> None:
+    def _may_lead(self) -> bool:
+        """Take the lead, if nobody has it and there is something to read."""
+        return self._transport.polls and self._leading.acquire(blocking=False)
+
+    def _follow(self, run: Waited, timeout_s: float | None, hear: Hear) -> None:
         with self._lock:
             if run.done:
                 return
             wake = run.wake = threading.Event()
             self._followers[run.number] = run
-        # it is known now: whoever led before either wakes it, or has let go already
-        if hear is not None and self._leading.acquire(blocking=False):
+        # it is known now: whoever led before, or linked hosts, either wakes it or has let go already
+        if self._may_lead():
             self._leave(run)
             self._lead(run, timeout_s, hear)
             return
@@ -81,6 +83,10 @@ class Waiting:
             self._leading.release()
             self._pass_on()
 
+    def linked(self) -> None:
+        """There is something to read again: while all hosts were away, nobody led."""
+        self._pass_on()
+
     def _pass_on(self) -> None:
         """Wake one of the callers that wait, to lead."""
         if self._followers:
@@ -92,7 +98,7 @@ class Waiting:
 
     def look(self, hear: Hear) -> None:
         """Read what has come, where nobody waits for it."""
-        if self._transport.polls and self._leading.acquire(blocking=False):
+        if self._may_lead():
             try:
                 hear(self._transport.poll(0))
             finally:

@@ -13,6 +13,7 @@ import functools
 import gc
 import os
 import secrets
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -178,6 +179,7 @@ class ActorTransport:
         self._payloads: list[StagePayload] = []
         self._weights: list[list[Any]] = []  # by unit: references of the groups that it reads
         self._hosts: list[RayHost] = []
+        self._linking = threading.Lock()
         self._switchboard = Switchboard(spin_us * 1e-6) if wanted != "object_store" else None
 
     def open(
@@ -260,12 +262,18 @@ class ActorTransport:
         return facts
 
     def _link(self, units: Sequence[int]) -> None:
-        """Connect with the hosts that share memory with this process, and tell all of them where the others listen."""
+        """Connect with the hosts that share memory with this process, and tell all of them where the others listen.
+
+        One at a time: of two units that are restarted at once, neither is to be told where the other listened before.
+        """
+        switchboard = self._switchboard
+        if switchboard is not None:
+            with self._linking:
+                self._link_alone(units, switchboard)
+
+    def _link_alone(self, units: Sequence[int], switchboard: Switchboard) -> None:
         import ray
 
-        switchboard = self._switchboard
-        if switchboard is None:
-            return
         node, network = _this_node(), network_of_host()
         for unit in units:
             host = self._hosts[unit]
