@@ -55,11 +55,11 @@ def test_a_caller_that_waits_while_all_hosts_are_away_reads_when_they_are_back()
     thread = threading.Thread(target=caller)
     began = time.monotonic()
     thread.start()
-    wait_until(lambda: run.wake is not None)
+    assert wait_until(lambda: run.wake is not None, 5)
     assert sockets.n_polls == 0
     sockets.polls = True
     waiting.linked()
-    wait_until(lambda: sockets.n_polls == 1)
+    assert wait_until(lambda: sockets.n_polls == 1, 5)
     sockets.answered.set()
     thread.join(10)
     assert heard == ["an answer"] and not thread.is_alive()
