@@ -48,6 +48,7 @@ OPERATORS: dict[tuple[str, str], str] = {
     ("", "transposed_convolution"): "ConvTranspose",
     ("", "views"): "Expand Flatten Identity Reshape Shape Size Slice Split Squeeze Transpose Unsqueeze",
     ("com.microsoft", "attention"): "Attention MultiHeadAttention QAttention",
+    ("com.microsoft", "elementwise"): "BiasGelu FastGelu Gelu QuickGelu",
     ("com.microsoft", "grouped_query"): "GroupQueryAttention",
     ("com.microsoft", "matmul"): "FusedGemm FusedMatMul TransposeMatMul",
     ("com.microsoft", "nbits"): "MatMulNBits",

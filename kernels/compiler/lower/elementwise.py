@@ -255,6 +255,28 @@ def _gelu(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     return [b.map("gelu", [x], attributes=(approximate,))]
 
 
+@lowers("Gelu", "BiasGelu", "FastGelu", domain="com.microsoft", wide=True)
+def _microsoft_gelu(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    """Of the sum with a bias, where there is one."""
+    x, bias = (*inputs, None)[:2]
+    assert x is not None
+    if not _is_real(x) or (bias is not None and (bias.dtype != x.dtype or bias.shape != x.shape[-1:])):
+        return None
+    if bias is not None:
+        x = b.map("add", [x, bias])
+    return [b.map("gelu", [x], attributes=("tanh" if node.op_type == "FastGelu" else "none",))]
+
+
+@lowers("QuickGelu", domain="com.microsoft", wide=True)
+def _quick_gelu(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    (x,) = inputs
+    assert x is not None
+    if not _is_real(x):
+        return None
+    alpha = b.constant(np.asarray(node.attributes.get("alpha", 1.702), x.dtype))
+    return [b.map("mul", [x, b.map("sigmoid", [b.map("mul", [x, alpha])])])]
+
+
 @lowers("Clip", blocks=True)
 def _clip(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, low, high = (*inputs, None, None)[:3]
