@@ -170,8 +170,8 @@ def listen(name: str) -> socket.socket:
     return made
 
 
-def connect(name: str) -> Channel:
-    """Raises OSError where nobody listens under the name on this host."""
+def dial(name: str) -> socket.socket:
+    """A connection that blocks, for a while. Raises OSError where nobody listens under the name on this host."""
     made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
         made.settimeout(5.0)
@@ -179,7 +179,12 @@ def connect(name: str) -> Channel:
     except BaseException:
         made.close()
         raise
-    return Channel(made)
+    return made
+
+
+def connect(name: str) -> Channel:
+    """Raises OSError where nobody listens under the name on this host."""
+    return Channel(dial(name))
 
 
 def network_of_host() -> str:

@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from distort.cluster.shm.channel import dial, listen
+
 _DIGEST_NBYTES = 32
 _PEER = struct.Struct("3i")  # pid, uid, gid
 _TIMEOUT_S = 10.0
@@ -36,7 +38,7 @@ class Pool:
     """Arrays of the processes that use one ``name``."""
 
     def __init__(self, name: str) -> None:
-        self._name = "\0" + name
+        self._name = name
         self._lock = threading.Lock()
         self._listener: socket.socket | None = None
         self._keeper: socket.socket | None = None
@@ -84,29 +86,25 @@ class Pool:
             return
         deadline = time.monotonic() + _TIMEOUT_S
         while True:
-            made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
             try:
-                made.bind(self._name)
-                made.listen(64)
+                made = listen(self._name)
             except OSError as error:
-                made.close()
                 if error.errno != errno.EADDRINUSE:
                     raise
             else:
+                made.setblocking(True)
                 self._listener = made
                 threading.Thread(target=self._serve, args=(made,), name="distort-pool", daemon=True).start()
                 return
-            made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-            made.settimeout(_TIMEOUT_S)
             try:
-                made.connect(self._name)
+                made = dial(self._name)
             except OSError:
-                made.close()
                 # it doesn't listen yet, or no more
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
                 continue
+            made.settimeout(_TIMEOUT_S)
             if not _same_user(made):
                 made.close()
                 raise PermissionError(errno.EACCES, "another user has the name of this group")
@@ -162,9 +160,8 @@ class Pool:
         with self._lock:
             for sock in (self._listener, self._keeper):
                 if sock is not None:
-                    # who waits in accept() wakes
-                    if sock is self._listener:
-                        _shut(sock)
+                    with contextlib.suppress(OSError):
+                        sock.shutdown(socket.SHUT_RDWR)  # who waits in accept() wakes
                     sock.close()
             self._listener = self._keeper = None
             while self._kept:
@@ -201,8 +198,3 @@ def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
     if not data:
         raise EOFError
     return data, [fd for _, _, part in ancillary for fd in array("i", part)]
-
-
-def _shut(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
