@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import math
-import platform
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ import pytest
 from distort.kernels.compiler.library import Library
 
 from .calling import apply
-from .comparing import limited
 
 MOST_ULP = 4
 _SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1e-39, 2.0**-126, 3.4e38, -3.4e38, 1, -1], "f4")
@@ -46,15 +44,6 @@ FUNCTIONS = {
     "sigmoid": _sigmoid,
     "softplus": lambda x: np.logaddexp(0, x),
 }
-
-
-@pytest.fixture(scope="module", params=["", "avx2", "sse4.2"])
-def library(request: pytest.FixtureRequest) -> Library:
-    if not request.param:
-        return Library()
-    if platform.machine() not in ("x86_64", "AMD64"):
-        pytest.skip("another machine")
-    return limited(request.param)
 
 
 @functools.cache

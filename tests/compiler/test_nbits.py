@@ -9,20 +9,9 @@ import pytest
 from onnx import helper
 
 from distort.kernels.compiler.library import Library
-from tests.compiler.comparing import agree, both, limited, object_for
+from tests.compiler.comparing import agree, both, object_for
 
 K, N = 256, 70
-
-
-@pytest.fixture(scope="module", params=["", "avx2", "sse4.2"])
-def library(request: pytest.FixtureRequest) -> Library:
-    if not request.param:
-        return Library()
-    import platform
-
-    if platform.machine() not in ("x86_64", "AMD64"):
-        pytest.skip("another machine")
-    return limited(request.param)
 
 
 def weights_of(bits: int, block: int) -> dict[str, np.ndarray[Any, Any]]:

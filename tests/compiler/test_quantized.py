@@ -10,22 +10,11 @@ import pytest
 from onnx import helper
 
 from distort.kernels.compiler.library import Library
-from tests.compiler.comparing import agree, both, limited, object_for
+from tests.compiler.comparing import agree, both, object_for
 
 Array = np.ndarray[Any, Any]
 BYTES = (np.uint8, np.int8)
 SIGNS = list(itertools.product(BYTES, BYTES))
-
-
-@pytest.fixture(scope="module", params=["", "avx2", "sse4.2"])
-def library(request: pytest.FixtureRequest) -> Library:
-    if not request.param:
-        return Library()
-    import platform
-
-    if platform.machine() not in ("x86_64", "AMD64"):
-        pytest.skip("another machine")
-    return limited(request.param)
 
 
 def numbers(dtype: Any, shape: tuple[int, ...], seed: int = 0) -> Array:
