@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +10,9 @@ from distort.kernels.compiler.ir import Address, Buffer, Host, Operation, Place,
 from distort.kernels.compiler.library import module_text
 from distort.kernels.compiler.specialise import Plan, Step
 
-#: a folder that each plan is written to
-VARIABLE = "DISTORT_DUMP"
 
-
-def dump(plan: Plan, target: Target, name: str) -> None:
-    """Write ``name.txt`` and ``name.ll`` to the folder that ``DISTORT_DUMP`` names. Raises OSError where it can't."""
-    folder = Path(os.environ[VARIABLE])
+def dump(folder: Path, plan: Plan, target: Target, name: str) -> None:
+    """Write ``name.txt`` and ``name.ll`` to a folder. Raises OSError where it can't."""
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / name
     (place.with_suffix(".txt")).write_text("\n".join([*_operations(plan), "", *_steps(plan), ""]))

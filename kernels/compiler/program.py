@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,8 @@ STRICT = False
 _RANDOM = frozenset(
     ("Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 )
+#: a folder that each plan is written to
+DUMP_VARIABLE = "DISTORT_DUMP"
 _PLAN_NUMBERS = itertools.count()
 #: plans that are kept, those used last
 MOST_PLANS = 64
@@ -277,10 +280,11 @@ class CompiledProgram:
                 plan = self._plan(key, library)
                 compiled = self._assemble(plan, library)
             self._constants.files.give_back()
-            if os.environ.get("DISTORT_DUMP"):
+            if folder := os.environ.get(DUMP_VARIABLE):
                 from distort.kernels.compiler import dump
 
-                dump.dump(plan, library.target, f"{self._graph.name or 'graph'}-{os.getpid()}-{next(_PLAN_NUMBERS)}")
+                name = f"{self._graph.name or 'graph'}-{os.getpid()}-{next(_PLAN_NUMBERS)}"
+                dump.dump(Path(folder), plan, library.target, name)
             self._compiled[key] = compiled
             while len(self._compiled) > MOST_PLANS:
                 self._compiled.popitem(last=False)
