@@ -17,7 +17,8 @@ from distort.kernels.program import RunScope, needs_scope
 from distort.kernels.registry import custom_of
 
 if TYPE_CHECKING:
-    from distort.kernels.compiler.program import Compiled, CompiledProgram, Instance
+    from distort.kernels.compiler.executable import Compiled, Instance
+    from distort.kernels.compiler.program import CompiledProgram
 
 #: operators whose kernels make objects that hold no memory of others, and do no arithmetic
 FRESH = frozenset(["ZipMap", "LabelEncoder"])
@@ -176,9 +177,9 @@ def hosts_of(program: CompiledProgram, compiled: Compiled, given: Mapping[str, A
         host = segment.host
         if host is None:
             continue
-        known = [program.weight(a) if isinstance(a, str) and a not in places else None for a in host.arguments]
+        known = [program.hosts.weight(a) if isinstance(a, str) and a not in places else None for a in host.arguments]
         is_fresh = _is_fresh(host, given)
-        steps.append((host, program.step_of(host.origin), known, is_fresh))
+        steps.append((host, program.hosts.step_of(host.origin), known, is_fresh))
         quiet |= host.node.op_type not in _SILENT or host.node.domain not in _STANDARD
         for result in host.results:
             if isinstance(result, str):

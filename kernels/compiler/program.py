@@ -15,30 +15,29 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distort.graph.ir import Graph, Node
+from distort.graph.ir import Graph
 from distort.kernels.compiler import arrays, flow
 from distort.kernels.compiler.addresses import address_of
 from distort.kernels.compiler.ahead import Likely, likely_feeds
 from distort.kernels.compiler.codegen import drive
 from distort.kernels.compiler.constants import Constants, Share
+from distort.kernels.compiler.executable import Compiled, Instance, assemble
 from distort.kernels.compiler.expression import STORED, name_of
-from distort.kernels.compiler.host_calls import FRESH
-from distort.kernels.compiler.ir import ALIGNMENT, Address, Array, ErrorWord, Host, Operation, Place, Scratch, Tensor
+from distort.kernels.compiler.hosting import HostKernels, Surprise
+from distort.kernels.compiler.ir import Array, Place
 from distort.kernels.compiler.library import Library, shared
-from distort.kernels.compiler.quick import QuickRun, Tables, quick_run
+from distort.kernels.compiler.quick import QuickRun, quick_run
 from distort.kernels.compiler.specialise import FeedType, Plan, Step, specialise
 from distort.kernels.compiler.team import DEFAULT_SPINS, Team
 from distort.kernels.errors import KernelError, RunCancelled
 from distort.kernels.program import TERMINATED, Cancellation, Program, Room, RunScope, StepObserver
-from distort.kernels.program import Step as PlainStep
 
 #: whether an error in making a plan is raised: for tests of the compiler
 STRICT = False
@@ -58,61 +57,8 @@ MOST_UNSTEADY = 4
 BODY_PLAIN_RUNS = 2
 
 
-class _Surprise(Exception):
-    """A value has another shape than was expected of it."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
 class _Refused(Exception):
     """A kernel was given what it can't take."""
-
-
-@dataclass(slots=True)
-class Instance:
-    """What one run at a time writes."""
-
-    memory: Array  # keeps the arena
-    words: Array  # of all steps; the last one is the error word
-    steps: Array  # [steps, words of a step]
-    base: int  # the arena's address
-    hosted: dict[int, tuple[list[Any], list[Any]]]  # by step: views of arguments and results
-    cells: memoryview  # the words, quick to change
-    address: int  # of the steps
-    quick: Tables | None = None  # what quick runs go by
-
-
-@dataclass(slots=True)
-class Segment:
-    """Native steps ``first`` to before ``last``, or one step of a NumPy kernel."""
-
-    first: int = 0
-    last: int = 0
-    host: Host | None = None
-    number: int = 0
-    shared: bool = False  # whether a second thread has work
-
-
-#: a feed's or result's number, and the words that hold its address: their positions, with offsets in bytes
-Pointers = tuple[int, list[tuple[int, int]]]
-
-
-@dataclass(slots=True)
-class Compiled:
-    """A plan whose kernels are there."""
-
-    plan: Plan
-    segments: list[Segment]
-    steps: Array  # as in an instance, with offsets of words instead of their addresses
-    words: Array  # with offsets where addresses of the arena will be
-    of_arena: Array  # positions of such words
-    of_error: Array  # positions of words that hold the error word's address
-    feeds: list[Pointers]  # feeds whose addresses are needed
-    results: list[Pointers]
-    arrays: list[Array]  # constants that words point to
-    operations: list[Operation]  # of each native step
-    free: list[Instance] = field(default_factory=list)
 
 
 class CompiledProgram:
@@ -163,8 +109,7 @@ class CompiledProgram:
         self._unsteady: set[tuple[FeedType, ...]] = set()
         self._lock = threading.Lock()
         self._plain_runs = plain_runs
-        self._node_of = {id(n): i for i, n in enumerate(graph.nodes) if not any(True for _ in n.subgraphs())}
-        self._alone: dict[int, Program] = {}
+        self.hosts = HostKernels(graph, self.plain, partial(_body, graph, library, precision, self.team))
         #: seconds spent on plans, kernels included
         self.compile_s = 0.0
 
@@ -205,7 +150,7 @@ class CompiledProgram:
                 # again, as all later runs do it: they give the same bits
                 return self.run_values(given, scope)
             return results
-        except _Surprise as surprise:
+        except Surprise as surprise:
             with self._lock:
                 self._volatile.add(surprise.name)
                 self._learned.pop(key, None)
@@ -278,7 +223,7 @@ class CompiledProgram:
             self._constants.files.check()
             with _uncollected():
                 plan = self._plan(key, library)
-                compiled = self._assemble(plan, library)
+                compiled = assemble(plan, library, self._constants.files)
             self._constants.files.give_back()
             if folder := os.environ.get(DUMP_VARIABLE):
                 from distort.kernels.compiler import dump
@@ -334,85 +279,7 @@ class CompiledProgram:
             key not in self._unsteady and len(self._unsteady) < MOST_UNSTEADY and not self._draws,
         )
 
-    def _assemble(self, plan: Plan, library: Library) -> Compiled:
-        calls = [step.call for step in plan.steps if step.call is not None]
-        addresses = library.get(call.key for call in calls if call.key != flow.JUMP) | {flow.JUMP: 0}
-        words: list[int] = []
-        of_arena: list[int] = []
-        of_error: list[int] = []
-        pointing: dict[Place, dict[int, list[tuple[int, int]]]] = {Place.FEED: {}, Place.RESULT: {}}
-        pointed: list[Array] = []
-        native: list[tuple[int, int, int, int]] = []
-        segments: list[Segment] = []
-        for number, step in enumerate(plan.steps):
-            if step.call is None:
-                segments.append(Segment(host=step.host, number=number))
-                continue
-            if not segments or segments[-1].host is not None:
-                segments.append(Segment(len(native), len(native)))
-            segments[-1].last += 1
-            segments[-1].shared |= step.n_threads > 1 and step.call.key != flow.JUMP
-            place = len(words) * 8
-            native.append((addresses[step.call.key], place, step.n_threads, step.n_chunks))
-            for word in step.call.words:
-                if type(word) is int:
-                    words.append(word)
-                elif isinstance(word, Address):
-                    buffer = word.buffer
-                    if buffer.place is Place.ARENA:
-                        of_arena.append(len(words))
-                        words.append(buffer.offset + word.offset)
-                    elif buffer.place is Place.CONSTANT:
-                        array = self._constants.files.resident(buffer)
-                        pointed.append(array)
-                        words.append(address_of(array) + word.offset)
-                    else:
-                        pointing[buffer.place].setdefault(buffer.number, []).append((len(words), word.offset))
-                        words.append(0)
-                elif isinstance(word, ErrorWord):
-                    of_error.append(len(words))
-                    words.append(0)
-                else:
-                    assert not isinstance(word, Scratch)  # an address since the steps were made
-                    words.append(int(word))
-        words.append(0)
-        return Compiled(
-            plan,
-            segments,
-            np.array(native, np.int64).reshape(-1, drive.STEP_WORDS),
-            np.array(words, np.int64),
-            np.array(of_arena, np.int64),
-            np.array(of_error, np.int64),
-            list(pointing[Place.FEED].items()),
-            list(pointing[Place.RESULT].items()),
-            pointed,
-            [step.operation for step in plan.steps if step.call is not None and step.operation is not None],
-        )
-
-    def instance_of(self, compiled: Compiled) -> Instance:
-        try:
-            return compiled.free.pop()
-        except IndexError:
-            pass
-        memory = self._memory(compiled.plan.arena_nbytes + ALIGNMENT)
-        base = -(-memory.ctypes.data // ALIGNMENT) * ALIGNMENT
-        words = compiled.words.copy()
-        words[compiled.of_arena] += base
-        words[compiled.of_error] = words.ctypes.data + (len(words) - 1) * words.itemsize
-        steps = compiled.steps.copy()
-        steps[:, 1] += words.ctypes.data
-        hosted = {
-            segment.number: (
-                [arrays.view(t, memory, base) for t in segment.host.arguments],
-                [arrays.view(t, memory, base) for t in segment.host.results],
-            )
-            for segment in compiled.segments
-            if segment.host is not None
-        }
-        cells: Any = words
-        return Instance(memory, words, steps, base, hosted, memoryview(cells), steps.ctypes.data)
-
-    def _memory(self, nbytes: int) -> Array:
+    def memory(self, nbytes: int) -> Array:
         """For an arena: that of an idle instance, of whatever plan. So plans share one, as large as any needs.
 
         A small one is made: whoever runs two plans in turn would else make an instance each time.
@@ -440,7 +307,7 @@ class CompiledProgram:
         scope: RunScope,
         room: Room | None,
     ) -> list[Any]:
-        instance = self.instance_of(compiled)
+        instance = compiled.take(self.memory)
         try:
             results, named = self._go(compiled, instance, values, scope, room)
         finally:
@@ -479,7 +346,7 @@ class CompiledProgram:
             if cancellation is not None and cancellation.requested:
                 raise RunCancelled(TERMINATED)
             if segment.host is not None:
-                self._host(segment, instance, given, results, named, scope)
+                self.hosts.run(segment, instance, given, results, named, scope)
                 continue
             address = instance.address + segment.first * drive.STEP_WORDS * 8
             run = self.team.run if segment.shared else self.team.run_alone
@@ -504,87 +371,8 @@ class CompiledProgram:
             if result.value is not None:
                 results[i] = result.value.copy()
             elif result.name:
-                results[i] = self._named(result.name, given, named)
+                results[i] = self.hosts.named(result.name, given, named)
         return results, named
-
-    def _named(self, name: str, given: Sequence[Any], named: Mapping[str, Any]) -> Any:
-        if name in named:
-            return named[name]
-        if name in self.inputs and given[self.inputs.index(name)] is not None:
-            return given[self.inputs.index(name)]
-        return self.weight(name)
-
-    def weight(self, name: str) -> Any:
-        """A value that the model has; None where it has none of this name."""
-        return self._graph.initializers.get(name)
-
-    def _host(
-        self,
-        segment: Segment,
-        instance: Instance,
-        given: Sequence[Any],
-        results: Sequence[Any],
-        named: dict[str, Any],
-        scope: RunScope,
-    ) -> None:
-        host = segment.host
-        assert host is not None
-        views, targets = instance.hosted[segment.number]
-        arguments: list[Any] = []
-        for argument, view in zip(host.arguments, views, strict=True):
-            if argument is None:
-                arguments.append(None)
-            elif isinstance(argument, str):
-                arguments.append(self._named(argument, given, named))
-            else:
-                arguments.append(view if view is not None else arrays.outside(argument, given, results))
-        program, number = self._program_of(host.origin)
-        fresh = host.node.op_type in FRESH
-        with nullcontext() if fresh else np.errstate(all="ignore"):
-            made = program.call(number, arguments, scope)
-        for result, view, value in zip(host.results, targets, made, strict=False):
-            if isinstance(result, Tensor):
-                place = view if view is not None else arrays.outside(result, given, results)
-                if not isinstance(value, (np.ndarray, np.generic)) or (value.shape, value.dtype) != (
-                    place.shape,
-                    place.dtype,
-                ):
-                    raise _Surprise(host.node.outputs[list(host.results).index(result)])
-                place[...] = value
-            elif result:
-                named[result] = value if fresh else arrays.apart(value, instance.memory)
-
-    def _program_of(self, node: Node) -> tuple[Program, int]:
-        """Who calls a node's kernel, and the node's number there.
-
-        Nodes of branches that became part of the plan, and those whose bodies did not, are programs of their own.
-        """
-        number = self._node_of.get(id(node))
-        if number is not None:
-            return self.plain, number
-        program = self._alone.get(id(node))
-        if program is None:
-            inputs = list(dict.fromkeys(name for name in (*node.inputs, *node.captured()) if name))
-            graph = Graph(inputs=inputs, outputs=[name for name in node.outputs if name], nodes=[node])
-            program = self._alone[id(node)] = Program(graph, bodies=self._body)
-        return program, 0
-
-    def step_of(self, node: Node) -> PlainStep:
-        """The kernel of a node."""
-        program, number = self._program_of(node)
-        return program.step(number)
-
-    def _body(self, graph: Graph, *, captures: Sequence[str]) -> CompiledProgram:
-        """The body of a node that is not part of the plan, with the weights around it as its own."""
-        known = {name: self._graph.initializers[name] for name in captures if name in self._graph.initializers}
-        return CompiledProgram(
-            replace(graph, initializers=graph.initializers | known),
-            captures=captures,
-            plain_runs=BODY_PLAIN_RUNS,
-            library=self._library,
-            precision=self._precision,
-            team=self.team,
-        )
 
     def _learn(self, key: tuple[FeedType, ...], named: Mapping[str, Any]) -> None:
         """Take note of shapes that nobody could tell: the next run has a plan that goes by them."""
@@ -599,6 +387,21 @@ class CompiledProgram:
             self._learned[key] = found
             if found:
                 self._compiled.pop(key, None)
+
+
+def _body(
+    around: Graph, library: Library | None, precision: str, team: Team, graph: Graph, *, captures: Sequence[str]
+) -> CompiledProgram:
+    """The body of a node that is not part of the plan, with the weights around it as its own."""
+    known = {name: around.initializers[name] for name in captures if name in around.initializers}
+    return CompiledProgram(
+        replace(graph, initializers=graph.initializers | known),
+        captures=captures,
+        plain_runs=BODY_PLAIN_RUNS,
+        library=library,
+        precision=precision,
+        team=team,
+    )
 
 
 @contextlib.contextmanager

@@ -17,8 +17,9 @@ from distort.kernels.compiler.codegen.entering import JOB_WORDS
 from distort.kernels.compiler.team import entrances
 
 if TYPE_CHECKING:
+    from distort.kernels.compiler.executable import Compiled, Instance
     from distort.kernels.compiler.ir import Array
-    from distort.kernels.compiler.program import Compiled, CompiledProgram, Instance
+    from distort.kernels.compiler.program import CompiledProgram
 
 _WORD_NBYTES = 8
 _STEP_NBYTES = STEP_WORDS * _WORD_NBYTES
@@ -82,7 +83,7 @@ class QuickRun:
         try:
             instance = self._free.pop()
         except IndexError:
-            instance = self._program.instance_of(self._compiled)
+            instance = self._compiled.take(self._program.memory)
         try:
             tables = instance.quick or self._tables(instance)
             results: list[Any] = [None if made is None else np.empty(*made) for made in self._made]
@@ -100,7 +101,7 @@ class QuickRun:
         try:
             instance = self._free.pop()
         except IndexError:
-            instance = self._program.instance_of(self._compiled)
+            instance = self._compiled.take(self._program.memory)
         try:
             tables = instance.quick or self._tables(instance)
             cells = instance.cells

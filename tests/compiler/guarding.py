@@ -41,6 +41,6 @@ class _Guard:
 def guarded() -> Iterator[Room]:
     """Arenas made inside, and results made in the room that this gives, are not written beyond: else it fails."""
     guard = _Guard()
-    with mock.patch.object(CompiledProgram, "_memory", lambda self, nbytes: guard.memory(nbytes)):
+    with mock.patch.object(CompiledProgram, "memory", lambda self, nbytes: guard.memory(nbytes)):
         yield guard.room
     guard.check()
