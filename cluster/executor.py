@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -81,7 +81,9 @@ class Executor:
         self._clocks = Clocks()
         self._closed = False
         self._broken: dict[int, BaseException] = {}  # units that could not be restarted
-        self._state = machine.RunState(plan, max_in_flight=max_in_flight, eager=transport.chains, recovery=recovery)
+        self._state = machine.RunState(
+            plan, max_in_flight=max_in_flight, eager=transport.chains, recovery=recovery, values=False
+        )
         self._inbox: queue.SimpleQueue[News | Callable[[Executor], None] | None] = queue.SimpleQueue()
         self._hosts: list[StageHost] = transport.open(payloads, weights, self._inbox.put)
         self._waiting = Waiting(transport, self._lock)
@@ -124,18 +126,9 @@ class Executor:
         self._require_process()
         wanted = self._results.union(fetches) if everything else frozenset(fetches)
         values = dict(feeds)
-        if any(isinstance(value, Resident) for value in feeds.values()):
-            self._waiting.look(self._hear)  # whether they are still there
-        resident = []
-        for name, value in feeds.items():
-            if isinstance(value, Resident):
-                value.check()
-                if value.owner is self:
-                    resident.append((name, value.unit))
-                else:  # another session's actor: by way of this process
-                    values[name] = value.fetch()
+        resident = self._residents(values) if Resident in map(type, values.values()) else ()
         path_only = not wanted >= self._results
-        run = Run(0, tuple(fetches), keep, wanted, profile, path_only, values, tuple(resident))
+        run = Run(0, tuple(fetches), keep, wanted, profile, path_only, values, resident)
         if not self._transport.polls:  # putting large values takes time, which the lock should not be held for
             for name, value in values.items():
                 if not isinstance(value, Resident):
@@ -147,8 +140,21 @@ class Executor:
             run.began_ns = self._tally.begin()
             self._runs[run.number] = run
             self._events.append(machine.Submit(run.number, wanted, dict(resident)))
-        self.drain()
+            self._drain()
         return run
+
+    def _residents(self, feeds: dict[str, Any]) -> tuple[tuple[str, int], ...]:
+        """Feeds that lie on units. Those that lie on another session's come by way of this process."""
+        self._waiting.look(self._hear)  # whether they are still there
+        found = []
+        for name, value in feeds.items():
+            if isinstance(value, Resident):
+                value.check()
+                if value.owner is self:
+                    found.append((name, value.unit))
+                else:
+                    feeds[name] = value.fetch()
+        return tuple(found)
 
     def finish(
         self, run: Run, *, should_stop: Callable[[], bool] | None = None, timeout_s: float | None = None
@@ -200,7 +206,7 @@ class Executor:
             with self._lock:
                 for item in news:
                     self._take(item)
-            self.drain()
+                self._drain()
 
     def _result(self, run: Run, name: str) -> Any:
         if name in run.kept:
@@ -228,9 +234,14 @@ class Executor:
     def drain(self) -> None:
         """Step the state machine through the events that wait, and carry out what it says."""
         with self._lock:
-            while self._events:
-                for command in self._state.step(self._events.popleft()):
-                    self._carry_out(command)
+            self._drain()
+
+    def _drain(self) -> None:
+        """Called with the lock."""
+        events, step = self._events, self._state.step
+        while events:
+            for command in step(events.popleft()):
+                self._carry_out(command)
 
     def _carry_out(self, command: Any) -> None:
         if isinstance(command, machine.Execute):
@@ -243,8 +254,6 @@ class Executor:
             self._hosts[command.unit].cancel(command.run * ATTEMPTS + command.attempt)
         elif isinstance(command, machine.Restart):
             threading.Thread(target=self._restart, args=(command.unit,), name="distort-restart", daemon=True).start()
-        # Put, Fetch and Release name what the transport does by itself: feeds go with orders, results with answers,
-        # and handles free what they stand for
 
     def _execute(self, command: machine.Execute) -> None:
         run = self._runs.get(command.run)
@@ -258,8 +267,10 @@ class Executor:
             return
         try:
             if leg.direct:
-                values = [self._value_for(run, name, stage) for name in leg.order.inputs]
-                host.order(leg.number, leg.order.inputs, values, run.on_wire, self._oldest)
+                names = leg.order.inputs
+                values = [Held(v.meta.key) if type(v) is Resident else v for v in map(run.feeds.__getitem__, names)]
+                host.order(leg.number, names, values, run.on_wire, self._oldest)
+                self._count_feeds(run, stage, zip(names, values, strict=True))  # while the host is at work
                 return
             values = [self._handle_for(run, name, command.unit) for name in leg.order.inputs]
             epochs = tuple(other.epoch for other in self._hosts)
@@ -302,16 +313,14 @@ class Executor:
             run.reports.clear()
             run.returned.clear()
 
-    def _value_for(self, run: Run, name: str, stage: int) -> Any:
-        """A feed as it goes with an order."""
-        value = run.feeds[name]
-        if isinstance(value, Resident):
-            return Held(value.meta.key)
-        nbytes = nbytes_of(value)
-        self._traffic.count(name, CALLER, stage, "shm", nbytes)
-        if run.profile:
-            run.sent.setdefault(stage, []).append((name, nbytes))
-        return value
+    def _count_feeds(self, run: Run, stage: int, feeds: Iterable[tuple[str, Any]]) -> None:
+        """What went with an order."""
+        for name, value in feeds:
+            if type(value) is not Held:
+                nbytes = nbytes_of(value)
+                self._traffic.count(name, CALLER, stage, "shm", nbytes)
+                if run.profile:
+                    run.sent.setdefault(stage, []).append((name, nbytes))
 
     def _handle_for(self, run: Run, name: str, unit: int) -> Handle:
         """A value as it goes with a call."""
@@ -342,7 +351,7 @@ class Executor:
         if news.error is None:
             if run is not None and current:
                 self._note(run, stage, news)
-                self._events.append(machine.StageDone(number, stage, attempt, self._implied(run, stage)))
+                self._events.append(machine.StageDone(number, stage, attempt, run.legs[stage].implied))
             return
         cause = self._transport.cause(news.error)
         lost = self._transport.lost_unit(cause, news.unit) if news.epochs else None
@@ -353,11 +362,6 @@ class Executor:
                 self._events.append(machine.StageLost(lost, _first_line(cause)))
         elif current:
             self._events.append(machine.StageFailed(number, stage, str(cause), attempt))
-
-    def _implied(self, run: Run, stage: int) -> tuple[int, ...]:
-        """Stages that pass their values on and say no more: done, where one that reads them is."""
-        before = self._needs.of(run.wanted).ancestors[stage]
-        return tuple(other for other in before if run.legs[other].order.silent)
 
     def _note(self, run: Run, stage: int, news: Answer) -> None:
         for name, (value, nbytes) in news.values.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from distort.cluster.orders import ExecuteOrder
 from distort.scheduler.needs import Needs
@@ -25,10 +26,11 @@ class Leg:
     direct: bool
     #: a stage before it passes the order on, with its values
     forwarded: bool = False
+    #: stages before it that say nothing by themselves: done, where this one is
+    implied: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RunKind:
+class RunKind(NamedTuple):
     """What runs that share a route have in common."""
 
     wanted: frozenset[str]
@@ -104,6 +106,9 @@ def make_route(
             direct,
         )
     _forward(legs, needs, unit_of)
+    for stage, leg in legs.items():
+        silent = tuple(other for other in needs.ancestors[stage] if legs[other].order.silent)
+        legs[stage] = replace(leg, implied=silent)
     return legs
 
 

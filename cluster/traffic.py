@@ -28,8 +28,11 @@ class Traffic:
         self._told: dict[tuple[int, int], dict[Edge, tuple[int, int]]] = {}
 
     def count(self, name: str, producer: int, consumer: int, transport: str, nbytes: int) -> None:
+        edge = (name, producer, consumer, transport)
         with self._lock:
-            traffic = self._seen.setdefault((name, producer, consumer, transport), EdgeTraffic())
+            traffic = self._seen.get(edge)
+            if traffic is None:
+                traffic = self._seen[edge] = EdgeTraffic()
             traffic.nbytes += nbytes
             traffic.messages += 1
 

@@ -1,7 +1,8 @@
 """What the run state machine hears (events) and says (commands). Plain data; stages are indices of the plan.
 
 A unit is a stage or one of its replicas (``units.py``): what dies and comes back is a unit. ``attempt`` counts the
-times that a run began anew; answers of earlier attempts mean nothing.
+times that a run began anew; answers of earlier attempts mean nothing. Nobody changes them once they are made: that
+they aren't frozen is because each run makes several, and a frozen one takes three times as long to make.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Literal
 FailKind = Literal["failed", "cancelled", "deadline", "lost"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Submit:
     """A run begins; its number is new. Wanted values that no stage makes need no stage."""
 
@@ -23,7 +24,7 @@ class Submit:
     resident: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StageDone:
     """A stage has made its values."""
 
@@ -33,7 +34,7 @@ class StageDone:
     implied: tuple[int, ...] = ()  # stages before it that say nothing themselves, and are done too
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StageFailed:
     """A stage raised, or could not be started, for one run."""
 
@@ -43,7 +44,7 @@ class StageFailed:
     attempt: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StageLost:
     """The unit's host is gone, with all that it was doing. Repetitions until it is restored say nothing new."""
 
@@ -51,14 +52,14 @@ class StageLost:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StageRestored:
     """The host that Restart asked for is there."""
 
     unit: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StageBroken:
     """The host that Restart asked for can't be had: every run that needs it fails, later ones too."""
 
@@ -66,12 +67,12 @@ class StageBroken:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Cancel:
     run: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DeadlinePassed:
     run: int
 
@@ -79,7 +80,7 @@ class DeadlinePassed:
 Event = Submit | StageDone | StageFailed | StageLost | StageRestored | StageBroken | Cancel | DeadlinePassed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Put:
     """Make a feed available to the stages that read it."""
 
@@ -88,7 +89,7 @@ class Put:
     stages: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Execute:
     run: int
     stage: int
@@ -96,7 +97,7 @@ class Execute:
     attempt: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fetch:
     """A wanted value is there. Comes again where a replay makes it anew."""
 
@@ -105,7 +106,7 @@ class Fetch:
     stage: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Release:
     """Nothing reads the value any more, long before the run's end. What is left is released by Finish and Fail."""
 
@@ -114,7 +115,7 @@ class Release:
     stage: int  # who made it; -1: a feed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CancelStage:
     run: int
     stage: int
@@ -122,14 +123,14 @@ class CancelStage:
     attempt: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Finish:
     """The run's end: every wanted value is there."""
 
     run: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fail:
     """The run's end: ``stage`` is the one to blame, where there is one."""
 
@@ -139,7 +140,7 @@ class Fail:
     kind: FailKind
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Restart:
     """Start a new host for the unit; StageRestored or StageBroken answers."""
 

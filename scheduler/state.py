@@ -8,9 +8,10 @@ its feeds: values go straight from producer to consumer, and nobody else has the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Any
 
 from distort.scheduler.events import (
     Cancel,
@@ -71,6 +72,10 @@ class _Phase(Enum):
     DONE = auto()
 
 
+# each run asks several times, and a member is found sooner by its own name
+_WAITING, _EXECUTING, _DONE = _Phase
+
+
 @dataclass(slots=True, eq=False)
 class _Run:
     number: int
@@ -85,7 +90,7 @@ class _Run:
     gone: set[str] = field(default_factory=set)
 
     def is_done(self, stage: int) -> bool:
-        return self.phases[stage] is _Phase.DONE
+        return self.phases[stage] is _DONE
 
     def still_needs(self, stage: int) -> bool:
         return stage in self.phases and not self.is_done(stage)
@@ -97,10 +102,13 @@ class RunState:
     ``eager``: all needed stages of a run are executed at once, in topological order, because the transport makes
     consumers wait for producers; else a stage is executed when its producers are done. ``recovery``: "raise" fails
     the runs that still need a lost unit, "replay" begins them anew from their feeds, on a replica or once the unit is
-    restored. Of a stage with replicas, a run takes the unit with the fewest executions.
+    restored. Of a stage with replicas, a run takes the unit with the fewest executions. Without ``values`` no command
+    says what becomes of values (Put, Fetch, Release): for transports that see to it by themselves.
     """
 
-    def __init__(self, plan: Plan, *, max_in_flight: int = 8, eager: bool = False, recovery: str = "replay") -> None:
+    def __init__(
+        self, plan: Plan, *, max_in_flight: int = 8, eager: bool = False, recovery: str = "replay", values: bool = True
+    ) -> None:
         if max_in_flight < 1:
             raise ValueError(f"max_in_flight must be at least 1, and is {max_in_flight}")
         if recovery not in RECOVERIES:
@@ -108,6 +116,7 @@ class RunState:
         self.max_in_flight = max_in_flight
         self.eager = eager
         self.recovery = recovery
+        self.values = values
         self._units = Units(plan.stages)
         self._needs = NeedsOfPlan(plan)
         self._queue: dict[int, _Run] = {}  # in the order of submission
@@ -139,29 +148,10 @@ class RunState:
 
         Raises ValueError for a number that can't be.
         """
-        commands = self._react(event)
+        commands = _REACTIONS[type(event)](self, event)
         if self._queue:
             commands += self._admit()
         return commands
-
-    def _react(self, event: Event) -> list[Command]:
-        match event:
-            case Submit(number, wanted, resident):
-                return self._submit(number, wanted, resident)
-            case StageDone(number, stage, attempt, implied):
-                return self._stage_done(number, (*implied, self._checked(stage)), attempt)
-            case StageFailed(number, stage, error, attempt):
-                return self._stage_failed(number, error, self._checked(stage), attempt)
-            case StageLost(unit, reason):
-                return self._lost(self._checked_unit(unit), reason)
-            case StageRestored(unit):
-                return self._restored(self._checked_unit(unit))
-            case StageBroken(unit, reason):
-                return self._gave_up(self._checked_unit(unit), reason)
-            case Cancel(number):
-                return self._end(number, "the run was cancelled", None, "cancelled")
-            case DeadlinePassed(number):
-                return self._end(number, self._progress(number), None, "deadline")
 
     def _checked(self, stage: int) -> int:
         if not 0 <= stage < len(self._units.of_stage):
@@ -182,7 +172,7 @@ class RunState:
         held = {name: self._checked_unit(unit) for name, unit in resident.items() if name in needs.feeds}
         if not needs.stages:
             return [Finish(number)]
-        for stage in needs.stages:
+        for stage in needs.stages if self._broken else ():
             broken = self._broken_stage(stage)
             if broken is not None:
                 return [Fail(number, broken, stage, "failed")]
@@ -192,7 +182,7 @@ class RunState:
                 return [
                     Fail(number, f"the value fed as {name!r} was lost with {self._units.name(unit)}", stage, "lost")
                 ]
-        self._queue[number] = _Run(number, needs, held, dict.fromkeys(needs.stages, _Phase.WAITING))
+        self._queue[number] = _Run(number, needs, held, dict.fromkeys(needs.stages, _WAITING))
         return []
 
     def _broken_stage(self, stage: int) -> str | None:
@@ -209,40 +199,42 @@ class RunState:
                 break
             del self._queue[number]
             self._active[number] = run
-            for name, readers in run.needs.feeds.items():
-                if name not in run.resident:
-                    commands.append(Put(number, name, readers))
+            if self.values:
+                feeds = run.needs.feeds.items()
+                commands += [Put(number, name, readers) for name, readers in feeds if name not in run.resident]
             commands += self._execute(run)
         return commands
 
     def _take_units(self, run: _Run) -> bool:
         """Choose a unit for each stage of a run. False where a stage has none at the moment: then none is taken."""
         chosen: dict[int, int] = {}
+        away = self._restarting.union(self._broken)
         for stage in run.needs.stages:
-            every = self._units.of_stage[stage]
-            units = [unit for unit in every if unit not in self._restarting and unit not in self._broken]
-            if not units:
-                return False
+            every = units = self._units.of_stage[stage]
+            if away:
+                units = tuple(unit for unit in every if unit not in away)
+                if not units:
+                    return False
             chosen[stage] = units[0] if len(every) == 1 else self._least_busy(run, stage, units)
         run.units = chosen
         for unit in chosen.values():
             self._load[unit] += 1
         return True
 
-    def _least_busy(self, run: _Run, stage: int, units: list[int]) -> int:
+    def _least_busy(self, run: _Run, stage: int, units: Sequence[int]) -> int:
         """The unit that holds what the run was fed, else the one with the fewest executions, in turns."""
         held = [run.resident[name] for name in run.needs.reads[stage] if run.resident.get(name) in units]
         if held:
             return max(units, key=held.count)
         turn = run.number % len(units)
-        return min(units[turn:] + units[:turn], key=self._load.__getitem__)
+        return min((*units[turn:], *units[:turn]), key=self._load.__getitem__)
 
     def _execute(self, run: _Run) -> list[Command]:
         """The stages whose turn it is."""
         commands: list[Command] = []
         for stage, phase in run.phases.items():
-            if phase is _Phase.WAITING and (self.eager or all(run.is_done(p) for p in run.needs.producers[stage])):
-                run.phases[stage] = _Phase.EXECUTING
+            if phase is _WAITING and (self.eager or all(run.is_done(p) for p in run.needs.producers[stage])):
+                run.phases[stage] = _EXECUTING
                 commands.append(Execute(run.number, stage, run.units[stage], run.attempt))
         return commands
 
@@ -251,17 +243,18 @@ class RunState:
         if run is None or attempt != run.attempt:
             return []
         commands: list[Command] = []
-        done = [stage for stage in stages if run.phases.get(stage) is _Phase.EXECUTING]
+        done = [stage for stage in stages if run.phases.get(stage) is _EXECUTING]
         if not done:
             return []
         for one in done:
-            run.phases[one] = _Phase.DONE
+            run.phases[one] = _DONE
             self._load[run.units[one]] -= 1
-            commands += [Fetch(number, name, one) for name in run.needs.fetched[one]]
+            if self.values:
+                commands += [Fetch(number, name, one) for name in run.needs.fetched[one]]
         if all(map(run.is_done, run.phases)):
             del self._active[number]
             return [*commands, Finish(number)]
-        for one in done:
+        for one in done if self.values else ():
             commands += self._releases(run, one)
         return commands if self.eager else [*commands, *self._execute(run)]
 
@@ -297,7 +290,7 @@ class RunState:
             if run.is_done(stage):
                 continue
             self._load[unit] -= 1
-            if run.phases[stage] is _Phase.EXECUTING and unit not in self._restarting and stage != failed:
+            if run.phases[stage] is _EXECUTING and unit not in self._restarting and stage != failed:
                 commands.append(CancelStage(run.number, stage, unit, run.attempt))
         run.units = {}
         return commands
@@ -307,7 +300,7 @@ class RunState:
         if run is None:
             return f"the run was not started, {len(self._active)} runs before it are in flight"
         done = sum(map(run.is_done, run.phases))
-        at = ", ".join(str(stage) for stage, phase in run.phases.items() if phase is _Phase.EXECUTING)
+        at = ", ".join(str(stage) for stage, phase in run.phases.items() if phase is _EXECUTING)
         return f"{done} of {len(run.phases)} stages were done" + (f"; executing: stage {at}" if at else "")
 
     # -- units that go and come
@@ -332,7 +325,7 @@ class RunState:
             elif hit:
                 commands += self._call_off(run)
                 run.attempt += 1
-                run.phases = dict.fromkeys(run.phases, _Phase.WAITING)
+                run.phases = dict.fromkeys(run.phases, _WAITING)
         return [*commands, Restart(unit), *self._resume()]
 
     def _resume(self) -> list[Command]:
@@ -362,3 +355,20 @@ class RunState:
             if run.still_needs(stage):
                 commands += self._end(run.number, reason, stage, "failed")
         return commands
+
+
+_Reaction = Callable[[RunState, Any], list[Command]]
+_REACTIONS: dict[type[Event], _Reaction] = {
+    Submit: lambda state, event: state._submit(event.run, event.wanted, event.resident),
+    StageDone: lambda state, event: state._stage_done(
+        event.run, (*event.implied, state._checked(event.stage)), event.attempt
+    ),
+    StageFailed: lambda state, event: state._stage_failed(
+        event.run, event.error, state._checked(event.stage), event.attempt
+    ),
+    StageLost: lambda state, event: state._lost(state._checked_unit(event.unit), event.reason),
+    StageRestored: lambda state, event: state._restored(state._checked_unit(event.unit)),
+    StageBroken: lambda state, event: state._gave_up(state._checked_unit(event.unit), event.reason),
+    Cancel: lambda state, event: state._end(event.run, "the run was cancelled", None, "cancelled"),
+    DeadlinePassed: lambda state, event: state._end(event.run, state._progress(event.run), None, "deadline"),
+}

@@ -164,6 +164,8 @@ class ActorTransport:
     """``wanted`` is "auto" (shared memory where there is some), "shm" (or an error) or "object_store"."""
 
     chains = True
+    #: whether some host has a line: asked in each run
+    polls = False
 
     def __init__(
         self,
@@ -291,6 +293,7 @@ class ActorTransport:
                     f"distort.transport=shm: the actor of stage{unit} is at {facts.node_ip}, and shares no memory with "
                     "this process. Leave the transport to distort (auto), or place all actors on this host."
                 )
+        self._look_for_lines()
         endpoints = {unit: host.facts.endpoint for unit, host in enumerate(self._hosts) if host.facts is not None}
         told = []
         for unit, host in enumerate(self._hosts):
@@ -306,9 +309,13 @@ class ActorTransport:
         old.close()
         self._grounds.move(unit)
         self._hosts[unit] = self._start(unit, old.epoch + 1)
+        self._look_for_lines()
         self._load([unit])
         self._link([unit])
         return self._hosts[unit]
+
+    def _look_for_lines(self) -> None:
+        self.polls = any(host.line is not None for host in self._hosts)
 
     def linked(self, producer: int, consumer: int) -> bool:
         if self._switchboard is None or producer == consumer:
@@ -323,10 +330,6 @@ class ActorTransport:
             and bool(other.endpoint)
             and (one.node, one.network) == (other.node, other.network)
         )
-
-    @property
-    def polls(self) -> bool:
-        return any(host.line is not None for host in self._hosts)
 
     def poll(self, timeout_s: float | None) -> list[News]:
         assert self._switchboard is not None
@@ -397,7 +400,6 @@ def _this_node() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
-@functools.cache
 @functools.cache
 def _ray_actor_class() -> Any:
     """StageActor as Ray wants it, its control methods in a concurrency group of their own.

@@ -103,6 +103,8 @@ class Transport(Protocol):
 
     #: a consumer may be started before its producers are done
     chains: bool
+    #: some host is linked to this process, so that somebody has to :meth:`poll`
+    polls: bool
 
     def open(
         self, payloads: Sequence[StagePayload], weights: Sequence[Mapping[str, Any]], listener: Listener
@@ -114,10 +116,6 @@ class Transport(Protocol):
 
     def linked(self, producer: int, consumer: int) -> bool:
         """Whether values go from one unit to another (-1: this process) by memory that both see."""
-
-    @property
-    def polls(self) -> bool:
-        """Whether some host is linked to this process, so that somebody has to :meth:`poll`."""
 
     def poll(self, timeout_s: float | None) -> list[News]:
         """What linked hosts say, waiting up to ``timeout_s`` (None: as long as it takes) for the first word.
