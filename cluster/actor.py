@@ -113,10 +113,12 @@ class StageActor:
         mailed: dict[str, int] = {}
         if order.mail:
             assert self._loop is not None, "mail comes by the loop"
-            mail, mailed, release = self._loop.wait_for_mail(order, run, oldest)
-            feeds.update(mail)
+            mail = self._loop.mail.wait_for(run, order.mail, oldest)
+            mailed, release = mail.nbytes, mail.release
+            feeds.update(mail.values)
         try:
             outputs, report = self._compute(order, run, feeds, received)
+            assert report is not None, "calls ask for one"
             report.mail = mailed
             if order.sends:
                 assert self._loop is not None
@@ -135,22 +137,22 @@ class StageActor:
         values: Mapping[str, Any],
         received: dict[str, int],
         room: Room | None = None,
-    ) -> tuple[dict[str, Any], StageReport]:
+    ) -> tuple[dict[str, Any], StageReport | None]:
         """The stage's outputs by name, and the report. Outputs may be made where ``room`` says."""
         with self._lock:
             return self._compute_alone(order, run, values, received, room)
 
     def _compute_alone(
         self, order: ExecuteOrder, run: int, values: Mapping[str, Any], received: dict[str, int], room: Room | None
-    ) -> tuple[dict[str, Any], StageReport]:
+    ) -> tuple[dict[str, Any], StageReport | None]:
         assert self._program is not None and self._payload is not None, "load() comes first"
         start_ns = time.time_ns()
         cancellation = self._cancellations[run] = Cancellation()
         if run in self._cancelled:
             cancellation.requested = True
-        feeds = {
-            name: self._held(value.key, name) if isinstance(value, Held) else value for name, value in values.items()
-        }
+        feeds = values
+        if Held in map(type, values.values()):
+            feeds = {name: self._held(v.key, name) if isinstance(v, Held) else v for name, v in values.items()}
         events: list[NodeEvent] = []
         observer: StepObserver | None = None
         if order.profile:
@@ -173,6 +175,8 @@ class StageActor:
         end_ns = time.time_ns()
         self._n_executions += 1
         self._busy_ns += end_ns - start_ns
+        if not order.report:
+            return outputs, None
         report = StageReport(run, self._payload.stage, start_ns, end_ns, dict(received), kept, events)
         if order.profile:
             report.pid, report.thread = os.getpid(), threading.get_native_id()
@@ -234,10 +238,10 @@ class StageActor:
         return ActorStats(
             self._n_executions,
             self._busy_ns,
-            0 if loop is None else loop.queued,
-            {} if loop is None else dict(loop.received),
+            0 if loop is None else loop.mail.queued,
+            {} if loop is None else dict(loop.mail.received),
             *self.held(),
-            0 if loop is None else loop.pool.nbytes,
+            0 if loop is None else loop.out.pool.nbytes,
             "\n".join(describe_program(self._program)) if self._program is not None else "",
         )
 

@@ -40,3 +40,8 @@ class Forked(ClusterError):
             "sessions after the fork, in a process that made none before, or start processes by 'spawn': sessions "
             "can be pickled."
         )
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without what Ray adds to it."""
+    return str(error).strip().split("\n", 1)[0]

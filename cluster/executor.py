@@ -21,7 +21,7 @@ from typing import Any
 from distort.cluster.activity import EdgeActivity, Snapshot, Tally, unit_activity
 from distort.cluster.actor import nbytes_of
 from distort.cluster.clocks import Clocks
-from distort.cluster.errors import ClusterError, DeadlineExceeded, Forked, SessionClosed, StageLost
+from distort.cluster.errors import ClusterError, DeadlineExceeded, Forked, SessionClosed, StageLost, first_line
 from distort.cluster.fetching import Fetching, result_of
 from distort.cluster.orders import ATTEMPTS, ActorStats, Held, StagePayload, StageReport
 from distort.cluster.resident import Resident, ResidentMeta
@@ -359,7 +359,7 @@ class Executor:
             run.errors[stage] = cause
         if lost is not None:
             if self._hosts[lost].epoch == news.epochs[lost]:  # not the host that took its place
-                self._events.append(machine.StageLost(lost, _first_line(cause)))
+                self._events.append(machine.StageLost(lost, first_line(cause)))
         elif current:
             self._events.append(machine.StageFailed(number, stage, str(cause), attempt))
 
@@ -404,11 +404,14 @@ class Executor:
         self._require_process()
         try:
             result, transport = self._fetch_value(value)
+        except SessionClosed:
+            raise
         except Exception as error:
-            if self._transport.lost_unit(error, value.unit) is None:
-                raise
+            # where another actor has taken its place meanwhile, whatever was said of the old one means that it is lost
             if self._is_current(value.unit, value.epoch):
-                self._post(machine.StageLost(value.unit, _first_line(error)))
+                if self._transport.lost_unit(error, value.unit) is None:
+                    raise
+                self._post(machine.StageLost(value.unit, first_line(error)))
             raise StageLost(
                 f"The actor of {self.units.name(value.unit)} was lost, and a value of shape {list(value.shape)} with "
                 "it. Make it again."
@@ -476,7 +479,7 @@ class Executor:
         except Exception as error:  # noqa: BLE001  # the actor boundary: whatever it is, the unit stays lost
             with self._lock:
                 self._broken[unit] = error
-            self._post(machine.StageBroken(unit, f"it could not be restarted: {_first_line(error)}"))
+            self._post(machine.StageBroken(unit, f"it could not be restarted: {first_line(error)}"))
             return
         with self._lock:
             closed = self._closed
@@ -575,7 +578,3 @@ def _shut_down(
     if os.getpid() == pid:  # a forked process has the object, and not the actors
         inbox.put(None)
         transport.close()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0]

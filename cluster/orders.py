@@ -56,7 +56,8 @@ class ExecuteOrder:
     results: tuple[str, ...] = ()  # outputs that go to the caller with the report
     profile: bool = False
     path_only: bool = False  # run only the nodes that these outputs depend on
-    silent: bool = False  # no report where all goes well: a later stage's says enough
+    report: bool = True  # tell how it went, beside the values
+    silent: bool = False  # nothing is told where all goes well: a later stage's says enough
 
     @property
     def outputs(self) -> tuple[str, ...]:

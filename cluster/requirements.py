@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any
 
-from distort.cluster.errors import ClusterError
+from distort.cluster.errors import ClusterError, first_line
 from distort.cluster.nodes import Node
 
 #: how long a node may take to answer; a runtime environment may have packages to install
@@ -185,8 +185,7 @@ def _ask(ray: Any, nodes: Sequence[Node], runtime_env: Mapping[str, Any]) -> dic
                 "raylet's logs, and at its free memory."
             ) from None
         except ray.exceptions.RayError as error:
-            first = str(error).strip().splitlines()[0]
-            raise ClusterError(f"Node {node.host} ({node.address}) can't start a worker for stages: {first}") from error
+            raise ClusterError(f"Node {node.host} ({node.address}) can't start a worker for stages: {first_line(error)}") from error
     return told
 
 

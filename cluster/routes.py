@@ -100,6 +100,7 @@ def make_route(
                 results=results,
                 profile=kind.profile,
                 path_only=kind.path_only,
+                report=not direct or bool(keep) or kind.profile,
                 silent=direct and bool(outgoing) and not (results or keep or kind.profile),
             ),
             next(numbers),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distort.cluster.orders import ExecuteOrder, Held
-from distort.cluster.shm import loop
+from distort.cluster.shm import messages
 from distort.cluster.shm.channel import Channel, PeerGone, connect
 from distort.cluster.shm.slots import SlotPool
 from distort.cluster.shm.spinning import Spinner
@@ -39,7 +39,7 @@ class Line:
 
     def prepare(self, number: int, order: ExecuteOrder) -> None:
         """Raises PeerGone."""
-        head = loop.TEMPLATE_HEAD.pack(loop.TEMPLATE, number)
+        head = messages.TEMPLATE_HEAD.pack(messages.TEMPLATE, number)
         self.channel.send(Message(head + pickle.dumps(order, pickle.HIGHEST_PROTOCOL)))
 
     def order(self, number: int, names: Sequence[str], values: Sequence[Any], run: int, oldest: int) -> None:
@@ -47,7 +47,7 @@ class Line:
         channel = self.channel
         if self._to_release:
             self.flush_releases()
-        message = Message(loop.RUN_HEAD.pack(loop.RUN, number, run, oldest, len(values)))
+        message = Message(messages.RUN_HEAD.pack(messages.RUN, number, run, oldest, len(values)))
         limit = inline_limit(len(values))
         for name, value in zip(names, values, strict=True):
             if isinstance(value, Held):
@@ -63,7 +63,7 @@ class Line:
 
     def cancel(self, run: int) -> None:
         """Raises PeerGone."""
-        self.channel.send(Message(loop.NUMBER_HEAD.pack(loop.CANCEL, run)))
+        self.channel.send(Message(messages.NUMBER_HEAD.pack(messages.CANCEL, run)))
 
     def release(self, keys: Sequence[int]) -> None:
         """Values that stay are let go with the next order, or when there are many."""
@@ -80,24 +80,24 @@ class Line:
             keys, self._to_release = self._to_release, []
         for start in range(0, len(keys), 4096):
             part = keys[start : start + 4096]
-            head = loop.KEYS_HEAD.pack(loop.RELEASE, len(part))
-            self.channel.send(Message(head + b"".join(loop.KEY.pack(key) for key in part)))
+            head = messages.KEYS_HEAD.pack(messages.RELEASE, len(part))
+            self.channel.send(Message(head + b"".join(messages.KEY.pack(key) for key in part)))
 
     def fetch(self, key: int, request: int) -> None:
         """Raises PeerGone."""
-        self.channel.send(Message(loop.FETCH_HEAD.pack(loop.FETCH, request, key)))
+        self.channel.send(Message(messages.FETCH_HEAD.pack(messages.FETCH, request, key)))
 
     def read(self, data: memoryview) -> News | None:
         """What a message says."""
-        if data[0] == loop.DONE:
-            run, values, report = loop.read_done(data, self.channel.find_slot, self.names, self._leases)
+        if data[0] == messages.DONE:
+            run, values, report = messages.read_done(data, self.channel.find_slot, self.names, self._leases)
             return Answer(self.unit, (), run, report, None, values)
-        if data[0] == loop.FAILED:
-            run, error, _ = loop.read_told(data, self.channel.find_slot)
+        if data[0] == messages.FAILED:
+            run, error, _ = messages.read_told(data, self.channel.find_slot)
             return Answer(self.unit, (), run, None, error)
-        if data[0] in (loop.FETCHED, loop.MISSING):
-            request, value, nbytes = loop.read_told(data, self.channel.find_slot)
-            return Fetched(request, value, nbytes) if data[0] == loop.FETCHED else Fetched(request, error=value)
+        if data[0] in (messages.FETCHED, messages.MISSING):
+            request, value, nbytes = messages.read_told(data, self.channel.find_slot)
+            return Fetched(request, value, nbytes) if data[0] == messages.FETCHED else Fetched(request, error=value)
         return None
 
 
@@ -118,7 +118,7 @@ class Switchboard:
         """Raises OSError where the host can't be reached by shared memory."""
         channel = connect(endpoint)
         try:
-            channel.send(Message(bytes([loop.HELLO]) + f"{token} {loop.CALLER}".encode()))
+            channel.send(Message(bytes([messages.HELLO]) + f"{token} {messages.CALLER}".encode()))
             deadline = time.monotonic() + _HELLO_TIMEOUT_S
             while channel.receive() is None:
                 if time.monotonic() > deadline:
@@ -183,7 +183,7 @@ class Switchboard:
             lines, self._lines = list(self._lines.values()), {}
         for line in lines:
             with contextlib.suppress(PeerGone):
-                line.channel.send(Message(bytes([loop.BYE])))
+                line.channel.send(Message(bytes([messages.BYE])))
             line.channel.close()
         self._epoll.close()
         os.close(self._wake)

@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from distort.cluster.actor import StageActor, nbytes_of
 from distort.cluster.clocks import Reading
-from distort.cluster.errors import ClusterError, DeadlineExceeded, StageLost
+from distort.cluster.errors import ClusterError, DeadlineExceeded, StageLost, first_line
 from distort.cluster.grounds import Grounds
 from distort.cluster.orders import ActorFacts, ActorStats, ExecuteOrder, StagePayload
 from distort.cluster.resident import ResidentMeta
@@ -234,7 +234,7 @@ class ActorTransport:
             ) from None
         except ray.exceptions.RayActorError as error:
             raise StageLost(
-                f"The actor of a stage ended while it was starting: {str(error).strip().splitlines()[0]} Look at the "
+                f"The actor of a stage ended while it was starting: {first_line(error)} Look at the "
                 "cluster's memory and logs, and start this process with the RAY_AUTH_MODE that the cluster has."
             ) from error
         except ray.exceptions.RayError as error:
@@ -354,7 +354,10 @@ class ActorTransport:
         except ray.exceptions.GetTimeoutError:
             raise DeadlineExceeded(f"A value did not arrive within {timeout_s:g} s.") from None
         except ray.exceptions.RayError as error:
-            raise self.cause(error) from error
+            cause = self.cause(error)
+            if isinstance(cause, ray.exceptions.RayError):  # nobody's answer: whoever had the value is gone
+                raise StageLost(f"A value was lost with the actor that had it: {first_line(cause)}") from error
+            raise cause from error
 
     def lost_unit(self, cause: BaseException, unit: int) -> int | None:
         import ray

@@ -78,7 +78,7 @@ class Fleet:
 
     def quiet(self) -> bool:
         """Whether no slot is read any more; a loop lets its inputs go when it has answered."""
-        pools = [self.switchboard.pool, *(made.pool for made in self.loops)]
+        pools = [self.switchboard.pool, *(made.out.pool for made in self.loops)]
         return wait_until(lambda: not any(pool.in_use() for pool in pools), 5)
 
     def close(self) -> None:
@@ -137,7 +137,7 @@ def test_what_is_made_in_its_room_is_not_copied(fleet: Fleet) -> None:
         return {"y": made}
 
     fleet.add(stage)
-    slots = fleet.loops[0].pool
+    slots = fleet.loops[0].out.pool
     for size, first in ((3, 0), (100_000, 0), (100_000, 7), (100_000, 9), (100_000, 1)):
         fleet.order(0, ALONE, run=8, x=np.full(size, first, np.float32))
         (news,) = fleet.hear()
@@ -165,7 +165,7 @@ def test_values_pass_from_stage_to_stage(fleet: Fleet, size: int) -> None:
         (news,) = fleet.hear()
         np.testing.assert_array_equal(answer(news).values["y"][0], np.full(size, run + 2))
     del news
-    assert fleet.loops[1].received["a"] == (5 * 8 * size, 5)
+    assert fleet.loops[1].mail.received["a"] == (5 * 8 * size, 5)
     assert fleet.quiet()
 
 
@@ -180,7 +180,7 @@ def test_a_value_for_several_readers_and_the_caller_is_in_one_slot(fleet: Fleet)
     found = {name: value for news in fleet.hear(2) for name, (value, _) in answer(news).values.items()}
     np.testing.assert_array_equal(found["y"], np.full(100_000, 3.0))
     np.testing.assert_array_equal(found["a"], np.full(100_000, 1.0))
-    assert [len(same) for same in fleet.loops[0].pool._slots.values()] == [1]
+    assert [len(same) for same in fleet.loops[0].out.pool._slots.values()] == [1]
     del found
     assert fleet.quiet()
 
@@ -200,7 +200,7 @@ def test_an_order_that_waits_lets_others_go_first(fleet: Fleet) -> None:
     fleet.order(0, ExecuteOrder(inputs=(), mail=("a",), results=("y",)), 0)
     fleet.order(0, ALONE, 8, x=np.ones(1))
     assert answer(fleet.hear()[0]).run == 8
-    assert fleet.loops[0].queued == 1
+    assert fleet.loops[0].mail.queued == 1
 
 
 def test_what_was_cancelled_is_not_run_and_keeps_no_slot(fleet: Fleet) -> None:
@@ -228,7 +228,7 @@ def test_mail_of_runs_that_are_over_is_let_go(fleet: Fleet) -> None:
     for run in range(3):
         fleet.order(0, ExecuteOrder(inputs=("x",), sends=((1, ("a",)),)), run, x=np.zeros(100_000))
         fleet.hear()
-    assert fleet.loops[0].pool.in_use() == 3
+    assert fleet.loops[0].out.pool.in_use() == 3
     fleet.order(1, ALONE_ON_A, 9, oldest=9, x=np.zeros(1), a=np.zeros(1))
     fleet.hear()
     assert fleet.quiet()
@@ -266,7 +266,7 @@ def test_a_stage_that_is_gone_is_told_at_once_and_its_readers_hold_nothing(fleet
     fleet.add(plus_one("a", "y"))
     fleet.order(0, ExecuteOrder(inputs=("x",), sends=((1, ("a",)),)), 0, x=np.zeros(100_000))
     fleet.hear()
-    assert fleet.loops[0].pool.in_use() == 1
+    assert fleet.loops[0].out.pool.in_use() == 1
     began = time.monotonic()
     fleet.loops[1].stop()
     (news,) = fleet.hear()

@@ -125,15 +125,20 @@ def test_many_at_once(name: str) -> None:
         pool.close()
 
 
+def join_pools() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "distort-pool":
+            thread.join(10)
+
+
 def test_nothing_is_left_open(name: str) -> None:
+    join_pools()  # of the tests before
     before = len(os.listdir("/proc/self/fd"))
     one, two = Pool(name), Pool(name)
     kept = [pool.share(values(seed)) for seed in range(5) for pool in (one, two)]
     one.close()
     two.close()
-    for thread in threading.enumerate():
-        if thread.name == "distort-pool":
-            thread.join(10)
+    join_pools()
     np.testing.assert_array_equal(kept[-1], values(4))
     kept.clear()
     assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,177 @@
+"""Orders of a stage and the mail that they wait for, by run.
+
+Orders are run in the order of their runs, but one whose mail is not complete lets others go first. What a run is sent
+before its order is kept; what comes for a run that is over (orders tell the oldest under way) is let go.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from distort.cluster.errors import ClusterError
+from distort.cluster.shm.slots import Reading
+
+#: number of a value's name, the value, its bytes
+Values = Sequence[tuple[int, Any, int]]
+
+
+class Mail:
+    """What has come for one run."""
+
+    __slots__ = ("missing", "nbytes", "order", "readings", "run", "values")
+
+    def __init__(self, run: int) -> None:
+        self.run = run
+        self.order: Any = None  # as the mailroom was given it, where it has come
+        self.missing: set[str] = set()  # values that the order waits for
+        self.values: dict[str, Any] = {}
+        self.nbytes: dict[str, int] = {}  # of those that other stages sent
+        self.readings: list[Reading] = []
+
+    def release(self) -> None:
+        """The slots that values lie in may be written again."""
+        for reading in self.readings:
+            reading.release()
+        self.readings.clear()
+
+
+class Mailroom:
+    """Thread-safe. ``names``: of values, by number."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._n_waiting = 0  # calls that wait for mail
+        self._mail: dict[int, Mail] = {}  # by run; of those that wait, or are sent mail before their order
+        self._complete: list[int] = []  # runs whose orders and mail are there: a heap
+        self._cancelled: set[int] = set()
+        self._closed = False
+        self.oldest = 0  # run under way
+        #: mail, by name: bytes, messages
+        self.received: dict[str, tuple[int, int]] = {}
+
+    @property
+    def queued(self) -> int:
+        """Orders that wait."""
+        return sum(mail.order is not None for mail in list(self._mail.values()))
+
+    def enter(
+        self, run: int, order: Any, wanted: Sequence[str], oldest: int, values: Values, readings: list[Reading]
+    ) -> None:
+        """An order, with the values that come along; it waits for mail of the names that are ``wanted``."""
+        with self._lock:
+            self._forget_before(oldest)
+            mail = self._mail.get(run) or Mail(run)
+            mail.readings += readings
+            if run in self._cancelled:
+                self._mail.pop(run, None)
+                mail.release()
+                return
+            names = self._names
+            for name, value, _ in values:
+                mail.values[names[name]] = value
+            mail.order = order
+            mail.missing = {name for name in wanted if name not in mail.values}
+            self._mail[run] = mail
+            if not mail.missing:
+                heapq.heappush(self._complete, run)
+
+    def put(self, run: int, values: Values, readings: list[Reading]) -> None:
+        """Mail of another stage."""
+        with self._lock:
+            received, names = self.received, self._names
+            for number, _, nbytes in values:
+                name = names[number]
+                before = received.get(name, (0, 0))
+                received[name] = (before[0] + nbytes, before[1] + 1)
+            if run < self.oldest or run in self._cancelled:
+                for reading in readings:
+                    reading.release()
+                return
+            mail = self._mail.get(run)
+            if mail is None:
+                mail = self._mail[run] = Mail(run)
+            mail.readings += readings
+            for number, value, nbytes in values:
+                name = names[number]
+                mail.missing.discard(name)
+                mail.values[name] = value
+                mail.nbytes[name] = nbytes
+            if mail.order is not None and not mail.missing:
+                heapq.heappush(self._complete, run)
+            if self._n_waiting:
+                self._changed.notify_all()
+
+    def take(self) -> Mail | None:
+        """The next run that has all it needs; it is the caller's now."""
+        if not self._complete:
+            return None
+        with self._lock:
+            while self._complete:
+                mail = self._mail.pop(heapq.heappop(self._complete), None)
+                if mail is not None:
+                    return mail
+        return None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether some run may have all it needs."""
+        return bool(self._complete)
+
+    def forget_before(self, oldest: int) -> None:
+        """Runs with a lower number are over."""
+        with self._lock:
+            self._forget_before(oldest)
+
+    def _forget_before(self, oldest: int) -> None:
+        if oldest <= self.oldest:
+            return
+        self.oldest = oldest
+        for run in [run for run, mail in self._mail.items() if run < oldest and mail.order is None]:
+            self._mail.pop(run).release()
+        if self._cancelled:
+            self._cancelled = {run for run in self._cancelled if run >= oldest}
+
+    def cancel(self, run: int) -> None:
+        """Let go what is there for a run, and whatever comes."""
+        with self._lock:
+            self._cancelled.add(run)
+            mail = self._mail.pop(run, None)
+            if mail is not None:
+                mail.release()
+            self._changed.notify_all()
+
+    def wait_for(self, run: int, names: Sequence[str], oldest: int) -> Mail:
+        """For an order that came as a call: its mail. Raises ClusterError where the run was cancelled."""
+        wanted = frozenset(names)
+        with self._lock:
+            self._forget_before(oldest)
+            self._n_waiting += 1
+            try:
+                self._changed.wait_for(lambda: run in self._cancelled or self._closed or self._has(run, wanted))
+            finally:
+                self._n_waiting -= 1
+            is_there = self._has(run, wanted)
+            mail = self._mail.pop(run, None)
+            if mail is None or not is_there:
+                if mail is not None:
+                    mail.release()
+                raise ClusterError("The run was cancelled while it waited for values of another stage.")
+        return mail
+
+    def _has(self, run: int, wanted: frozenset[str]) -> bool:
+        mail = self._mail.get(run)
+        return mail is not None and wanted <= mail.values.keys()
+
+    def close(self) -> None:
+        """Nobody waits any longer."""
+        with self._lock:
+            self._closed = True
+            self._changed.notify_all()
+
+
+__all__ = ["Mail", "Mailroom"]

@@ -1,0 +1,186 @@
+"""What a stage's loop sends: values to the units that read them, results and reports to the caller."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from distort.cluster.errors import ClusterError
+from distort.cluster.orders import ExecuteOrder, StageReport
+from distort.cluster.shm.channel import Channel, PeerGone
+from distort.cluster.shm.messages import DONE, DONE_HEAD, MAIL, MAIL_HEAD, REPORT_NAME, REPORT_NBYTES
+from distort.cluster.shm.rooms import Rooms
+from distort.cluster.shm.slots import SlotPool
+from distort.cluster.shm.wire import Message, Staged, inline_limit, stage
+
+#: a unit -> the channel to it, made where there is none yet; None where it can't be reached
+Reach = Callable[[int], Channel | None]
+
+
+class Template:
+    """An order as it is given many times, with who reads what it makes."""
+
+    __slots__ = ("forwards", "inline_nbytes", "order", "readers", "results", "since", "targets")
+
+    def __init__(self, order: ExecuteOrder) -> None:
+        self.order = order
+        self.forwards = dict(order.forwards)
+        self.results: tuple[str, ...] = () if order.silent else order.results
+        self.inline_nbytes = inline_limit(max(len(order.results), *(len(names) for _, names in order.sends), 1))
+        self.since = -1  # which channels these are of
+        self.readers: dict[str, tuple[Channel, ...]] = {}
+        self.targets: list[
+            tuple[Channel, int, tuple[str, ...]]
+        ] = []  # other units' channels, the order that goes along
+
+
+class Outgoing:
+    """The channels that a loop writes to. ``watch`` sees to it that what a socket did not take is sent later."""
+
+    def __init__(self, names: Sequence[str], reach: Reach, watch: Callable[[Channel], None]) -> None:
+        self._number = {name: number for number, name in enumerate(names)}
+        self._reach, self._watch = reach, watch
+        self.pool = SlotPool()
+        self.caller: Channel | None = None
+        self._lock = threading.Lock()
+        self.peers: dict[int, Channel] = {}  # of other units
+        self._since = 0  # counts the changes of channels
+
+    # -- channels
+
+    def set_caller(self, channel: Channel | None) -> None:
+        self.caller = channel
+        self._since += 1
+
+    def add(self, unit: int, channel: Channel) -> None:
+        with self._lock:
+            self.peers[unit] = channel
+            self._since += 1
+
+    def remove(self, unit: int) -> Channel | None:
+        """A unit's channel, which nobody writes to any more."""
+        with self._lock:
+            self._since += 1
+            channel = self.peers.pop(unit, None)
+        if channel is not None:
+            self.pool.lose_reader(channel)
+        return channel
+
+    def lose(self, channel: Channel) -> None:
+        """Whoever is at its other end is gone, and reads no more."""
+        self.pool.lose_reader(channel)
+        with self._lock:
+            self._since += 1
+            for unit in [unit for unit, other in self.peers.items() if other is channel]:
+                del self.peers[unit]
+
+    def _find_readers(self, template: Template) -> None:
+        since = self._since
+        readers: dict[str, list[Channel]] = {}
+        template.targets = []
+        is_whole = True
+        for unit, names in template.order.sends:
+            channel = self.peers.get(unit) or self._reach(unit)
+            if channel is None:  # the caller hears of its end by itself
+                is_whole = False
+                continue
+            template.targets.append((channel, template.forwards.get(unit, 0), names))
+            for name in names:
+                readers.setdefault(name, []).append(channel)
+        if self.caller is not None:
+            for name in template.results:
+                readers.setdefault(name, []).append(self.caller)
+        template.readers = {name: tuple(of) for name, of in readers.items()}
+        template.since = since if is_whole else -1
+
+    # -- values
+
+    def rooms(self, template: Template) -> Rooms:
+        """Where a run's outputs may be made."""
+        if template.since != self._since:
+            self._find_readers(template)
+        return Rooms(self.pool, template.readers, template.inline_nbytes, template.order.keep)
+
+    def post(
+        self, template: Template, run: int, parcel: Mapping[str, tuple[Staged, tuple[Any, ...]]], oldest: int
+    ) -> None:
+        """Send each unit what it reads."""
+        for channel, number, names in template.targets:
+            if any(channel not in parcel[name][1] for name in names):
+                continue
+            message = Message(MAIL_HEAD.pack(MAIL, run, len(names), number, oldest))
+            for name in names:
+                value, readers = parcel[name]
+                self._announce(channel, value)
+                message.add(self._number[name], value, readers.index(channel))
+            self.send(channel, message)
+
+    def answer(
+        self,
+        template: Template,
+        run: int,
+        parcel: Mapping[str, tuple[Staged, tuple[Any, ...]]],
+        report: StageReport | None,
+    ) -> None:
+        """Tell the caller that a run is done, with what it asked for."""
+        caller = self.caller
+        if template.order.silent or caller is None:
+            return
+        body = b"" if report is None else pickle.dumps(report, pickle.HIGHEST_PROTOCOL)
+        results = [(name, *parcel[name]) for name in template.results if caller in parcel[name][1]]
+        is_large = len(body) > REPORT_NBYTES
+        message = Message(DONE_HEAD.pack(DONE, run, len(results) + is_large, len(body)))
+        for name, value, readers in results:
+            self._announce(caller, value)
+            message.add(self._number[name], value, readers.index(caller))
+        if is_large:
+            value = stage(body, self.pool, (caller,))
+            self._announce(caller, value)
+            message.add(REPORT_NAME, value, 0)
+        elif body:
+            message.parts.append(body)
+        self.send(caller, message)
+
+    def tell(self, kind: int, number: int, what: Any) -> None:
+        """One value for the caller: of a run, or of a request."""
+        caller = self.caller
+        if caller is None:
+            return
+        value = stage(what, self.pool, (caller,))
+        message = Message(MAIL_HEAD.pack(kind, number, 1, 0, 0))
+        self._announce(caller, value)
+        message.add(0, value, 0)
+        self.send(caller, message)
+
+    def _announce(self, channel: Channel, staged: Staged) -> None:
+        if staged.slot is None:
+            return
+        try:
+            channel.announce(staged.slot)
+            if numbers := self.pool.take_forgotten(channel):
+                channel.forget(numbers)
+        except PeerGone:
+            self.lose(channel)
+
+    def send(self, channel: Channel, message: Message) -> None:
+        try:
+            channel.send(message)
+        except PeerGone:
+            self.lose(channel)
+            return
+        if channel.waiting:
+            self._watch(channel)
+
+
+def picklable(error: Exception) -> Exception:
+    """The error, or one that says the same where it can't travel."""
+    try:
+        copy = pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001  # whatever a stranger's class does when it is pickled
+        return ClusterError(f"{type(error).__name__}: {error}")
+    return error if type(copy) is type(error) and str(copy) == str(error) else ClusterError(str(error))
+
+
+__all__ = ["Outgoing", "Template", "picklable"]
