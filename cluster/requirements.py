@@ -185,7 +185,9 @@ def _ask(ray: Any, nodes: Sequence[Node], runtime_env: Mapping[str, Any]) -> dic
                 "raylet's logs, and at its free memory."
             ) from None
         except ray.exceptions.RayError as error:
-            raise ClusterError(f"Node {node.host} ({node.address}) can't start a worker for stages: {first_line(error)}") from error
+            raise ClusterError(
+                f"Node {node.host} ({node.address}) can't start a worker for stages: {first_line(error)}"
+            ) from error
     return told
 
 
