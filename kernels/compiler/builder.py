@@ -92,7 +92,10 @@ class Builder:
         precision: str = "float32",
         cautious: bool = False,
         steady: bool = True,
+        varied: bool = False,
     ) -> None:
+        #: whether runs have many shapes: what they have in common is worth more than the best for each
+        self.varied = varied
         #: whether shapes that depend on numbers of a run may be taken for those of earlier runs, and some were
         self._steady, self.expects = steady, False
         #: whether nothing may be taken for likely; whether something was, and a run that finds otherwise is refused
@@ -130,6 +133,12 @@ class Builder:
         """A value that is known."""
         return constant(array)
 
+    def number(self, what: str, value: int, dtype: Any = np.int64) -> Tensor:
+        """A known number that follows from shapes. ``what`` tells it from others of the same node."""
+        made = constant(np.array(value, dtype))
+        made.varies = self._constants.varies((self.origin_id, what), value)
+        return made
+
     def packed(self, key: Any, make: Callable[[], Array]) -> Tensor:
         """A constant that is made once for all shapes of runs: ``key`` names what it is made of and how.
 
@@ -153,6 +162,17 @@ class Builder:
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """Anything else that is made once for all shapes of runs."""
         return self._constants.once(key, make)
+
+    def packings(self, way: str, weights: Array) -> set[int]:
+        """Blocks of the tiles that weights were packed for, in plans for all shapes. See :meth:`settled`."""
+        made: set[int] = self._constants.once(("packings", way, self.identity(weights)), set)
+        return made
+
+    def settled(self, way: str, weights: Any) -> set[int] | None:
+        """The same, where others should not be added without need; None where the best for this shape is wanted."""
+        if not self.varied:
+            return None
+        return self.packings(way, weights) if isinstance(weights, np.ndarray) else set()
 
     @property
     def origin_id(self) -> int:
@@ -383,7 +403,7 @@ def with_constants(
     numbers: list[tuple[int, Any]] = []
     for place, tensor in enumerate(inputs):
         value = tensor.value
-        if value is not None and value.size == 1 and value.dtype.kind in _NUMBERS:
+        if value is not None and value.size == 1 and not tensor.varies and value.dtype.kind in _NUMBERS:
             number = value.item()
             if number != 0 or not isinstance(number, float) or math.copysign(1, number) > 0:  # -0.0 is a key like 0.0
                 numbers.append((place, number))

@@ -22,6 +22,7 @@ NAMED_NBYTES = 1 << 16
 #: and from so many on they are worth sharing
 _SHARED_NBYTES = 1 << 20
 Share = Callable[[Array], Array]
+_MANY = object()
 _RANDOM = ("Random", "Bernoulli", "Multinomial", "Dropout")
 
 
@@ -52,6 +53,8 @@ class Constants:
         self._kept: dict[tuple[Any, ...], Array] = {}
         self._forms: dict[int, Form] = {}
         self._folded: dict[tuple[int, ...], list[Tensor | None] | None] = {}
+        #: numbers that follow from shapes: what they were in the first plan, or that they are many
+        self._numbers: dict[Any, Any] = {}
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """What is made at the first call."""
@@ -115,12 +118,23 @@ class Constants:
         What follows from weights alone is worked out once.
         """
         if not all(t is None or id(t) in self._shared for t in inputs):
-            return self._evaluated(form, inputs, most_nbytes)
+            made = self._evaluated(form, inputs, most_nbytes)
+            for number, tensor in enumerate(made or ()):
+                if tensor is not None and tensor.value is not None and tensor.value.size == 1:
+                    tensor.varies = self.varies((id(form), number), tensor.value.item())
+            return made
         key = (id(form), *map(id, inputs))
         if key not in self._folded:
             made = self._evaluated(form, inputs, most_nbytes)
             self._folded[key] = None if made is None else [None if t is None else self._share(t) for t in made]
         return self._folded[key]
+
+    def varies(self, key: Any, number: Any) -> bool:
+        """Whether a number that follows from shapes has been another one before, in a plan for other shapes."""
+        known = self._numbers.setdefault(key, number)
+        if known is not _MANY and known != number:
+            known = self._numbers[key] = _MANY
+        return known is _MANY
 
     def _evaluated(self, form: Form, inputs: Sequence[Tensor | None], most_nbytes: int) -> list[Tensor | None] | None:
         try:

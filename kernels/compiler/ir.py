@@ -66,6 +66,8 @@ class Tensor:
     value: Array | None = None
     #: channels in blocks: the memory is [N, C/block, spatial dimensions, block], contiguous; ``shape`` stays [N, C, …]
     block: int = 0
+    #: a number that is known, and is another in other shapes of runs: no kernel should be made for it
+    varies: bool = False
 
     @property
     def size(self) -> int:
@@ -101,7 +103,7 @@ class Tensor:
         assert self.contiguous and math.prod(shape) == self.size
         value = None if self.value is None else self.value.reshape(shape)
         made = self.view(shape, strides_of(shape))
-        made.value = value
+        made.value, made.varies = value, self.varies
         return made
 
     def permuted(self, axes: Sequence[int]) -> Tensor:

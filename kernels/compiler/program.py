@@ -49,6 +49,8 @@ DUMP_VARIABLE = "DISTORT_DUMP"
 _PLAN_NUMBERS = itertools.count()
 #: plans that are kept, those used last
 MOST_PLANS = 64
+#: kinds of feeds that are planned for by themselves; plans of others use the same kernels where they can
+OWN_PLANS = 3
 #: arenas of no more bytes are a plan's own
 OWN_ARENA_NBYTES = 1 << 18
 #: kinds of feeds for which shapes differ from run to run, before they are taken to do so for all others too
@@ -107,6 +109,8 @@ class CompiledProgram:
         self._cautious: set[tuple[FeedType, ...]] = set()
         #: feeds for which shapes differ from run to run
         self._unsteady: set[tuple[FeedType, ...]] = set()
+        #: feeds that came first
+        self._first_kinds: set[tuple[FeedType, ...]] = set()
         self._lock = threading.Lock()
         self._plain_runs = plain_runs
         self.hosts = HostKernels(graph, self.plain, partial(_body, graph, library, precision, self.team))
@@ -277,7 +281,17 @@ class CompiledProgram:
             self._precision,
             key in self._cautious,
             key not in self._unsteady and len(self._unsteady) < MOST_UNSTEADY and not self._draws,
+            self._is_one_of_many(key),
         )
+
+    def _is_one_of_many(self, key: tuple[FeedType, ...]) -> bool:
+        """Whether runs have so many shapes that plans should be alike. The first few are the best for their own."""
+        if key in self._first_kinds:
+            return False
+        if len(self._first_kinds) < OWN_PLANS:
+            self._first_kinds.add(key)
+            return False
+        return True
 
     def memory(self, nbytes: int) -> Array:
         """For an arena: that of an idle instance, of whatever plan. So plans share one, as large as any needs.

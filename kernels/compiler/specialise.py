@@ -89,8 +89,9 @@ def specialise(
     precision: str = "float32",
     cautious: bool = False,
     steady: bool = True,
+    varied: bool = False,
 ) -> Plan:
-    builder = Builder(graph, target, n_threads, constants, learned, precision, cautious, steady)
+    builder = Builder(graph, target, n_threads, constants, learned, precision, cautious, steady, varied)
     for number, (name, feed) in enumerate(zip(inputs, feeds, strict=True)):
         if feed is None or name_of(feed[0]) not in STORED:
             if name in graph.initializers and feed is None:

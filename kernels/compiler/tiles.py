@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -38,25 +38,27 @@ FMA_LATENCY = 4
 _FETCH_CYCLES, _FAR_CYCLES = ((CHUNK_NBYTES, 0.0), (5 << 17, 1.5)), 6.0
 #: what a band more costs, as a part of the work
 _BAND_COST = 0.02
+#: ways to pack a convolution's weights, where runs have many shapes; another one has to be that much faster
+MOST_PACKINGS, _PACKING_GAIN = 2, 0.8
 #: kernel columns that are printed; wider kernels are a loop
 MOST_COLUMNS = 8
 
 
-def choose_form(geometry: Geometry, target: Target, plain: bool = False) -> Form:
-    """The register tile: as few loads and as little computed twice as may be."""
+def choose_form(geometry: Geometry, target: Target, plain: bool = False, known: Collection[int] | None = None) -> Form:
+    """The register tile: as few loads and as little computed twice as may be.
+
+    ``known``: where runs have many shapes, blocks of tiles that weights are packed for. Then these are used again, and
+    few sizes of tiles, so that other shapes need neither other weights nor other kernels.
+    """
     g = geometry.flat
     lanes = target.lanes("float")
     width = g.out[1]
     # of one input block for one output block
     weights = math.prod(g.kernel) * (1 if plain else lanes) * lanes * 4
-    if g.within:
-        choices = [
-            (_cost(b, p, width, weights) * window_blocks(g, b, lanes), p, b)
-            for b, p in _register_tiles(-(-g.outputs // lanes), width, target)
-        ]
-        _, pixels, blocks = min(choices)
-    else:
-        pixels, blocks = _register_tile(-(-(g.outputs // g.groups) // lanes), width, target, weights)
+    n_blocks = -(-(g.outputs if g.within else g.outputs // g.groups) // lanes)
+    pixels, blocks = _register_tile(
+        n_blocks, width, target, weights, lambda b: window_blocks(g, b, lanes) if g.within else 1, known
+    )
     nbytes = g.outputs * g.channels // g.groups * math.prod(g.kernel) * 4
     n_tiles = -(-width // pixels) * g.out[0]
     streamed = nbytes >= STREAMED_NBYTES and n_tiles <= MOST_STREAMED_TILES
@@ -65,22 +67,43 @@ def choose_form(geometry: Geometry, target: Target, plain: bool = False) -> Form
     return form._replace(chunked=chunked, streamed=streamed)
 
 
-def _register_tile(n_blocks: int, width: int, target: Target, weights: int = 0) -> tuple[int, int]:
-    """Pixels and blocks of a tile, of a row of ``width``. ``weights``: see :func:`_cost`."""
-    _, pixels, blocks = min((_cost(b, p, width, weights), p, b) for b, p in _register_tiles(n_blocks, width, target))
-    return pixels, blocks
+def _register_tile(
+    n_blocks: int,
+    width: int,
+    target: Target,
+    weights: int = 0,
+    looked_at: Callable[[int], int] = lambda _: 1,
+    known: Collection[int] | None = None,
+) -> tuple[int, int]:
+    """Pixels and blocks of a tile, of a row of ``width``. ``weights``: see :func:`_cost`.
+
+    ``looked_at``: input blocks by blocks of a tile, where these differ. ``known``: see :func:`choose_form`.
+    """
+    best: dict[int, tuple[float, int, int]] = {}
+    for blocks, most in _register_tiles(n_blocks, target):
+        pixels = [p for p in range(1, min(most, width) + 1) if known is None or _is_common(p, most)]
+        cost, one = min((_cost(blocks, p, width, weights), p) for p in pixels)
+        best[blocks] = (cost * looked_at(blocks), one, blocks)
+    choice = min(best.values())
+    if known is not None:
+        again = min([best[blocks] for blocks in known if blocks in best], default=choice)
+        if len(known) >= MOST_PACKINGS or again[0] * _PACKING_GAIN < choice[0]:
+            choice = again
+    return choice[1:]
 
 
-def _register_tiles(n_blocks: int, width: int, target: Target) -> Iterator[tuple[int, int]]:
-    """Blocks and pixels of all tiles that registers hold."""
+def _register_tiles(n_blocks: int, target: Target) -> Iterator[tuple[int, int]]:
+    """Blocks of all tiles that registers hold, and how many pixels these can have."""
     room = target.n_vector_registers - (1 if target.has_fma else 2)
     for blocks in range(1, min(n_blocks, room // 2) + 1):
-        if n_blocks % blocks:
-            continue
-        # in a tile of one block the input is read by the product itself
-        most = room - 2 if blocks == 1 and room > 15 else (room - blocks) // blocks
-        for pixels in range(1, min(most, width) + 1):
-            yield blocks, pixels
+        if n_blocks % blocks == 0:
+            # in a tile of one block the input is read by the product itself
+            yield blocks, room - 2 if blocks == 1 and room > 15 else (room - blocks) // blocks
+
+
+def _is_common(pixels: int, most: int) -> bool:
+    """Whether it is one of the few sizes for rows of any width: these cost a few per cent more than the best ones."""
+    return pixels <= 4 or (most - pixels) % 3 == 0
 
 
 def _group_blocks(g: Geometry, form: Form, lanes: int) -> int:
@@ -251,15 +274,18 @@ def is_better_turned(geometry: Geometry, target: Target) -> bool:
     return cycles[1] < 0.8 * cycles[0]
 
 
-def choose_tiles(geometry: Geometry, target: Target) -> Tiles | None:
-    """Winograd's tiles where that is faster than the products as they are, by about; else None."""
+def choose_tiles(geometry: Geometry, target: Target, known: Collection[int] | None = None) -> Tiles | None:
+    """Winograd's tiles where that is faster than the products as they are, by about; else None.
+
+    ``known``: see :func:`choose_form`.
+    """
     g = geometry
     if (g.kernel, g.strides, g.dilations, g.groups) != ((3, 3), (1, 1), (1, 1), 1) or min(g.out) < _SIZE:
         return None
     lanes = target.lanes("float")
     in_blocks, out_blocks = -(-g.channels // lanes), -(-g.outputs // lanes)
     n_tiles = math.prod(-(-n // _SIZE) for n in g.out)
-    pixels, blocks = _register_tile(out_blocks, n_tiles, target)
+    pixels, blocks = _register_tile(out_blocks, n_tiles, target, known=known)
     products = g.channels * out_blocks
     words = transformed_words(g, Tiles(_SIZE, pixels, blocks), lanes, 1)
     n = (_SIZE + 2) ** 2
@@ -319,8 +345,8 @@ def transformed_words(geometry: Geometry, tiles: Tiles, lanes: int, n_threads: i
     }
 
 
-def choose_window(geometry: Geometry, target: Target) -> Window:
-    """The tile of a depthwise convolution or a pool."""
+def choose_window(geometry: Geometry, target: Target, varied: bool = False) -> Window:
+    """The tile of a depthwise convolution or a pool. ``varied``: runs have many shapes, and few tiles do for them."""
     g = geometry
     width = g.out[1]
     most = max(4, target.n_vector_registers // 3)
@@ -328,8 +354,9 @@ def choose_window(geometry: Geometry, target: Target) -> Window:
     overhang = (width - 1) * g.strides[1] + reach - g.begins[1] - (g.size[1] - 1)
     edge = max(-(-g.begins[1] // g.strides[1]), -(-max(overhang, 0) // g.strides[1]))
     copied = g.kernel[1] > MOST_COLUMNS or (edge > most and width > most)
-    whole = width <= most and not copied
-    pixels = width if whole else min(range(1, min(most, width) + 1), key=lambda p: (-(-width // p) * (p + 2), -p))
+    whole = width <= most and not copied and (not varied or _is_common(width, most))
+    sizes = [p for p in range(1, min(most, width) + 1) if not varied or _is_common(p, most)]
+    pixels = width if whole else min(sizes, key=lambda p: (-(-width // p) * (p + 2), -p))
     if not whole and not copied and pixels < edge:
         pixels = min(most, width)
     return Window(pixels, g.kernel, g.strides, g.dilations, g.begins[1], overhang, whole, copied)

@@ -92,7 +92,7 @@ def convolution(
         return None
     flat_shape = (n * windows.out[0], outputs, *windows.out[1:])
     if depthwise:
-        window = tiles.choose_window(geometry, b.target)._replace(deep=True)
+        window = tiles.choose_window(geometry, b.target, b.varied)._replace(deep=True)
         if window.copied:
             return None
         deep = Deep(slabs, kernel, dilation)
@@ -141,7 +141,7 @@ def _products(
             assert phase.slab is not None
             n_taps = phase.slab.taps[1] - phase.slab.taps[0]
             wide = replace(phase.geometry, channels=channels * n_taps)
-            square = tiles.choose_tiles(wide, b.target)
+            square = tiles.choose_tiles(wide, b.target, b.settled("winograd", phase.weights))
             if square is not None:
                 squares.append((square, phase._replace(geometry=wide)))
     if squares and len(squares) == len(phases):
@@ -229,7 +229,7 @@ def pool(b: Builder, x: Tensor, windows: Windows, mode: str) -> Tensor | None:
     kernel, step, begin, dilation = (v[0] for v in (windows.kernel, windows.strides, windows.begins, windows.dilations))
     slabs = slabs_of(n, d, windows.out[0], kernel, step, begin, dilation)
     geometry = geometry_of((1, c, *size), c, of_images(windows))
-    window = tiles.choose_window(geometry, b.target)._replace(deep=True)
+    window = tiles.choose_window(geometry, b.target, b.varied)._replace(deep=True)
     beyond = (windows.out[0] - 1) * step - begin + (kernel - 1) * dilation >= d + windows.ends[0]
     if slabs is None or window.copied or (beyond and mode == pooling.MEAN_PADDED):
         return None

@@ -128,11 +128,12 @@ def direct(
         sizes = replace(phase.geometry, groups=groups if within else groups // merge, within=within)
         if n_taps > 1:
             sizes = replace(sizes, channels=n_taps * channels)
-        form = tiles.choose_form(sizes, b.target, plain)._replace(spread=phase.spread)
+        form = tiles.choose_form(sizes, b.target, plain, b.settled("conv", w))._replace(spread=phase.spread)
         if isinstance(w, Tensor):
             weights = given_weights.merged(b, w, groups, merge)
             forms.append((form, sizes, given_weights.packed(b, weights, lanes, form), phase))
             continue
+        b.packings("conv", w).add(form.blocks)
         key = ("conv", b.identity(w), 0 if within else merge, lanes, form.block, form.blocks, n_taps)
 
         def packed(w: Array = w, form: Form = form, phase: Geometry = sizes, n_taps: int = n_taps) -> Array:
@@ -213,6 +214,7 @@ def transformed(
             whole = packing.filled_up(w.reshape(*w.shape[:2], 3, 3), n_taps, lanes)
             return packing.pack_transformed(whole, lanes, square)
 
+        b.packings("winograd", w).add(square.blocks)
         packed.append(b.packed(("winograd", b.identity(w), lanes, square, n_taps), pack))
 
     def plan(out: Tensor, n_threads: int) -> list[Part]:
@@ -241,7 +243,8 @@ def turned(b: Builder, geometry: Geometry, x: Tensor, w: Array, bias: Tensor | N
     lanes = b.target.lanes("float")
     wide = tiles.turned_geometry(geometry, lanes)
     read, plain = _source(b, x, True)
-    form = tiles.choose_form(wide, b.target, plain)
+    form = tiles.choose_form(wide, b.target, plain, b.settled("turned", w))
+    b.packings("turned", w).add(form.blocks)
     key = ("turned", b.identity(w), geometry.strides, geometry.dilations, lanes, form.block, form.blocks)
     kernel = (wide.kernel[0], wide.kernel[1])
     moved = packing.moved_weights
@@ -271,7 +274,7 @@ def turned(b: Builder, geometry: Geometry, x: Tensor, w: Array, bias: Tensor | N
 def strided(b: Builder, x: Tensor, windows: Windows) -> Tensor:
     """The pixels that a 1 × 1 kernel with strides looks at."""
     geometry = geometry_of(x.shape, x.shape[1], windows)
-    window = tiles.choose_window(geometry, b.target)
+    window = tiles.choose_window(geometry, b.target, b.varied)
     read = layout.memory(layout.blocked(b, x))
     shape = (*x.shape[:2], *windows.out)
     return pool(b, geometry, window, read, shape, pooling.MAX, 0, 0)

@@ -123,7 +123,7 @@ class _Rounds:
 
     def stay_below(self, n_rounds: int) -> None:
         """Refuse the run before a round that there is no room for."""
-        fits = self.b.map("less", [self.number, self.b.constant(np.array(n_rounds, np.int64))], np.bool_)
+        fits = self.b.map("less", [self.number, self.b.number("room", n_rounds)], np.bool_)
         inside = Mark()
         self.b.add(Jump([fits], [], inside, when=True))
         self.b.add(Native([], [], [Call(Key("refuse", ()), [ErrorWord()], 1.0, most_threads=1)]))
@@ -277,7 +277,7 @@ def _scan(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     n_rounds = lengths.pop() if lengths else 0
     if lengths or n_rounds < 1 or any(tensor.size == 0 for tensor in sequences):
         return None
-    rounds = _Rounds(b, b.constant(np.array(n_rounds, np.int64)), None)
+    rounds = _Rounds(b, b.number("rounds", n_rounds), None)
     given = {name: rounds.carry(t) for name, t in zip(body.inputs, tensors[:n_states], strict=False)}
     rounds.enter()
     with b.region():

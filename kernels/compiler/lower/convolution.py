@@ -79,12 +79,12 @@ def _of_images(b: Builder, x: Tensor, w: Array, bias: Tensor | None, windows: Wi
     geometry = geometry_of(x.shape, w.shape[0], windows, groups)
     shape = (x.shape[0], w.shape[0], *windows.out)
     if groups > 1 and w.shape[1] == 1 and w.shape[0] == groups:
-        window = tiles.choose_window(geometry, b.target)
+        window = tiles.choose_window(geometry, b.target, b.varied)
         return windowed.depthwise(b, geometry, window, x, w, bias, shape)
     if groups == 1 and tiles.is_better_turned(geometry, b.target):
         return windowed.turned(b, geometry, x, w, bias, shape)
     if x.block or x.shape[1] >= b.target.lanes("float"):
-        square = tiles.choose_tiles(geometry, b.target)
+        square = tiles.choose_tiles(geometry, b.target, b.settled("winograd", w))
         if square is not None:
             return windowed.transformed(b, x, [(square, Phase(w, geometry))], bias, shape)
         if geometry.kernel == (1, 1) != geometry.strides and not geometry.padded:
@@ -106,7 +106,7 @@ def _of_given_weights(b: Builder, x: Tensor, w: Tensor, windows: Windows, groups
     n, outputs, inputs = x.shape[0], w.shape[0], w.shape[1]
     shape = (n, outputs, *windows.out)
     if inputs == 1 and outputs == groups > 1:
-        return windowed.depthwise(b, geometry, tiles.choose_window(geometry, b.target), x, w, None, shape)
+        return windowed.depthwise(b, geometry, tiles.choose_window(geometry, b.target, b.varied), x, w, None, shape)
     lanes = b.target.lanes("float")
     each = outputs // groups
     if each * _FEW_OUTPUTS <= lanes and inputs * groups >= lanes:
@@ -128,7 +128,7 @@ def _summed(b: Builder, x: Tensor, w: Tensor, geometry: Geometry, windows: Windo
     inputs, each = w.shape[1], w.shape[0] // groups
     lanes, pixels = b.target.lanes("float"), math.prod(windows.out)
     alone = replace(geometry, outputs=channels, groups=channels)
-    window = tiles.choose_window(alone, b.target)
+    window = tiles.choose_window(alone, b.target, b.varied)
     result = b.new(np.float32, (n, groups, each, pixels))
     w = b.contiguous(w)
     grouped = w.view((groups, each, *w.shape[1:]), (each * w.strides[0], *w.strides))

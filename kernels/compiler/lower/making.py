@@ -106,5 +106,5 @@ def _one_hot(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         Instruction("or", (6, 7), "bool"),
         Instruction("where", (8, 3, 2), dtype),
     ]
-    end = b.constant(np.array(size, indices.dtype))
+    end = b.number("size", size, indices.dtype)
     return [b.map("", [wide, b.constant(places), off, on, end], values.dtype, body=body)]

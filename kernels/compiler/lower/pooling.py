@@ -60,7 +60,7 @@ def _pool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         made = volumes.pool(b, x, windows, _mode(node))
         return None if made is None else [made]
     geometry = geometry_of(x.shape, x.shape[1], windows)
-    window = tiles.choose_window(geometry, b.target)
+    window = tiles.choose_window(geometry, b.target, b.varied)
     mode = _mode(node)
     if window.copied and mode != pooling.MAX:
         return _by_weights(b, x, geometry, windows, mode)
@@ -103,7 +103,7 @@ def _by_weights(b: Builder, x: Tensor, geometry: Geometry, windows: Windows, mod
     channels, n = x.shape[1], math.prod(geometry.kernel)
     known = b.packed(("mean", channels, geometry.kernel), lambda: np.full((channels, n), 1 / n, np.float32)).value
     assert known is not None
-    window = tiles.choose_window(geometry, b.target)
+    window = tiles.choose_window(geometry, b.target, b.varied)
     return [windowed.depthwise(b, geometry, window, x, known, None, (*x.shape[:2], *windows.out))]
 
 
@@ -122,7 +122,7 @@ def _of_rows_and_columns(b: Builder, x: Tensor, geometry: Geometry) -> Tensor:
     high = replace(high, size=(g.size[0], g.out[1]), begins=(g.begins[0], 0), ends=(g.ends[0], 0))
     for part in (wide, high):
         read = layout.memory(layout.blocked(b, x))
-        window = tiles.choose_window(part, b.target)
+        window = tiles.choose_window(part, b.target, b.varied)
         x = windowed.pool(b, part, window, read, (*x.shape[:2], *part.out), pooling.MAX, 0, 0)
     return x
 
@@ -160,7 +160,7 @@ def _max_unpool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     indices = b.contiguous(indices).reshaped((x.size,))
     # those before the first one would count from the end
     body = [Instruction("less", (0, 1), "bool"), Instruction("where", (3, 2, 0), "int64")]
-    places = b.map("", [indices, b.constant(np.array(0)), b.constant(np.array(count))], np.int64, body=body)
+    places = b.map("", [indices, b.constant(np.array(0)), b.number("count", count)], np.int64, body=body)
     zeros = b.constant(np.zeros(1, x.dtype)).broadcast((count,))
     updates = b.contiguous(x).reshaped((x.size,))
     made = scatter_elements(b, replace(node, op_type="ScatterElements", attributes={}), [zeros, places, updates])
