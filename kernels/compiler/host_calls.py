@@ -5,8 +5,9 @@ Values of a run that no kernel of ours makes lie in a list: feeds, then results,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,6 +88,13 @@ class HostCall:
             made_of: Callable[[list[Any]], Any] = lambda values: function(values[source])  # noqa: E731  # it is one of two
         elif not self.fills:
             made_of = lambda values: function(*arguments)  # noqa: E731
+            again = _of_memory(function, arguments) if is_object else None
+            if again is not None:
+
+                def look_up(values: list[Any]) -> None:
+                    values[place] = again()
+
+                return look_up
         else:
             return self
         if is_object:
@@ -110,6 +118,17 @@ class HostCall:
 
 
 _ARRAYS = (np.ndarray, np.generic)
+
+
+def _of_memory(call: Any, arguments: Sequence[Any]) -> Callable[[], Any] | None:
+    """The same as a function of what is in its only argument's memory, where there is such a one of the kernel."""
+    from distort.kernels.ops import ml_text
+
+    made = {ml_text.zip_map: ml_text.maps_of_memory, ml_text.label_encoder: ml_text.labels_of_memory}
+    if len(arguments) != 1 or not isinstance(call, partial) or not isinstance(arguments[0], np.ndarray):
+        return None
+    of = made.get(call.func)
+    return None if of is None else of(arguments[0], **call.keywords)
 
 
 @dataclass(slots=True)

@@ -98,6 +98,19 @@ class Table:
             return self._values[host]
         return xp.asarray(self._values)[where]
 
+    def of_memory(self, x: np.ndarray[Any, Any]) -> Callable[[], Any] | None:
+        """A function that looks up what is in the memory of ``x`` [N] by then; None where it isn't worth one."""
+        dense, first = self._dense, self._first
+        if x.dtype != self._dtype or dense is None or x.ndim != 1 or not x.flags.c_contiguous:
+            return None
+        if len(x) != 1 or len(dense) > _MOST_DENSE:
+            return None if first else lambda: dense.take(x, mode="clip")
+        default = dense[:1]
+        values = {first + i: dense[i : i + 1] for i in range(1, len(dense) - 1)}
+        cell: Any = x
+        number = memoryview(cell)
+        return lambda: values.get(number[0], default).copy()
+
 
 def _strings(values: Sequence[str]) -> Array:
     return np.array(list(values), object)
@@ -260,6 +273,19 @@ def zip_map(xp: ModuleType, x: Array, *, maps: Maps, n: int) -> list[dict[Any, f
         return maps([x.tolist()])
     # of many rows, columns become lists: those are fewer, and rows are then one tuple, over and over
     return maps(x.tolist() if len(x) < _MANY_ROWS else zip(*x.T.tolist(), strict=True))
+
+
+def maps_of_memory(x: np.ndarray[Any, Any], *, maps: Maps, n: int) -> Callable[[], Any] | None:
+    """A function that does :func:`zip_map` with what is in the memory of ``x`` by then; None for other shapes."""
+    if x.ndim != 2 or x.shape[1] != n or len(x) >= _MANY_ROWS:
+        return None
+    listed = x.tolist
+    return lambda: maps(listed())
+
+
+def labels_of_memory(x: np.ndarray[Any, Any], *, table: Table) -> Callable[[], Any] | None:
+    """The same of :func:`label_encoder`."""
+    return table.of_memory(x)
 
 
 def _prepare_one_hot(

@@ -152,6 +152,25 @@ def test_text_and_maps(labels: distort.InferenceSession) -> None:
             check_labels(labels, x[: n or 1], text[:n], [2, -1, 1][:n])
 
 
+@pytest.mark.parametrize("n", [1, 2, 70])
+def test_maps_and_labels_of_what_only_kernels_see(n: int) -> None:
+    text = _LABELS.replace(", float[N,2] scores, seq(map(string, float)) maps, int64[M] n)", ", float maps)")
+    text = text.replace(", string[M] t", "").replace("ZipMap<", "ZipMap <").split("    n = ")[0] + "}"
+    model = onnx.parser.parse_model(text)
+    maps = model.graph.output[1].type
+    maps.Clear()
+    maps.sequence_type.elem_type.map_type.key_type = onnx.TensorProto.STRING
+    maps.sequence_type.elem_type.map_type.value_type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    session = distort.InferenceSession(model.SerializeToString())
+    for turn in range(5):
+        x = np.random.default_rng(turn).standard_normal((n, 2)).astype(np.float32)
+        label, made = session.run(None, {"x": x})
+        assert label.tolist() == ["ab"[i] for i in x.argmax(axis=1)]
+        assert made == [{"a": float(a), "b": float(b)} for a, b in x]
+        label[:] = None
+        made.clear()
+
+
 def test_text_from_several_threads(labels: distort.InferenceSession) -> None:
     x, text = np.array([[1, 2], [4, 3], [0, 5]], np.float32), np.array(["y", "?", "x"], object)
 
