@@ -14,7 +14,7 @@ from distort.kernels.compiler.keys import Key
 
 _ML = "ai.onnx.ml"
 #: of scores, those that are compiled
-TRANSFORMS = ("NONE", "LOGISTIC", "SOFTMAX")
+TRANSFORMS = ("NONE", "LOGISTIC", "SOFTMAX", "PROBIT")
 
 
 def feature_rows(b: Builder, x: Tensor | None) -> Tensor | None:
@@ -33,6 +33,8 @@ def transformed(b: Builder, scores: Tensor, transform: str) -> Tensor:
         return scores
     if transform == "LOGISTIC":
         return b.map("sigmoid", [scores])
+    if transform == "PROBIT":
+        return probit(b, scores)
     result = b.new(np.float32, scores.shape)
     scores = b.contiguous(scores)
     n_rows, n_classes = scores.shape
@@ -41,8 +43,32 @@ def transformed(b: Builder, scores: Tensor, transform: str) -> Tensor:
     return result
 
 
+def probit(b: Builder, scores: Tensor) -> Tensor:
+    """As the NumPy kernels' function, in its order."""
+
+    def number(value: float) -> Tensor:
+        return b.constant(np.asarray(value, np.float32))
+
+    one = number(1)
+    y = b.map("sub", [b.map("mul", [scores, number(2)]), one])
+    log = b.map("log", [b.map("mul", [b.map("sub", [one, y]), b.map("add", [one, y])])])
+    v = b.map("add", [b.map("mul", [log, number(0.5)]), number(2 / (3.14159 * 0.147))])
+    root = b.map("sqrt", [b.map("sub", [b.map("mul", [v, v]), b.map("div", [log, number(0.147)])])])
+    size = b.map("sqrt", [b.map("sub", [root, v])])
+    below = b.map("less", [y, number(0)], np.bool_)
+    sign = b.map("where", [below, number(-1.41421356), number(1.41421356)], np.float32)
+    return b.map("mul", [size, sign])
+
+
+def one_column(b: Builder, score: Tensor, transform: str) -> Tensor:
+    """A single score, which is transformed for PROBIT only."""
+    return probit(b, score) if transform == "PROBIT" else score
+
+
 def two_columns(b: Builder, score: Tensor, transform: str, probabilities: bool) -> Tensor:
     """The scores [N, 2] of both classes from that of the second [N, 1]: the first has 1 - score, or -score."""
+    if transform == "PROBIT":  # the same for both
+        return b.map("add", [probit(b, score), b.constant(np.zeros(2, np.float32))])
     both = b.map("mul", [score, b.constant(np.array([-1, 1], np.float32))])
     if transform == "LOGISTIC":
         return b.map("sigmoid", [both])
@@ -98,4 +124,4 @@ def _name(b: Builder, node: Node, number: Tensor, labels: Array) -> None:
     b.add(Host([number], [], lookup, lookup, [number], [name]))
 
 
-__all__ = ["TRANSFORMS", "feature_rows", "of_largest", "of_score", "transformed", "two_columns"]
+__all__ = ["TRANSFORMS", "feature_rows", "of_largest", "of_score", "one_column", "transformed", "two_columns"]

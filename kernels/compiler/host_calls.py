@@ -91,7 +91,7 @@ class HostCall:
             again = _of_memory(function, arguments) if is_object else None
             if again is not None:
 
-                def look_up(values: list[Any]) -> None:
+                def look_up(values: list[Any], again: Callable[[], Any] = again) -> None:
                     values[place] = again()
 
                 return look_up
@@ -124,11 +124,12 @@ def _of_memory(call: Any, arguments: Sequence[Any]) -> Callable[[], Any] | None:
     """The same as a function of what is in its only argument's memory, where there is such a one of the kernel."""
     from distort.kernels.ops import ml_text
 
-    made = {ml_text.zip_map: ml_text.maps_of_memory, ml_text.label_encoder: ml_text.labels_of_memory}
+    made: dict[Any, Any] = {ml_text.zip_map: ml_text.maps_of_memory, ml_text.label_encoder: ml_text.labels_of_memory}
     if len(arguments) != 1 or not isinstance(call, partial) or not isinstance(arguments[0], np.ndarray):
         return None
     of = made.get(call.func)
-    return None if of is None else of(arguments[0], **call.keywords)
+    found: Callable[[], Any] | None = None if of is None else of(arguments[0], **call.keywords)
+    return found
 
 
 @dataclass(slots=True)

@@ -24,23 +24,54 @@ CONDITIONS = {
     "BRANCH_EQ": "oeq",
     "BRANCH_NEQ": "une",
 }
-#: how leaves vote: a weight for the only target; a weight for each target; some (target, weight)
-ONE, ALL, SOME = "one", "all", "some"
+#: of nodes that compare each in its own way
+MIXED = "mixed"
+#: bits of their last words: whether the comparison holds for what is less, equal, greater, or NaN
+LESS, EQUAL, GREATER, NAN = 1, 2, 4, 8
+#: how leaves vote: a weight for the only target; a weight for each target; one (target, weight), or some
+ONE, ALL, PAIR, SOME = "one", "all", "pair", "some"
+#: how votes for a target become its score
+ADD, MINIMUM, MAXIMUM = "add", "minimum", "maximum"
+#: what changes no score
+NEUTRAL = {ADD: 0.0, MINIMUM: float("inf"), MAXIMUM: float("-inf")}
 
 
-def emit_trees(f: Function, target: Target, condition: str, tracks_missing: bool, votes: str, by_rows: bool) -> None:
+def emit_trees(
+    f: Function,
+    target: Target,
+    condition: str,
+    tracks_missing: bool,
+    votes: str,
+    by_rows: bool,
+    combined: str,
+    flags: bool,
+) -> None:
     """Words: rows, rows of a unit, bytes from row to row, x, nodes, groups of trees, roots (int64, bytes, ``TREES`` of
-    a group), levels (int64, of a group), targets, scores [rows, targets], weights, spans.
+    a group), levels (int64, of a group), targets, scores [rows, targets], weights, spans, with ``flags``
+    bytes [rows, targets]: whether there was a vote.
 
     ``by_rows``: ``TREES`` rows go down one tree, which is a group by itself, instead of one row down as many trees.
-    ``ALL``: weights [leaves, targets]. ``SOME``: spans: for a leaf int32 (first, end) of weights, which are pairs
-    of int32 and float32. ``tracks_missing``: a node's last word says whether NaN goes with comparisons that hold.
+    ``ALL``: weights [leaves, targets]. ``PAIR``: weights [leaves] are pairs of int32 and float32. ``SOME``: spans: for
+    a leaf int32 (first, end) of such pairs. ``tracks_missing``: a node's last word says whether NaN goes with
+    comparisons that hold.
     """
     del target
     n_rows, unit_rows, row_nbytes = (f.word(n) for n in range(3))
     x, nodes = f.address(3), f.address(4)
     n_groups, roots, levels, n_targets = f.word(5), f.address(6), f.address(7), f.word(8)
     scores, weights, spans = (f.address(n) for n in range(9, 12))
+    flagged = f.address(12) if flags else None
+
+    def joined(total: Value, weight: Value) -> Value:
+        return f.fadd(total, weight) if combined == ADD else f.intrinsic(combined, total, weight)
+
+    def own_way(node: Value, value: Value, split: Value) -> Value:
+        """What a node's last word says of a comparison; a leaf's split is NaN, that of a branch never."""
+        outcome = f.const("i32", NAN)
+        for order, bit in (("olt", LESS), ("oeq", EQUAL), ("ogt", GREATER)):
+            outcome = f.select(f.fcmp(order, value, split), f.const("i32", bit), outcome)
+        among = f.binary("and", f.load("i32", f.at(node, 12, "i8")), outcome)
+        return f.binary("and", f.icmp("ne", among, f.const("i32", 0)), f.fcmp("ord", split, split))
 
     def descend(rows: list[Value], at: list[Value]) -> list[Value]:
         found = []
@@ -49,7 +80,7 @@ def emit_trees(f: Function, target: Target, condition: str, tracks_missing: bool
             split = f.load("float", node)
             feature, child = (f.op("i64", f"sext {f.load('i32', f.at(node, n, 'i8'))} to i64") for n in (4, 8))
             value = f.load("float", f.at(row, feature, "i8"))
-            holds = f.fcmp(condition, value, split)
+            holds = own_way(node, value, split) if condition == MIXED else f.fcmp(condition, value, split)
             if tracks_missing:
                 flag = f.icmp("ne", f.load("i32", f.at(node, 12, "i8")), f.const("i32", 0))
                 missing = f.binary("and", f.fcmp("uno", value, value), f.fcmp("ord", split, split))
@@ -58,12 +89,21 @@ def emit_trees(f: Function, target: Target, condition: str, tracks_missing: bool
             found.append(f.i64(f.add(child, behind)))
         return found
 
-    def vote(place: Value, at: list[Value]) -> None:
+    def vote_pair(first: Value, pair: Value) -> None:
+        number = f.add(first, f.op("i64", f"sext {f.load('i32', pair)} to i64"))
+        cell = f.at(scores, number, "float")
+        f.store(joined(f.load("float", cell), f.load("float", f.at(pair, 1, "i32"))), cell)
+        if flagged is not None:
+            f.store(f.const("i8", 1), f.at(flagged, number, "i8"))
+
+    def vote(row: Index, at: list[Value]) -> None:
+        start = f.i64(f.mul(row, n_targets))
+        place = f.at(scores, start, "float")
         last = [f.at(f.at(nodes, offset, "i8"), 12, "i8") for offset in at]
         if votes == ONE:
             total = f.load("float", place)
             for word in last:
-                total = f.fadd(total, f.load("float", word))
+                total = joined(total, f.load("float", word))
             f.store(total, place)
             return
         for word in last:
@@ -72,14 +112,16 @@ def emit_trees(f: Function, target: Target, condition: str, tracks_missing: bool
                 own = f.at(weights, f.mul(leaf, n_targets), "float")
                 with f.loop(0, n_targets) as one:
                     cell = f.at(place, one.index, "float")
-                    f.store(f.fadd(f.load("float", cell), f.load("float", f.at(own, one.index, "float"))), cell)
+                    f.store(joined(f.load("float", cell), f.load("float", f.at(own, one.index, "float"))), cell)
+                continue
+            if votes == PAIR:
+                with f.when(f.compare("sge", leaf, 0)):
+                    vote_pair(start, f.at(weights, f.mul(leaf, 2), "i32"))
                 continue
             span = f.at(spans, f.mul(leaf, 2), "i32")
             first, end = (f.op("i64", f"sext {f.load('i32', f.at(span, n, 'i32'))} to i64") for n in (0, 1))
             with f.loop(first, end) as one:
-                pair = f.at(weights, f.mul(one.index, 2), "i32")
-                cell = f.at(place, f.op("i64", f"sext {f.load('i32', pair)} to i64"), "float")
-                f.store(f.fadd(f.load("float", cell), f.load("float", f.at(pair, 1, "i32"))), cell)
+                vote_pair(start, f.at(weights, f.mul(one.index, 2), "i32"))
 
     def down(rows: list[Value], starts: list[Value], depth: Value) -> list[Value]:
         with f.loop(0, depth, LEVELS, starts) as level:
@@ -96,7 +138,9 @@ def emit_trees(f: Function, target: Target, condition: str, tracks_missing: bool
         first = f.mul(unit.index, unit_rows)
         last = f.min(f.add(first, unit_rows), n_rows)
         with f.loop(f.mul(first, n_targets), f.mul(last, n_targets)) as one:
-            f.store(f.const("float", 0), f.at(scores, one.index, "float"))
+            f.store(f.const("float", NEUTRAL[combined]), f.at(scores, one.index, "float"))
+            if flagged is not None:
+                f.store(f.const("i8", 0), f.at(flagged, one.index, "i8"))
         with f.loop(0, n_groups) as group:
             depth = f.load("i64", f.at(levels, group.index, "i64"))
             if by_rows:
@@ -107,14 +151,14 @@ def emit_trees(f: Function, target: Target, condition: str, tracks_missing: bool
                     for n, leaf in enumerate(down(rows, [start] * TREES, depth)):
                         number = f.add(loop.index, n)
                         with f.when(f.compare("slt", number, last)):
-                            vote(f.at(scores, f.mul(number, n_targets), "float"), [leaf])
+                            vote(number, [leaf])
             else:
                 own = f.at(roots, f.mul(group.index, TREES), "i64")
                 starts = [f.load("i64", f.at(own, n, "i64")) for n in range(TREES)]
                 with f.loop(first, last) as loop:
                     row = f.at(x, f.mul(loop.index, row_nbytes), "i8")
                     leaves = down([row] * TREES, starts, depth)
-                    vote(f.at(scores, f.mul(loop.index, n_targets), "float"), leaves)
+                    vote(loop.index, leaves)
     f.ret()
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowering_of, lowers
-from distort.kernels.compiler.classes import TRANSFORMS, of_largest, of_score, transformed, two_columns
-from distort.kernels.compiler.codegen.trees import TREES
+from distort.kernels.compiler.classes import TRANSFORMS, of_largest, of_score, one_column, transformed, two_columns
+from distort.kernels.compiler.codegen.trees import ADD, ALL, TREES
 from distort.kernels.compiler.expression import Instruction
 from distort.kernels.compiler.ir import Call, Native, Tensor
 from distort.kernels.compiler.keys import Key
@@ -32,16 +32,16 @@ def _prepared(b: Builder, node: Node, prepare: Any) -> tuple[dict[str, Any], Tab
             keywords = prepare(**node.attributes)
         except (InvalidInput, TypeError):
             return None  # the NumPy kernel says so
-        tables = tables_of(keywords["ensemble"])
+        tables = tables_of(keywords["ensemble"], keywords.get("how", "SUM"))
         return None if tables is None else (keywords, tables)
 
     found: tuple[dict[str, Any], Tables] | None = b.once(("trees", b.origin_id), make)
     return found
 
 
-def _scores(b: Builder, x: Tensor, ensemble: Ensemble, tables: Tables, how: str) -> Tensor | None:
-    """float32 [rows, targets], base values not yet added."""
-    if how not in ("SUM", "AVERAGE") or len(x.shape) not in (1, 2) or not x.size:
+def _scores(b: Builder, x: Tensor, ensemble: Ensemble, tables: Tables, how: str) -> tuple[Tensor, Tensor | None] | None:
+    """(float32 [rows, targets], base values not yet added; bool, whether there was a vote: None for always)."""
+    if len(x.shape) not in (1, 2) or not x.size:
         return None
     if x.dtype.kind in "iu":
         x = b.map("cast", [x], np.float32)
@@ -62,13 +62,26 @@ def _scores(b: Builder, x: Tensor, ensemble: Ensemble, tables: Tables, how: str)
     words: list[Any] = [n_rows, unit, n_features * 4, x.address(), arrays["nodes"].address(), n_groups]
     words += [arrays["roots"].address(), levels.address(), ensemble.n_targets, scores.address()]
     words += [arrays["weights"].address(), arrays["spans"].address()]
-    key = Key("trees", (tables.condition, tables.tracks_missing, tables.votes, by_rows))
-    work = n_rows * n_trees * (tables.depth * 0.8 + 2 * ensemble.n_targets)
-    b.add(Native([x], [scores], [Call(key, words, work, most_threads=-(-n_rows // unit))]))
+    voted = None if tables.all_vote else b.new(np.bool_, scores.shape)
+    if voted is not None:
+        words.append(voted.address())
+    kind = (tables.condition, tables.tracks_missing, tables.votes, by_rows, tables.combined, voted is not None)
+    n_votes = ensemble.n_targets if tables.votes == ALL else 1
+    work = n_rows * n_trees * (tables.depth * 0.8 + 2 * n_votes)
+    call = Call(Key("trees", kind), words, work, most_threads=-(-n_rows // unit))
+    b.add(Native([x], [scores] if voted is None else [scores, voted], [call]))
     if how == "AVERAGE":
         number = b.constant(np.asarray(len(ensemble.forest.roots), np.float32))
         scores = b.map("div", [scores, number])
-    return scores
+    if voted is not None and tables.combined != ADD:
+        scores = _where(b, voted, scores)
+    return scores, voted
+
+
+def _where(b: Builder, condition: Tensor, a: Tensor, other: float | Tensor = 0.0) -> Tensor:
+    if isinstance(other, float):
+        other = b.constant(np.asarray(other, np.float32))
+    return b.map("where", [condition, a, other], np.float32)
 
 
 _ARRAYS = ("nodes", "roots", "levels", "depths", "weights", "spans")
@@ -86,16 +99,19 @@ def _regression(b: Builder, node: Node, x: Tensor | None, prepare: Any) -> Resul
         return None
     keywords, tables = prepared
     ensemble, transform = keywords["ensemble"], keywords["transform"]
-    if ensemble.base.dtype != np.float32 or transform == "PROBIT":
+    if ensemble.base.dtype != np.float32:
         return None
     if ensemble.n_targets > 1 and transform not in TRANSFORMS:
         return None
-    scores = _scores(b, x, ensemble, tables, keywords["how"])
-    if scores is None:
+    found = _scores(b, x, ensemble, tables, keywords["how"])
+    if found is None:
         return None
+    scores, voted = found
     scores = _with_base(b, scores, ensemble)
     if ensemble.n_targets == 1:
-        return [scores]  # a single score is transformed for PROBIT only
+        return [one_column(b, scores, transform)]
+    if voted is not None and ensemble.base.size:
+        scores = _where(b, voted, scores)
     return [transformed(b, scores, transform)]
 
 
@@ -122,38 +138,75 @@ def _classifier(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     ensemble, labels, transform = keywords["ensemble"], keywords["labels"], keywords["transform"]
     if ensemble.base.dtype != np.float32 or transform not in TRANSFORMS:
         return None
-    if keywords["one_sided"]:
-        if transform == "SOFTMAX":
-            return None
+    if keywords["alone"]:
         return _one_sided(b, node, x, keywords, tables)
-    if ensemble.n_targets < 2 or (ensemble.n_targets == 2 and ensemble.base.size):
+    if ensemble.n_targets < 2:
         return None
-    scores = _scores(b, x, ensemble, tables, "SUM")
-    if scores is None:
+    found = _scores(b, x, ensemble, tables, "SUM")
+    if found is None:
         return None
-    if ensemble.n_targets == 2:
-        second = scores.view(scores.shape[:1], (2,), 1)
-        return [of_score(b, node, second, 0.0, labels), transformed(b, scores, transform)]
-    scores = _with_base(b, scores, ensemble)
-    return [of_largest(b, node, scores, labels), transformed(b, scores, transform)]
+    scores, voted = found
+    if ensemble.n_targets > 2:
+        known = None if ensemble.base.size else voted
+        scores = _with_base(b, scores, ensemble)
+        largest = scores if known is None else _where(b, known, scores, -np.inf)
+        return [of_largest(b, node, largest, labels), transformed(b, scores, transform)]
+    if voted is not None or ensemble.base.size:
+        return _two_classes(b, node, scores, voted, keywords)
+    second = scores.view(scores.shape[:1], (2,), 1)
+    limit = 0.5 if keywords["one_sided"] and keywords["positive"] else 0.0
+    return [of_score(b, node, second, limit, labels), transformed(b, scores, transform)]
 
 
 def _classifier_of(**attributes: Any) -> dict[str, Any]:
-    """As the NumPy kernel's; where all leaves vote for the first of two classes, with that as the only target."""
+    """As the NumPy kernel's; ``alone``: all leaves vote for the first of two classes, which is the only target then."""
     keywords = ml_trees._prepare_classifier(**attributes)
-    if keywords["one_sided"] and not keywords["ensemble"].targets.any() and keywords["ensemble"].base.size < 2:
-        return {**keywords, "ensemble": keywords["ensemble"].of_one_target()}
-    return {**keywords, "one_sided": False}
+    ensemble = keywords["ensemble"]
+    alone = keywords["one_sided"] and not ensemble.targets.any() and ensemble.base.size < 2
+    return {**keywords, "alone": alone, "ensemble": ensemble.of_one_target() if alone else ensemble}
 
 
 def _one_sided(b: Builder, node: Node, x: Tensor, keywords: dict[str, Any], tables: Tables) -> Result:
     """Two classes; the only score is that of the positive one."""
-    scores = _scores(b, x, keywords["ensemble"], tables, "SUM")
-    if scores is None:
+    found = _scores(b, x, keywords["ensemble"], tables, "SUM")
+    if found is None or keywords["transform"] == "SOFTMAX":
         return None
+    scores, voted = found
     scores, positive = _with_base(b, scores, keywords["ensemble"]), keywords["positive"]
-    label = of_score(b, node, scores.reshaped(scores.shape[:1]), 0.5 if positive else 0.0, keywords["labels"])
+    decisive = (scores if voted is None else _where(b, voted, scores)).reshaped(scores.shape[:1])
+    label = of_score(b, node, decisive, 0.5 if positive else 0.0, keywords["labels"])
     return [label, two_columns(b, scores, keywords["transform"], positive)]
+
+
+def _two_classes(b: Builder, node: Node, scores: Tensor, voted: Tensor | None, keywords: dict[str, Any]) -> Result:
+    """As the NumPy kernel's function of this name. scores, voted: [N, 2]"""
+    base, transform = keywords["ensemble"].base, keywords["transform"]
+    n_rows, probabilities = scores.shape[0], keywords["one_sided"] and keywords["positive"]
+    first, second = (scores.view((n_rows,), (2,), column) for column in (0, 1))
+    by_first, by_second = (None if voted is None else voted.view((n_rows,), (2,), column) for column in (0, 1))
+
+    def where(condition: Tensor | None, a: Tensor, other: float | Tensor = 0.0) -> Tensor:
+        return a if condition is None else _where(b, condition, a, other)
+
+    if base.size == 2:
+        mirrored = b.map("add", [first, b.constant(base[1])])
+        second = where(by_second, mirrored)
+        alone = b.map("add", [first, b.constant(base[0])])
+        first = where(by_second, b.map("neg", [mirrored]), alone)
+    elif base.size == 1:
+        first = b.map("add", [first, b.constant(base[0])])
+    counted = where(by_first, first)
+    decisive = where(by_second, second, counted)
+    both = b.new(np.float32, (n_rows, 2))
+    for column, score in enumerate((counted, second)):
+        b.copy(score, both.view((n_rows,), (2,), column))
+    made = transformed(b, both, transform)
+    if base.size != 2 and by_second is not None:
+        if transform == "SOFTMAX":
+            return None
+        single = two_columns(b, b.contiguous(first).reshaped((n_rows, 1)), transform, probabilities)
+        made = _where(b, by_second.view((n_rows, 1), (2, 1)), made, single)
+    return [of_score(b, node, decisive, 0.5 if probabilities else 0.0, keywords["labels"]), made]
 
 
 @lowers("Scaler", domain=_ML)
