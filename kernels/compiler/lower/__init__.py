@@ -21,6 +21,7 @@ OPERATORS: dict[tuple[str, str], str] = {
     ),
     ("", "expecting"): "NonZero",
     ("", "gathering"): "Gather GatherElements GatherND ReverseSequence",
+    ("", "losses"): "NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss",
     ("", "making"): "ConstantOfShape EyeLike OneHot Range Trilu",
     ("", "matmul"): "Gemm MatMul",
     ("", "movement"): "Concat DepthToSpace SpaceToDepth Tile",
@@ -31,8 +32,8 @@ OPERATORS: dict[tuple[str, str], str] = {
     ("", "quantized_linear"): "QLinearConv QLinearMatMul",
     ("", "recurrent"): "GRU LSTM RNN",
     ("", "reductions"): (
-        "ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd "
-        "ReduceSum ReduceSumSquare"
+        "ArgMax ArgMin Hardmax ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin "
+        "ReduceProd ReduceSum ReduceSumSquare"
     ),
     ("", "resizing"): "Resize Upsample",
     ("", "rotary"): "RotaryEmbedding",
@@ -48,7 +49,9 @@ OPERATORS: dict[tuple[str, str], str] = {
     ("", "transposed_convolution"): "ConvTranspose",
     ("", "views"): "Expand Flatten Identity Reshape Shape Size Slice Split Squeeze Transpose Unsqueeze",
     ("com.microsoft", "attention"): "Attention MultiHeadAttention QAttention",
+    ("com.microsoft", "convolution"): "FusedConv",
     ("com.microsoft", "elementwise"): "BiasGelu FastGelu Gelu QuickGelu",
+    ("com.microsoft", "embedding"): "EmbedLayerNormalization",
     ("com.microsoft", "grouped_query"): "GroupQueryAttention",
     ("com.microsoft", "matmul"): "FusedGemm FusedMatMul TransposeMatMul",
     ("com.microsoft", "nbits"): "MatMulNBits",
