@@ -165,7 +165,7 @@ def _reductions() -> list[KernelCase]:
     found += [
         KernelCase(name, [f(*_ROWS)], {"axis": -1}) for name in ("ArgMax", "ArgMin", "Softmax", "LogSoftmax", "Hardmax")
     ]
-    found += [KernelCase("CumSum", [f(*_ROWS), np.array(1)])]
+    found += [KernelCase("CumSum", [f(*_ROWS), np.array(1)], constant=(1,))]
     found += [
         KernelCase("TopK", [f(*_ROWS), ints(10)], n_outputs=2),
         KernelCase("TopK", [f(1, 30000), ints(5)], n_outputs=2, label="vocabulary"),

@@ -16,6 +16,7 @@ from distort.kernels.compiler.ir import Host
 from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.library import compile_text, link, module_text
 from distort.kernels.compiler.program import CompiledProgram
+from distort.kernels.errors import KernelError
 from distort.kernels.program import Program
 
 
@@ -74,6 +75,41 @@ def test_range(dtype: Any) -> None:
         run(*numbers)
     with pytest.raises(Exception, match="delta of Range must not be 0"):
         run(0, 5, 0)
+
+
+def test_numbers_that_say_a_shape() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 20)).astype(np.float32)
+    top = programs("g (float[3,20] x, int64[1] k) => (float[A,B] y, int64[A,B] i) { y, i = TopK<axis=-1>(x, k) }")
+    hot = programs(
+        "g (int64[N] i, int64 k, float[2] v) => (float[A,B] y) { y = OneHot<axis=0>(i, k, v) }",
+    )
+    made = programs("g (int64[R] s) => (int64[A,B] y) { y = ConstantOfShape<value=int64[1] {7}>(s) }")
+    wide = programs("g (float[3,1] x, int64[R] s) => (float[A,B,C] y) { y = Expand(x, s) }")
+    i, v = np.array([0, 3, -1, 9]), np.array([1, 2], np.float32)
+    for n in (4, 4, 4, 6, 6, 6, 5):
+        for _ in range(2):
+            check(top, x=x, k=np.array([n]))
+            check(hot, i=i, k=np.array(n), v=v)
+            check(made, s=np.array([n, 3]))
+            check(wide, x=x[:, :1], s=np.array([2, 3, n]))
+        if n == 4:
+            assert [hosts(pair) for pair in (top, hot, made, wide)] == [[], [], [], []]
+    with pytest.raises(KernelError):
+        top[0].run({"x": x, "k": np.array([21])})
+    with pytest.raises(KernelError):
+        made[0].run({"s": np.array([-1, 3])})
+
+
+def test_ones_of_a_shape_that_something_is_expanded_to() -> None:
+    pair = programs("g (float[3,1] x, int64[R] s) => (float[A,B] y) { y = Expand(x, s) }")
+    x = np.arange(3, dtype=np.float32)[:, None]
+    for first in (3, 3, 1, 3, 1):
+        check(pair, x=x, s=np.array([first, 5]))
+        check(pair, x=x, s=np.array([5]))
+    assert hosts(pair) == []
+    with pytest.raises(KernelError):
+        pair[0].run({"x": x, "s": np.array([2, 5])})
 
 
 def test_range_of_none_and_of_large_numbers() -> None:

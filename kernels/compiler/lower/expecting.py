@@ -61,10 +61,42 @@ def repeats(b: Builder, node: Node, x: Tensor, counts: Tensor | None) -> list[in
     if shape is None or len(shape) != len(x.shape) or any(n % size for n, size in zip(shape, x.shape, strict=True)):
         return None
     found = [n // size for n, size in zip(shape, x.shape, strict=True)]
-    counts, wanted = b.contiguous(b.plain(counts)), b.constant(np.array(found, np.int64))
-    words: list[Word] = [len(found), counts.address(), wanted.address(), ErrorWord()]
-    b.add(Native([counts, wanted], [], [Call(Key("expect_same", ()), words, len(found) * 1.0, most_threads=1)]))
+    expect(b, counts, found)
     return found
 
 
-__all__ = ["counted", "repeats"]
+def expect(b: Builder, given: Tensor, wanted: list[int], other: list[int] | None = None) -> None:
+    """Refuse a run in which integers (int64) are not these, each of them or what ``other`` has in its place."""
+    given = b.contiguous(b.plain(given))
+    known = [b.constant(np.array(values, np.int64)) for values in (wanted, other or wanted)]
+    words: list[Word] = [len(wanted), given.address(), *(t.address() for t in known), ErrorWord()]
+    call = Call(Key("expect_same", ()), words, len(wanted) * 1.0, most_threads=1)
+    b.add(Native([given, *known], [], [call]))
+
+
+def length_of(b: Builder, node: Node, axis: int, given: Tensor | None) -> int | None:
+    """An axis of the node's first result, which is what one number of the run says."""
+    if given is None or given.dtype != np.int64 or given.size != 1:
+        return None
+    shape = b.expected(node.outputs[0])
+    if shape is None or not -len(shape) <= axis < len(shape):
+        return None
+    expect(b, given, [shape[axis]])
+    return shape[axis]
+
+
+def shape_of(b: Builder, node: Node, given: Tensor | None, source: tuple[int, ...] = ()) -> tuple[int, ...] | None:
+    """The shape of the node's result, which numbers of the run say; 1 there means what ``source`` has, to the right."""
+    if given is None or given.dtype != np.int64 or len(given.shape) != 1:
+        return None
+    shape = b.expected(node.outputs[0])
+    if shape is None or len(shape) < given.size:
+        return None
+    wanted = shape[len(shape) - given.size :]
+    longer = (1,) * len(wanted) + source
+    other = [1 if size == own else size for size, own in zip(wanted, longer[len(longer) - len(wanted) :], strict=True)]
+    expect(b, given, list(wanted), other)
+    return shape
+
+
+__all__ = ["counted", "expect", "length_of", "repeats", "shape_of"]

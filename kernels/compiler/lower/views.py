@@ -13,6 +13,7 @@ from distort.graph.ir import Node
 from distort.kernels.compiler import layout
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.ir import Tensor, strides_of
+from distort.kernels.compiler.lower import expecting
 
 Result = list[Tensor | None] | None
 
@@ -187,8 +188,11 @@ def _transpose(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
 @lowers("Expand")
 def _expand(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, wanted = inputs[0], numbers(inputs[1])
-    if x is None or wanted is None:
+    if x is None:
         return None
+    if wanted is None:
+        seen = expecting.shape_of(b, node, inputs[1], x.shape)
+        return None if seen is None else [b.plain(x).broadcast(seen)]
     try:
         shape = np.broadcast_shapes(x.shape, tuple(wanted))
     except ValueError:
