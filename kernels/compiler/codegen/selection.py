@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from distort.kernels.compiler.codegen.copying import any_lane
 from distort.kernels.compiler.codegen.gather import fetch
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, lanes_of, vector
@@ -57,11 +56,13 @@ def emit_top(f: Function, target: Target, dtype: str, largest: bool, contiguous:
         with f.loop(k, whole, lanes) as block:
             orders = order_of(f, load(block.index, lanes), dtype, largest)
             least = f.cast("trunc", f.binary("ashr", f.load("i64", heap), Value("i64", "32")), "i32")
-            with (
-                f.when(any_lane(f, f.icmp("sgt", orders, f.splat(least, lanes)))),
-                f.loop(block.index, f.add(block.index, lanes)) as single,
-            ):
-                offer(single.index)
+            better = bits_of(f, f.icmp("sgt", orders, f.splat(least, lanes)))
+            # few are, in most blocks none
+            with f.loop(0, f.call("i64", "llvm.ctpop.i64", [better]), carried=[better]) as hits:
+                rest = hits.carried[0]
+                first = f.call("i64", "llvm.cttz.i64", [rest, Value("i1", "true")])
+                offer(f.add(block.index, first))
+                hits.carry([f.binary("and", rest, f.i64(f.sub(rest, 1)))])
         with f.loop(whole, n) as single:
             offer(single.index)
         # the least goes last, again and again
@@ -77,6 +78,13 @@ def emit_top(f: Function, target: Target, dtype: str, largest: bool, contiguous:
             f.store(place, f.at(places, to, "i64"))
             f.store(load(place, 1), f.at(values, to, element))
     f.ret()
+
+
+def bits_of(f: Function, mask: Value) -> Value:
+    """A mask as an i64, the first lane lowest."""
+    if mask.type == "i1":
+        return f.cast("zext", mask, "i64")
+    return f.cast("zext", f.bitcast(mask, f"i{lanes_of(mask.type)}"), "i64")
 
 
 def order_of(f: Function, value: Value, dtype: str, largest: bool) -> Value:
