@@ -97,7 +97,8 @@ def _elementwise() -> list[KernelCase]:
     found += [
         KernelCase(name, [f(*_ROWS), f(768)]) for name in ("Add", "Sub", "Mul", "Div", "Max", "Min", "Mean", "Sum")
     ]
-    found += [KernelCase("Pow", [positive(*_ROWS), np.float32(2)])]
+    found += [KernelCase("Pow", [positive(*_ROWS), np.float32(2)], constant=(1,))]
+    found += [KernelCase("Pow", [positive(*_ROWS), f(768)], label="any")]
     found += [KernelCase("PRelu", [f(*_MAPS), f(64, 1, 1)])]
     found += [
         KernelCase(name, [f(*_ROWS), f(*_ROWS)])

@@ -84,14 +84,32 @@ def _divide(f: Function, expression: Expression, instruction: Instruction, opera
     return _whole_division(f, is_signed(expression.dtype(instruction.operands[0])), a, b, "div")
 
 
-def _modulo(f: Function, expression: Expression, instruction: Instruction, operands: Sequence[Value]) -> Value:
-    """``fmod`` 0: the divisor's sign; 1: the dividend's."""
+def _remainder(f: Function, a: Value, b: Value) -> Value:
+    """fmod, exactly. Of float32 in double precision, where a quotient of less than 26 bits, and the product of its
+    whole part with b, lose nothing."""
+    from distort.kernels.compiler.codegen.copying import any_lane
     from distort.kernels.compiler.codegen.mathematics import by_lanes
 
+    if element_of(a.type) == "double":
+        return by_lanes(f, "fmod", a, b)
+    x, y = (f.cast("fpext", value, "double") for value in (a, b))
+    whole = f.unary("trunc", f.fdiv(x, y))
+    size, limit = f.unary("fabs", y), f.const(x.type, math.inf)
+    other = f.binary("or", f.fcmp("uge", f.unary("fabs", whole), f.const(x.type, 1 << 26)), f.fcmp("oeq", size, limit))
+
+    def quick() -> list[Value]:
+        rest = f.fsub(x, f.fmul(whole, y))
+        return [f.intrinsic("copysign", f.cast("fptrunc", rest, "float"), a)]
+
+    return f.choose(any_lane(f, other), (lambda: [by_lanes(f, "fmod", a, b)], quick))[0]
+
+
+def _modulo(f: Function, expression: Expression, instruction: Instruction, operands: Sequence[Value]) -> Value:
+    """``fmod`` 0: the divisor's sign; 1: the dividend's."""
     a, b = operands
     fmod = bool(instruction.attributes and instruction.attributes[0])
     if is_real(a):
-        rest = by_lanes(f, "fmod", a, b)
+        rest = _remainder(f, a, b)
         if fmod:
             return rest
         none = f.fcmp("oeq", rest, zero(f, a))

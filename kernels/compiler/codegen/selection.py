@@ -60,8 +60,8 @@ def emit_top(f: Function, target: Target, dtype: str, largest: bool, contiguous:
             # few are, in most blocks none
             with f.loop(0, f.call("i64", "llvm.ctpop.i64", [better]), carried=[better]) as hits:
                 rest = hits.carried[0]
-                first = f.call("i64", "llvm.cttz.i64", [rest, Value("i1", "true")])
-                offer(f.add(block.index, first))
+                nearest = f.call("i64", "llvm.cttz.i64", [rest, Value("i1", "true")])
+                offer(f.add(block.index, nearest))
                 hits.carry([f.binary("and", rest, f.i64(f.sub(rest, 1)))])
         with f.loop(whole, n) as single:
             offer(single.index)
