@@ -41,7 +41,7 @@ OPERATORS: dict[tuple[str, str], str] = {
         "GroupNormalization InstanceNormalization LayerNormalization LogSoftmax LpNormalization "
         "MeanVarianceNormalization RMSNormalization SimplifiedLayerNormalization Softmax"
     ),
-    ("", "sampling"): "GridSample RoiAlign",
+    ("", "sampling"): "AffineGrid DeformConv GridSample RoiAlign",
     ("", "scattering"): "Scatter ScatterElements ScatterND",
     ("", "selection"): "CumProd CumSum TopK",
     ("", "spectra"): "STFT",
@@ -64,6 +64,7 @@ OPERATORS: dict[tuple[str, str], str] = {
     ("com.microsoft", "quantized_recurrent"): "DynamicQuantizeLSTM",
     ("com.microsoft", "rotary"): "RotaryEmbedding",
     ("com.microsoft", "rows"): ("SimplifiedLayerNormalization SkipLayerNormalization SkipSimplifiedLayerNormalization"),
+    ("com.microsoft", "sampling"): "CropAndResize",
     ("ai.onnx.ml", "features"): (
         "ArrayFeatureExtractor Binarizer FeatureVectorizer Imputer LabelEncoder OneHotEncoder"
     ),
