@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from distort.kernels.compiler.codegen.elements import computed
 from distort.kernels.compiler.codegen.gather import fetch
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, lanes_of, vector
@@ -90,7 +91,7 @@ def bits_of(f: Function, mask: Value) -> Value:
 def order_of(f: Function, value: Value, dtype: str, largest: bool) -> Value:
     """Values as 32-bit integers in the order in which they are wanted, the best one largest."""
     if dtype == "float16":
-        value, dtype = f.cast("fpext", value, "float"), "float32"
+        value, dtype = computed(f, value, dtype), "float32"
     if dtype == "float32":
         bits = f.cast("bitcast", f.fadd(value, f.const(value.type, 0)), "i32")  # no negative zero
         lower = f.binary("lshr", f.binary("ashr", bits, f.const(bits.type, 31)), f.const(bits.type, 1))
