@@ -29,6 +29,8 @@ FAMILIES: dict[str, str] = {
     "interleaved": f"{_CODEGEN}.transposition:emit_interleaved",
     "reversed": f"{_CODEGEN}.gather:emit_reversed",
     "roi_align": f"{_CODEGEN}.regions:emit_roi_align",
+    "max_roi_pool": f"{_CODEGEN}.regions:emit_max_roi_pool",
+    "fold": f"{_CODEGEN}.folding:emit_fold",
     "grid_sample": f"{_CODEGEN}.sampling:emit_grid_sample",
     "gather_rows": f"{_CODEGEN}.gather:emit_rows",
     "gather_elements": f"{_CODEGEN}.gather:emit_elements",

@@ -105,6 +105,49 @@ def test_affine_grid(out: tuple[int, int], align_corners: int) -> None:
     check(graph, feeds, exact=False)
 
 
+@pytest.mark.parametrize(
+    ("size", "block", "more"),
+    [
+        ((7, 40), (3, 3), {"pads": [1, 1, 1, 1]}),
+        ((9, 8), (2, 3), {"strides": [2, 3], "pads": [0, 2, 1, 1]}),
+        ((6, 37), (3, 2), {"dilations": [2, 5], "pads": [3, 0, 0, 9]}),
+        ((70,), (4,), {"strides": [1], "dilations": [3]}),
+        ((70,), (4,), {"strides": [5]}),
+        ((3, 3), (2, 2), {"pads": [6, 6, 6, 6], "strides": [4, 1]}),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_col2im(size: tuple[int, ...], block: tuple[int, ...], more: dict[str, list[int]], dtype: Any) -> None:
+    rank = len(size)
+    pads = more.get("pads", [0] * 2 * rank)
+    steps, spread = (more.get(name, [1] * rank) for name in ("strides", "dilations"))
+    counts = [
+        (size[i] + pads[i] + pads[i + rank] - (block[i] - 1) * spread[i] - 1) // steps[i] + 1 for i in range(rank)
+    ]
+    shape = (2, 5 * int(np.prod(block)), int(np.prod(counts)))
+    feeds = {"x": np.random.default_rng(0).normal(size=shape).astype(dtype)}
+    graph = one_node("Col2Im", feeds, {"s": np.array(size), "k": np.array(block)}, **more)
+    check(graph, feeds, n_threads=2)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_max_roi_pool(scale: float) -> None:
+    rng = np.random.default_rng(4)
+    regions = rng.uniform(-4, 30, (12, 5)).astype(np.float32)
+    regions[:, 0] = rng.integers(0, 3, 12)
+    regions[0, 1:], regions[1, 1:] = [2.5, 3.5, 4.5, 4.5], [9, 9, 2, 2]
+    regions[2, 0] = -0.5
+    feeds = {"x": rng.normal(size=(3, 21, 9, 13)).astype(np.float32), "r": regions}
+    feeds["x"][0, 0, 2, 2] = np.nan
+    graph = one_node("MaxRoiPool", feeds, pooled_shape=[3, 4], spatial_scale=scale)
+    check(graph, feeds, n_threads=2)
+    compiles_for_arm(graph, feeds)
+    for place, wrong in ((0, 3.0), (0, -1.0), (0, np.nan)):
+        regions[4, place] = wrong
+        with pytest.raises((KernelError, ValueError)):
+            CompiledProgram(graph).run(feeds)
+
+
 def test_with_two_threads() -> None:
     feeds = _feeds((2, 16, 60, 80), (60, 80))
     check(one_node("GridSample", feeds), feeds, exact=False, n_threads=2)

@@ -41,7 +41,7 @@ OPERATORS: dict[tuple[str, str], str] = {
         "GroupNormalization InstanceNormalization LayerNormalization LogSoftmax LpNormalization "
         "MeanVarianceNormalization RMSNormalization SimplifiedLayerNormalization Softmax"
     ),
-    ("", "sampling"): "AffineGrid DeformConv GridSample RoiAlign",
+    ("", "sampling"): "AffineGrid Col2Im DeformConv GridSample MaxRoiPool RoiAlign",
     ("", "scattering"): "Scatter ScatterElements ScatterND",
     ("", "selection"): "CumProd CumSum TopK",
     ("", "spectra"): "STFT",

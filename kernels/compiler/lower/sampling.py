@@ -1,4 +1,5 @@
-"""Images between their pixels: GridSample, DeformConv, CropAndResize, RoiAlign; AffineGrid."""
+"""Images between their pixels, and regions of them: GridSample, DeformConv, CropAndResize, RoiAlign, MaxRoiPool;
+AffineGrid, Col2Im."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import math
 import numpy as np
 
 from distort.graph.ir import Node
-from distort.kernels import convolve
+from distort.kernels import convolve, windows
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.codegen.sampling import CORNERS, EDGES, PIXELS
 from distort.kernels.compiler.ir import Call, ErrorWord, Native, Tensor, Word
@@ -91,25 +92,25 @@ def _deform_conv(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         return None
     groups, parts = a.get("group", 1), a.get("offset_group", 1)
     try:
-        windows = convolve.windows_of_convolution(
+        found = convolve.windows_of_convolution(
             *(x.shape, w.shape, groups, a.get("kernel_shape"), a.get("strides"), a.get("dilations"), a.get("pads")),
             "NOTSET",
         )
     except (InvalidInput, Failed):
         return None
     n, channels = x.shape[:2]
-    taps, places = math.prod(windows.kernel), math.prod(windows.out)
-    if parts < 1 or channels % parts or not places or offset.shape != (n, parts * taps * 2, *windows.out):
+    taps, places = math.prod(found.kernel), math.prod(found.out)
+    if parts < 1 or channels % parts or not places or offset.shape != (n, parts * taps * 2, *found.out):
         return None
-    if mask is not None and mask.shape != (n, parts * taps, *windows.out):
+    if mask is not None and mask.shape != (n, parts * taps, *found.out):
         return None
     if bias is not None and bias.shape != w.shape[:1]:
         return None
     # where each tap of each window lies without offsets
-    regular = np.zeros((2, *windows.kernel, *windows.out), np.float32)
+    regular = np.zeros((2, *found.kernel, *found.out), np.float32)
     for axis in (0, 1):
-        tap = np.arange(windows.kernel[axis]) * windows.dilations[axis] - windows.begins[axis]
-        place = np.arange(windows.out[axis]) * windows.strides[axis]
+        tap = np.arange(found.kernel[axis]) * found.dilations[axis] - found.begins[axis]
+        place = np.arange(found.out[axis]) * found.strides[axis]
         shape = [1, 1, 1, 1]
         shape[axis] = len(tap)
         regular[axis] += tap.reshape(shape)
@@ -129,7 +130,7 @@ def _deform_conv(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     made = multiply(b, matrix, columns.reshaped((n, groups, channels // groups * taps, places)))
     if made is None:
         return None
-    made = b.contiguous(made).reshaped((n, w.shape[0], *windows.out))
+    made = b.contiguous(made).reshaped((n, w.shape[0], *found.out))
     return [made if bias is None else b.map("add", [made, reshape(b, bias, (bias.size, 1, 1))])]
 
 
@@ -240,4 +241,57 @@ def _roi_align(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     work = math.prod(out.shape[:4]) * (samples or 2) ** 2 * 4 * _TAP_NS
     call = Call(Key("roi_align", (mode == "max", way == "half_pixel")), words, work, most_threads=n_units)
     b.add(Native([read, regions, images], [out], [call]))
+    return [result]
+
+
+@lowers("MaxRoiPool", blocks=True)
+def _max_roi_pool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    x, regions = inputs
+    bins, scale = [int(n) for n in node.attributes.get("pooled_shape", ())], node.attributes.get("spatial_scale", 1.0)
+    if x is None or regions is None or x.dtype != np.float32 or regions.dtype != np.float32 or len(x.shape) != 4:
+        return None
+    if len(regions.shape) != 2 or regions.shape[1] != 5 or len(bins) != 2 or min(bins) < 1 or not x.size:
+        return None
+    result = in_blocks(b, (regions.shape[0], x.shape[1], *bins))
+    if not result.size:
+        return [b.new(x.dtype, result.shape)]
+    read, out, regions = memory(blocked(b, x)), memory(result), b.contiguous(b.plain(regions))
+    words: list[Word] = [read.address(), regions.address(), out.address(), ErrorWord(), regions.shape[0]]
+    words += [*read.shape[:4], *bins, int(np.float64(scale).view(np.int64)), *read.strides[:2], *out.strides[:2]]
+    n_units = regions.shape[0] * bins[0]
+    work = math.prod(out.shape[:4]) * max(1.0, math.prod(x.shape[2:]) / math.prod(bins) / 4) * _TAP_NS
+    b.add(Native([read, regions], [out], [Call(Key("max_roi_pool", ()), words, work, most_threads=n_units)]))
+    return [result]
+
+
+@lowers("Col2Im")
+def _col2im(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    columns, size, block = inputs[0], numbers(inputs[1]), numbers(inputs[2])
+    a = node.attributes
+    if columns is None or not size or not block or len(size) != len(block) or len(size) > 2 or min(size + block) < 1:
+        return None
+    if columns.element not in ("float32", "float64") or len(columns.shape) != 3 or not columns.size:
+        return None
+    rank, taps = len(size), math.prod(block)
+    try:
+        strides = windows.spatial_attribute("strides", a.get("strides"), rank)
+        dilations = windows.spatial_attribute("dilations", a.get("dilations"), rank)
+        begins, ends = windows.explicit_pads(a.get("pads"), rank)
+    except InvalidInput:
+        return None
+    counts = [
+        (n + begin + end - (k - 1) * d - 1) // s + 1
+        for n, k, s, d, begin, end in zip(size, block, strides, dilations, begins, ends, strict=True)
+    ]
+    if min(counts) < 1 or columns.shape[1] % taps or columns.shape[2] != math.prod(counts):
+        return None
+    planes = columns.shape[0] * (columns.shape[1] // taps)
+    result = b.new(columns.dtype, (columns.shape[0], columns.shape[1] // taps, *size))
+    columns = b.contiguous(b.plain(columns))
+    words: list[Word] = [columns.address(), result.address(), planes]
+    for pair, usual in ((size, 1), (block, 1), (counts, 1), (strides, 1), (dilations, 1), (begins, 0)):
+        words += [*[usual] * (2 - rank), *pair]
+    key = Key("fold", (columns.element, strides[-1] == 1))
+    work = columns.size * (0.15 if strides[-1] == 1 else 0.8)
+    b.add(Native([columns], [result], [Call(key, words, work, most_threads=planes)]))
     return [result]
