@@ -47,6 +47,7 @@ FAMILIES: dict[str, str] = {
     "refuse": f"{_CODEGEN}.rounds:emit_refuse",
     "expect_rounds": f"{_CODEGEN}.rounds:emit_expect",
     "recurrent_cell": f"{_CODEGEN}.recurrent:emit_cell",
+    "cache": f"{_CODEGEN}.caches:emit_cache",
     "attention": f"{_CODEGEN}.attention:emit_attention",
     "rows": f"{_CODEGEN}.rows:emit_rows",
     "columns": f"{_CODEGEN}.reductions:emit_columns",

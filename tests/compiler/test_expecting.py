@@ -133,7 +133,7 @@ def test_tile() -> None:
 def test_code_for_arm(monkeypatch: pytest.MonkeyPatch) -> None:
     arm = of_features("aarch64-unknown-linux-gnu", "generic", {"neon": True})
     keys = [Key("counting", ("int16",)), Key("nonzero", ("bool", 3)), Key("nonzero", ("float64", 1))]
-    assert compile_text(module_text([*keys, Key("expect_same", ())], arm), arm)
+    assert compile_text(module_text([*keys, Key("expect_same", ()), Key("cache", ("i16",))], arm), arm)
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     assert compile_text(link([*drive.functions(), *entering.functions()], arm), arm)
 
