@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FRESH = frozenset(["ZipMap", "LabelEncoder"])
 #: others that do no arithmetic, so that NumPy has nothing to warn of
 _SILENT = FRESH | {"Gather", "Tile", "NonZero", "Identity", "Reshape", "Concat", "Unsqueeze", "Squeeze"}
+_SILENT |= {"ArrayFeatureExtractor", "OneHotEncoder"}
 _STANDARD = ("", "ai.onnx.ml")
 
 #: on a run's values: whether the run can't go on
@@ -85,6 +86,9 @@ class HostCall:
         function, arguments = self.function, self.arguments
         if self.fills and len(arguments) == 1:
             source = self.fills[0][1]
+            encode = None if view is None else _of_text(function, view)
+            if encode is not None:
+                return lambda values: encode(values[source])
             made_of: Callable[[list[Any]], Any] = lambda values: function(values[source])  # noqa: E731  # it is one of two
         elif not self.fills:
             made_of = lambda values: function(*arguments)  # noqa: E731
@@ -129,6 +133,16 @@ def _of_memory(call: Any, arguments: Sequence[Any]) -> Callable[[], Any] | None:
         return None
     of = made.get(call.func)
     found: Callable[[], Any] | None = None if of is None else of(arguments[0], **call.keywords)
+    return found
+
+
+def _of_text(call: Any, to: Array) -> Callable[[Any], None] | None:
+    """The same as a function of one text, whose result it writes, where there is such a one of the kernel."""
+    if not isinstance(call, partial) or call.func.__name__ != "one_hot_encoder" or to.dtype != np.float32:
+        return None
+    from distort.kernels.ops import ml_text
+
+    found: Callable[[Any], None] | None = ml_text.one_hot_of_text(to, **call.keywords)
     return found
 
 

@@ -44,9 +44,10 @@ class Table:
         self._dtype = keys.dtype
         # the default lies behind the last value
         self._values = np.concatenate([values, default.reshape(-1)[:1].astype(values.dtype)])
+        self.of_text: _OfText | None = None
         if keys.dtype == object:
             items = self._values.tolist()
-            self._of_text = _OfText(keys.tolist(), items[:-1], items[-1])
+            self.of_text = _OfText(keys.tolist(), items[:-1], items[-1])
         else:
             # the last of equal keys wins; numpy sorts NaN last and finds it there
             self._order = len(keys) - 1 - np.argsort(keys[::-1], kind="stable")
@@ -71,9 +72,9 @@ class Table:
         """The values for x, in its shape."""
         if x.dtype != self._dtype:
             raise InvalidInput(f"keys of {self._dtype} can't be looked up for an input of {x.dtype}")
-        if self._dtype.kind == "O":
+        if self.of_text is not None:
             items = x.tolist() if x.ndim == 1 else x.reshape(-1).tolist()
-            found = np.fromiter(self._of_text.of(items), self._values.dtype, len(items))
+            found = np.fromiter(self.of_text.of(items), self._values.dtype, len(items))
             if x.ndim != 1:
                 found = found.reshape(x.shape)
             return found if found.dtype.kind == "O" else xp.asarray(found)
@@ -304,6 +305,23 @@ def one_hot_encoder(xp: ModuleType, x: Array, *, table: Table, n: int, zeros: in
     if not zeros and bool((position < 0).any()):
         raise InvalidInput("Unknown Category and zeros = 0.")
     return (position[..., None] == xp.arange(n)).astype(xp.float32)
+
+
+def one_hot_of_text(to: np.ndarray[Any, Any], *, table: Table, n: int, zeros: int) -> Callable[[Any], None] | None:
+    """A function that does :func:`one_hot_encoder` with an array of one text, into ``to``; None for others."""
+    found = table.of_text
+    if found is None or to.size != n:
+        return None
+    # the last row is that of text that is no category
+    rows = np.concatenate([np.eye(n, dtype=np.float32), np.zeros((1, n), np.float32)]).reshape(-1, *to.shape)
+
+    def encode(x: Any) -> None:
+        place = found[x.item()]
+        if place < 0 and not zeros:
+            raise InvalidInput("Unknown Category and zeros = 0.")
+        to[...] = rows[place]
+
+    return encode
 
 
 def _prepare_dict_vectorizer(

@@ -171,6 +171,37 @@ def test_maps_and_labels_of_what_only_kernels_see(n: int) -> None:
         made.clear()
 
 
+@pytest.mark.parametrize("zeros", [0, 1])
+def test_a_text_as_one_of_categories(zeros: int) -> None:
+    text = f"""<ir_version: 10, opset_import: ["": 20, "ai.onnx.ml": 3]>
+    g (string[N,1] a, string[N,1] b, float[N,2] x) => (float[N,M] y)
+    <int64[1] first = {{0}}, int64[1] second = {{1}}> {{
+        both = Concat<axis=1>(a, b)
+        one = ai.onnx.ml.ArrayFeatureExtractor(both, first)
+        other = ai.onnx.ml.ArrayFeatureExtractor(both, second)
+        p = ai.onnx.ml.OneHotEncoder<cats_strings=["u", "v", "w"], zeros={zeros}>(one)
+        q = ai.onnx.ml.OneHotEncoder<cats_strings=["k", "l"], zeros={zeros}>(other)
+        shape = Constant<value_ints=[-1, 3]>()
+        pairs = Constant<value_ints=[-1, 2]>()
+        r = Reshape(p, shape)
+        s = Reshape(q, pairs)
+        y = Concat<axis=1>(x, r, s)
+    }}"""
+    session = distort.InferenceSession(onnx.parser.parse_model(text).SerializeToString())
+    rng = np.random.default_rng(0)
+    for n in (1, 1, 1, 1, 3, 3, 3, 1):
+        a, b = rng.choice(["u", "v", "w"], (n, 1)).astype(object), rng.choice(["k", "l"], (n, 1)).astype(object)
+        x = rng.standard_normal((n, 2)).astype(np.float32)
+        (y,) = session.run(None, {"a": a, "b": b, "x": x})
+        np.testing.assert_array_equal(y, np.concatenate([x, a == ["u", "v", "w"], b == ["k", "l"]], axis=1))
+    wrong = {"a": np.array([["?"]], object), "b": np.array([["k"]], object), "x": x[:1]}
+    if zeros:
+        np.testing.assert_array_equal(session.run(None, wrong)[0][0, 2:], [0, 0, 0, 1, 0])
+    else:
+        with pytest.raises(Exception, match="Unknown Category"):
+            session.run(None, wrong)
+
+
 def test_text_from_several_threads(labels: distort.InferenceSession) -> None:
     x, text = np.array([[1, 2], [4, 3], [0, 5]], np.float32), np.array(["y", "?", "x"], object)
 

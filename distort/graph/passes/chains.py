@@ -1,4 +1,4 @@
-"""Two nodes in a row that one can do: transposes of transposes, reshapes of reshapes."""
+"""Two nodes in a row that one can do: transposes of transposes, reshapes of reshapes, columns of what was joined."""
 
 from __future__ import annotations
 
@@ -54,10 +54,44 @@ def merge_reshapes(graph: Graph, context: Context) -> int:
     return n_merged
 
 
+def read_columns(graph: Graph, context: Context) -> int:
+    """Columns of inputs that were joined are read from the input that they are of, as each of a table's is encoded."""
+    producers = {name: node for node in graph.nodes for name in node.outputs if name}
+    constants = context.constants(graph)
+    n_read = 0
+    for node in graph.nodes:
+        if (node.domain, node.op_type) != ("ai.onnx.ml", "ArrayFeatureExtractor"):
+            continue
+        before, wanted = _before(node, producers), constants.get(node.inputs[1])
+        if before is None or before.op_type != "Concat" or before.attributes.get("axis") not in (1, -1):
+            continue
+        widths = [_columns(graph, name) for name in before.inputs]
+        if not isinstance(wanted, np.ndarray) or wanted.size != 1 or None in widths:
+            continue
+        place = int(wanted.reshape(-1)[0])
+        for name, width in zip(before.inputs, widths, strict=True):
+            if width == 1 and place == 0:
+                node.op_type, node.domain, node.inputs, node.attributes = "Identity", "", [name], {}
+                node.opset = before.opset
+                n_read += 1
+                break
+            place -= width or 0
+            if place < 0:
+                break
+    return n_read
+
+
+def _columns(graph: Graph, name: str) -> int | None:
+    """How many an input of the graph has, by its declaration; None for anything else."""
+    type_ = graph.types.get(name) if name in graph.inputs and name not in graph.initializers else None
+    shape = None if type_ is None else type_.shape
+    return shape[1] if shape is not None and len(shape) == 2 and isinstance(shape[1], int) else None
+
+
 def _before(node: Node, producers: dict[str, Node]) -> Node | None:
     """The node of ai.onnx that makes the first input."""
     found = producers.get(node.inputs[0])
     return None if found is None or found.domain else found
 
 
-__all__ = ["merge_reshapes", "merge_transposes"]
+__all__ = ["merge_reshapes", "merge_transposes", "read_columns"]
