@@ -8,7 +8,7 @@ import numpy as np
 
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder
-from distort.kernels.compiler.expression import Instruction
+from distort.kernels.compiler.expression import STORED, Instruction
 from distort.kernels.compiler.ir import Array, Call, Host, Native, Tensor
 from distort.kernels.compiler.keys import Key
 
@@ -82,7 +82,7 @@ def of_largest(b: Builder, node: Node, scores: Tensor, labels: Array) -> Tensor 
     known = b.constant(labels if labels.dtype == np.int64 else np.arange(1, len(labels) + 1))
     made = b.new(np.int64, (n_rows,))
     words: list[Any] = [n_rows, n_classes, scores.address(), known.address(), made.address()]
-    call = Call(Key("labels", ()), words, scores.size * 1.0, most_threads=n_rows)
+    call = Call(Key("labels", (STORED[scores.element],)), words, scores.size * 1.0, most_threads=n_rows)
     b.add(Native([scores, known], [made], [call]))
     if labels.dtype == np.int64:
         return made
@@ -95,7 +95,7 @@ def of_score(b: Builder, node: Node, score: Tensor, limit: float, labels: Array)
     integers = labels.dtype == np.int64
     first, second = (int(labels[0]), int(labels[1])) if integers else (1, 2)
     body = [
-        Instruction("constant", (0,), "float32", (limit,)),
+        Instruction("constant", (0,), score.element, (limit,)),
         Instruction("greater", (0, 1), "bool"),
         Instruction("constant", (0,), "int64", (second,)),
         Instruction("constant", (0,), "int64", (first,)),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 import pytest
-from onnx import NodeProto, helper
+from onnx import NodeProto, helper, numpy_helper
 
 from tests.compiler.comparing import agree, both, object_for
 
@@ -224,6 +225,40 @@ def test_comparisons_of_several_kinds(missing: bool) -> None:
         check(node, rows(n))
 
 
+def doubled(node: NodeProto, base: bool = True) -> NodeProto:
+    """The same with its numbers as tensors of doubles, which they are not all as float32."""
+    kinds = ("nodes_values", "target_weights", "class_weights", "base_values")
+    for attribute in [a for a in node.attribute if a.name in kinds]:
+        if attribute.name == "base_values" and not base:
+            continue
+        numbers = np.array(attribute.floats, np.float64) + 1e-9
+        node.attribute.remove(attribute)
+        node.attribute.append(helper.make_attribute(f"{attribute.name}_as_tensor", numpy_helper.from_array(numbers)))
+    return node
+
+
+@pytest.mark.parametrize("votes", ["all", "one", "some"])
+def test_doubles(votes: str) -> None:
+    for n in (1, 30):
+        for x in (rows(n).astype(np.float64) + 2e-9, rows(n).astype(np.float64)):
+            for n_targets, how in ((1, "SUM"), (3, "AVERAGE"), (2, "MAX")):
+                for missing in (False, True):
+                    plain = regressor(n_targets, aggregate_function=how, base_values=[0.1] * n_targets, missing=missing)
+                    for make in (lambda node: node, doubled, lambda node: doubled(node, base=False)):
+                        check(make(sparse(copy.deepcopy(plain), votes)), x, rtol=1e-6)
+            for classes in ([1, 2], [3, 5, 9]):
+                plain = classifier(classes, base_values=[0.1] * len(classes), post_transform="LOGISTIC")
+                for make in (lambda node: node, doubled):
+                    check(make(sparse(copy.deepcopy(plain), votes)), x, ("label", "y"), rtol=1e-6)
+    check(doubled(sparse(regressor(2), votes)), rows(9), rtol=1e-6)  # of float32, compared with doubles
+
+
+def test_rows_of_integers() -> None:
+    x = np.arange(-12, 12).reshape(4, 6)
+    check(regressor(), x)
+    check(classifier([1, 2, 3]), x, ("label", "y"), rtol=1e-6)
+
+
 def test_probit() -> None:
     def within(node: NodeProto) -> NodeProto:
         for attribute in node.attribute:
@@ -242,6 +277,11 @@ def test_what_is_left_to_numpy_agrees() -> None:
         results, expected, kinds = both([node], {"x": rows(5)}, {})
         assert kinds == ["host TreeEnsembleRegressor"]
         agree(results, expected)
+
+
+def test_scaler_of_doubles() -> None:
+    node = helper.make_node("Scaler", ["x"], ["y"], domain=_ML, offset=[1.0, 2, 3, 4, 5, 6], scale=[2.0, 1, 1, 1, 3, 1])
+    check(node, rows(5).astype(np.float64) + 1e-9)
 
 
 def test_scaler() -> None:

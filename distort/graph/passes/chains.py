@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from distort.graph.ir import Graph, Node
+from distort.graph.types import TensorType
 
 from .context import Context
 
@@ -84,7 +85,7 @@ def read_columns(graph: Graph, context: Context) -> int:
 def _columns(graph: Graph, name: str) -> int | None:
     """How many an input of the graph has, by its declaration; None for anything else."""
     type_ = graph.types.get(name) if name in graph.inputs and name not in graph.initializers else None
-    shape = None if type_ is None else type_.shape
+    shape = type_.shape if isinstance(type_, TensorType) else None
     return shape[1] if shape is not None and len(shape) == 2 and isinstance(shape[1], int) else None
 
 
