@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FRESH = frozenset(["ZipMap", "LabelEncoder"])
 #: others that do no arithmetic, so that NumPy has nothing to warn of
 _SILENT = FRESH | {"Gather", "Tile", "NonZero", "Identity", "Reshape", "Concat", "Unsqueeze", "Squeeze"}
-_SILENT |= {"ArrayFeatureExtractor", "OneHotEncoder"}
+_SILENT |= {"ArrayFeatureExtractor", "OneHotEncoder", "StringNormalizer", "TfIdfVectorizer"}
 _STANDARD = ("", "ai.onnx.ml")
 
 #: on a run's values: whether the run can't go on
