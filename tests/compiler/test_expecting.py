@@ -101,6 +101,35 @@ def test_numbers_that_say_a_shape() -> None:
         made[0].run({"s": np.array([-1, 3])})
 
 
+@pytest.mark.parametrize("n", [6, 4, 30])
+def test_compress(n: int) -> None:
+    rows = programs("g (float[5,6] x, bool[N] c) => (float[A,B] y) { y = Compress<axis=-1>(x, c) }")
+    flat = programs("g (float[5,6] x, bool[N] c) => (float[A] y) { y = Compress(x, c) }")
+    x = np.random.default_rng(0).standard_normal((5, 6)).astype(np.float32)
+    for places in ([0, 3], [1, 2], [2, 3], [0, 3], [], [0, 1, 2]):
+        for pair in (rows, flat) if n <= 6 else (flat,):
+            for _ in range(2):
+                condition = np.zeros(n, np.bool_)
+                condition[places] = True
+                check(pair, x=x, c=condition)
+            assert hosts(pair) == [] if len(places) == 2 else True
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", "int8"])
+def test_integers_divided_by_those_of_the_run(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    for op in ("Div", "Mod"):
+        pair = programs(f"g ({dtype}[4,9] a, {dtype}[9] b) => ({dtype}[4,9] y) {{ y = {op}(a, b) }}")
+        for _ in range(3):
+            a, b = rng.integers(1, 99, (4, 9)).astype(dtype), rng.integers(1, 9, 9).astype(dtype)
+            check(pair, a=a, b=b)
+            assert hosts(pair) == []
+        b[3] = 0
+        with pytest.raises(Exception, match=r"zero|0"):
+            pair[0].run({"a": a, "b": b})
+        check(pair, a=a, b=np.ones(9, dtype))
+
+
 def test_ones_of_a_shape_that_something_is_expanded_to() -> None:
     pair = programs("g (float[3,1] x, int64[R] s) => (float[A,B] y) { y = Expand(x, s) }")
     x = np.arange(3, dtype=np.float32)[:, None]

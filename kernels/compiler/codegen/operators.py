@@ -70,11 +70,22 @@ def _whole_division(f: Function, signed: bool, a: Value, b: Value, what: str) ->
     none = f.icmp("eq", b, zero(f, b))
     one = f.const(b.type, 1)
     if not signed:
-        return f.select(none, zero(f, b), f.binary(f"u{what}", a, f.select(none, one, b)))
+        return f.select(none, zero(f, b), _divided(f, signed, a, f.select(none, one, b), what))
     minus = f.icmp("eq", b, f.const(b.type, -1))
-    result = f.binary(f"s{what}", a, f.select(f.binary("or", none, minus), one, b))
+    result = _divided(f, signed, a, f.select(f.binary("or", none, minus), one, b), what)
     by_minus = f.binary("sub", zero(f, a), a) if what == "div" else zero(f, a)
     return f.select(none, zero(f, b), f.select(minus, by_minus, result))
+
+
+def _divided(f: Function, signed: bool, a: Value, b: Value, what: str) -> Value:
+    """Vectors of up to 32 bits as floating point numbers, which hold quotients of them exactly enough to be cut."""
+    letter, width = "s" if signed else "u", int(element_of(a.type)[1:])
+    if width > 32 or lanes_of(a.type) == 1:
+        return f.binary(f"{letter}{what}", a, b)
+    real = "float" if width <= 16 else "double"
+    x, y = (f.cast(f"{letter}itofp", value, real) for value in (a, b))
+    quotient = f.cast(f"fpto{letter}i", f.fdiv(x, y), element_of(a.type))
+    return quotient if what == "div" else f.binary("sub", a, f.binary("mul", quotient, b))
 
 
 def _divide(f: Function, expression: Expression, instruction: Instruction, operands: Sequence[Value]) -> Value:

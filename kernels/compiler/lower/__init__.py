@@ -19,7 +19,7 @@ OPERATORS: dict[tuple[str, str], str] = {
         "Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh "
         "ThresholdedRelu Where Xor"
     ),
-    ("", "expecting"): "NonZero",
+    ("", "expecting"): "Compress NonZero",
     ("", "gathering"): "Gather GatherElements GatherND ReverseSequence",
     ("", "losses"): "NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss",
     ("", "making"): "ConstantOfShape EyeLike OneHot Range Trilu",

@@ -13,7 +13,6 @@ from distort.graph.ir import Node
 from distort.kernels.compiler import layout
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.ir import Tensor, strides_of
-from distort.kernels.compiler.lower import expecting
 
 Result = list[Tensor | None] | None
 
@@ -191,6 +190,8 @@ def _expand(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     if x is None:
         return None
     if wanted is None:
+        from distort.kernels.compiler.lower import expecting  # few models need it
+
         seen = expecting.shape_of(b, node, inputs[1], x.shape)
         return None if seen is None else [b.plain(x).broadcast(seen)]
     try:
