@@ -250,6 +250,9 @@ def _dense() -> list[KernelCase]:
     for name, gates in (("RNN", 1), ("GRU", 3), ("LSTM", 4)):
         w, r = f(1, gates * hidden, 128) / 10, f(1, gates * hidden, hidden) / 10
         found.append(KernelCase(name, [steps, w, r], {"hidden_size": hidden}, (1, 2)))
+        lengths = np.array([64, 30, 50, 10], np.int32)
+        several = [f(64, 4, 128), w, r, None, lengths]
+        found.append(KernelCase(name, several, {"hidden_size": hidden}, (1, 2), label="lengths"))
     return found
 
 
@@ -424,6 +427,13 @@ def _contrib() -> list[KernelCase]:
         (
             "GroupQueryAttention",
             [new, f(1, 1, 256), f(1, 1, 256), past, past, *lengths],
+            {"num_heads": 12, "kv_num_heads": 4},
+            (),
+            3,
+        ),
+        (
+            "GroupQueryAttention",
+            [new, f(1, 1, 256), f(1, 1, 256), f(1, 4, 512, 64), f(1, 4, 512, 64), *lengths],
             {"num_heads": 12, "kv_num_heads": 4},
             (),
             3,

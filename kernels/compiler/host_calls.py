@@ -26,6 +26,7 @@ FRESH = frozenset(["ZipMap", "LabelEncoder"])
 #: others that do no arithmetic, so that NumPy has nothing to warn of
 _SILENT = FRESH | {"Gather", "Tile", "NonZero", "Identity", "Reshape", "Concat", "Unsqueeze", "Squeeze"}
 _SILENT |= {"ArrayFeatureExtractor", "OneHotEncoder", "StringNormalizer", "TfIdfVectorizer"}
+_OF_TEXT = frozenset(["one_hot_encoder", "label_encoder", "label_encoder_2"])
 _STANDARD = ("", "ai.onnx.ml")
 
 #: on a run's values: whether the run can't go on
@@ -138,11 +139,17 @@ def _of_memory(call: Any, arguments: Sequence[Any]) -> Callable[[], Any] | None:
 
 def _of_text(call: Any, to: Array) -> Callable[[Any], None] | None:
     """The same as a function of one text, whose result it writes, where there is such a one of the kernel."""
-    if not isinstance(call, partial) or call.func.__name__ != "one_hot_encoder" or to.dtype != np.float32:
+    if not isinstance(call, partial) or call.func.__name__ not in _OF_TEXT:
         return None
     from distort.kernels.ops import ml_text
 
-    found: Callable[[Any], None] | None = ml_text.one_hot_of_text(to, **call.keywords)
+    made: dict[Any, Any] = {
+        ml_text.one_hot_encoder: ml_text.one_hot_of_text,
+        ml_text.label_encoder: ml_text.label_of_text,
+        ml_text.label_encoder_2: ml_text.label_of_text,
+    }
+    of = made.get(call.func)
+    found: Callable[[Any], None] | None = None if of is None else of(to, **call.keywords)
     return found
 
 

@@ -99,6 +99,10 @@ class Table:
             return self._values[host]
         return xp.asarray(self._values)[where]
 
+    @property
+    def dtype_of_values(self) -> Any:
+        return self._values.dtype
+
     def of_memory(self, x: np.ndarray[Any, Any]) -> Callable[[], Any] | None:
         """A function that looks up what is in the memory of ``x`` [N] by then; None where it isn't worth one."""
         dense, first = self._dense, self._first
@@ -307,10 +311,22 @@ def one_hot_encoder(xp: ModuleType, x: Array, *, table: Table, n: int, zeros: in
     return (position[..., None] == xp.arange(n)).astype(xp.float32)
 
 
+def label_of_text(to: np.ndarray[Any, Any], *, table: Table) -> Callable[[Any], None] | None:
+    """A function that does :func:`label_encoder` with an array of one text, into ``to``; None for others."""
+    found = table.of_text
+    if found is None or to.size != 1 or to.dtype != table.dtype_of_values:
+        return None
+
+    def encode(x: Any) -> None:
+        to[...] = found[x.item()]
+
+    return encode
+
+
 def one_hot_of_text(to: np.ndarray[Any, Any], *, table: Table, n: int, zeros: int) -> Callable[[Any], None] | None:
     """A function that does :func:`one_hot_encoder` with an array of one text, into ``to``; None for others."""
     found = table.of_text
-    if found is None or to.size != n:
+    if found is None or to.size != n or to.dtype != np.float32:
         return None
     # the last row is that of text that is no category
     rows = np.concatenate([np.eye(n, dtype=np.float32), np.zeros((1, n), np.float32)]).reshape(-1, *to.shape)

@@ -202,6 +202,22 @@ def test_a_text_as_one_of_categories(zeros: int) -> None:
             session.run(None, wrong)
 
 
+@pytest.mark.parametrize("values", ["values_int64s=[4, 5]", "values_floats=[4.0, 5.0]"])
+def test_a_text_as_a_number(values: str) -> None:
+    text = f"""<ir_version: 10, opset_import: ["": 20, "ai.onnx.ml": 2]>
+    g (string[N,1] a, float[N,1] x) => (float[N,1] y) {{
+        n = ai.onnx.ml.LabelEncoder<keys_strings=["u", "v"], {values}, default_int64=-1, default_float=-1.0>(a)
+        f = Cast<to=1>(n)
+        y = Add(f, x)
+    }}"""
+    session = distort.InferenceSession(onnx.parser.parse_model(text).SerializeToString())
+    for turn, a in enumerate(["u", "v", "v", "?", "u", "v"]):
+        for n in (1, 2):
+            x = np.full((n, 1), turn, np.float32)
+            (y,) = session.run(None, {"a": np.full((n, 1), a, object), "x": x})
+            np.testing.assert_array_equal(y, x + {"u": 4, "v": 5, "?": -1}[a])
+
+
 def test_text_from_several_threads(labels: distort.InferenceSession) -> None:
     x, text = np.array([[1, 2], [4, 3], [0, 5]], np.float32), np.array(["y", "?", "x"], object)
 
