@@ -294,7 +294,10 @@ def test_scaler() -> None:
 def test_normalizer(norm: str, shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     x[0] = 0
-    check(helper.make_node("Normalizer", ["x"], ["y"], domain=_ML, norm=norm), x, rtol=1e-6)
+    node = helper.make_node("Normalizer", ["x"], ["y"], domain=_ML, norm=norm)
+    check(node, x, rtol=1e-6)
+    check(node, x.astype(np.float64), rtol=1e-6)
+    check(node, (x * 9).astype(np.int64), rtol=1e-6)
 
 
 def test_kernels_for_arm() -> None:

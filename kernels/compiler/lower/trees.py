@@ -247,8 +247,11 @@ def _normalizer(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     """Rows by their largest element, or their L1 or L2 norm; rows of zeros stay."""
     (x,) = inputs
     norm = node.attributes.get("norm", "MAX")
-    if x is None or x.dtype != np.float32 or len(x.shape) not in (1, 2) or not x.size or norm not in _NORMS:
+    if x is None or x.dtype.kind not in "fiu" or len(x.shape) not in (1, 2) or not x.size or norm not in _NORMS:
         return None
+    if x.dtype not in (np.float32, np.float64):
+        x = b.map("cast", [x], np.float32)
+    real = x.element
     axes = b.constant(np.array([-1]))
     reduce = lowering_of("", _NORMS[norm])
     assert reduce is not None
@@ -256,13 +259,13 @@ def _normalizer(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     if reduced is None or reduced[0] is None:
         return None
     body = [
-        Instruction("constant", (0,), "float32", (0.0,)),
+        Instruction("constant", (0,), real, (0.0,)),
         Instruction("equal", (1, 2), "bool"),
-        Instruction("constant", (0,), "float32", (1.0,)),
-        Instruction("where", (3, 4, 1), "float32"),
-        Instruction("div", (0, 5), "float32"),
+        Instruction("constant", (0,), real, (1.0,)),
+        Instruction("where", (3, 4, 1), real),
+        Instruction("div", (0, 5), real),
     ]
-    return [b.map("", [x, b.plain(reduced[0])], body=body)]
+    return [_narrow(b, b.map("", [x, b.plain(reduced[0])], body=body))]
 
 
 _NORMS = {"MAX": "ReduceMax", "L1": "ReduceL1", "L2": "ReduceL2"}
