@@ -120,3 +120,12 @@ def test_fused_convolutions(activation: str, given: list[float]) -> None:
             weights = {name: value for name, value in (("w", w), ("b", bias)) if name in inputs}
             check(node, {**feeds, "z": numbers(2, 32, 9, 10)} if "z" in inputs else feeds, weights, 1e-4)
     refused(helper.make_node("FusedConv", ["x", "w", "", "z"], ["y"], domain=_MS), {**feeds, "z": numbers(3)}, {"w": w})
+
+
+def test_operators_that_the_standard_has_too() -> None:
+    x, grid = numbers(1, 3, 6, 7), _RNG.uniform(-1, 1, (1, 4, 5, 2)).astype(np.float32)
+    for mode in ("bilinear", "nearest", "bicubic"):
+        check(helper.make_node("GridSample", ["x", "g"], ["y"], domain=_MS, mode=mode), {"x": x, "g": grid})
+    check(helper.make_node("Trilu", ["x"], ["y"], domain=_MS, upper=0), {"x": x})
+    places = {"i": _RNG.integers(0, 3, (4, 2))}
+    check(helper.make_node("GatherND", ["x", "i"], ["y"], domain=_MS), {"x": numbers(3, 3, 5), **places})

@@ -52,7 +52,9 @@ OPERATORS: dict[tuple[str, str], str] = {
     ("com.microsoft", "convolution"): "FusedConv",
     ("com.microsoft", "elementwise"): "BiasGelu FastGelu Gelu QuickGelu",
     ("com.microsoft", "embedding"): "EmbedLayerNormalization",
+    ("com.microsoft", "gathering"): "GatherND",
     ("com.microsoft", "grouped_query"): "GroupQueryAttention",
+    ("com.microsoft", "making"): "Trilu",
     ("com.microsoft", "matmul"): "FusedGemm FusedMatMul TransposeMatMul",
     ("com.microsoft", "nbits"): "MatMulNBits",
     ("com.microsoft", "quantization"): "DequantizeLinear QuantizeLinear",
@@ -64,7 +66,7 @@ OPERATORS: dict[tuple[str, str], str] = {
     ("com.microsoft", "quantized_recurrent"): "DynamicQuantizeLSTM",
     ("com.microsoft", "rotary"): "RotaryEmbedding",
     ("com.microsoft", "rows"): ("SimplifiedLayerNormalization SkipLayerNormalization SkipSimplifiedLayerNormalization"),
-    ("com.microsoft", "sampling"): "CropAndResize",
+    ("com.microsoft", "sampling"): "CropAndResize GridSample",
     ("ai.onnx.ml", "features"): (
         "ArrayFeatureExtractor Binarizer FeatureVectorizer Imputer LabelEncoder OneHotEncoder"
     ),

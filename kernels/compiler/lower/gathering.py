@@ -165,6 +165,7 @@ def gathered_elements(b: Builder, x: Tensor, axis: int, indices: Tensor) -> Tens
 
 
 @lowers("GatherND")
+@lowers("GatherND", domain="com.microsoft")
 def _gather_nd(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, indices = inputs
     if x is None or indices is None or indices.element not in _INDEX_TYPES or not indices.shape:

@@ -62,6 +62,7 @@ def _eye_like(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
 
 
 @lowers("Trilu")
+@lowers("Trilu", domain="com.microsoft")
 def _trilu(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, diagonal = inputs[0], [0]
     assert x is not None

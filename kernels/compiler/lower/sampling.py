@@ -30,6 +30,7 @@ _FAR = -16.0
 
 
 @lowers("GridSample")
+@lowers("GridSample", domain="com.microsoft")
 def _grid_sample(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, grid = inputs
     mode, padding = node.attributes.get("mode", "linear"), node.attributes.get("padding_mode", "zeros")
