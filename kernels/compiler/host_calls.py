@@ -26,6 +26,7 @@ FRESH = frozenset(["ZipMap", "LabelEncoder"])
 #: others that do no arithmetic, so that NumPy has nothing to warn of
 _SILENT = FRESH | {"Gather", "Tile", "NonZero", "Identity", "Reshape", "Concat", "Unsqueeze", "Squeeze"}
 _SILENT |= {"ArrayFeatureExtractor", "OneHotEncoder", "StringNormalizer", "TfIdfVectorizer"}
+_SILENT_CONTRIB = frozenset(["Tokenizer"])
 _OF_TEXT = frozenset(["one_hot_encoder", "label_encoder", "label_encoder_2"])
 _STANDARD = ("", "ai.onnx.ml")
 
@@ -221,7 +222,7 @@ def hosts_of(program: CompiledProgram, compiled: Compiled, given: Mapping[str, A
         known = [program.hosts.weight(a) if isinstance(a, str) and a not in places else None for a in host.arguments]
         is_fresh = _is_fresh(host, given)
         steps.append((host, program.hosts.step_of(host.origin), known, is_fresh))
-        quiet |= host.node.op_type not in _SILENT or host.node.domain not in _STANDARD
+        quiet |= host.node.op_type not in (_SILENT if host.node.domain in _STANDARD else _SILENT_CONTRIB)
         for result in host.results:
             if isinstance(result, str):
                 places[result] = n_values

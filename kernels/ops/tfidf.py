@@ -139,6 +139,12 @@ def _count_few(known: list[list[int]], vocabulary: _Vocabulary, shortest: int, s
     counts = np.zeros((len(known), vocabulary.n_columns), np.float32)
     levels, n_words = [level.found for level in vocabulary.levels], len(vocabulary.words)
     for row, words in zip(counts, known, strict=True):
+        if len(levels) == 1:
+            columns = levels[0]
+            for word in words:
+                if word >= 0 and (hit := columns.get(word)) and hit[1] >= 0:
+                    row[hit[1]] += 1
+            continue
         for stride in range(1, skips + 2):
             for start in range(len(words)):
                 gram = 0
