@@ -97,7 +97,8 @@ def _elementwise() -> list[KernelCase]:
     found += [
         KernelCase(name, [f(*_ROWS), f(768)]) for name in ("Add", "Sub", "Mul", "Div", "Max", "Min", "Mean", "Sum")
     ]
-    found += [KernelCase("Pow", [positive(*_ROWS), np.float32(2)])]
+    found += [KernelCase("Pow", [positive(*_ROWS), np.float32(2)], constant=(1,))]
+    found += [KernelCase("Pow", [positive(*_ROWS), f(768)], label="any")]
     found += [KernelCase("PRelu", [f(*_MAPS), f(64, 1, 1)])]
     found += [
         KernelCase(name, [f(*_ROWS), f(*_ROWS)])
@@ -165,7 +166,7 @@ def _reductions() -> list[KernelCase]:
     found += [
         KernelCase(name, [f(*_ROWS)], {"axis": -1}) for name in ("ArgMax", "ArgMin", "Softmax", "LogSoftmax", "Hardmax")
     ]
-    found += [KernelCase("CumSum", [f(*_ROWS), np.array(1)])]
+    found += [KernelCase("CumSum", [f(*_ROWS), np.array(1)], constant=(1,))]
     found += [
         KernelCase("TopK", [f(*_ROWS), ints(10)], n_outputs=2),
         KernelCase("TopK", [f(1, 30000), ints(5)], n_outputs=2, label="vocabulary"),
@@ -249,6 +250,9 @@ def _dense() -> list[KernelCase]:
     for name, gates in (("RNN", 1), ("GRU", 3), ("LSTM", 4)):
         w, r = f(1, gates * hidden, 128) / 10, f(1, gates * hidden, hidden) / 10
         found.append(KernelCase(name, [steps, w, r], {"hidden_size": hidden}, (1, 2)))
+        lengths = np.array([64, 30, 50, 10], np.int32)
+        several = [f(64, 4, 128), w, r, None, lengths]
+        found.append(KernelCase(name, several, {"hidden_size": hidden}, (1, 2), label="lengths"))
     return found
 
 
@@ -423,6 +427,13 @@ def _contrib() -> list[KernelCase]:
         (
             "GroupQueryAttention",
             [new, f(1, 1, 256), f(1, 1, 256), past, past, *lengths],
+            {"num_heads": 12, "kv_num_heads": 4},
+            (),
+            3,
+        ),
+        (
+            "GroupQueryAttention",
+            [new, f(1, 1, 256), f(1, 1, 256), f(1, 4, 512, 64), f(1, 4, 512, 64), *lengths],
             {"num_heads": 12, "kv_num_heads": 4},
             (),
             3,

@@ -44,6 +44,8 @@ class Attention(Operation):
     finish: Expression
     #: row n weighs no more than the first n + reach keys, whatever the expression says
     reach: int = ALL
+    #: which of the ``n_operands`` says how many keys, from the first on, there are for a head; -1: all
+    limited: int = -1
     kind: ClassVar[str] = "attention"
     repeats: ClassVar[bool] = True
 
@@ -135,6 +137,7 @@ class Attention(Operation):
             self.zeros,
             self.finish,
             tuple(ways[self.n_operands :]),
+            self.limited,
         )
 
 

@@ -5,8 +5,9 @@ Values of a run that no kernel of ours makes lie in a list: feeds, then results,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 FRESH = frozenset(["ZipMap", "LabelEncoder"])
 #: others that do no arithmetic, so that NumPy has nothing to warn of
 _SILENT = FRESH | {"Gather", "Tile", "NonZero", "Identity", "Reshape", "Concat", "Unsqueeze", "Squeeze"}
+_SILENT |= {"ArrayFeatureExtractor", "OneHotEncoder", "StringNormalizer", "TfIdfVectorizer"}
+_SILENT_CONTRIB = frozenset(["Tokenizer"])
+_OF_TEXT = frozenset(["one_hot_encoder", "label_encoder", "label_encoder_2"])
 _STANDARD = ("", "ai.onnx.ml")
 
 #: on a run's values: whether the run can't go on
@@ -84,9 +88,19 @@ class HostCall:
         function, arguments = self.function, self.arguments
         if self.fills and len(arguments) == 1:
             source = self.fills[0][1]
+            encode = None if view is None else _of_text(function, view)
+            if encode is not None:
+                return lambda values: encode(values[source])
             made_of: Callable[[list[Any]], Any] = lambda values: function(values[source])  # noqa: E731  # it is one of two
         elif not self.fills:
             made_of = lambda values: function(*arguments)  # noqa: E731
+            again = _of_memory(function, arguments) if is_object else None
+            if again is not None:
+
+                def look_up(values: list[Any], again: Callable[[], Any] = again) -> None:
+                    values[place] = again()
+
+                return look_up
         else:
             return self
         if is_object:
@@ -110,6 +124,34 @@ class HostCall:
 
 
 _ARRAYS = (np.ndarray, np.generic)
+
+
+def _of_memory(call: Any, arguments: Sequence[Any]) -> Callable[[], Any] | None:
+    """The same as a function of what is in its only argument's memory, where there is such a one of the kernel."""
+    from distort.kernels.ops import ml_text
+
+    made: dict[Any, Any] = {ml_text.zip_map: ml_text.maps_of_memory, ml_text.label_encoder: ml_text.labels_of_memory}
+    if len(arguments) != 1 or not isinstance(call, partial) or not isinstance(arguments[0], np.ndarray):
+        return None
+    of = made.get(call.func)
+    found: Callable[[], Any] | None = None if of is None else of(arguments[0], **call.keywords)
+    return found
+
+
+def _of_text(call: Any, to: Array) -> Callable[[Any], None] | None:
+    """The same as a function of one text, whose result it writes, where there is such a one of the kernel."""
+    if not isinstance(call, partial) or call.func.__name__ not in _OF_TEXT:
+        return None
+    from distort.kernels.ops import ml_text
+
+    made: dict[Any, Any] = {
+        ml_text.one_hot_encoder: ml_text.one_hot_of_text,
+        ml_text.label_encoder: ml_text.label_of_text,
+        ml_text.label_encoder_2: ml_text.label_of_text,
+    }
+    of = made.get(call.func)
+    found: Callable[[Any], None] | None = None if of is None else of(to, **call.keywords)
+    return found
 
 
 @dataclass(slots=True)
@@ -180,7 +222,7 @@ def hosts_of(program: CompiledProgram, compiled: Compiled, given: Mapping[str, A
         known = [program.hosts.weight(a) if isinstance(a, str) and a not in places else None for a in host.arguments]
         is_fresh = _is_fresh(host, given)
         steps.append((host, program.hosts.step_of(host.origin), known, is_fresh))
-        quiet |= host.node.op_type not in _SILENT or host.node.domain not in _STANDARD
+        quiet |= host.node.op_type not in (_SILENT if host.node.domain in _STANDARD else _SILENT_CONTRIB)
         for result in host.results:
             if isinstance(result, str):
                 places[result] = n_values

@@ -55,6 +55,10 @@ class Scores:
         """``filler`` is added where a mask of integers is 0."""
         self._steps.append(("hidden", (self._place(mask), float(filler)), mask.element))
 
+    def limited(self, limits: Tensor) -> None:
+        """A further operand, the last one: [B], as a column."""
+        self._place(limits.view((limits.size, 1, 1, 1), (limits.strides[0], 0, 0, 0)))
+
     def operands(self, b: Builder, shape: Sequence[int]) -> list[Tensor] | None:
         """As views of ``shape``; None where one doesn't broadcast to it."""
         found = []
@@ -118,12 +122,22 @@ def joined(b: Builder, past: Tensor, new: Tensor, to: Tensor | None = None) -> T
 
 
 def attend(
-    b: Builder, q: Tensor, k: Tensor, v: Tensor, scores: Scores, *, zeros: bool, flat: bool, reach: int = ALL
+    b: Builder,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scores: Scores,
+    *,
+    zeros: bool,
+    flat: bool,
+    reach: int = ALL,
+    limits: Tensor | None = None,
 ) -> Tensor | None:
     """q [B, H, S, D], k [B, G, T, D], v [B, G, T, C], heads of a group next to each other.
 
     Returns [B, S, H * C] where ``flat``, else [B, H, S, C]. ``zeros``: what rows that see no key become, instead of
-    NaN. ``reach``: query n sees no more than n + reach keys, by what ``scores`` say. None where it is not done here.
+    NaN. ``reach``: query n sees no more than n + reach keys, by what ``scores`` say. ``limits``: int64 [B], how many
+    keys an entry has, at least 1. None where it is not done here.
     """
     (batch, heads, steps, size), (groups, keys), columns = q.shape, k.shape[1:3], v.shape[3]
     same = k.shape == (batch, groups, keys, size) and v.shape[:3] == k.shape[:3] and groups > 0
@@ -138,6 +152,8 @@ def attend(
         k, v = half.widened(b, k), half.widened(b, v)
     k = k if 1 in k.strides[2:] else b.contiguous(k)
     v = v if v.strides[3] == 1 or columns == 1 else b.contiguous(v)
+    if limits is not None:
+        scores.limited(limits)
     operands = scores.operands(b, (batch, heads, steps, keys))
     if operands is None:
         return None
@@ -162,7 +178,9 @@ def attend(
     if not fits(q, k, v, views):
         return None
     finish = of_sums(name_of(dtype))
-    b.add(Attention([q, k, v, *views], [by_group(apart)], scores.expression(), len(views), zeros, finish, reach))
+    limited = -1 if limits is None else len(views) - 1
+    expression = scores.expression()
+    b.add(Attention([q, k, v, *views], [by_group(apart)], expression, len(views), zeros, finish, reach, limited))
     return made
 
 

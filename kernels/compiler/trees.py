@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from distort.kernels.compiler.codegen.trees import ALL, CONDITIONS, NODE_NBYTES, ONE, SOME, TREES
+from distort.kernels.compiler.codegen.trees import (
+    ADD,
+    ALL,
+    CONDITIONS,
+    EQUAL,
+    GREATER,
+    LESS,
+    MAXIMUM,
+    MINIMUM,
+    MIXED,
+    NAN,
+    NEUTRAL,
+    ONE,
+    PAIR,
+    SOME,
+    TREES,
+    WIDE_NODE_NBYTES,
+)
 from distort.kernels.compiler.ir import Array
-from distort.kernels.ops.ml_tree_tables import MODE_NAMES
+from distort.kernels.ops.ml_tree_tables import MEMBER, MODE_NAMES
 from distort.kernels.ops.ml_trees import Ensemble
 
 _NODE = np.dtype([("split", "f4"), ("feature", "i4"), ("child", "i4"), ("last", "i4")])
+_WIDE_NODE = np.dtype([("split", "f8"), ("feature", "i4"), ("child", "i4"), ("last", "i8"), ("none", "i8")])
 #: nodes beyond this are not addressed by 32 bits
-_MOST_NODES = (1 << 31) // NODE_NBYTES - 16
+_MOST_NODES = (1 << 31) // WIDE_NODE_NBYTES - 16
 
 
 class Tables(NamedTuple):
@@ -27,38 +45,50 @@ class Tables(NamedTuple):
     condition: str
     tracks_missing: bool
     depth: float  # mean over trees
+    combined: str
+    all_vote: bool  # whether each row has a vote for each target
+    wide: bool  # whether numbers are float64
 
 
-def tables_of(ensemble: Ensemble) -> Tables | None:
-    """None for what the kernel can't do: several comparisons, sets, double precision, targets without a vote."""
+#: of aggregate functions
+COMBINED = {"SUM": ADD, "AVERAGE": ADD, "MIN": MINIMUM, "MAX": MAXIMUM}
+
+
+def tables_of(ensemble: Ensemble, how: str, x: np.dtype[Any]) -> Tables | None:
+    """For rows of float32 or float64. None for what the kernel can't do: sets, sums of less precision than splits."""
     forest = ensemble.forest
     features, splits, modes, children, missing, leaf, roots = forest.host[:7]
-    if splits.dtype != np.float32 or ensemble.weights.dtype != np.float32 or len(modes) > _MOST_NODES // 2:
+    wide = bool(np.result_type(ensemble.weights.dtype, x) == np.float64)
+    if (splits.dtype != np.float32 and not wide) or len(modes) > _MOST_NODES // 2:
         return None
-    if forest.mode is None and not leaf.all():
+    node = _WIDE_NODE if wide else _NODE
+    if (modes == MEMBER).any():
         return None
-    if forest.tracks_missing and np.isnan(splits[~leaf]).any():
+    mixed = forest.mode is None and not leaf.all()
+    if (forest.tracks_missing or mixed) and np.isnan(splits[~leaf]).any():
         return None
-    condition = "ole" if forest.mode is None else CONDITIONS[MODE_NAMES[forest.mode]]
+    condition = MIXED if mixed else "ole" if forest.mode is None else CONDITIONS[MODE_NAMES[forest.mode]]
     children = children.reshape(-1, 2)
     order, place, depths = _placed(children, leaf, roots)
-    if not _all_vote(ensemble, order, roots, leaf):
-        return None
+    all_vote = _all_vote(ensemble, order, roots, leaf)
     # a leaf stands alone, or beside its sibling; those of padding trees are behind all
     size = int(place.max()) + 2
-    nodes = np.zeros(size + 1, _NODE)
+    nodes = np.zeros(size + 1, node)
     at = place[~leaf]
-    nodes["split"][at], nodes["feature"][at] = splits[~leaf], features[~leaf] * 4
-    nodes["child"][at] = place[children[~leaf, 0]] * NODE_NBYTES
-    if forest.tracks_missing:
+    nodes["split"][at], nodes["feature"][at] = splits[~leaf], features[~leaf] * x.itemsize
+    nodes["child"][at] = place[children[~leaf, 0]] * node.itemsize
+    if mixed:
+        holds = forest.host[7][modes[~leaf]] * (LESS, EQUAL, GREATER, NAN)
+        nodes["last"][at] = holds.sum(axis=1) | missing[~leaf] * NAN
+    elif forest.tracks_missing:
         nodes["last"][at] = missing[~leaf]
     ends = np.append(place[leaf], size)
     nodes["split"][ends] = np.nan
-    nodes["child"][ends] = ends * NODE_NBYTES - (NODE_NBYTES if condition == "une" else 0)
-    votes, weights, spans = _votes(ensemble, leaf, place, nodes, size)
+    nodes["child"][ends] = ends * node.itemsize - (node.itemsize if condition == "une" else 0)
+    votes, weights, spans = _votes(ensemble, leaf, place, nodes, size, NEUTRAL[COMBINED[how]])
     n_groups = -(-len(roots) // TREES)
-    starts = np.full((n_groups, TREES), size * NODE_NBYTES, np.int64)
-    starts.reshape(-1)[: len(roots)] = place[roots] * NODE_NBYTES
+    starts = np.full((n_groups, TREES), size * node.itemsize, np.int64)
+    starts.reshape(-1)[: len(roots)] = place[roots] * node.itemsize
     levels = np.zeros((n_groups, TREES), np.int64)
     levels.reshape(-1)[: len(roots)] = depths
     return Tables(
@@ -70,8 +100,11 @@ def tables_of(ensemble: Ensemble) -> Tables | None:
         spans,
         votes,
         condition,
-        forest.tracks_missing,
+        forest.tracks_missing and not mixed,
         float(depths.mean()),
+        COMBINED[how],
+        all_vote,
+        wide,
     )
 
 
@@ -120,23 +153,32 @@ def _all_vote(ensemble: Ensemble, levels: list[Array], roots: Array, leaf: Array
     return bool((seen == counts[:, None]).any(axis=0).all())
 
 
-def _votes(ensemble: Ensemble, leaf: Array, place: Array, nodes: Array, end: int) -> tuple[str, Array, Array]:
-    """(how leaves vote, weights, spans); enters into the leaves' last words what they have of it."""
+def _votes(
+    ensemble: Ensemble, leaf: Array, place: Array, nodes: Array, end: int, neutral: float
+) -> tuple[str, Array, Array]:
+    """(how leaves vote, weights, spans); enters into the leaves' last words what they have of it.
+
+    ``neutral``: the vote of padding trees.
+    """
     counts, starts = ensemble.counts[leaf], ensemble.starts[leaf]
-    none = np.zeros(1, np.float32)
+    real, whole = (np.float64, np.int64) if nodes["split"].dtype == np.float64 else (np.float32, np.int32)
+    none, own = np.zeros(1, real), ensemble.weights.astype(real, copy=False)
     n_targets = ensemble.n_targets
     if n_targets == 1 and (counts == 1).all():
-        nodes["last"][place[leaf]] = ensemble.weights[starts].view(np.int32)
-        nodes["last"][end] = 0
+        nodes["last"][place[leaf]] = own[starts].view(whole)
+        nodes["last"][end] = real(neutral).view(whole)
         return ONE, none, none
     number = np.arange(len(counts), dtype=np.int32)
     nodes["last"][place[leaf]], nodes["last"][end] = number, len(number)
     if (counts == n_targets).all():
         index = starts[:, None] + np.arange(n_targets)
         if (ensemble.targets[index] == np.arange(n_targets)).all():
-            weights = np.concatenate([ensemble.weights[index], np.zeros((1, n_targets), np.float32)])
+            weights = np.concatenate([own[index], np.full((1, n_targets), neutral, real)])
             return ALL, weights, none
+    pairs = np.stack([ensemble.targets.astype(whole), own.view(whole)], axis=1)
+    if (counts == 1).all():
+        nodes["last"][place[leaf]], nodes["last"][end] = starts, -1
+        return PAIR, pairs, none
     spans = np.zeros((len(counts) + 1, 2), np.int32)
     spans[:-1, 0], spans[:-1, 1] = starts, starts + counts
-    pairs = np.stack([ensemble.targets.astype(np.int32), ensemble.weights.view(np.int32)], axis=1)
-    return SOME, pairs if len(pairs) else np.zeros((1, 2), np.int32), spans
+    return SOME, pairs if len(pairs) else np.zeros((1, 2), whole), spans

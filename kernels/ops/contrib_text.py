@@ -49,8 +49,20 @@ def _cut(text: str, separator: re.Pattern[str]) -> list[str]:
 
 
 def _by_expression(expression: str, least: int) -> Callable[[str], list[str]]:
-    pattern = _pattern(expression)
-    return lambda text: [m.group() for m in pattern.finditer(text) if len(m.group()) >= max(least, 1)]
+    pattern, least = _pattern(expression), max(least, 1)
+    if not pattern.groups:
+        find = pattern.findall
+        return lambda text: [token for token in find(text) if len(token) >= least]
+    return lambda text: [m.group() for m in pattern.finditer(text) if len(m.group()) >= least]
+
+
+@functools.lru_cache(maxsize=64)
+def _splitter(separators: tuple[str, ...], expression: str | None, least: int) -> Callable[[str], list[str]]:
+    if expression == "." or separators == ("",):
+        if least > 1:
+            raise InvalidInput("mincharnum is more than 1, and tokens are single characters")
+        return list
+    return _by_separators(separators, least) if separators else _by_expression(str(expression), least)
 
 
 @kernel("Tokenizer", domain=_MS, device="cpu")
@@ -73,19 +85,13 @@ def tokenizer(
         raise InvalidInput("exactly one of separators and tokenexp must be given")
     if not x.size:
         return np.empty(x.shape, object)
-    characters = tokenexp == "." or (separators is not None and list(separators) == [""])
-    if characters:
-        if mincharnum > 1:
-            raise InvalidInput("mincharnum is more than 1, and tokens are single characters")
-        split: Callable[[str], list[str]] = list
-    elif separators:
-        split = _by_separators(separators, mincharnum)
-    else:
-        split = _by_expression(str(tokenexp), mincharnum)
+    split = _splitter(tuple(separators or ()), tokenexp, mincharnum)
     rows = [split(text) for text in x.reshape(-1).tolist()]
     most = max(map(len, rows))
     if not most:
         return np.empty((*x.shape, 0), object)
+    if len(rows) == 1 and not mark:
+        return np.array(rows, object).reshape(*x.shape, -1)
     result = np.full((len(rows), most + 2 * bool(mark)), pad_value, object)
     for line, tokens in zip(result, rows, strict=True):
         if mark:

@@ -44,9 +44,10 @@ class Table:
         self._dtype = keys.dtype
         # the default lies behind the last value
         self._values = np.concatenate([values, default.reshape(-1)[:1].astype(values.dtype)])
+        self.of_text: _OfText | None = None
         if keys.dtype == object:
             items = self._values.tolist()
-            self._of_text = _OfText(keys.tolist(), items[:-1], items[-1])
+            self.of_text = _OfText(keys.tolist(), items[:-1], items[-1])
         else:
             # the last of equal keys wins; numpy sorts NaN last and finds it there
             self._order = len(keys) - 1 - np.argsort(keys[::-1], kind="stable")
@@ -71,9 +72,9 @@ class Table:
         """The values for x, in its shape."""
         if x.dtype != self._dtype:
             raise InvalidInput(f"keys of {self._dtype} can't be looked up for an input of {x.dtype}")
-        if self._dtype.kind == "O":
+        if self.of_text is not None:
             items = x.tolist() if x.ndim == 1 else x.reshape(-1).tolist()
-            found = np.fromiter(self._of_text.of(items), self._values.dtype, len(items))
+            found = np.fromiter(self.of_text.of(items), self._values.dtype, len(items))
             if x.ndim != 1:
                 found = found.reshape(x.shape)
             return found if found.dtype.kind == "O" else xp.asarray(found)
@@ -97,6 +98,23 @@ class Table:
             host = where if isinstance(where, np.ndarray) else where.get()
             return self._values[host]
         return xp.asarray(self._values)[where]
+
+    @property
+    def dtype_of_values(self) -> Any:
+        return self._values.dtype
+
+    def of_memory(self, x: np.ndarray[Any, Any]) -> Callable[[], Any] | None:
+        """A function that looks up what is in the memory of ``x`` [N] by then; None where it isn't worth one."""
+        dense, first = self._dense, self._first
+        if x.dtype != self._dtype or dense is None or x.ndim != 1 or not x.flags.c_contiguous:
+            return None
+        if len(x) != 1 or len(dense) > _MOST_DENSE:
+            return None if first else lambda: dense.take(x, mode="clip")
+        default = dense[:1]
+        values = {first + i: dense[i : i + 1] for i in range(1, len(dense) - 1)}
+        cell: Any = x
+        number = memoryview(cell)
+        return lambda: values.get(number[0], default).copy()
 
 
 def _strings(values: Sequence[str]) -> Array:
@@ -262,6 +280,19 @@ def zip_map(xp: ModuleType, x: Array, *, maps: Maps, n: int) -> list[dict[Any, f
     return maps(x.tolist() if len(x) < _MANY_ROWS else zip(*x.T.tolist(), strict=True))
 
 
+def maps_of_memory(x: np.ndarray[Any, Any], *, maps: Maps, n: int) -> Callable[[], Any] | None:
+    """A function that does :func:`zip_map` with what is in the memory of ``x`` by then; None for other shapes."""
+    if x.ndim != 2 or x.shape[1] != n or len(x) >= _MANY_ROWS:
+        return None
+    listed = x.tolist
+    return lambda: maps(listed())
+
+
+def labels_of_memory(x: np.ndarray[Any, Any], *, table: Table) -> Callable[[], Any] | None:
+    """The same of :func:`label_encoder`."""
+    return table.of_memory(x)
+
+
 def _prepare_one_hot(
     *, cats_int64s: Sequence[int] | None = None, cats_strings: Sequence[str] | None = None, zeros: int = 1
 ) -> dict[str, Any]:
@@ -278,6 +309,35 @@ def one_hot_encoder(xp: ModuleType, x: Array, *, table: Table, n: int, zeros: in
     if not zeros and bool((position < 0).any()):
         raise InvalidInput("Unknown Category and zeros = 0.")
     return (position[..., None] == xp.arange(n)).astype(xp.float32)
+
+
+def label_of_text(to: np.ndarray[Any, Any], *, table: Table) -> Callable[[Any], None] | None:
+    """A function that does :func:`label_encoder` with an array of one text, into ``to``; None for others."""
+    found = table.of_text
+    if found is None or to.size != 1 or to.dtype != table.dtype_of_values:
+        return None
+
+    def encode(x: Any) -> None:
+        to[...] = found[x.item()]
+
+    return encode
+
+
+def one_hot_of_text(to: np.ndarray[Any, Any], *, table: Table, n: int, zeros: int) -> Callable[[Any], None] | None:
+    """A function that does :func:`one_hot_encoder` with an array of one text, into ``to``; None for others."""
+    found = table.of_text
+    if found is None or to.size != n or to.dtype != np.float32:
+        return None
+    # the last row is that of text that is no category
+    rows = np.concatenate([np.eye(n, dtype=np.float32), np.zeros((1, n), np.float32)]).reshape(-1, *to.shape)
+
+    def encode(x: Any) -> None:
+        place = found[x.item()]
+        if place < 0 and not zeros:
+            raise InvalidInput("Unknown Category and zeros = 0.")
+        to[...] = rows[place]
+
+    return encode
 
 
 def _prepare_dict_vectorizer(

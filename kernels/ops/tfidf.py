@@ -11,6 +11,8 @@ from distort.kernels.errors import InvalidInput
 from distort.kernels.registry import kernel
 
 Array = Any
+#: words that are not worth arrays
+_FEW = 200
 
 
 @dataclass(slots=True)
@@ -19,6 +21,7 @@ class _Level:
 
     keys: Array  # int64, sorted: shorter gram * words + word
     numbers: Array  # int64 [len(keys)]: the gram's number on this level is its place; this is its output column, or -1
+    found: dict[int, tuple[int, int]]  # by key: the gram's place, and its column
 
 
 @dataclass(slots=True)
@@ -97,12 +100,9 @@ def _levels(grams: list[tuple[Any, ...]], columns: list[int], words: dict[Any, i
     for table in known:
         keys = {gram: shorter[gram[:-1]] * len(words) + words[gram[-1]] for gram in table}
         ordered = sorted(table, key=keys.__getitem__)
-        levels.append(
-            _Level(
-                np.array([keys[gram] for gram in ordered], dtype=np.int64),
-                np.array([table[gram] for gram in ordered], dtype=np.int64),
-            )
-        )
+        sorted_keys, numbers = [keys[gram] for gram in ordered], [table[gram] for gram in ordered]
+        found = {key: (place, column) for place, (key, column) in enumerate(zip(sorted_keys, numbers, strict=True))}
+        levels.append(_Level(np.array(sorted_keys, np.int64), np.array(numbers, np.int64), found))
         shorter = {gram: place for place, gram in enumerate(ordered)}
     return levels
 
@@ -121,13 +121,41 @@ def tfidf_vectorizer(
         raise InvalidInput(f"input of element type {x.dtype} for a pool of {'strings' if of_strings else 'int64'}")
     rows = x.reshape(-1, x.shape[-1]) if x.shape[-1] else x.reshape(x.shape[0] if x.ndim == 2 else 1, 0)
     get = vocabulary.words.get
-    known = np.array([get(word, -1) for word in rows.reshape(-1).tolist()], dtype=np.int64).reshape(rows.shape)
-    counts = _count(known, vocabulary, shortest, skips)
+    if rows.size <= _FEW:
+        few = [[get(word, -1) for word in row] for row in rows.tolist()]
+        counts = _count_few(few, vocabulary, shortest, skips)
+    else:
+        known = np.array([get(word, -1) for word in rows.reshape(-1).tolist()], dtype=np.int64).reshape(rows.shape)
+        counts = _count(known, vocabulary, shortest, skips)
     if mode != "TF":
         weights = np.float32(1) if vocabulary.weights is None else vocabulary.weights
         counts = (counts > 0) * weights if mode == "IDF" else counts * weights
-    result = counts.astype(np.float32)
+    result = counts.astype(np.float32, copy=False)
     return xp.asarray(result if x.ndim == 2 else result[0])
+
+
+def _count_few(known: list[list[int]], vocabulary: _Vocabulary, shortest: int, skips: int) -> Array:
+    """As :func:`_count`, word by word: float32."""
+    counts = np.zeros((len(known), vocabulary.n_columns), np.float32)
+    levels, n_words = [level.found for level in vocabulary.levels], len(vocabulary.words)
+    for row, words in zip(counts, known, strict=True):
+        if len(levels) == 1:
+            columns = levels[0]
+            for word in words:
+                if word >= 0 and (hit := columns.get(word)) and hit[1] >= 0:
+                    row[hit[1]] += 1
+            continue
+        for stride in range(1, skips + 2):
+            for start in range(len(words)):
+                gram = 0
+                for length, word in enumerate(words[start::stride][: len(levels)], 1):
+                    hit = levels[length - 1].get(gram * n_words + word) if word >= 0 else None
+                    if hit is None:
+                        break
+                    gram, column = hit
+                    if column >= 0 and length >= shortest and (length > 1 or stride == 1):
+                        row[column] += 1
+    return counts
 
 
 def _count(known: Array, vocabulary: _Vocabulary, shortest: int, skips: int) -> Array:

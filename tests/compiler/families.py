@@ -199,10 +199,14 @@ def _regions() -> Example:
     nodes = [
         node("MaxPool", "x", "p places", kernel_shape=[2, 2], strides=[2, 2]),
         node("RoiAlign", "p regions images", "y", output_height=3, output_width=2, sampling_ratio=2),
+        node("MaxRoiPool", "p numbered", "z", pooled_shape=[2, 3]),
+        node("Col2Im", "columns size block", "image", pads=[1, 1, 1, 1]),
     ]
     regions = np.array([[0, 1, 4, 5], [-2, 0, 9, 3], [2, 2, 2, 2]], np.float32)
     feeds = {"x": reals(2, 20, 11, 12), "regions": regions, "images": np.array([1, 0, 1])}
-    return graph_of(nodes, feeds, {}, "places", "y")
+    feeds |= {"numbered": np.pad(regions, ((0, 0), (1, 0))), "columns": reals(1, 45, 99)}
+    weights = {"size": np.array([9, 11]), "block": np.array([3, 3])}
+    return graph_of(nodes, feeds, weights, "places", "y", "z", "image")
 
 
 def _rotary() -> Example:

@@ -226,19 +226,59 @@ def test_group_query_attention(new: int, attributes: dict[str, Any], past: int, 
     check("GroupQueryAttention", packed, given, domain=MS, outputs=3, known=(7, 8), dtype=dtype)
 
 
-@pytest.mark.parametrize("capacity", [5, 12])
-def test_caches_that_are_not_full_are_left_to_the_numpy_kernel(capacity: int) -> None:
-    names = ["q", "k", "v", "pk", "pv", "n", "t"]
-    node = Node(
-        "GroupQueryAttention", MS, names, ["y", "a", "c"], attributes={"num_heads": 6, "kv_num_heads": 2}, opset=1
-    )
-    graph = Graph(nodes=[node], inputs=names, outputs=["y", "a", "c"], initializers={})
-    arrays = [f(B, 2, 6 * D), f(B, 2, 2 * D), f(B, 2, 2 * D), f(B, 2, capacity, D), f(B, 2, capacity, D)]
-    feeds = dict(zip(names, [*arrays, np.array([4, 3], np.int32), np.array(5, np.int32)], strict=True))
-    program = CompiledProgram(graph)
-    for _ in range(3):
-        for got, expected in zip(program.run(feeds), Program(graph).run(feeds), strict=True):
-            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+def cached(attributes: dict[str, Any], steps: int, capacity: int, more: list[str], dtype: Any) -> tuple[Graph, Any]:
+    """A graph of one GroupQueryAttention with a cache, and what makes its feeds of counts of tokens."""
+    names = ["q", "k", "v", "pk", "pv", "n", "t", "cos", "sin", *more]
+    attributes = {"num_heads": 6, "kv_num_heads": 2, **attributes}
+    node = Node("GroupQueryAttention", MS, names, ["y", "a", "c"], attributes=attributes, opset=1)
+    known = {name: value.astype(dtype) for name, value in zip(("cos", "sin"), CACHES, strict=True)}
+    given = [name for name in names if name and name not in known]
+    graph = Graph(nodes=[node], inputs=given, outputs=["y", "a", "c"], initializers=known)
+
+    def feeds(tokens: list[int], total: int) -> dict[str, Array]:
+        shapes = {"q": (B, steps, 6 * D), "k": (B, steps, 2 * D), "v": (B, steps, 2 * D)}
+        made = {name: f(*shape).astype(dtype) for name, shape in shapes.items()}
+        for name in ("pk", "pv"):
+            made[name] = f(B, 2, capacity, D).astype(dtype)
+            for entry, count in enumerate(tokens):  # nobody looks at what lies beyond
+                made[name][entry, :, count:] = np.nan
+        made |= {"n": np.array(tokens, np.int32) - 1, "t": np.array(total, np.int32)}
+        if "positions" in more:
+            made["positions"] = (np.array(tokens)[:, None] - steps + np.arange(steps)).clip(0)
+        if "bias" in more:
+            made["bias"] = f(1, 6, steps, capacity).astype(dtype)
+        return made
+
+    return graph, feeds
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize(
+    ("attributes", "more"),
+    [
+        ({}, []),
+        ({"do_rotary": 1}, []),
+        ({"do_rotary": 1, "local_window_size": 3, "softcap": 2.0}, ["positions"]),
+        ({"causal": 0}, []),
+        ({}, ["", "bias"]),
+    ],
+)
+@pytest.mark.parametrize("steps", [1, 3, 9])
+def test_caches_that_are_filled_in_part(steps: int, attributes: dict[str, Any], more: list[str], dtype: Any) -> None:
+    graph, feeds = cached(attributes, steps, 12, more, dtype)
+    program, plain = CompiledProgram(graph, n_threads=2), Program(graph)
+    for tokens in ([5, 3], [5, 3], [5, 3], [1, 12], [12, 9], [3, 2], [1, 1]):
+        given = feeds(tokens, max(tokens))
+        for got, expected in zip(program.run(given), plain.run(given), strict=True):
+            assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
+            tolerance = 1e-5 if dtype == np.float32 else 4e-3
+            np.testing.assert_allclose(*(x.astype(np.float64) for x in (got, expected)), rtol=tolerance, atol=tolerance)
+    assert not [o for o in program.plans[-1][1].operations if isinstance(o, Host)]
+    for tokens, total in (([0, 3], 3), ([5, 3], 4), ([13, 3], 12)):
+        with pytest.raises(InvalidInput):
+            program.run(feeds(tokens, total))
+    if "bias" not in more and steps > 1:
+        assert program.run(feeds([13, 12], 13))[1].shape[2] == 13  # more than the cache has room for
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ ARM = of_features("aarch64-unknown-linux-gnu", "generic", {"neon": True})
 #: classical models have tests of their own: test_classes.py
 _CLASSICAL = {"couplings", "expect_ones", "find"}
 #: and so have values whose shapes earlier runs have shown: test_expecting.py
-_LEARNED = {"counting", "nonzero", "expect_same"}
+_LEARNED = {"cache", "counting", "nonzero", "expect_same"}
 #: whose result a NumPy kernel cuts (test_suppression.py), and what needs dot products of bytes (test_nbits.py)
 _ELSEWHERE = {"suppression", "selected", "nbits_bytes"}
 #: needs instructions for tiles of bfloat16, and to be asked for: see ``test_precision``

@@ -81,6 +81,17 @@ def test_division_and_rest(dtype: str) -> None:
     same(apply("mod", [a, b], attributes=(1,)), arithmetic.modulo(np, a, b, fmod=1))
 
 
+def test_rest_is_exact() -> None:
+    rng = np.random.default_rng(0)
+    numbers = rng.standard_normal((2, 40_000)) * 2.0 ** rng.integers(-30, 30, (2, 40_000))
+    a, b = numbers.astype(np.float32)
+    a[::3] = b[::3] * rng.integers(-70_000_000, 70_000_000, len(b[::3])).astype(np.float32)
+    a[::6] = np.nextafter(a[::6], np.float32(0))
+    for part in (np.arange(40_000), np.abs(a) < np.abs(b) * 1000):  # with large quotients among them, and without
+        rest = apply("mod", [a[part], b[part]], attributes=(1,))
+        np.testing.assert_array_equal(rest.view(np.int32), np.fmod(a[part], b[part]).view(np.int32))
+
+
 def test_division_by_zero_gives_zero() -> None:
     a = np.arange(-5, 5, dtype=np.int32)
     assert not apply("div", [a, np.zeros_like(a)]).any()

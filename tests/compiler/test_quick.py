@@ -152,6 +152,72 @@ def test_text_and_maps(labels: distort.InferenceSession) -> None:
             check_labels(labels, x[: n or 1], text[:n], [2, -1, 1][:n])
 
 
+@pytest.mark.parametrize("n", [1, 2, 70])
+def test_maps_and_labels_of_what_only_kernels_see(n: int) -> None:
+    text = _LABELS.replace(", float[N,2] scores, seq(map(string, float)) maps, int64[M] n)", ", float maps)")
+    text = text.replace(", string[M] t", "").replace("ZipMap<", "ZipMap <").split("    n = ")[0] + "}"
+    model = onnx.parser.parse_model(text)
+    maps = model.graph.output[1].type
+    maps.Clear()
+    maps.sequence_type.elem_type.map_type.key_type = onnx.TensorProto.STRING
+    maps.sequence_type.elem_type.map_type.value_type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    session = distort.InferenceSession(model.SerializeToString())
+    for turn in range(5):
+        x = np.random.default_rng(turn).standard_normal((n, 2)).astype(np.float32)
+        label, made = session.run(None, {"x": x})
+        assert label.tolist() == ["ab"[i] for i in x.argmax(axis=1)]
+        assert made == [{"a": float(a), "b": float(b)} for a, b in x]
+        label[:] = None
+        made.clear()
+
+
+@pytest.mark.parametrize("zeros", [0, 1])
+def test_a_text_as_one_of_categories(zeros: int) -> None:
+    text = f"""<ir_version: 10, opset_import: ["": 20, "ai.onnx.ml": 3]>
+    g (string[N,1] a, string[N,1] b, float[N,2] x) => (float[N,M] y)
+    <int64[1] first = {{0}}, int64[1] second = {{1}}> {{
+        both = Concat<axis=1>(a, b)
+        one = ai.onnx.ml.ArrayFeatureExtractor(both, first)
+        other = ai.onnx.ml.ArrayFeatureExtractor(both, second)
+        p = ai.onnx.ml.OneHotEncoder<cats_strings=["u", "v", "w"], zeros={zeros}>(one)
+        q = ai.onnx.ml.OneHotEncoder<cats_strings=["k", "l"], zeros={zeros}>(other)
+        shape = Constant<value_ints=[-1, 3]>()
+        pairs = Constant<value_ints=[-1, 2]>()
+        r = Reshape(p, shape)
+        s = Reshape(q, pairs)
+        y = Concat<axis=1>(x, r, s)
+    }}"""
+    session = distort.InferenceSession(onnx.parser.parse_model(text).SerializeToString())
+    rng = np.random.default_rng(0)
+    for n in (1, 1, 1, 1, 3, 3, 3, 1):
+        a, b = rng.choice(["u", "v", "w"], (n, 1)).astype(object), rng.choice(["k", "l"], (n, 1)).astype(object)
+        x = rng.standard_normal((n, 2)).astype(np.float32)
+        (y,) = session.run(None, {"a": a, "b": b, "x": x})
+        np.testing.assert_array_equal(y, np.concatenate([x, a == ["u", "v", "w"], b == ["k", "l"]], axis=1))
+    wrong = {"a": np.array([["?"]], object), "b": np.array([["k"]], object), "x": x[:1]}
+    if zeros:
+        np.testing.assert_array_equal(session.run(None, wrong)[0][0, 2:], [0, 0, 0, 1, 0])
+    else:
+        with pytest.raises(Exception, match="Unknown Category"):
+            session.run(None, wrong)
+
+
+@pytest.mark.parametrize("values", ["values_int64s=[4, 5]", "values_floats=[4.0, 5.0]"])
+def test_a_text_as_a_number(values: str) -> None:
+    text = f"""<ir_version: 10, opset_import: ["": 20, "ai.onnx.ml": 2]>
+    g (string[N,1] a, float[N,1] x) => (float[N,1] y) {{
+        n = ai.onnx.ml.LabelEncoder<keys_strings=["u", "v"], {values}, default_int64=-1, default_float=-1.0>(a)
+        f = Cast<to=1>(n)
+        y = Add(f, x)
+    }}"""
+    session = distort.InferenceSession(onnx.parser.parse_model(text).SerializeToString())
+    for turn, a in enumerate(["u", "v", "v", "?", "u", "v"]):
+        for n in (1, 2):
+            x = np.full((n, 1), turn, np.float32)
+            (y,) = session.run(None, {"a": np.full((n, 1), a, object), "x": x})
+            np.testing.assert_array_equal(y, x + {"u": 4, "v": 5, "?": -1}[a])
+
+
 def test_text_from_several_threads(labels: distort.InferenceSession) -> None:
     x, text = np.array([[1, 2], [4, 3], [0, 5]], np.float32), np.array(["y", "?", "x"], object)
 

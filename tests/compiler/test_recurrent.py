@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -15,6 +16,7 @@ from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.library import compile_text, module_text
 from distort.kernels.compiler.lower import recurrent
 from distort.kernels.compiler.program import CompiledProgram
+from distort.kernels.errors import KernelError
 from distort.kernels.program import Program
 
 N_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -98,6 +100,27 @@ def test_cells(op: str, shape: tuple[int, ...], attributes: dict[str, Any]) -> N
 )
 def test_variants(op: str, attributes: dict[str, Any]) -> None:
     check(*model_of(op, 4, 2, 6, 19, **attributes))
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize(
+    "attributes",
+    [{}, {"n": 2}, {"direction": "reverse"}, {"n": 2, "layout": 1}, {"initial": False}, {"peepholes": True}],
+)
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_rows_that_end_earlier(op: str, attributes: dict[str, Any], n_threads: int) -> None:
+    if op != "LSTM" and "peepholes" in attributes:
+        attributes = {"linear_before_reset": 1} if op == "GRU" else {}
+    model, feeds = model_of(op, 6, 5, 7, 19, **attributes)
+    proto = onnx.load_from_string(model)
+    proto.graph.node[0].input[4] = "lengths"
+    proto.graph.input.append(helper.make_tensor_value_info("lengths", TensorProto.INT32, [5]))
+    model = proto.SerializeToString()
+    for lengths in ([6, 1, 4, 0, 3], [6] * 5, [0] * 5):
+        check(model, {**feeds, "lengths": np.array(lengths, np.int32)}, n_threads)
+    for wrong in (7, -1):
+        with pytest.raises(KernelError):
+            CompiledProgram(load_model(model).graph).run({**feeds, "lengths": np.array([6, 1, wrong, 0, 3], np.int32)})
 
 
 @pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 import pytest
-from onnx import NodeProto, helper
+from onnx import NodeProto, helper, numpy_helper
 
 from tests.compiler.comparing import agree, both, object_for
 
@@ -147,11 +148,140 @@ def test_two_classes_with_votes_for_one(transform: str) -> None:
     check(node, rows(50), ("label", "y"), rtol=1e-6)
 
 
+@pytest.mark.parametrize("how", ["SUM", "AVERAGE", "MIN", "MAX"])
+@pytest.mark.parametrize("n_targets", [1, 3])
+def test_aggregates(how: str, n_targets: int) -> None:
+    for n_trees in (1, 3, 11):
+        for base in ([], [0.5] * n_targets):
+            for votes in ("all", "one", "some"):
+                node = sparse(regressor(n_targets, n_trees, aggregate_function=how, **of_base(base)), votes)
+                check(node, rows(20))
+
+
+def of_base(base: list[float]) -> dict[str, Any]:
+    return {"base_values": base} if base else {}
+
+
+def sparse(node: NodeProto, votes: str) -> NodeProto:
+    """The same with fewer votes: ``one`` for each leaf, or ``some``, which may be none."""
+    stem = "class" if node.op_type == "TreeEnsembleClassifier" else "target"
+    names = [f"{stem}_{name}" for name in ("treeids", "nodeids", "ids", "weights")]
+    attributes = {a.name: a for a in node.attribute}
+    columns = [helper.get_attribute_value(attributes[name]) for name in names]
+    rng = np.random.default_rng(3)
+    n = len(columns[0])
+    n_ids = max(columns[2]) + 1
+    if votes == "one":
+        kept = [i for i in range(n) if columns[2][i] == (columns[1][i] * 7 + columns[0][i]) % n_ids]
+    else:
+        kept = [i for i in range(n) if votes == "all" or rng.random() < 0.3]
+    for name, column in zip(names, columns, strict=True):
+        node.attribute.remove(attributes[name])
+        node.attribute.append(helper.make_attribute(name, [column[i] for i in kept]))
+    return node
+
+
+@pytest.mark.parametrize("transform", ["NONE", "LOGISTIC", "SOFTMAX"])
+@pytest.mark.parametrize("votes", ["one", "some"])
+@pytest.mark.parametrize("classes", [[1, 2], [3, 5, 9]])
+def test_classes_without_a_vote(classes: list[int], votes: str, transform: str) -> None:
+    for n_trees in (1, 2, 9):
+        for base in ([], [0.25], [0.1, -0.2], [0.1, 0.2, 0.3]):
+            if len(base) not in (0, len(classes)) and len(classes) > 2:
+                continue
+            if len(base) > len(classes):
+                continue
+            node = sparse(classifier(classes, n_trees=n_trees, post_transform=transform, **of_base(base)), votes)
+            if len(classes) == 2 and transform == "SOFTMAX" and len(base) < 2:
+                results, expected, _ = both([node], {"x": rows(30)}, {}, ("label", "y"))
+                agree(results, expected, 1e-6, 1e-6)
+            else:
+                check(node, rows(30), ("label", "y"), rtol=1e-6)
+
+
+@pytest.mark.parametrize("target", [0, 1])
+@pytest.mark.parametrize("negative", [False, True])
+def test_two_classes_of_which_one_has_some_votes(target: int, negative: bool) -> None:
+    for base in ([], [0.25], [0.1, -0.2]):
+        for votes in ("all", "some"):
+            node = sparse(classifier([1, 2], n_trees=3, **of_base(base)), votes)
+            for attribute in node.attribute:
+                if attribute.name == "class_ids":
+                    attribute.ints[:] = [target] * len(attribute.ints)
+                if attribute.name == "class_weights" and negative:
+                    attribute.floats[0] = -1
+            check(node, rows(30), ("label", "y"), rtol=1e-6)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_comparisons_of_several_kinds(missing: bool) -> None:
+    for n in (1, 30):
+        node = regressor(mode="BRANCH_LEQ", missing=missing, n_trees=5, depth=6)
+        rng = np.random.default_rng(1)
+        for attribute in node.attribute:
+            if attribute.name == "nodes_modes":
+                kinds = [f"BRANCH_{name}".encode() for name in ("LEQ", "LT", "GTE", "GT", "EQ", "NEQ")]
+                attribute.strings[:] = [s if s == b"LEAF" else kinds[rng.integers(6)] for s in attribute.strings]
+        check(node, rows(n))
+
+
+def doubled(node: NodeProto, base: bool = True) -> NodeProto:
+    """The same with its numbers as tensors of doubles, which they are not all as float32."""
+    kinds = ("nodes_values", "target_weights", "class_weights", "base_values")
+    for attribute in [a for a in node.attribute if a.name in kinds]:
+        if attribute.name == "base_values" and not base:
+            continue
+        numbers = np.array(attribute.floats, np.float64) + 1e-9
+        node.attribute.remove(attribute)
+        node.attribute.append(helper.make_attribute(f"{attribute.name}_as_tensor", numpy_helper.from_array(numbers)))
+    return node
+
+
+@pytest.mark.parametrize("votes", ["all", "one", "some"])
+def test_doubles(votes: str) -> None:
+    for n in (1, 30):
+        for x in (rows(n).astype(np.float64) + 2e-9, rows(n).astype(np.float64)):
+            for n_targets, how in ((1, "SUM"), (3, "AVERAGE"), (2, "MAX")):
+                for missing in (False, True):
+                    plain = regressor(n_targets, aggregate_function=how, base_values=[0.1] * n_targets, missing=missing)
+                    for make in (lambda node: node, doubled, lambda node: doubled(node, base=False)):
+                        check(make(sparse(copy.deepcopy(plain), votes)), x, rtol=1e-6)
+            for classes in ([1, 2], [3, 5, 9]):
+                plain = classifier(classes, base_values=[0.1] * len(classes), post_transform="LOGISTIC")
+                for make in (lambda node: node, doubled):
+                    check(make(sparse(copy.deepcopy(plain), votes)), x, ("label", "y"), rtol=1e-6)
+    check(doubled(sparse(regressor(2), votes)), rows(9), rtol=1e-6)  # of float32, compared with doubles
+
+
+def test_rows_of_integers() -> None:
+    x = np.arange(-12, 12).reshape(4, 6)
+    check(regressor(), x)
+    check(classifier([1, 2, 3]), x, ("label", "y"), rtol=1e-6)
+
+
+def test_probit() -> None:
+    def within(node: NodeProto) -> NodeProto:
+        for attribute in node.attribute:
+            if attribute.name.endswith("_weights"):
+                attribute.floats[:] = np.random.default_rng(0).uniform(0.05, 0.1, len(attribute.floats))
+        return node
+
+    for n_targets in (1, 3):
+        check(within(regressor(n_targets, n_trees=4, post_transform="PROBIT")), rows(20), rtol=1e-4)
+    for classes in ([1, 2], [1, 2, 3]):
+        check(within(classifier(classes, n_trees=4, post_transform="PROBIT")), rows(20), ("label", "y"), rtol=1e-4)
+
+
 def test_what_is_left_to_numpy_agrees() -> None:
-    for node in (regressor(aggregate_function="MIN"), regressor(post_transform="PROBIT")):
+    for node in (regressor(2, post_transform="SOFTMAX_ZERO"),):
         results, expected, kinds = both([node], {"x": rows(5)}, {})
         assert kinds == ["host TreeEnsembleRegressor"]
         agree(results, expected)
+
+
+def test_scaler_of_doubles() -> None:
+    node = helper.make_node("Scaler", ["x"], ["y"], domain=_ML, offset=[1.0, 2, 3, 4, 5, 6], scale=[2.0, 1, 1, 1, 3, 1])
+    check(node, rows(5).astype(np.float64) + 1e-9)
 
 
 def test_scaler() -> None:
@@ -164,7 +294,10 @@ def test_scaler() -> None:
 def test_normalizer(norm: str, shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     x[0] = 0
-    check(helper.make_node("Normalizer", ["x"], ["y"], domain=_ML, norm=norm), x, rtol=1e-6)
+    node = helper.make_node("Normalizer", ["x"], ["y"], domain=_ML, norm=norm)
+    check(node, x, rtol=1e-6)
+    check(node, x.astype(np.float64), rtol=1e-6)
+    check(node, (x * 9).astype(np.int64), rtol=1e-6)
 
 
 def test_kernels_for_arm() -> None:

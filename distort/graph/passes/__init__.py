@@ -41,6 +41,8 @@ _BASIC: tuple[tuple[str, Pass, frozenset[str]], ...] = (
     ("branches inlined", branches.inline_branches, _FOLDING),
     ("transposes merged", chains.merge_transposes, frozenset({"TransposeOptimizer"})),
     ("reshapes merged", chains.merge_reshapes, frozenset({"ReshapeFusion"})),
+    ("columns read where they come from", chains.read_columns, frozenset()),
+    ("labels gathered", chains.gather_labels, frozenset()),
     ("duplicates removed", cleanup.remove_duplicates, frozenset({"CommonSubexpressionElimination"})),
     ("dead nodes removed", cleanup.remove_dead, frozenset()),
 )

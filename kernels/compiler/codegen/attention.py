@@ -58,6 +58,8 @@ class Form(NamedTuple):
     #: of results
     finish: Expression = Expression(("float32",), (), (0,))
     finish_ways: tuple[int, ...] = ()
+    #: which further input of the expression says how many keys a head has, as int64; -1: all have as many
+    limited: int = -1
 
 
 def scratch_parts(form: Form, lanes: int, words: dict[str, int]) -> dict[str, int]:
@@ -123,7 +125,7 @@ class _Emitter:
         self.panels = Panels(f, lanes, form.scores, form.values, key_panels, value_panels)
 
     def emit(self) -> None:
-        f, words = self.f, self.words
+        f, words, form = self.f, self.words, self.form
         n_blocks = f.div(f.add(words["rows"], f.sub(words["block_rows"], 1)), words["block_rows"])
         n_heads = f.mul(f.mul(words["outer"], words["middle"]), words["inner"])
         begin, end = f.share(f.mul(n_heads, n_blocks))
@@ -136,6 +138,10 @@ class _Emitter:
             n_rows = f.min(words["block_rows"], f.sub(words["rows"], first))
             seen = f.max(f.add(f.add(first, n_rows), f.sub(words["reach"], 1)), 0)
             self.keys = f.i64(f.min(words["keys"], seen))
+            if form.limited >= 0:
+                limits = self.operands[form.limited]
+                limit = f.load("i64", f.at(limits.address, self._moved(batch, limits.loops), "i64"))
+                self.keys = f.i64(f.min(self.keys, limit))
             apart = f.binary("or", words["k_inner"], words["v_inner"])
             other = f.binary("or", f.compare("eq", inner, 0), f.compare("ne", apart, 0))
             other = f.binary("and", other, f.compare("eq", block, 0))

@@ -70,11 +70,22 @@ def _whole_division(f: Function, signed: bool, a: Value, b: Value, what: str) ->
     none = f.icmp("eq", b, zero(f, b))
     one = f.const(b.type, 1)
     if not signed:
-        return f.select(none, zero(f, b), f.binary(f"u{what}", a, f.select(none, one, b)))
+        return f.select(none, zero(f, b), _divided(f, signed, a, f.select(none, one, b), what))
     minus = f.icmp("eq", b, f.const(b.type, -1))
-    result = f.binary(f"s{what}", a, f.select(f.binary("or", none, minus), one, b))
+    result = _divided(f, signed, a, f.select(f.binary("or", none, minus), one, b), what)
     by_minus = f.binary("sub", zero(f, a), a) if what == "div" else zero(f, a)
     return f.select(none, zero(f, b), f.select(minus, by_minus, result))
+
+
+def _divided(f: Function, signed: bool, a: Value, b: Value, what: str) -> Value:
+    """Vectors of up to 32 bits as floating point numbers, which hold quotients of them exactly enough to be cut."""
+    letter, width = "s" if signed else "u", int(element_of(a.type)[1:])
+    if width > 32 or lanes_of(a.type) == 1:
+        return f.binary(f"{letter}{what}", a, b)
+    real = "float" if width <= 16 else "double"
+    x, y = (f.cast(f"{letter}itofp", value, real) for value in (a, b))
+    quotient = f.cast(f"fpto{letter}i", f.fdiv(x, y), element_of(a.type))
+    return quotient if what == "div" else f.binary("sub", a, f.binary("mul", quotient, b))
 
 
 def _divide(f: Function, expression: Expression, instruction: Instruction, operands: Sequence[Value]) -> Value:
@@ -84,14 +95,32 @@ def _divide(f: Function, expression: Expression, instruction: Instruction, opera
     return _whole_division(f, is_signed(expression.dtype(instruction.operands[0])), a, b, "div")
 
 
-def _modulo(f: Function, expression: Expression, instruction: Instruction, operands: Sequence[Value]) -> Value:
-    """``fmod`` 0: the divisor's sign; 1: the dividend's."""
+def _remainder(f: Function, a: Value, b: Value) -> Value:
+    """fmod, exactly. Of float32 in double precision, where a quotient of less than 26 bits, and the product of its
+    whole part with b, lose nothing."""
+    from distort.kernels.compiler.codegen.copying import any_lane
     from distort.kernels.compiler.codegen.mathematics import by_lanes
 
+    if element_of(a.type) == "double":
+        return by_lanes(f, "fmod", a, b)
+    x, y = (f.cast("fpext", value, "double") for value in (a, b))
+    whole = f.unary("trunc", f.fdiv(x, y))
+    size, limit = f.unary("fabs", y), f.const(x.type, math.inf)
+    other = f.binary("or", f.fcmp("uge", f.unary("fabs", whole), f.const(x.type, 1 << 26)), f.fcmp("oeq", size, limit))
+
+    def quick() -> list[Value]:
+        rest = f.fsub(x, f.fmul(whole, y))
+        return [f.intrinsic("copysign", f.cast("fptrunc", rest, "float"), a)]
+
+    return f.choose(any_lane(f, other), (lambda: [by_lanes(f, "fmod", a, b)], quick))[0]
+
+
+def _modulo(f: Function, expression: Expression, instruction: Instruction, operands: Sequence[Value]) -> Value:
+    """``fmod`` 0: the divisor's sign; 1: the dividend's."""
     a, b = operands
     fmod = bool(instruction.attributes and instruction.attributes[0])
     if is_real(a):
-        rest = by_lanes(f, "fmod", a, b)
+        rest = _remainder(f, a, b)
         if fmod:
             return rest
         none = f.fcmp("oeq", rest, zero(f, a))

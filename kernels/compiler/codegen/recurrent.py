@@ -12,7 +12,7 @@ who computes a unit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from distort.kernels.compiler.codegen import cells, quantized_states
@@ -32,10 +32,11 @@ CELL_WORDS = (
     *("r", "r_sums", "r_scales", "bias", "peepholes", "counter", "give", "scratch", "scratch_direction"),
     *("h0", "h0_direction", "h0_row", "c0", "c0_direction", "c0_row"),
     *("y", "y_direction", "y_time", "y_row", "h", "h_direction", "h_row", "c", "c_direction", "c_row"),
+    "lengths",  # int64 [rows]
 )
 _ADDRESSES = (
     *("x", "w", "bias", "gates", "r", "r_sums", "r_scales", "peepholes", "counter", "give", "scratch"),
-    *("h0", "c0", "y", "h", "c"),
+    *("h0", "c0", "y", "h", "c", "lengths"),
 )
 
 
@@ -49,7 +50,8 @@ class Cell(NamedTuple):
     clip: float = 0.0
     ragged: bool = False  # whether the last block of hidden units is not full
     together: bool = False  # whether threads share blocks
-    #: peepholes, input_forget, linear_before_reset; bytes: weights are 8-bit integers, and states are quantized
+    #: peepholes, input_forget, linear_before_reset; bytes: weights are 8-bit integers, and states are quantized;
+    #: lengths: rows have as many steps each, and in others keep their state
     flags: tuple[str, ...] = ()
 
 
@@ -139,6 +141,7 @@ class _Step(NamedTuple):
     """Where one time step of one direction reads and writes. Each is an address and the stride of rows."""
 
     direction: Index
+    time: Index
     tiles: tuple[Index, Index]  # of the batch, that this thread does
     gates: Value
     before: tuple[Value, Value]  # the state
@@ -206,6 +209,7 @@ class _Emitter:
         places = {n: f.at(words[n], f.mul(direction, words[f"{n}_direction"]), "float") for n in ("h0", "c0", "h", "c")}
         return _Step(
             direction,
+            time,
             tiles,
             f.at(words["gates"], gates, "float"),
             (
@@ -347,10 +351,19 @@ class _Unit:
     def cell_before(self) -> Value:
         return self._load(self.step.cell)
 
+    def _where_it_lasts(self, value: Value, before: Callable[[], Value]) -> Value:
+        f = self.f
+        if "lengths" not in self.emitter.cell.flags:
+            return value
+        length = f.load("i64", f.at(self.emitter.words["lengths"], self.row, "i64"))
+        return f.select(f.compare("slt", self.step.time, length), value, before())
+
     def store_cell(self, value: Value) -> None:
+        value = self._where_it_lasts(value, self.cell_before)
         self._store(value, self.step.c, self.emitter.words["c_row"])
 
     def make(self, state: Value) -> None:
         words = self.emitter.words
+        state = self._where_it_lasts(state, self.state_before)
         self._store(state, self.step.y, words["y_row"])
         self._store(state, self.step.h, words["h_row"])

@@ -1,4 +1,5 @@
-"""RoiAlign, in blocked layout: regions of images, each cut in bins, of which each is a mean or the largest of samples.
+"""RoiAlign and MaxRoiPool, in blocked layout: regions of images, each cut in bins, of which each is a mean or the
+largest of samples, or the largest of pixels.
 
 A sample lies between four pixels, whose lanes are channels; where it lies is computed once for several channel blocks.
 """
@@ -185,3 +186,80 @@ def _bin(
             column.carry(state)
         row.carry(column.carried)
     return row.carried
+
+
+MAX_WORDS = (
+    *("x", "regions", "result", "error"),  # as above, but regions [regions, 5]: image, x1, y1, x2, y2
+    *("regions_count", "images", "blocks", "height", "width", "bins_down", "bins_across"),
+    "scale",  # the bits of a double
+    *("x_image", "x_block", "result_region", "result_block"),
+)
+_MAX_ADDRESSES = 4
+#: corners beyond are refused
+_FARTHEST = 2.0**30
+
+
+def emit_max_roi_pool(f: Function, target: Target) -> None:
+    """result[r, …, i, j, :] = the largest pixels of a bin, 0 where it has none."""
+    lanes = target.lanes("float")
+    words = {name: (f.address if n < _MAX_ADDRESSES else f.word)(n) for n, name in enumerate(MAX_WORDS)}
+    scale = f.bitcast(words["scale"], "double")
+    begin, end = f.share(f.mul(words["regions_count"], words["bins_down"]))
+    with f.loop(begin, end, carried=[Value("i1", "false")]) as unit:
+        region, down = f.div(unit.index, words["bins_down"]), f.rem(unit.index, words["bins_down"])
+        own = f.at(words["regions"], f.mul(region, 5), "float")
+        number = f.load("float", own)
+        named = f.binary(
+            "and",
+            f.fcmp("ogt", number, f.const("float", -1)),
+            f.fcmp("olt", number, f.cast("sitofp", words["images"], "float")),
+        )
+        image = f.cast("fptosi", f.select(named, number, f.const("float", 0)), "i64")
+        wrong = f.binary("xor", named, Value("i1", "true"))
+        ends = []
+        for which in range(1, 5):
+            corner = f.cast("fpext", f.load("float", f.at(own, which, "float")), "double")
+            place, far = _nearest(f, f.fmul(corner, scale))
+            ends.append(place)
+            wrong = f.binary("or", wrong, far)
+        top, bottom = _pixels(f, (ends[1], ends[3]), words["bins_down"], down, words["height"])
+        x = f.at(words["x"], f.mul(image, words["x_image"]), "float")
+        spot = f.mul(f.mul(down, words["bins_across"]), lanes)
+        made = f.at(words["result"], f.add(f.mul(region, words["result_region"]), spot), "float")
+        with f.loop(0, words["bins_across"]) as across:
+            left, right = _pixels(f, (ends[0], ends[2]), words["bins_across"], across.index, words["width"])
+            empty = f.binary("or", f.compare("sge", top, bottom), f.compare("sge", left, right))
+            with f.loop(0, words["blocks"]) as block:
+                from_ = f.at(x, f.mul(block.index, words["x_block"]), "float")
+                least = f.const(f"<{lanes} x float>", float("-inf"))
+                with f.loop(top, bottom, carried=[least]) as row:
+                    line = f.at(from_, f.mul(f.mul(row.index, words["width"]), lanes), "float")
+                    with f.loop(left, right, carried=row.carried) as column:
+                        value = f.load(least.type, f.at(line, f.mul(column.index, lanes), "float"))
+                        column.carry([f.intrinsic("maximum", column.carried[0], value)])
+                    row.carry(column.carried)
+                value = f.select(empty, f.const(least.type, 0), row.carried[0])
+                to = f.add(f.mul(across.index, lanes), f.mul(block.index, words["result_block"]))
+                f.store(value, f.at(made, to, "float"))
+        unit.carry([f.binary("or", unit.carried[0], wrong)])
+    report(f, unit.carried[0], words["error"])
+    f.ret()
+
+
+def _nearest(f: Function, at: Value) -> tuple[Value, Value]:
+    """The nearest whole number, halves away from 0, and whether that is no number or too large."""
+    size = f.unary("fabs", at)
+    far = f.fcmp("ugt", size, f.const("double", _FARTHEST))
+    rounded = f.unary("floor", f.fadd(f.select(far, f.const("double", 0), size), f.const("double", 0.5)))
+    return f.cast("fptosi", f.intrinsic("copysign", rounded, at), "i64"), far
+
+
+def _pixels(f: Function, ends: tuple[Value, Value], bins: Value, number: Index, size: Value) -> tuple[Index, Index]:
+    """The first pixel of a bin along an axis, and one after the last."""
+    extent = f.max(f.add(f.sub(ends[1], ends[0]), 1), 1)
+    width = f.fdiv(f.cast("sitofp", f.i64(extent), "float"), f.cast("sitofp", bins, "float"))
+    found = []
+    for edge, rounding in ((number, "floor"), (f.add(number, 1), "ceil")):
+        at = f.unary(rounding, f.fmul(f.cast("sitofp", f.i64(edge), "float"), width))
+        found.append(f.min(f.max(f.add(f.cast("fptosi", at, "i64"), ends[0]), 0), size))
+    return found[0], found[1]

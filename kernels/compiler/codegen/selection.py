@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from distort.kernels.compiler.codegen.copying import any_lane
+from distort.kernels.compiler.codegen.elements import computed
 from distort.kernels.compiler.codegen.gather import fetch
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, lanes_of, vector
@@ -57,11 +57,13 @@ def emit_top(f: Function, target: Target, dtype: str, largest: bool, contiguous:
         with f.loop(k, whole, lanes) as block:
             orders = order_of(f, load(block.index, lanes), dtype, largest)
             least = f.cast("trunc", f.binary("ashr", f.load("i64", heap), Value("i64", "32")), "i32")
-            with (
-                f.when(any_lane(f, f.icmp("sgt", orders, f.splat(least, lanes)))),
-                f.loop(block.index, f.add(block.index, lanes)) as single,
-            ):
-                offer(single.index)
+            better = bits_of(f, f.icmp("sgt", orders, f.splat(least, lanes)))
+            # few are, in most blocks none
+            with f.loop(0, f.call("i64", "llvm.ctpop.i64", [better]), carried=[better]) as hits:
+                rest = hits.carried[0]
+                nearest = f.call("i64", "llvm.cttz.i64", [rest, Value("i1", "true")])
+                offer(f.add(block.index, nearest))
+                hits.carry([f.binary("and", rest, f.i64(f.sub(rest, 1)))])
         with f.loop(whole, n) as single:
             offer(single.index)
         # the least goes last, again and again
@@ -79,10 +81,17 @@ def emit_top(f: Function, target: Target, dtype: str, largest: bool, contiguous:
     f.ret()
 
 
+def bits_of(f: Function, mask: Value) -> Value:
+    """A mask as an i64, the first lane lowest."""
+    if mask.type == "i1":
+        return f.cast("zext", mask, "i64")
+    return f.cast("zext", f.bitcast(mask, f"i{lanes_of(mask.type)}"), "i64")
+
+
 def order_of(f: Function, value: Value, dtype: str, largest: bool) -> Value:
     """Values as 32-bit integers in the order in which they are wanted, the best one largest."""
     if dtype == "float16":
-        value, dtype = f.cast("fpext", value, "float"), "float32"
+        value, dtype = computed(f, value, dtype), "float32"
     if dtype == "float32":
         bits = f.cast("bitcast", f.fadd(value, f.const(value.type, 0)), "i32")  # no negative zero
         lower = f.binary("lshr", f.binary("ashr", bits, f.const(bits.type, 31)), f.const(bits.type, 1))

@@ -19,8 +19,9 @@ OPERATORS: dict[tuple[str, str], str] = {
         "Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh "
         "ThresholdedRelu Where Xor"
     ),
-    ("", "expecting"): "NonZero",
+    ("", "expecting"): "Compress NonZero",
     ("", "gathering"): "Gather GatherElements GatherND ReverseSequence",
+    ("", "losses"): "NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss",
     ("", "making"): "ConstantOfShape EyeLike OneHot Range Trilu",
     ("", "matmul"): "Gemm MatMul",
     ("", "movement"): "Concat DepthToSpace SpaceToDepth Tile",
@@ -31,8 +32,8 @@ OPERATORS: dict[tuple[str, str], str] = {
     ("", "quantized_linear"): "QLinearConv QLinearMatMul",
     ("", "recurrent"): "GRU LSTM RNN",
     ("", "reductions"): (
-        "ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd "
-        "ReduceSum ReduceSumSquare"
+        "ArgMax ArgMin Hardmax ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin "
+        "ReduceProd ReduceSum ReduceSumSquare"
     ),
     ("", "resizing"): "Resize Upsample",
     ("", "rotary"): "RotaryEmbedding",
@@ -40,7 +41,7 @@ OPERATORS: dict[tuple[str, str], str] = {
         "GroupNormalization InstanceNormalization LayerNormalization LogSoftmax LpNormalization "
         "MeanVarianceNormalization RMSNormalization SimplifiedLayerNormalization Softmax"
     ),
-    ("", "sampling"): "GridSample RoiAlign",
+    ("", "sampling"): "AffineGrid Col2Im DeformConv GridSample MaxRoiPool RoiAlign",
     ("", "scattering"): "Scatter ScatterElements ScatterND",
     ("", "selection"): "CumProd CumSum TopK",
     ("", "spectra"): "STFT",
@@ -48,8 +49,12 @@ OPERATORS: dict[tuple[str, str], str] = {
     ("", "transposed_convolution"): "ConvTranspose",
     ("", "views"): "Expand Flatten Identity Reshape Shape Size Slice Split Squeeze Transpose Unsqueeze",
     ("com.microsoft", "attention"): "Attention MultiHeadAttention QAttention",
+    ("com.microsoft", "convolution"): "FusedConv",
     ("com.microsoft", "elementwise"): "BiasGelu FastGelu Gelu QuickGelu",
+    ("com.microsoft", "embedding"): "EmbedLayerNormalization",
+    ("com.microsoft", "gathering"): "GatherND",
     ("com.microsoft", "grouped_query"): "GroupQueryAttention",
+    ("com.microsoft", "making"): "Trilu",
     ("com.microsoft", "matmul"): "FusedGemm FusedMatMul TransposeMatMul",
     ("com.microsoft", "nbits"): "MatMulNBits",
     ("com.microsoft", "quantization"): "DequantizeLinear QuantizeLinear",
@@ -61,6 +66,7 @@ OPERATORS: dict[tuple[str, str], str] = {
     ("com.microsoft", "quantized_recurrent"): "DynamicQuantizeLSTM",
     ("com.microsoft", "rotary"): "RotaryEmbedding",
     ("com.microsoft", "rows"): ("SimplifiedLayerNormalization SkipLayerNormalization SkipSimplifiedLayerNormalization"),
+    ("com.microsoft", "sampling"): "CropAndResize GridSample",
     ("ai.onnx.ml", "features"): (
         "ArrayFeatureExtractor Binarizer FeatureVectorizer Imputer LabelEncoder OneHotEncoder"
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -67,6 +68,37 @@ def _conv(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         if rows is not None:
             return [rows]
     return [of_images(x, w.value, windows, bias)]
+
+
+@lowers("FusedConv", domain="com.microsoft", blocks=True)
+def _fused_conv(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    """Of the sum with z, where there is one: an activation."""
+    z = inputs[3] if len(inputs) > 3 else None
+    made = _conv(b, node, inputs[:3])
+    if made is None or made[0] is None:
+        return None
+    y = made[0]
+    if z is not None:
+        if z.shape != y.shape or z.dtype != y.dtype:
+            return None
+        y = b.map("add", [y, z])
+    activated = _activated(b, y, node.attributes.get("activation", ""), node.attributes.get("activation_params") or ())
+    return None if activated is None else [activated]
+
+
+def _activated(b: Builder, y: Tensor, activation: str, given: Sequence[float]) -> Tensor | None:
+    if activation == "":
+        return y
+    if activation in ("Relu", "Tanh", "Sigmoid"):
+        return b.map(activation.lower(), [y])
+    if activation == "LeakyRelu":
+        return b.map("leaky_relu", [y], attributes=(float(given[0]) if given else 0.01,))
+    if activation not in ("Clip", "HardSigmoid") or len(given) != 2:
+        return None
+    if activation == "HardSigmoid":
+        return b.map("hard_sigmoid", [y], attributes=(float(given[0]), float(given[1])))
+    low, high = (b.constant(np.asarray(value, np.float32)) for value in given)
+    return b.map("min", [b.map("max", [y, low]), high])
 
 
 def _plain_rows(windows: Windows) -> bool:

@@ -149,19 +149,23 @@ def _gather_elements(b: Builder, node: Node, inputs: list[Tensor | None]) -> Res
     axis = _axis(node, x)
     if axis is None or any(n > m for i, (n, m) in enumerate(zip(indices.shape, x.shape, strict=True)) if i != axis):
         return None
-    result = b.new(x.dtype, indices.shape)
-    if not result.size:
-        return [result]
-    x, size = b.plain(x), x.shape[axis]
-    if not size:
+    if math.prod(indices.shape) and not x.shape[axis]:
         return None
-    strides = list(x.strides)
-    strides[axis] = 0
-    _elements(b, x.view(indices.shape, strides), (size, x.strides[axis]), b.plain(indices), result)
-    return [result]
+    return [gathered_elements(b, b.plain(x), axis, b.plain(indices))]
+
+
+def gathered_elements(b: Builder, x: Tensor, axis: int, indices: Tensor) -> Tensor:
+    """Along one axis, which has elements; indices are no longer along the others than x."""
+    result = b.new(x.dtype, indices.shape)
+    if result.size:
+        strides = list(x.strides)
+        strides[axis] = 0
+        _elements(b, x.view(indices.shape, strides), (x.shape[axis], x.strides[axis]), indices, result)
+    return result
 
 
 @lowers("GatherND")
+@lowers("GatherND", domain="com.microsoft")
 def _gather_nd(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, indices = inputs
     if x is None or indices is None or indices.element not in _INDEX_TYPES or not indices.shape:

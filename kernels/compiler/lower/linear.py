@@ -47,8 +47,9 @@ def _regressor(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     scores = affine(b, x, known["weights"], known["intercepts"])
     if scores is None:
         return None
-    # a single score is transformed for PROBIT only
-    return [scores if scores.shape[1] == 1 else classes.transformed(b, scores, known["transform"])]
+    if scores.shape[1] == 1:
+        return [classes.one_column(b, scores, known["transform"])]
+    return [classes.transformed(b, scores, known["transform"])]
 
 
 @lowers("LinearClassifier", domain=_ML)

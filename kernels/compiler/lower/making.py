@@ -11,7 +11,7 @@ from distort.graph.types import DTYPE_OF
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.expression import STORED, Instruction, name_of
 from distort.kernels.compiler.ir import Tensor
-from distort.kernels.compiler.lower.expecting import counted
+from distort.kernels.compiler.lower.expecting import counted, length_of, shape_of
 from distort.kernels.compiler.lower.views import numbers
 from distort.kernels.program import evaluate
 
@@ -25,7 +25,12 @@ _MADE_NBYTES = 1 << 24
 def _constant_of_shape(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     shape, value = numbers(inputs[0]), node.attributes.get("value")
     value = np.zeros(1, np.float32) if value is None else np.asarray(value)
-    if shape is None or any(n < 0 for n in shape) or value.size != 1 or name_of(value.dtype) not in STORED:
+    if value.size != 1 or name_of(value.dtype) not in STORED:
+        return None
+    if shape is None:
+        seen = shape_of(b, node, inputs[0])
+        return None if seen is None else [b.constant(value.reshape(())).broadcast(seen)]
+    if any(n < 0 for n in shape):
         return None
     return [b.constant(value.reshape(())).broadcast(shape)]
 
@@ -57,6 +62,7 @@ def _eye_like(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
 
 
 @lowers("Trilu")
+@lowers("Trilu", domain="com.microsoft")
 def _trilu(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, diagonal = inputs[0], [0]
     assert x is not None
@@ -80,12 +86,12 @@ def _trilu(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
 @lowers("OneHot")
 def _one_hot(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     indices, depth, values = inputs[0], numbers(inputs[1]), inputs[2]
-    if indices is None or values is None or not depth or depth[0] < 1 or values.shape != (2,):
+    if indices is None or values is None or values.shape != (2,) or indices.dtype.kind != "i":
         return None
-    if indices.dtype.kind != "i":
+    rank, axis = len(indices.shape) + 1, node.attributes.get("axis", -1)
+    size = depth[0] if depth else length_of(b, node, axis, inputs[1])
+    if size is None or size < 1:
         return None
-    rank, size = len(indices.shape) + 1, depth[0]
-    axis = node.attributes.get("axis", -1)
     if not -rank <= axis < rank or size > np.iinfo(indices.dtype).max:
         return None
     axis %= rank

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from distort.graph.ir import Node
+from distort.kernels.compiler import row_lengths
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.codegen.gates import ACTIVATIONS, Activation
 from distort.kernels.compiler.codegen.recurrent import CELL_WORDS, INPUT_WORDS, N_GATES, Cell, most_rows
@@ -44,16 +45,24 @@ class Layer:
     initial: list[Tensor | None]
     clip: float
     flags: tuple[str, ...]
+    #: int64 [batch], where the batch's rows have fewer steps
+    lengths: Tensor | None = None
 
     def blocks(self, lanes: int) -> int:
         return -(-self.hidden // lanes)
 
 
 def layer_of(
-    b: Builder, node: Node, x: Tensor, hidden: int, n_directions: int, lengths: Tensor | None, *initial: Tensor | None
+    b: Builder,
+    node: Node,
+    x: Tensor,
+    hidden: int,
+    n_directions: int,
+    lengths: Tensor | None,
+    *initial: Tensor | None,
+    takes_lengths: bool = False,
 ) -> Layer | None:
     """What the node says, checked; None where the NumPy kernel runs, or says what is wrong."""
-    del b
     kind = node.op_type.removeprefix("DynamicQuantize")
     attributes = node.attributes
     reverse, count = _ORDER.get(attributes.get("direction", "forward").lower(), (0, 0))
@@ -66,8 +75,12 @@ def layer_of(
     wanted = (batch, n_directions, hidden) if batch_first else (n_directions, batch, hidden)
     if any(state is not None and (state.shape != wanted or state.dtype != np.float32) for state in initial):
         return None
-    if lengths is not None and (lengths.value is None or lengths.shape != (batch,) or (lengths.value != n_steps).any()):
-        return None
+    if lengths is not None and lengths.value is not None and (lengths.value == n_steps).all():
+        lengths = None if lengths.shape == (batch,) else lengths
+    if lengths is not None:
+        if not takes_lengths or lengths.shape != (batch,) or lengths.dtype.kind != "i":
+            return None
+        lengths = row_lengths.checked(b, lengths, n_steps)
     activations = _activations(kind, node, n_directions)
     if activations is None:
         return None
@@ -76,7 +89,8 @@ def layer_of(
     return Layer(
         *(kind, n_steps, batch, size, hidden, n_directions, reverse, batch_first, activations, list(initial)),
         clip=clip,
-        flags=flags,
+        flags=flags if lengths is None else (*flags, "lengths"),
+        lengths=lengths,
     )
 
 
@@ -141,7 +155,8 @@ def _recurrent(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     if len(r.shape) != 3 or len(w.shape) != 3:
         return None
     n_directions, hidden = w.shape[0], r.shape[2]
-    layer = layer_of(b, node, x, hidden, n_directions, lengths, h0, *([c0] if kind == "LSTM" else []))
+    initial = [h0, c0] if kind == "LSTM" else [h0]
+    layer = layer_of(b, node, x, hidden, n_directions, lengths, *initial, takes_lengths=True)
     if layer is None:
         return None
     weights = {
@@ -169,7 +184,11 @@ def _recurrent(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         peepholes = packed(
             b, ("peepholes", lanes), peepholes, lambda v: in_blocks(v.reshape(n_directions, 3, hidden), lanes)
         )
-    return run_cells(b, layer, gates, of_r, of_state, peepholes)
+    made = run_cells(b, layer, gates, of_r, of_state, peepholes)
+    if layer.lengths is None:
+        return made
+    wanted = [t if i < len(node.outputs) and node.outputs[i] else None for i, t in enumerate(made)]
+    return row_lengths.ended(b, wanted, layer.lengths, layer.n_steps, layer.batch_first)
 
 
 def biases(b: Builder, layer: Layer, bias: Tensor | None, lanes: int) -> tuple[Tensor, Tensor]:
@@ -277,6 +296,9 @@ def run_cells(
     for name, (tensor, strides) in states.items():
         values[name] = tensor.address()
         values |= {f"{name}_{axis}": stride for axis, stride in strides.items()}
+    values["lengths"] = 0 if layer.lengths is None else layer.lengths.address()
+    if layer.lengths is not None:
+        reads.append(layer.lengths)
     if together:
         b.copy(b.constant(np.zeros(8, np.int64)), counter)
     else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from distort.graph.ir import Node
 from distort.kernels.compiler import half
 from distort.kernels.compiler.builder import Builder, lowers
@@ -120,3 +122,25 @@ def _place(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     if node.attributes.get("keepdims", 1):
         return [made[0]]
     return [made[0].reshaped([size for i, size in enumerate(x.shape) if i != axis])]
+
+
+@lowers("Hardmax")
+def _hardmax(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    """1 at the first of the largest elements, 0 elsewhere."""
+    (x,) = inputs
+    rank = 0 if x is None else len(x.shape)
+    axis = node.attributes.get("axis", -1 if node.opset >= 13 else 1)
+    if x is None or not x.size or x.element not in ("float32", "float64") or not -rank <= axis < rank:
+        return None
+    axis, shape = axis % rank, x.shape
+    if node.opset < 13 and axis != rank - 1:
+        x = b.contiguous(x).reshaped((math.prod(shape[:axis]), math.prod(shape[axis:])))
+        axis = 1
+    body = Body(x.shape, x.element)
+    made = body.add(b, (axis,), [(body.op("row_argmax", body.input(x), dtype="int64"), "int64", True)])
+    if made is None:
+        return None
+    places = np.arange(x.shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(x.shape))])
+    hit = b.map("equal", [made[0], b.constant(places)], np.bool_)
+    one, zero = (b.constant(np.asarray(number, x.dtype)) for number in (1, 0))
+    return [b.map("where", [hit, one, zero], x.dtype).reshaped(shape)]

@@ -49,7 +49,7 @@ def _softmax(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     return None if made is None else [made[0].reshaped(shape)]
 
 
-def _standardized(body: Body, element: int, epsilon: float, centred: bool) -> tuple[int, int, int]:
+def standardized(body: Body, element: int, epsilon: float, centred: bool) -> tuple[int, int, int]:
     """(x - mean) / std, or x / rms; the mean (or x), and 1 / std."""
     mean = body.op("row_mean", element) if centred else element
     moved = body.op("sub", element, mean) if centred else element
@@ -97,7 +97,7 @@ def _layer_normalization(b: Builder, node: Node, inputs: list[Tensor | None]) ->
         if view is None and parameter is not None:
             return None
         places.append(None if view is None else body.input(view))
-    value, mean, inverse = _standardized(body, element, node.attributes.get("epsilon", 1e-5), centred)
+    value, mean, inverse = standardized(body, element, node.attributes.get("epsilon", 1e-5), centred)
     wanted = [(_affine(body, value, places[0], places[1], x.element), x.element, False)]
     rows = (mean, inverse) if centred else (inverse,)
     wanted += [(number, statistics, True) for i, number in enumerate(rows, 1) if _wants(node, i)]
@@ -133,7 +133,7 @@ def _skip_layer_normalization(b: Builder, node: Node, inputs: list[Tensor | None
     total = body.op("add", total, other)
     if extra is not None:
         total = body.op("add", total, extra)
-    value, mean, inverse = _standardized(body, total, node.attributes.get("epsilon", 1e-12), centred)
+    value, mean, inverse = standardized(body, total, node.attributes.get("epsilon", 1e-12), centred)
     # the sum as it is stored
     stored = total if x.element == statistics else body.op("cast", total, dtype=x.element)
     results = {
@@ -178,7 +178,7 @@ def _group_normalization(b: Builder, node: Node, inputs: list[Tensor | None]) ->
     x = b.contiguous(x).reshaped(shape)
     body = Body(shape, statistics_dtype(x))
     element, times, plus = (body.input(t) for t in (x, _by_channel(scale, shape), _by_channel(bias, shape)))
-    value, _, _ = _standardized(body, element, node.attributes.get("epsilon", 1e-5), True)
+    value, _, _ = standardized(body, element, node.attributes.get("epsilon", 1e-5), True)
     made = body.add(b, (2, 3), [(_affine(body, value, times, plus, x.element), x.element, False)])
     return None if made is None else [made[0].reshaped(original)]
 

@@ -11,6 +11,7 @@ from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.ir import Call, Native, Scratch, Tensor, Word
 from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.loops import merged
+from distort.kernels.compiler.lower.expecting import length_of
 from distort.kernels.compiler.lower.views import numbers
 
 Result = list[Tensor | None] | None
@@ -24,10 +25,11 @@ _PART = 256
 @lowers("TopK")
 def _top_k(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, count = inputs[0], numbers(inputs[1])
-    if x is None or not count or x.element not in _ORDERED or not x.shape:
+    if x is None or x.element not in _ORDERED or not x.shape:
         return None
-    k, rank, axis = count[0], len(x.shape), node.attributes.get("axis", -1)
-    if not -rank <= axis < rank or not 0 <= k <= x.shape[axis % rank] or x.shape[axis % rank] >= 1 << 31:
+    rank, axis = len(x.shape), node.attributes.get("axis", -1)
+    k = count[0] if count else length_of(b, node, axis, inputs[1])
+    if k is None or not -rank <= axis < rank or not 0 <= k <= x.shape[axis % rank] or x.shape[axis % rank] >= 1 << 31:
         return None
     axis %= rank
     x = b.plain(x)

@@ -51,7 +51,7 @@ def _similar(b: Builder, function: KernelFunction, x: Tensor, vectors: Any) -> T
 @lowers("SVMRegressor", domain=_ML)
 def _regressor(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     known, x = prepared(b, node, ml_svm._prepare_regressor), classes.feature_rows(b, inputs[0])
-    if x is None or known is None or known["transform"] == "PROBIT":
+    if x is None or known is None:
         return None
     kernels = _similar(b, known["function"], x, known["vectors"])
     y = None if kernels is None else affine(b, kernels, known["weights"][:, None], np.asarray(known["rho"], np.float32))
@@ -59,8 +59,8 @@ def _regressor(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         return None
     if known["one_class"]:
         zero, one, other = (b.constant(np.asarray(n, np.float32)) for n in (0, 1, -1))
-        y = b.map("where", [b.map("greater", [y, zero], np.bool_), one, other], np.float32)
-    return [y]
+        return [b.map("where", [b.map("greater", [y, zero], np.bool_), one, other], np.float32)]
+    return [classes.one_column(b, y, known["transform"])]
 
 
 @lowers("SVMClassifier", domain=_ML)

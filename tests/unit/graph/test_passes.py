@@ -115,6 +115,44 @@ def test_basic(read: Read, body: str, left: list[str]) -> None:
     assert op_types(model.graph) == left
 
 
+def test_columns_are_read_where_they_come_from(read: Read) -> None:
+    text = """<ir_version: 10, opset_import: ["": 21, "ai.onnx.ml": 3]>
+    g (float[N,1] a, float[N,2] b, float[N,1] c) => (float[N,K] w, float[N,K] x, float[N,K] y, float[N,K] z)
+    <int64[1] first = {0}, int64[1] second = {1}, int64[1] last = {3}, int64[2] both = {0, 3}>
+    {
+        joined = Concat<axis=1>(a, b, c)
+        w = ai.onnx.ml.ArrayFeatureExtractor(joined, second)
+        u = ai.onnx.ml.ArrayFeatureExtractor(joined, first)
+        v = ai.onnx.ml.ArrayFeatureExtractor(joined, last)
+        z = ai.onnx.ml.ArrayFeatureExtractor(joined, both)
+        x = Neg(u)
+        y = Neg(v)
+    }"""
+    model = read(text)
+    feeds = {"a": X[:, :1], "b": X[:, 1:], "c": -X[:, :1]}
+    changes = optimized(model, feeds)
+    assert "2 columns read where they come from" in changes
+    assert [node.inputs[0] for node in model.graph.nodes if node.op_type == "Neg"] == ["a", "c"]
+
+
+@pytest.mark.parametrize("shape", ["{-1}", "{1, -1}"])
+def test_labels_of_classes_are_gathered(read: Read, shape: str) -> None:
+    rank = shape.count(",") + 1
+    model = read(
+        f"""<ir_version: 10, opset_import: ["": 21, "ai.onnx.ml": 3]>
+    g (float[N,3] x) => (string[{"N" if rank == 1 else "1,N"}] y)
+    <int64[{rank}] shape = {shape}, string[3] labels = {{"one", "two", "three"}}> {{
+        best = ArgMax<axis=1, keepdims=0>(x)
+        label = ai.onnx.ml.ArrayFeatureExtractor(labels, best)
+        y = Reshape(label, shape)
+    }}"""
+    )
+    before = run(model, {"x": X})[0].tolist()
+    passes.optimize(model, "basic", evaluate)
+    assert run(model, {"x": X})[0].tolist() == before
+    assert op_types(model.graph)[-1] == ("Gather" if rank == 1 else "Reshape")
+
+
 def test_both_outputs_of_one_value_stay(read: Read) -> None:
     model = read(
         "g (float[2, 3] x) => (float[2, 3] y, float[2, 3] z) {"
