@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from distort.kernels.compiler import elf
 from distort.kernels.compiler.codegen.target import Target, host
 from distort.kernels.compiler.codegen.text import Function
 from distort.kernels.compiler.keys import FAMILIES, Key
@@ -153,9 +154,14 @@ class Library:
 def load(code: bytes, symbols: Sequence[str], engines: list[Any]) -> list[int]:
     """Addresses of an object's functions, valid as long as what is appended to ``engines``.
 
-    Each object has an engine of its own: an engine finds internal functions by name in all of its objects, and what two
-    objects name alike need not be the same.
+    LLVM loads what ``elf`` doesn't. Each such object has an engine of its own: an engine finds internal functions by
+    name in all of its objects, and what two objects name alike need not be the same.
     """
+    loaded = elf.load(code, symbols)
+    if loaded is not None:
+        addresses, memory = loaded
+        engines.append(memory)
+        return addresses
     from llvmlite import binding
 
     _initialize()
