@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+
+from distort.graph.records import dataclass
 
 #: A dimension: a size, a symbol, or None when nothing is known.
 Dim = int | str | None

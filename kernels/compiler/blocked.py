@@ -6,12 +6,13 @@ See ``codegen.conv`` for the layout. ``lanes`` is the number of channels of a bl
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distort.graph.records import dataclass
 from distort.kernels.compiler.codegen.packing import aligned
 
 if TYPE_CHECKING:

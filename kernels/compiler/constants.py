@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from distort.graph.ir import Graph, Node
+from distort.graph.records import dataclass
 from distort.kernels import adapters
 from distort.kernels.compiler.expression import STORED, name_of
 from distort.kernels.compiler.ir import Array, Buffer, Place, Tensor, strides_of

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
 from typing import Any
+
+from distort.graph.records import dataclass, field
 
 _CODEGEN = "distort.kernels.compiler.codegen"
 #: family -> where its emitter is: ``emit(function, target, *parameters)`` prints the kernel's body

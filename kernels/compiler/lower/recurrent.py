@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from distort.graph.ir import Node
+from distort.graph.records import dataclass
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.codegen.gates import ACTIVATIONS, Activation
 from distort.kernels.compiler.codegen.recurrent import CELL_WORDS, INPUT_WORDS, N_GATES, Cell, most_rows
