@@ -7,17 +7,15 @@ before it), which a later writer removes.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import sys
 import time
 from pathlib import Path
 
-from . import atomic
+from . import atomic, digests
 
 #: a temporary file this old belongs to nobody
 STALE_S = 3600.0
-_DIGEST_NBYTES = 32
 
 
 def folder(kind: str) -> Path:
@@ -40,8 +38,8 @@ def read(path: Path) -> bytes | None:
         file = path.read_bytes()
     except OSError:
         return None
-    digest, content = file[:_DIGEST_NBYTES], file[_DIGEST_NBYTES:]
-    if hashlib.sha256(content).digest() == digest:
+    digest, content = file[: digests.NBYTES], file[digests.NBYTES :]
+    if digests.digest(content) == digest:
         return content
     with contextlib.suppress(OSError):
         path.unlink()
@@ -53,7 +51,7 @@ def keep(path: Path, content: bytes, most_files: int, most_nbytes: int) -> None:
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic.writing(path) as file:
-            file.write(hashlib.sha256(content).digest() + content)
+            file.write(digests.digest(content) + content)
         trim(path.parent, path.suffix, most_files, most_nbytes)
 
 

@@ -7,11 +7,10 @@ if it weren't there. Where the process has ``onnx.defs`` it may have registered 
 from __future__ import annotations
 
 import functools
-import hashlib
 import sys
 from collections.abc import Callable
 
-from . import caching
+from . import caching, digests
 from .onnx_parts import folder, native_file
 
 #: all facts together; those used last stay
@@ -24,7 +23,7 @@ def known(kind: str, asked: bytes, ask: Callable[[], bytes]) -> bytes:
     version = None if "onnx.defs" in sys.modules else _version()
     if version is None:
         return ask()
-    path = caching.folder("onnx") / (hashlib.sha256(b"\0".join((version, kind.encode(), asked))).hexdigest() + _SUFFIX)
+    path = caching.folder("onnx") / (digests.name(b"\0".join((version, kind.encode(), asked))) + _SUFFIX)
     found = caching.read(path)
     if found is None:
         found = ask()
@@ -40,4 +39,4 @@ def _version() -> bytes | None:
         says = (folder() / "version.py").read_bytes()
     except OSError:
         return None
-    return hashlib.sha256(says + f"{state.st_size} {state.st_mtime_ns}".encode()).digest()
+    return digests.digest(says + f"{state.st_size} {state.st_mtime_ns}".encode())

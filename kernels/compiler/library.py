@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from distort.graph import digests
 from distort.kernels.compiler import elf
 from distort.kernels.compiler.codegen.target import Target, host
 from distort.kernels.compiler.codegen.text import Function
@@ -131,7 +131,7 @@ class Library:
                 self._tell(first, len(keys))
                 return compile_text(module_text(batch, self.target), self.target)
 
-            code = self.cached(hashlib.sha256("\n".join(symbols).encode()).hexdigest(), make)
+            code = self.cached(digests.name("\n".join(symbols).encode()), make)
             self._addresses.update(zip(batch, load(code, symbols, self.engines), strict=True))
         self._tell(len(keys), len(keys))
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
 
-from distort.graph import caching
+from distort.graph import caching, digests
 
 #: machines whose folder this is
 _MOST_FILES, _MOST_NBYTES = 64, 1 << 20
@@ -35,7 +34,7 @@ def machine() -> tuple[str, str, dict[str, bool]]:
         return _ask()
     system = os.uname()
     named = "\n".join([version(), system.release, system.version, system.machine, processor])
-    path = caching.folder("machines") / (hashlib.sha256(named.encode()).hexdigest() + _SUFFIX)
+    path = caching.folder("machines") / (digests.name(named.encode()) + _SUFFIX)
     kept = caching.read(path)
     if kept is not None:
         triple, cpu, features = json.loads(kept)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
 from pathlib import Path
 
-from distort.graph import caching
+from distort.graph import caching, digests
 from distort.kernels.compiler import llvm
 from distort.kernels.compiler.codegen.target import Target
 
@@ -32,7 +31,7 @@ class ObjectCache:
 
     def _path(self, name: str, target: Target) -> Path:
         key = f"{name} {target.triple} {target.cpu} {target.features} {code_version()}"
-        return self.folder / (hashlib.sha256(key.encode()).hexdigest() + _SUFFIX)
+        return self.folder / (digests.name(key.encode()) + _SUFFIX)
 
     def find(self, name: str, target: Target) -> bytes | None:
         path = self._path(name, target)
@@ -50,10 +49,10 @@ class ObjectCache:
 @functools.cache
 def code_version() -> str:
     """Changes with every change of what prints kernels, and with LLVM."""
-    digest = hashlib.sha256(llvm.version().encode())
+    content = [llvm.version().encode()]
     here = os.path.dirname(__file__)
     printing = [f"codegen/{name}" for name in os.listdir(f"{here}/codegen") if name.endswith(".py")]
     for name in sorted([*_AROUND, *printing]):
         with open(f"{here}/{name}", "rb") as file:
-            digest.update(file.read())
-    return digest.hexdigest()
+            content.append(file.read())
+    return digests.name(b"\0".join(content))
