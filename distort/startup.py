@@ -17,6 +17,3 @@ import distort.kernels.ops.shape
 import distort.native.session
 import distort.options
 import distort.session  # noqa: F401
-from distort.graph import onnx_parts
-
-onnx_parts.protobuf()

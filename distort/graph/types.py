@@ -148,6 +148,30 @@ def _dim_from_proto(dim: Any) -> Dim:
     return None
 
 
+def to_json(known: ValueType) -> list[Any]:
+    """A type in JSON's terms; :func:`from_json` is the inverse."""
+    if isinstance(known, (TensorType, SparseTensorType)):
+        return [type(known).__name__, known.element, known.shape]
+    if isinstance(known, (SequenceType, OptionalType)):
+        return [type(known).__name__, to_json(known.item)]
+    if isinstance(known, MapType):
+        return ["MapType", known.key, to_json(known.value)]
+    return ["OpaqueType", known.text]
+
+
+def from_json(found: list[Any]) -> ValueType:
+    kind, *parts = found
+    if kind in ("TensorType", "SparseTensorType"):
+        element, shape = parts
+        made = TensorType if kind == "TensorType" else SparseTensorType
+        return made(element, None if shape is None else tuple(shape))
+    if kind in ("SequenceType", "OptionalType"):
+        return (SequenceType if kind == "SequenceType" else OptionalType)(from_json(parts[0]))
+    if kind == "MapType":
+        return MapType(parts[0], from_json(parts[1]))
+    return OpaqueType(parts[0])
+
+
 def type_to_proto(value_type: ValueType, proto: Any) -> None:
     """Fill an onnx.TypeProto."""
     if isinstance(value_type, (TensorType, SparseTensorType)):
