@@ -177,13 +177,16 @@ def _import_ahead() -> None:
     import gc
 
     collects = gc.isenabled()
-    gc.disable()  # nothing that modules make is garbage, and looking for it takes a tenth of their import
+    gc.disable()  # hardly anything that modules make is garbage, and looking for it takes a tenth of their import
     try:
         from . import startup as startup
     except ImportError:
         pass  # a package that is missing is named by what needs it, not by ``distort doctor`` or the package's version
     finally:
         if collects:
+            if not gc.get_freeze_count():
+                gc.freeze()  # what is new is as old as anything: it stays, and needn't be looked through for that
+                gc.unfreeze()
             gc.enable()
 
 

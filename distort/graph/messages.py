@@ -10,6 +10,8 @@ from __future__ import annotations
 import struct
 from typing import Any, ClassVar
 
+import numpy as np
+
 #: models with more bytes, bulk not counted, are left to protobuf: it is imported in the time that so many take here
 MOST_NBYTES = 1 << 18
 _BULK_NBYTES = 1 << 8
@@ -113,7 +115,7 @@ def _classes() -> dict[str, type[Message]]:
             what, most = _SCALARS.get(type_) or (_MESSAGE, made[type_])
             fields[int(number) << 3 | _WIRE[what]] = (field, repeated, what, most)
             if repeated and _WIRE[what] != 2:
-                fields[int(number) << 3 | 2] = (field, True, _PACKED, (what, most))
+                fields[int(number) << 3 | 2] = (field, True, _PACKED, (what, most, name == "TensorProto"))
             default: Any = () if repeated else _default(what, most)
             setattr(made[name], field, default)
         made[name]._fields = fields
@@ -178,8 +180,12 @@ class _Reader:
                     value = content[at:stop]
                     if nbytes > _BULK_NBYTES:
                         self._last += nbytes
+                elif name in values:
+                    raise _Odd
                 else:
-                    values.setdefault(name, []).extend(_packed(content, at, stop, *most))
+                    values[name] = _packed(content[at:stop], *most)
+                    if most[0] in (_FLOAT, _DOUBLE):
+                        self._last += nbytes
                     at = stop
                     continue
                 at = stop
@@ -236,21 +242,19 @@ def _negative(value: int, what: int, most: int) -> int:
     return signed
 
 
-def _packed(content: bytes, at: int, stop: int, what: int, most: int) -> list[Any]:
+def _packed(part: bytes, what: int, most: int, as_array: bool) -> Any:
     """Numbers of a repeated field, one behind the other."""
-    part = content[at:stop]
     if what in (_FLOAT, _DOUBLE):
-        return [value for (value,) in struct.iter_unpack("<f" if what == _FLOAT else "<d", part)]
+        numbers = np.frombuffer(part, "<f4" if what == _FLOAT else "<f8")
+        return numbers if as_array else numbers.tolist()
     if part.isascii():  # each in a byte
         return list(part)
     if len(part) > MOST_NBYTES:
         raise _Odd
-    found = []
-    while at < stop:
-        value, at = _varint(content, at)
+    found, at = [], 0
+    while at < len(part):
+        value, at = _varint(part, at)
         found.append(value if value <= most else _negative(value, what, most))
-    if at != stop:
-        raise _Odd
     return found
 
 
