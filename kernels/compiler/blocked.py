@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distort.graph.records import dataclass
 from distort.kernels.compiler.codegen.packing import aligned
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from distort.kernels.compiler.codegen.products import Form
     from distort.kernels.compiler.codegen.winograd import Tiles
 
-Array = NDArray[np.float32]
+Array = np.ndarray[Any, np.dtype[np.float32]]
 #: elements that are looked at together, so that they stay in the cache
 _FLUSHED = 1 << 14
 
