@@ -14,7 +14,7 @@ import reprlib
 from collections.abc import Callable
 from dataclasses import MISSING, Field, field
 from operator import attrgetter
-from types import SimpleNamespace
+from types import MemberDescriptorType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 _FIELDS = "__dataclass_fields__"
@@ -29,17 +29,21 @@ def _made(cls: type, frozen: bool, slots: bool, eq: bool) -> type:
     names = [name for name, kind in inspect.get_annotations(cls).items() if not str(kind).startswith("ClassVar")]
     values = dict(cls.__dict__)
     for name in names:
-        given = values.pop(name, MISSING)
+        values.pop(name, None)
+        given = getattr(cls, name, MISSING)  # a base's default too
+        if isinstance(given, MemberDescriptorType):
+            given = MISSING
         one: Any = given if isinstance(given, Field) else field(default=given)
         if one.default.__class__.__hash__ is None:
             raise ValueError(f"{cls.__name__}.{name}: each instance needs a default of its own: use default_factory")
-        one.name, one.type, one.kw_only, one._field_type = name, cls.__annotations__[name], False, _KIND
+        one.name, one.type, one._field_type = name, cls.__annotations__[name], _KIND
+        one.kw_only = one.kw_only is True
         all_fields[name] = one
         if one.default is not MISSING and not slots:
             values[name] = one.default
     values[_FIELDS] = all_fields
     values["__dataclass_params__"] = SimpleNamespace(frozen=frozen)
-    values["__match_args__"] = tuple(name for name, one in all_fields.items() if one.init)
+    values["__match_args__"] = tuple(name for name, one in all_fields.items() if one.init and not one.kw_only)
     values.setdefault("__repr__", _repr)
     if eq:
         _compare(values, all_fields, frozen)
@@ -77,6 +81,7 @@ def _initializer(cls: Any, frozen: bool) -> Any:
     """``__init__``, compiled."""
     known: dict[str, Any] = {"_missing": MISSING, "_set": object.__setattr__}
     arguments, lines = ["self"], []
+    named: list[str] = []
     for name, one in getattr(cls, _FIELDS).items():
         value = name
         if one.default_factory is not MISSING:
@@ -92,10 +97,12 @@ def _initializer(cls: Any, frozen: bool) -> Any:
         else:
             default = ""
         if one.init:
-            arguments.append(name + default)
+            (named if one.kw_only else arguments).append(name + default)
         lines.append(f"_set(self, {name!r}, {value})" if frozen else f"self.{name} = {value}")
     if hasattr(cls, "__post_init__"):
         lines.append("self.__post_init__()")
+    if named:
+        arguments += ["*", *named]
     exec(f"def __init__({', '.join(arguments)}):\n " + "\n ".join(lines or ["pass"]), known)
     initialize = known["__init__"]
     initialize.__qualname__ = f"{cls.__qualname__}.__init__"

@@ -6,14 +6,19 @@ import copy
 import dataclasses
 import pickle
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
+import distort
 from distort.graph import records
 from distort.graph.types import TensorType
 
+ROOT = Path(distort.__file__).parents[1]
 BOTH = pytest.mark.parametrize("make", [records.dataclass, dataclasses.dataclass], ids=["ours", "standard"])
 
 
@@ -69,12 +74,13 @@ def test_frozen(make: Callable[..., Any], slots: bool) -> None:
 def test_inheritance(make: Callable[..., Any]) -> None:
     class Base:
         a: int
-        b: list[int] = dataclasses.field(default_factory=list)
+        b: list[int] = dataclasses.field(default_factory=list, kw_only=True)
 
     base = make(eq=False)(Base)
     below = make(eq=False)(type("Below", (base,), {"__annotations__": {"c": "int"}, "c": 5}))
     one = below(1)
     assert (one.a, one.b, one.c) == (1, [], 5)
+    assert below(1, 2, b=[3]).b == [3] and below.__match_args__ == ("a", "c")
     assert one == one and one != below(1) and hash(one) is not None
     assert base(2).a == 2
 
@@ -131,3 +137,24 @@ def test_values_that_are_compared_as_tuples_are() -> None:
 def test_a_class_of_ours_crosses_processes() -> None:
     one = TensorType(1, (1, "N", None))
     assert pickle.loads(pickle.dumps(one)) == one
+
+
+def test_every_class_of_ours_can_be_made() -> None:
+    """Their methods are compiled when they are first used: here, of all of them."""
+    for folder, package in (("distort", "distort"), ("kernels", "distort.kernels")):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if "graph.records import" in path.read_text():
+                import_module(".".join([package, *path.relative_to(ROOT / folder).with_suffix("").parts]))
+    known = [cls for cls in _below(object) if "__dataclass_params__" in vars(cls) and "distort." in cls.__module__]
+    ours = [cls for cls in known if isinstance(vars(cls)["__dataclass_params__"], SimpleNamespace)]
+    assert len(ours) > 80
+    for cls in ours:
+        records._initializer(cls, cls.__dataclass_params__.frozen)  # type: ignore[attr-defined]
+
+
+def _below(cls: type) -> set[type]:
+    below: set[type] = set()
+    for one in type.__subclasses__(cls):
+        if one is not type and one not in below:
+            below |= {one, *_below(one)}
+    return below
