@@ -52,8 +52,8 @@ class _Symbol(NamedTuple):
     is_outside: bool
 
 
-def load(code: bytes, symbols: Sequence[str]) -> tuple[list[int], Any] | None:
-    """Addresses of an object's symbols, and what they are valid as long as; None where LLVM has to load it.
+def load(code: bytes, symbols: Sequence[str]) -> list[int] | None:
+    """Addresses of an object's symbols, as long as the process lives; None where LLVM has to load it.
 
     The memory is written first and executable after that, never both. Raises OSError where the system allows none.
     """
@@ -64,10 +64,10 @@ def load(code: bytes, symbols: Sequence[str]) -> tuple[list[int], Any] | None:
             return None
         image = _Image(code)
         places = image.places(symbols)
-        base, memory = image.written()
+        base = image.written()
     except (_Unknown, LookupError, ValueError, OverflowError, struct.error):
         return None
-    return [base + place for place in places], memory
+    return [base + place for place in places]
 
 
 class _Image:
@@ -128,8 +128,8 @@ class _Image:
         known = {symbol.name: symbol.place for symbol in self._symbols if symbol.place is not None}
         return [known[name] for name in names]
 
-    def written(self) -> tuple[int, mmap.mmap]:
-        """The image in executable memory: its address, and the memory."""
+    def written(self) -> int:
+        """The image's address in executable memory."""
         nbytes = self._table + 8 * len(self._slots)
         memory = mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ | mmap.PROT_WRITE)
         base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
@@ -144,7 +144,9 @@ class _Image:
             memory[place : place + nbytes] = value.to_bytes(nbytes, "little", signed=True)
         if _protect()(base, len(memory), mmap.PROT_READ | mmap.PROT_EXEC):
             raise OSError(ctypes.get_errno(), "the system allows no memory that code may be in")
-        return base, memory
+        # threads may be in it until the process has ended: the interpreter, which ends before, must not free it
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
+        return base
 
     def _value(self, place: int, kind: int, symbol: _Symbol, base: int) -> int:
         """What a relocation writes, less its addend."""

@@ -152,16 +152,14 @@ class Library:
 
 
 def load(code: bytes, symbols: Sequence[str], engines: list[Any]) -> list[int]:
-    """Addresses of an object's functions, valid as long as what is appended to ``engines``.
+    """Addresses of an object's functions, valid as long as what may be appended to ``engines``.
 
     LLVM loads what ``elf`` doesn't. Each such object has an engine of its own: an engine finds internal functions by
     name in all of its objects, and what two objects name alike need not be the same.
     """
     loaded = elf.load(code, symbols)
     if loaded is not None:
-        addresses, memory = loaded
-        engines.append(memory)
-        return addresses
+        return loaded
     from llvmlite import binding
 
     _initialize()
