@@ -184,9 +184,10 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> list[set[str]]:
 
 
 def test_importing_distort_imports_most_of_what_a_session_needs(loaded: list[set[str]]) -> None:
+    """What is left is its operators' own, and what prints kernels that aren't on the disk yet."""
     late = {name for name in loaded[1] - loaded[0] if within(name, "distort")}
-    assert all(within(name, "distort.kernels") for name in late), late  # its operators' own modules
-    assert len(late) < 10
+    assert all(name.startswith(("distort.kernels.ops.", "distort.kernels.compiler.")) for name in late), late
+    assert len({name for name in late if ".codegen." not in name}) < 10
 
 
 @pytest.mark.parametrize("package", ["ray", "cupy", "onnx", "rich", "distort.cluster", "distort.scheduler"])
