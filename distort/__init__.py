@@ -1,6 +1,6 @@
 """ONNX Runtime's Python API on an actor runtime.
 
-Names are imported when they are first used, so that ``import distort`` costs next to nothing.
+What every session needs is imported with the package; other names when they are first used.
 """
 
 from __future__ import annotations
@@ -171,3 +171,23 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOME, *_SUBMODULES})
+
+
+def _import_ahead() -> None:
+    import gc
+
+    collects = gc.isenabled()
+    gc.disable()  # hardly anything that modules make is garbage, and looking for it takes a tenth of their import
+    try:
+        from . import startup as startup
+    except ImportError:
+        pass  # a package that is missing is named by what needs it, not by ``distort doctor`` or the package's version
+    finally:
+        if collects:
+            if not gc.get_freeze_count():
+                gc.freeze()  # what is new is as old as anything: it stays, and needn't be looked through for that
+                gc.unfreeze()
+            gc.enable()
+
+
+_import_ahead()

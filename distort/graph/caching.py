@@ -1,4 +1,4 @@
-"""The platform's folder for caches, and how a cache there keeps its bounds.
+"""The platform's folder for caches; files there that are whole and undamaged; how a cache keeps its bounds.
 
 Several processes may read and write at once; one that is killed leaves at most a temporary file (a name with a dot
 before it), which a later writer removes.
@@ -6,10 +6,13 @@ before it), which a later writer removes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 from pathlib import Path
+
+from . import atomic, digests
 
 #: a temporary file this old belongs to nobody
 STALE_S = 3600.0
@@ -27,6 +30,29 @@ def folder(kind: str) -> Path:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "distort" / kind
+
+
+def read(path: Path) -> bytes | None:
+    """What :func:`keep` wrote, or None. A damaged file is removed."""
+    try:
+        file = path.read_bytes()
+    except OSError:
+        return None
+    digest, content = file[: digests.NBYTES], file[digests.NBYTES :]
+    if digests.digest(content) == digest:
+        return content
+    with contextlib.suppress(OSError):
+        path.unlink()
+    return None
+
+
+def keep(path: Path, content: bytes, most_files: int, most_nbytes: int) -> None:
+    """Write a file, and keep its folder's files of this suffix in bounds. A folder that can't be written stays."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.writing(path) as file:
+            file.write(digests.digest(content) + content)
+        trim(path.parent, path.suffix, most_files, most_nbytes)
 
 
 def trim(where: Path, suffix: str, most_files: int, most_nbytes: int) -> None:

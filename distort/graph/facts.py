@@ -6,20 +6,16 @@ if it weren't there. Where the process has ``onnx.defs`` it may have registered 
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
-from . import atomic, caching
+from . import caching, digests
 from .onnx_parts import folder, native_file
 
 #: all facts together; those used last stay
 MOST_FILES, MOST_NBYTES = 1024, 1 << 25
 _SUFFIX = ".fact"
-_DIGEST_NBYTES = 32
 
 
 def known(kind: str, asked: bytes, ask: Callable[[], bytes]) -> bytes:
@@ -27,27 +23,12 @@ def known(kind: str, asked: bytes, ask: Callable[[], bytes]) -> bytes:
     version = None if "onnx.defs" in sys.modules else _version()
     if version is None:
         return ask()
-    where = caching.folder("onnx")
-    path = where / (hashlib.sha256(b"\0".join((version, kind.encode(), asked))).hexdigest() + _SUFFIX)
-    found = _read(path)
-    if found is not None:
-        return found
-    answer = ask()
-    with contextlib.suppress(OSError):  # a folder that can't be written is done without
-        where.mkdir(parents=True, exist_ok=True)
-        with atomic.writing(path) as file:
-            file.write(hashlib.sha256(answer).digest() + answer)
-        caching.trim(where, _SUFFIX, MOST_FILES, MOST_NBYTES)
-    return answer
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    digest, answer = content[:_DIGEST_NBYTES], content[_DIGEST_NBYTES:]
-    return answer if hashlib.sha256(answer).digest() == digest else None
+    path = caching.folder("onnx") / (digests.name(b"\0".join((version, kind.encode(), asked))) + _SUFFIX)
+    found = caching.read(path)
+    if found is None:
+        found = ask()
+        caching.keep(path, found, MOST_FILES, MOST_NBYTES)
+    return found
 
 
 @functools.cache
@@ -58,4 +39,4 @@ def _version() -> bytes | None:
         says = (folder() / "version.py").read_bytes()
     except OSError:
         return None
-    return hashlib.sha256(says + f"{state.st_size} {state.st_mtime_ns}".encode()).digest()
+    return digests.digest(says + f"{state.st_size} {state.st_mtime_ns}".encode())

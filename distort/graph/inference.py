@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,12 +14,19 @@ from .errors import ModelError
 from .ir import Graph, Model, Node, SparseInitializer
 from .onnx_parts import native, protobuf
 from .operators import operator
+from .outline import STEERING_NBYTES, outline
 from .tensors import array_to_proto
-from .types import SequenceType, TensorType, ValueType, element_of, type_from_proto, type_to_proto
+from .types import (
+    SequenceType,
+    TensorType,
+    ValueType,
+    element_of,
+    from_json,
+    to_json,
+    type_from_proto,
+    type_to_proto,
+)
 from .writer import node_to_proto
-
-#: larger constants are declared, not sent: shapes depend on small ones only
-_STEERING_NBYTES = 1024
 
 
 def infer(model: Model, dims: Mapping[str, int] | None = None) -> list[str]:
@@ -81,25 +89,29 @@ class InferenceFailed(ValueError):
 
 def inferred_types(model: Model) -> dict[str, ValueType]:
     """Types that follow from the graph's inputs and operators alone: what the model declares of others is not used."""
-    skeleton = _skeleton(model).SerializeToString()
-    proto = protobuf().ModelProto()
-    proto.ParseFromString(facts.known("types", skeleton, lambda: _inferred(skeleton)))
-    types: dict[str, ValueType] = {}
-    for info in (*proto.graph.value_info, *proto.graph.output):
-        found = type_from_proto(info.type) if info.HasField("type") else None
-        if found is not None:
-            types[info.name] = found
-    return types
+    for node in model.graph.nodes:
+        constant = _large_constant(node)
+        if constant is not None:
+            model.graph.types[node.outputs[0]] = _type_of(constant)
+    found = json.loads(facts.known("types", outline(model), lambda: _inferred(_skeleton(model).SerializeToString())))
+    return {name: from_json(known) for name, known in found.items()}
 
 
 def _inferred(skeleton: bytes) -> bytes:
-    """What onnx makes of a model: the same with the types of its values."""
+    """What onnx finds: types by the names of values, in JSON."""
     inference = native().shape_inference
     try:
         inferred: bytes = inference.infer_shapes(skeleton, False, False, True)
     except (inference.InferenceError, RuntimeError, ValueError) as error:
         raise InferenceFailed(str(error).splitlines()[0]) from error
-    return inferred
+    proto = protobuf().ModelProto()
+    proto.ParseFromString(inferred)
+    types = {}
+    for info in (*proto.graph.value_info, *proto.graph.output):
+        found = type_from_proto(info.type) if info.HasField("type") else None
+        if found is not None and isinstance(info.name, str):  # text that is no UTF-8 is bytes
+            types[info.name] = to_json(found)
+    return json.dumps(types).encode()
 
 
 def with_dims(value_type: ValueType, dims: Mapping[str, int]) -> ValueType:
@@ -145,7 +157,7 @@ class _NoWeights:
     """Stands for the large initializers of bodies: their type and shape without their values."""
 
     def write(self, proto: Any, values: np.ndarray[Any, Any], name: str) -> bool:
-        if values.nbytes <= _STEERING_NBYTES:
+        if values.nbytes <= STEERING_NBYTES:
             return False
         proto.name = name
         proto.data_type = element_of(values.dtype)
@@ -158,7 +170,7 @@ _NO_WEIGHTS = _NoWeights()
 
 
 def _skeleton(model: Model) -> Any:
-    """The model with its large constants turned into inputs."""
+    """The model with its large constants, whose types are known, turned into inputs: what is declared, not sent."""
     graph = model.graph
     proto = protobuf().ModelProto()
     proto.ir_version = max(model.ir_version, 8)
@@ -173,7 +185,7 @@ def _skeleton(model: Model) -> Any:
     for name, value in graph.initializers.items():
         if name in defaults:
             continue
-        if isinstance(value, np.ndarray) and value.nbytes <= _STEERING_NBYTES:
+        if isinstance(value, np.ndarray) and value.nbytes <= STEERING_NBYTES:
             proto.graph.initializer.append(array_to_proto(value, name))
         else:
             declared[name] = None
@@ -183,7 +195,6 @@ def _skeleton(model: Model) -> Any:
             proto.graph.node.append(node_to_proto(node, _NO_WEIGHTS))
         else:
             declared[node.outputs[0]] = None
-            graph.types[node.outputs[0]] = _type_of(constant)
     for name in declared:
         _declare(graph, name, proto.graph.input.add())
     for name in graph.outputs:
@@ -198,7 +209,7 @@ def _skeleton(model: Model) -> Any:
 
 def _large_constant(node: Node) -> np.ndarray[Any, Any] | None:
     value = node.attributes.get("value") if node.op_type == "Constant" else None
-    return value if isinstance(value, np.ndarray) and value.nbytes > _STEERING_NBYTES else None
+    return value if isinstance(value, np.ndarray) and value.nbytes > STEERING_NBYTES else None
 
 
 def _declare(graph: Graph, name: str, info: Any) -> None:

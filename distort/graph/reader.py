@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from . import wire
+from distort.graph.records import dataclass, field
+
+from . import messages, wire
 from .errors import ModelError
 from .ir import AttributeValue, Function, Graph, Model, Node
 from .onnx_parts import protobuf
@@ -56,7 +57,10 @@ def parse(path_or_bytes: str | os.PathLike[str] | bytes) -> tuple[Any, str | Non
 
 
 def parse_apart(path_or_bytes: str | os.PathLike[str] | bytes, mapped: bool = False) -> Parsed:
-    """As :func:`parse`, without the large initializers: these are copies, or (``mapped``) views of the file."""
+    """What :func:`read_model` reads, without large initializers: these are copies, or (``mapped``) views of the file.
+
+    The message is protobuf's, or for small models one of ``messages``.
+    """
     path: str | None = None
     if isinstance(path_or_bytes, bytes):
         content: bytes | MappedFile = path_or_bytes
@@ -65,7 +69,11 @@ def parse_apart(path_or_bytes: str | os.PathLike[str] | bytes, mapped: bool = Fa
         path = os.fspath(path_or_bytes)
         content, says = _content(path, mapped), _says(path)
     found = wire.split(memoryview(content))
-    proto = _message(content, content if found is None else found.message, *says)
+    message = bytes(content) if found is None else found.message
+    _refuse_ort_format(content, says[0])
+    proto: Any = messages.read(message)
+    if proto is None or not proto.HasField("graph"):
+        proto = _message(content, message, *says)
     raw = {}
     if found is not None:
         whole = np.frombuffer(content, np.uint8)
@@ -101,8 +109,7 @@ def _content(path: str, mapped: bool = False) -> bytes | MappedFile:
 
 def _message(content: bytes | MappedFile, message: bytes | MappedFile, start: str, failed: str) -> Any:
     """The ModelProto of a message, which is ``content`` or a part of it."""
-    if content[4:8] == _ORT_FORMAT:
-        raise ModelError("NOT_IMPLEMENTED", f"{start}{_NOT_ORT_FORMAT}")
+    _refuse_ort_format(content, start)
     proto = protobuf().ModelProto()
     try:
         proto.ParseFromString(bytes(message) if not isinstance(message, bytes) else message)
@@ -112,6 +119,11 @@ def _message(content: bytes | MappedFile, message: bytes | MappedFile, start: st
     if not proto.HasField("graph"):
         raise ModelError("INVALID_ARGUMENT", f"{start}No graph was found in the protobuf.")
     return proto
+
+
+def _refuse_ort_format(content: bytes | MappedFile, start: str) -> None:
+    if content[4:8] == _ORT_FORMAT:
+        raise ModelError("NOT_IMPLEMENTED", f"{start}{_NOT_ORT_FORMAT}")
 
 
 def read_model(

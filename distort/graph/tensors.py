@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from .errors import ModelError
@@ -19,7 +18,8 @@ from .types import DTYPE_OF, SUB_BYTE_BITS, element_of
 
 Array = np.ndarray[Any, Any]
 
-_STRING = 8
+_STRING, _FLOAT4 = 8, 23
+_SIGNED_SUB_BYTE = frozenset({22, 26})
 # element types whose values lie in int32_data when they are not raw
 _IN_INT32 = frozenset({2, 3, 4, 5, 6, 9, 10, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26})
 
@@ -214,10 +214,10 @@ def unpack(raw: Array, element: int, count: int) -> Array:
     shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(bits)
     codes: Array = ((raw[:, None] >> shifts) & np.uint8((1 << bits) - 1)).reshape(-1)[:count]
     dtype = DTYPE_OF[element]
-    if dtype in (np.dtype(ml_dtypes.int4), np.dtype(ml_dtypes.int2)):
+    if element in _SIGNED_SUB_BYTE:
         sign = np.uint8(1 << (bits - 1))
         codes = ((codes ^ sign).astype(np.int8) - np.int8(sign)).astype(dtype)
-    elif dtype == np.dtype(ml_dtypes.float4_e2m1fn):
+    elif element == _FLOAT4:
         codes = codes.view(dtype)
     else:
         codes = codes.astype(dtype)
@@ -228,7 +228,7 @@ def pack(values: Array, element: int) -> bytes:
     """The inverse of :func:`unpack`; the last byte is filled with zeros."""
     bits = SUB_BYTE_BITS[element]
     per_byte = 8 // bits
-    if values.dtype == np.dtype(ml_dtypes.float4_e2m1fn):
+    if element == _FLOAT4:
         codes = np.ascontiguousarray(values).view(np.uint8).reshape(-1)
     else:
         codes = values.astype(np.int8).view(np.uint8).reshape(-1) & np.uint8((1 << bits) - 1)

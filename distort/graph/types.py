@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import ml_dtypes
 import numpy as np
+
+from distort.graph.records import dataclass
 
 #: A dimension: a size, a symbol, or None when nothing is known.
 Dim = int | str | None
@@ -28,23 +29,61 @@ _ELEMENTS: tuple[tuple[int, str, Any], ...] = (
     (13, "uint64", np.uint64),
     (14, "complex64", np.complex64),
     (15, "complex128", np.complex128),
-    (16, "bfloat16", ml_dtypes.bfloat16),
-    (17, "float8e4m3fn", ml_dtypes.float8_e4m3fn),
-    (18, "float8e4m3fnuz", ml_dtypes.float8_e4m3fnuz),
-    (19, "float8e5m2", ml_dtypes.float8_e5m2),
-    (20, "float8e5m2fnuz", ml_dtypes.float8_e5m2fnuz),
-    (21, "uint4", ml_dtypes.uint4),
-    (22, "int4", ml_dtypes.int4),
-    (23, "float4e2m1", ml_dtypes.float4_e2m1fn),
-    (24, "float8e8m0", ml_dtypes.float8_e8m0fnu),
-    (25, "uint2", ml_dtypes.uint2),
-    (26, "int2", ml_dtypes.int2),
+)
+# (onnx.TensorProto.DataType, onnxruntime's name, name in ml_dtypes)
+_EXTRA_ELEMENTS: tuple[tuple[int, str, str], ...] = (
+    (16, "bfloat16", "bfloat16"),
+    (17, "float8e4m3fn", "float8_e4m3fn"),
+    (18, "float8e4m3fnuz", "float8_e4m3fnuz"),
+    (19, "float8e5m2", "float8_e5m2"),
+    (20, "float8e5m2fnuz", "float8_e5m2fnuz"),
+    (21, "uint4", "uint4"),
+    (22, "int4", "int4"),
+    (23, "float4e2m1", "float4_e2m1fn"),
+    (24, "float8e8m0", "float8_e8m0fnu"),
+    (25, "uint2", "uint2"),
+    (26, "int2", "int2"),
 )
 
-DTYPE_OF: dict[int, np.dtype[Any]] = {number: np.dtype(dtype) for number, _, dtype in _ELEMENTS}
-NAME_OF: dict[int, str] = {number: name for number, name, _ in _ELEMENTS}
-ELEMENT_OF_NAME: dict[str, int] = {name: number for number, name, _ in _ELEMENTS}
-_ELEMENT_OF_DTYPE: dict[np.dtype[Any], int] = {np.dtype(dtype): number for number, _, dtype in _ELEMENTS}
+NAME_OF: dict[int, str] = {number: name for number, name, _ in (*_ELEMENTS, *_EXTRA_ELEMENTS)}
+ELEMENT_OF_NAME: dict[str, int] = {name: number for number, name in NAME_OF.items()}
+
+
+class _Dtypes(Mapping[int, "np.dtype[Any]"]):
+    """numpy's dtypes by ONNX's numbers. Those of ml_dtypes are imported with the first that is asked for."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, np.dtype[Any]] = {number: np.dtype(dtype) for number, _, dtype in _ELEMENTS}
+        self.elements = {dtype: number for number, dtype in self._known.items()}
+
+    def __getitem__(self, element: int) -> np.dtype[Any]:
+        found = self._known.get(element)
+        if found is None and element in NAME_OF:
+            self.import_extra()
+            found = self._known[element]
+        if found is None:
+            raise KeyError(element)
+        return found
+
+    def import_extra(self) -> None:
+        import ml_dtypes
+
+        for number, _, name in _EXTRA_ELEMENTS:
+            dtype = np.dtype(getattr(ml_dtypes, name))
+            self._known[number] = dtype
+            self.elements[dtype] = number
+
+    def __contains__(self, element: object) -> bool:
+        return element in NAME_OF
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(NAME_OF)
+
+    def __len__(self) -> int:
+        return len(NAME_OF)
+
+
+DTYPE_OF = _Dtypes()
 
 #: bits of one element, where they are fewer than a byte
 SUB_BYTE_BITS: dict[int, int] = {21: 4, 22: 4, 23: 4, 25: 2, 26: 2}
@@ -54,7 +93,20 @@ def element_of(dtype: np.dtype[Any]) -> int:
     """ONNX's number of a numpy dtype; any text dtype is a string. Raises KeyError for dtypes ONNX lacks."""
     if dtype.kind in "OUST":
         return 8
-    return _ELEMENT_OF_DTYPE[dtype.newbyteorder("=")]
+    plain = dtype.newbyteorder("=")
+    if plain not in DTYPE_OF.elements:
+        DTYPE_OF.import_extra()
+    return DTYPE_OF.elements[plain]
+
+
+def limits_of(dtype: np.dtype[Any]) -> Any:
+    """numpy's or ml_dtypes' ``finfo`` or ``iinfo`` of a dtype."""
+    if dtype.isbuiltin == 1:
+        return np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
+    import ml_dtypes
+
+    named_integer = dtype.name in ("int4", "uint4", "int2", "uint2")  # numpy's kind of them is "V"
+    return ml_dtypes.iinfo(dtype) if named_integer else ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]  # it has no types
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +197,30 @@ def _dim_from_proto(dim: Any) -> Dim:
     if which == "dim_param" and dim.dim_param:
         return str(dim.dim_param)
     return None
+
+
+def to_json(known: ValueType) -> list[Any]:
+    """A type in JSON's terms; :func:`from_json` is the inverse."""
+    if isinstance(known, (TensorType, SparseTensorType)):
+        return [type(known).__name__, known.element, known.shape]
+    if isinstance(known, (SequenceType, OptionalType)):
+        return [type(known).__name__, to_json(known.item)]
+    if isinstance(known, MapType):
+        return ["MapType", known.key, to_json(known.value)]
+    return ["OpaqueType", known.text]
+
+
+def from_json(found: list[Any]) -> ValueType:
+    kind, *parts = found
+    if kind in ("TensorType", "SparseTensorType"):
+        element, shape = parts
+        made = TensorType if kind == "TensorType" else SparseTensorType
+        return made(element, None if shape is None else tuple(shape))
+    if kind in ("SequenceType", "OptionalType"):
+        return (SequenceType if kind == "SequenceType" else OptionalType)(from_json(parts[0]))
+    if kind == "MapType":
+        return MapType(parts[0], from_json(parts[1]))
+    return OpaqueType(parts[0])
 
 
 def type_to_proto(value_type: ValueType, proto: Any) -> None:

@@ -6,19 +6,19 @@ See ``codegen.conv`` for the layout. ``lanes`` is the number of channels of a bl
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from distort.graph.records import dataclass
 from distort.kernels.compiler.codegen.packing import aligned
 
 if TYPE_CHECKING:
     from distort.kernels.compiler.codegen.products import Form
     from distort.kernels.compiler.codegen.winograd import Tiles
 
-Array = NDArray[np.float32]
+Array = np.ndarray[Any, np.dtype[np.float32]]
 #: elements that are looked at together, so that they stay in the cache
 _FLUSHED = 1 << 14
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from distort.graph import digests
 from distort.graph.ir import Graph, Node
+from distort.graph.records import dataclass
 from distort.kernels import adapters
 from distort.kernels.compiler.expression import STORED, name_of
 from distort.kernels.compiler.ir import Array, Buffer, Place, Tensor, strides_of
@@ -94,7 +95,7 @@ class Constants:
             return known
         kind = (array.shape, name_of(array.dtype))
         if array.nbytes <= NAMED_NBYTES:
-            name: tuple[Any, ...] = (*kind, hashlib.sha256(array.tobytes()).digest())
+            name: tuple[Any, ...] = (*kind, digests.digest(array.tobytes()))
         else:
             name = (*kind, array.strides, array.__array_interface__["data"][0])
             self._kept.setdefault(name, array)

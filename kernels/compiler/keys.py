@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
 from typing import Any
+
+from distort.graph import digests
+from distort.graph.records import dataclass, field
 
 _CODEGEN = "distort.kernels.compiler.codegen"
 #: family -> where its emitter is: ``emit(function, target, *parameters)`` prints the kernel's body
@@ -89,5 +90,5 @@ class Key:
     @property
     def symbol(self) -> str:
         """The kernel's name."""
-        digest = hashlib.sha256(repr(self.parameters).encode()).hexdigest()[:20]
+        digest = digests.name(repr(self.parameters).encode())[:20]
         return f"{self.family}_{digest}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from distort.graph import digests
+from distort.kernels.compiler import elf
 from distort.kernels.compiler.codegen.target import Target, host
 from distort.kernels.compiler.codegen.text import Function
 from distort.kernels.compiler.keys import FAMILIES, Key
@@ -130,7 +131,7 @@ class Library:
                 self._tell(first, len(keys))
                 return compile_text(module_text(batch, self.target), self.target)
 
-            code = self.cached(hashlib.sha256("\n".join(symbols).encode()).hexdigest(), make)
+            code = self.cached(digests.name("\n".join(symbols).encode()), make)
             self._addresses.update(zip(batch, load(code, symbols, self.engines), strict=True))
         self._tell(len(keys), len(keys))
 
@@ -151,11 +152,14 @@ class Library:
 
 
 def load(code: bytes, symbols: Sequence[str], engines: list[Any]) -> list[int]:
-    """Addresses of an object's functions, valid as long as what is appended to ``engines``.
+    """Addresses of an object's functions, valid as long as what may be appended to ``engines``.
 
-    Each object has an engine of its own: an engine finds internal functions by name in all of its objects, and what two
-    objects name alike need not be the same.
+    LLVM loads what ``elf`` doesn't. Each such object has an engine of its own: an engine finds internal functions by
+    name in all of its objects, and what two objects name alike need not be the same.
     """
+    loaded = elf.load(code, symbols)
+    if loaded is not None:
+        return loaded
     from llvmlite import binding
 
     _initialize()

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
 from pathlib import Path
 
-from distort.graph import atomic, caching
+from distort.graph import caching, digests
+from distort.kernels.compiler import llvm
 from distort.kernels.compiler.codegen.target import Target
 
 #: all objects together; the ones used last stay
 MOST_FILES, MOST_NBYTES = 4096, 1 << 28
 #: besides ``codegen``: what its modules and the making of an object go by
-_AROUND = ("expression.py", "keys.py", "library.py", "objects.py")
+_AROUND = ("expression.py", "keys.py", "library.py", "llvm.py", "objects.py")
 _SUFFIX = ".o"
-_DIGEST_NBYTES = 32
 
 
 class ObjectCache:
@@ -32,41 +31,28 @@ class ObjectCache:
 
     def _path(self, name: str, target: Target) -> Path:
         key = f"{name} {target.triple} {target.cpu} {target.features} {code_version()}"
-        return self.folder / (hashlib.sha256(key.encode()).hexdigest() + _SUFFIX)
+        return self.folder / (digests.name(key.encode()) + _SUFFIX)
 
     def find(self, name: str, target: Target) -> bytes | None:
         path = self._path(name, target)
-        try:
-            content = path.read_bytes()
-        except OSError:
-            return None
-        digest, code = content[:_DIGEST_NBYTES], content[_DIGEST_NBYTES:]
-        if hashlib.sha256(code).digest() != digest:
+        code = caching.read(path)
+        if code is not None:
             with contextlib.suppress(OSError):
-                path.unlink()
-            return None
-        with contextlib.suppress(OSError):
-            os.utime(path)
+                os.utime(path)
         return code
 
     def keep(self, name: str, target: Target, code: bytes) -> None:
         """Write an object. A folder that can't be written is done without."""
-        with contextlib.suppress(OSError):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic.writing(self._path(name, target)) as file:
-                file.write(hashlib.sha256(code).digest() + code)
-            caching.trim(self.folder, _SUFFIX, MOST_FILES, self.most_nbytes)
+        caching.keep(self._path(name, target), code, MOST_FILES, self.most_nbytes)
 
 
 @functools.cache
 def code_version() -> str:
     """Changes with every change of what prints kernels, and with LLVM."""
-    from llvmlite import __version__, binding
-
-    digest = hashlib.sha256(f"{__version__} {binding.llvm_version_info}".encode())
+    content = [llvm.version().encode()]
     here = os.path.dirname(__file__)
     printing = [f"codegen/{name}" for name in os.listdir(f"{here}/codegen") if name.endswith(".py")]
     for name in sorted([*_AROUND, *printing]):
         with open(f"{here}/{name}", "rb") as file:
-            digest.update(file.read())
-    return digest.hexdigest()
+            content.append(file.read())
+    return digests.name(b"\0".join(content))

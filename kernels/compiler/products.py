@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 
+from distort.graph.records import dataclass
 from distort.kernels.compiler import half
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.codegen.gemm import (

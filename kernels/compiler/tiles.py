@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distort.kernels.compiler.blocked import Geometry, window_blocks
 from distort.kernels.compiler.codegen.products import Form
 from distort.kernels.compiler.codegen.sliding import Window
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.winograd import Tiles
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 #: of a thread's rows with their padding: they should stay in the second-level cache with the weights
 SCRATCH_NBYTES = 1 << 19

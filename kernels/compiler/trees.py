@@ -146,7 +146,8 @@ def _all_vote(ensemble: Ensemble, levels: list[Array], roots: Array, leaf: Array
     counts = np.bincount(tree[leaf & (tree >= 0)], minlength=len(roots))  # leaves of each tree
     nodes = np.repeat(np.arange(len(leaf)), ensemble.counts)
     # votes of one leaf for one target count once
-    pairs = np.unique(nodes * ensemble.n_targets + ensemble.targets)
+    ordered = np.sort(nodes * ensemble.n_targets + ensemble.targets)
+    pairs = ordered[np.diff(ordered, prepend=-1) != 0]  # np.unique would import numpy.ma
     of_tree, target = tree[pairs // ensemble.n_targets], pairs % ensemble.n_targets
     seen = np.zeros((len(roots), ensemble.n_targets), np.int64)
     np.add.at(seen, (of_tree, target), 1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 
 _NO_FAMILY = frozenset({"__main__", "index"})
 
 
 def families() -> list[str]:
     """Names of the modules here that hold kernels."""
+    import pkgutil
+
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NO_FAMILY)
 
 

@@ -4,34 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from distort.graph.types import DTYPE_OF, ELEMENT_OF_NAME, SUB_BYTE_BITS, element_of
 from distort.kernels.errors import InvalidInput
 from distort.kernels.registry import kernel
 
-_FLOAT8 = frozenset(
-    np.dtype(kind)
-    for kind in (
-        *(ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e4m3fnuz),
-        *(ml_dtypes.float8_e5m2, ml_dtypes.float8_e5m2fnuz),
-    )
-)
-_SCALE8 = np.dtype(ml_dtypes.float8_e8m0fnu)
-_SUB_BYTE_INTEGERS = frozenset(
-    np.dtype(kind) for kind in (ml_dtypes.int4, ml_dtypes.uint4, ml_dtypes.int2, ml_dtypes.uint2)
-)
+#: ONNX's numbers of element types
+_FLOAT8 = frozenset({17, 18, 19, 20})
+_SCALE8 = 24
+_SUB_BYTE_INTEGERS = frozenset({21, 22, 25, 26})
+_USER_DEFINED = 2  # what numpy says of dtypes that another package brings
+
+
+def _is_one_of(dtype: Any, elements: frozenset[int]) -> bool:
+    """Whether a dtype of ml_dtypes is one of these."""
+    return dtype.isbuiltin == _USER_DEFINED and any(dtype == DTYPE_OF[element] for element in elements)
 
 
 def is_float(dtype: Any) -> bool:
     """Whether an element type is a floating-point one, ml_dtypes' included (numpy sees most of them as kind V)."""
-    return bool(dtype.kind == "f" or (dtype.kind == "V" and dtype not in _SUB_BYTE_INTEGERS))
+    return bool(dtype.kind == "f" or (dtype.kind == "V" and not _is_one_of(dtype, _SUB_BYTE_INTEGERS)))
 
 
 def _plain(x: Any) -> Any:
     """x in one of numpy's own types that holds all its values."""
-    if x.dtype in _SUB_BYTE_INTEGERS:
+    if _is_one_of(x.dtype, _SUB_BYTE_INTEGERS):
         return x.astype(np.int8)
     if x.dtype.kind == "V" or (x.dtype.itemsize == 1 and x.dtype.kind == "f"):
         return x.astype(np.float32)
@@ -51,15 +49,17 @@ def convert(xp: Any, x: Any, dtype: Any, saturate: bool = True, round_mode: str 
     x = _plain(x)
     if dtype.kind == "O":
         return _to_text(x)
-    if dtype in _FLOAT8:
+    if _is_one_of(dtype, _FLOAT8):
         if saturate:
+            import ml_dtypes
+
             largest = float(ml_dtypes.finfo(dtype).max)
             wide = x if x.dtype == np.float64 else x.astype(np.float32)
             x = xp.clip(wide, -largest, largest)  # keeps NaN
         return x.astype(dtype)
-    if dtype == _SCALE8:
+    if _is_one_of(dtype, frozenset({_SCALE8})):
         return _to_scale8(xp, x, saturate, round_mode)
-    if dtype in _SUB_BYTE_INTEGERS or (dtype.kind in "iu" and x.dtype.kind == "f" and dtype.itemsize < 4):
+    if _is_one_of(dtype, _SUB_BYTE_INTEGERS) or (dtype.kind in "iu" and x.dtype.kind == "f" and dtype.itemsize < 4):
         return x.astype(np.int64).astype(dtype)
     return x.astype(dtype)
 
@@ -115,7 +115,7 @@ def _to_scale8(xp: Any, x: Any, saturate: bool, round_mode: str) -> Any:
     outside = xp.logical_or(code < 0, code > 254)
     code = xp.clip(code, 0, 254) if saturate else xp.where(outside, 255, code)
     code = xp.where(xp.isnan(wide), 255, code)
-    return code.astype(np.uint8).view(_SCALE8)
+    return code.astype(np.uint8).view(DTYPE_OF[_SCALE8])
 
 
 def _target(to: int | str) -> Any:

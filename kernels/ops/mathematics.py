@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
+from distort.graph.types import limits_of
 from distort.kernels.errors import InvalidInput
 from distort.kernels.ops.elementwise import blockwise, unary_ufunc
 from distort.kernels.registry import kernel
@@ -105,7 +105,7 @@ def clip(xp: Any, x: Any, low: Any = None, high: Any = None, *, consumed_inputs:
     if opset >= 6 and (low is None or high is None):
         dtype = np.dtype(np.float32 if opset < 11 else x.dtype)
         if dtype.kind in "fV":  # integers have nothing beyond
-            limits = ml_dtypes.finfo(dtype)
+            limits = limits_of(dtype)
             low = np.asarray(limits.min, dtype) if low is None else low
             high = np.asarray(limits.max, dtype) if high is None else high
     if low is not None and high is not None and x.dtype.kind != "V":

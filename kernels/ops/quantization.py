@@ -8,9 +8,9 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
+from distort.graph.types import limits_of
 from distort.kernels.errors import Failed, InvalidInput
 from distort.kernels.exact_products import centred, exact_pair, to_int32
 from distort.kernels.ops.elementwise import dtype_of
@@ -69,7 +69,7 @@ def saturated(xp: ModuleType, y: Array, dtype: np.dtype[Any], saturate: int = 1)
     ``saturate`` 0 lets float8 types overflow to their infinity or NaN.
     """
     if _is_integer(dtype):
-        limits = ml_dtypes.iinfo(dtype)
+        limits = limits_of(dtype)
         low, high = float(limits.min), float(limits.max)
         # fmax, which turns NaN into the least integer, is slow in numpy and seldom needed
         if xp.__name__ != "numpy" or (y.size and np.isnan(y.min())):
@@ -77,7 +77,7 @@ def saturated(xp: ModuleType, y: Array, dtype: np.dtype[Any], saturate: int = 1)
         y = xp.clip(y, low, high, out=y) if y.ndim else xp.clip(y, low, high)
     elif saturate or not dtype.name.startswith("float8"):
         # cast to the float type rounds to nearest, ties to even
-        limit = float(ml_dtypes.finfo(dtype).max)
+        limit = float(limits_of(dtype).max)
         y = xp.clip(y, -limit, limit)
     return y.astype(dtype)
 

@@ -183,13 +183,14 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> list[set[str]]:
     return [set(names) for names in json.loads(done.stdout)]
 
 
-def test_importing_distort_imports_next_to_nothing(loaded: list[set[str]]) -> None:
-    ours = {name for name in loaded[0] if within(name, "distort")}
-    assert ours == {"distort"}
-    assert not loaded[0] & {"numpy", "ray", "onnx", "ml_dtypes"}
+def test_importing_distort_imports_most_of_what_a_session_needs(loaded: list[set[str]]) -> None:
+    """What is left is its operators' own, and what prints kernels that aren't on the disk yet."""
+    late = {name for name in loaded[1] - loaded[0] if within(name, "distort")}
+    assert all(name.startswith(("distort.kernels.ops.", "distort.kernels.compiler.")) for name in late), late
+    assert len({name for name in late if ".codegen." not in name}) < 10
 
 
 @pytest.mark.parametrize("package", ["ray", "cupy", "onnx", "rich", "distort.cluster", "distort.scheduler"])
-@pytest.mark.parametrize("moment", [1, 2], ids=["session", "run"])
+@pytest.mark.parametrize("moment", [0, 1, 2], ids=["import", "session", "run"])
 def test_a_sequential_session_imports_none_of(loaded: list[set[str]], moment: int, package: str) -> None:
     assert package not in loaded[moment]

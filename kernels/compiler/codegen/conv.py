@@ -15,8 +15,7 @@ Words of a step: see ``WORDS``; then those of the epilogue.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from distort.graph.records import dataclass
 from distort.kernels.compiler.codegen import epilogues, fills
 from distort.kernels.compiler.codegen.products import Form, Products
 from distort.kernels.compiler.codegen.sliding import inside

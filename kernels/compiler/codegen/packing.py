@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from distort.kernels.compiler.codegen import elements
 from distort.kernels.compiler.codegen.text import Function, Value, vector
 from distort.kernels.compiler.expression import STORED
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _LINE_NBYTES = 64
 _AHEAD_LINES = 8

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import platform
-from dataclasses import dataclass
+
+from distort.graph.records import dataclass
+from distort.kernels.compiler.llvm import machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +57,8 @@ _LIMITS = {"avx2": "x86-64-v3", "sse4.2": "x86-64-v2"}
 @functools.cache
 def host() -> Target:
     """This machine, or what ``DISTORT_CPU`` (avx2, sse4.2) says that it is at most."""
-    from llvmlite import binding
-
-    triple = binding.get_default_triple()
+    triple, cpu, features = machine()
     limit = os.environ.get(LIMIT_VARIABLE, "")
-    features = dict(binding.get_host_cpu_features())
-    cpu = binding.get_host_cpu_name()
     if limit and limit in _LIMITS and platform.machine() in ("x86_64", "AMD64"):
         cpu = _LIMITS[limit]
         for name in list(features):

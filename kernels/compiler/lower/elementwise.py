@@ -8,11 +8,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-import ml_dtypes
 import numpy as np
 
 from distort.graph.ir import Node
-from distort.graph.types import DTYPE_OF
+from distort.graph.types import DTYPE_OF, limits_of
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.expression import STORED, name_of
 from distort.kernels.compiler.ir import Tensor, broadcast_shape
@@ -289,7 +288,7 @@ def _clip(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     given = [low, high]
     if node.opset >= 6 and _is_real(x):
         # a bound that is left out is the last finite number
-        limits = ml_dtypes.finfo(np.float32 if node.opset < 11 else x.dtype)  # type: ignore[no-untyped-call]  # it has no types
+        limits = limits_of(np.dtype(np.float32) if node.opset < 11 else x.dtype)
         ends = (limits.min, limits.max)
         with np.errstate(over="ignore"):
             given = [b.constant(np.asarray(e, x.dtype)) if t is None else t for t, e in zip(given, ends, strict=True)]

@@ -628,7 +628,7 @@ def test_the_write_modes() -> None:
     assert str(ModelPackageWriteMode.DENSE) == "ModelPackageWriteMode.DENSE"
 
 
-def test_authoring_imports_no_session() -> None:
-    code = "import sys, distort.model_package; print('distort.session' in sys.modules, 'ray' in sys.modules)"
+def test_authoring_imports_no_actors() -> None:
+    code = "import sys, distort.model_package; print('distort.cluster' in sys.modules, 'ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
