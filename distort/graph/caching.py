@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import atomic, digests
@@ -46,30 +47,48 @@ def read(path: Path) -> bytes | None:
     return None
 
 
-def keep(path: Path, content: bytes, most_files: int, most_nbytes: int) -> None:
-    """Write a file, and keep its folder's files of this suffix in bounds. A folder that can't be written stays."""
+def keep(path: Path, content: bytes, most_files: int, most_nbytes: int, also: Sequence[Path] = ()) -> None:
+    """Write a file, and keep its folder's files of this suffix in bounds. A folder that can't be written stays.
+
+    ``also``: other names of the file, in the same folder.
+    """
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic.writing(path) as file:
             file.write(digests.digest(content) + content)
+        for other in also:
+            _link(path, other)
         trim(path.parent, path.suffix, most_files, most_nbytes)
+
+
+def _link(path: Path, other: Path) -> None:
+    """Let a file have another name, which may have been another file's. Where file systems have no links: a copy."""
+    beside = other.with_name(f".{other.name}.{os.urandom(6).hex()}")
+    try:
+        os.link(path, beside)
+    except OSError:
+        with atomic.writing(other) as file:
+            file.write(path.read_bytes())
+        return
+    beside.replace(other)
 
 
 def trim(where: Path, suffix: str, most_files: int, most_nbytes: int) -> None:
     """Remove the files that were used longest ago where there are too many, and what a killed writer left."""
-    kept: list[tuple[float, int, Path]] = []
+    kept: list[tuple[float, tuple[int, int], int, Path]] = []
     for path in where.iterdir():
         try:
             state = path.stat()
             if path.name.startswith(".") and time.time() - state.st_mtime > STALE_S:
                 path.unlink()
             elif path.suffix == suffix:
-                kept.append((state.st_mtime, state.st_size, path))
+                kept.append((state.st_mtime, (state.st_dev, state.st_ino), state.st_size, path))
         except OSError:
             continue  # another process was faster
-    kept.sort(key=lambda item: (-item[0], item[2].name))
-    nbytes = 0
-    for position, (_, size, path) in enumerate(kept):
-        nbytes += size
+    kept.sort(key=lambda item: (-item[0], item[3].name))
+    nbytes, counted = 0, set()
+    for position, (_, file, size, path) in enumerate(kept):
+        nbytes += 0 if file in counted else size
+        counted.add(file)
         if position >= most_files or (nbytes > most_nbytes and position):
             path.unlink(missing_ok=True)

@@ -7,9 +7,9 @@ import importlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
-from distort.graph import digests
 from distort.kernels.compiler import elf
 from distort.kernels.compiler.codegen.target import Target, host
 from distort.kernels.compiler.codegen.text import Function
@@ -106,6 +106,7 @@ class Library:
         self.target = target or host()
         self._cache = cache
         self._addresses: dict[Key, int] = {}
+        self._by_symbol: dict[str, int] = {}
         self.engines: list[Any] = []
         self._lock = threading.Lock()
         #: seconds spent in LLVM and in printing for it
@@ -123,32 +124,48 @@ class Library:
             return {key: self._addresses[key] for key in wanted}
 
     def _add(self, keys: Sequence[Key]) -> None:
-        for first in range(0, len(keys), BATCH):
-            batch = keys[first : first + BATCH]
-            symbols = [key.symbol for key in batch]
+        symbols = {key: key.symbol for key in keys}
+        missing = [key for key in keys if not self._load_kept(symbols[key], symbols[key])]
+        for first in range(0, len(missing), BATCH):
+            self._tell(first, len(missing))
+            batch = missing[first : first + BATCH]
+            self._compile([symbols[key] for key in batch], partial(module_text, batch, self.target))
+        if missing:
+            self._tell(len(missing), len(missing))
+        self._addresses.update({key: self._by_symbol[symbol] for key, symbol in symbols.items()})
 
-            def make(batch: Sequence[Key] = batch, first: int = first) -> bytes:
-                self._tell(first, len(keys))
-                return compile_text(module_text(batch, self.target), self.target)
+    def named(self, name: str, symbols: Sequence[str], text: Callable[[], str]) -> list[int]:
+        """Addresses of functions that are no kernels. ``text`` prints their module, where it is not on disk."""
+        with self._lock:
+            if not self._load_kept(name, symbols[0]):
+                self._compile(symbols, text, name)
+            return [self._by_symbol[symbol] for symbol in symbols]
 
-            code = self.cached(digests.name("\n".join(symbols).encode()), make)
-            self._addresses.update(zip(batch, load(code, symbols, self.engines), strict=True))
-        self._tell(len(keys), len(keys))
+    def _load_kept(self, name: str, symbol: str) -> bool:
+        """Load a function, and all that its object has. False where it is neither here nor on disk."""
+        if symbol in self._by_symbol:
+            return True
+        found = self._cache.find(name, self.target) if self._cache is not None else None
+        if found is None or symbol not in found[0]:
+            return False
+        self._load(*found)
+        return True
+
+    def _compile(self, symbols: Sequence[str], text: Callable[[], str], name: str = "") -> None:
+        began = time.perf_counter()
+        code = compile_text(text(), self.target)
+        self.compile_s += time.perf_counter() - began
+        if self._cache is not None:
+            self._cache.keep(symbols, self.target, code, name)
+        self._load(symbols, code)
+
+    def _load(self, symbols: Sequence[str], code: bytes) -> None:
+        for symbol, address in zip(symbols, load(code, symbols, self.engines), strict=True):
+            self._by_symbol.setdefault(symbol, address)  # one that is here is in use
 
     def _tell(self, done: int, total: int) -> None:
         if self.watch is not None:
             self.watch(done, total)
-
-    def cached(self, name: str, make: Callable[[], bytes]) -> bytes:
-        """An object by its name, from the disk or made now."""
-        code = self._cache.find(name, self.target) if self._cache is not None else None
-        if code is None:
-            began = time.perf_counter()
-            code = make()
-            self.compile_s += time.perf_counter() - began
-            if self._cache is not None:
-                self._cache.keep(name, self.target, code)
-        return code
 
 
 def load(code: bytes, symbols: Sequence[str], engines: list[Any]) -> list[int]:

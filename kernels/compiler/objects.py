@@ -1,10 +1,15 @@
-"""Objects on disk: bounded, checked, safe under several writers and sudden ends."""
+"""Objects on disk: bounded, checked, safe under several writers and sudden ends.
+
+An object has several kernels, which were compiled at once. It is found by each of them, since the next model, or the
+next shape, needs others at once.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from distort.graph import caching, digests
@@ -12,7 +17,7 @@ from distort.kernels.compiler import llvm
 from distort.kernels.compiler.codegen.target import Target
 
 #: all objects together; the ones used last stay
-MOST_FILES, MOST_NBYTES = 4096, 1 << 28
+MOST_FILES, MOST_NBYTES = 1 << 14, 1 << 28
 #: besides ``codegen``: what its modules and the making of an object go by
 _AROUND = ("expression.py", "keys.py", "library.py", "llvm.py", "objects.py")
 _SUFFIX = ".o"
@@ -33,17 +38,24 @@ class ObjectCache:
         key = f"{name} {target.triple} {target.cpu} {target.features} {code_version()}"
         return self.folder / (digests.name(key.encode()) + _SUFFIX)
 
-    def find(self, name: str, target: Target) -> bytes | None:
+    def find(self, name: str, target: Target) -> tuple[list[str], bytes] | None:
+        """The object of a name, and the functions that it has."""
         path = self._path(name, target)
-        code = caching.read(path)
-        if code is not None:
-            with contextlib.suppress(OSError):
-                os.utime(path)
-        return code
+        content = caching.read(path)
+        if content is None:
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        symbols, _, code = content.partition(b"\n")
+        return symbols.decode().split(), code
 
-    def keep(self, name: str, target: Target, code: bytes) -> None:
-        """Write an object. A folder that can't be written is done without."""
-        caching.keep(self._path(name, target), code, MOST_FILES, self.most_nbytes)
+    def keep(self, symbols: Sequence[str], target: Target, code: bytes, name: str = "") -> None:
+        """Write an object, to be found by its name, or where it has none by each of its functions.
+
+        A folder that can't be written is done without.
+        """
+        first, *others = [self._path(one, target) for one in ([name] if name else symbols)]
+        caching.keep(first, " ".join(symbols).encode() + b"\n" + code, MOST_FILES, self.most_nbytes, others)
 
 
 @functools.cache

@@ -18,7 +18,7 @@ import numpy as np
 
 from distort.kernels.compiler.codegen import drive, entering
 from distort.kernels.compiler.codegen.target import host
-from distort.kernels.compiler.library import compile_text, link, load
+from distort.kernels.compiler.library import link
 
 #: how often a thread looks for work before it sleeps: about half a millisecond
 DEFAULT_SPINS = 10_000
@@ -34,8 +34,8 @@ def _addresses() -> list[int]:
     functions = [*drive.functions(), *entering.functions()]
     # what an object begins with is as long as the interpreter has it
     name = f"driver-{entering.HEAD_NBYTES}"
-    code = library.cached(name, lambda: compile_text(link(functions, target), target))
-    return load(code, [f"distort_{name}" for name in ("drive", "serve", "publish", "go", "enter")], library.engines)
+    symbols = [f"distort_{function}" for function in ("drive", "serve", "publish", "go", "enter")]
+    return library.named(name, symbols, lambda: link(functions, target))
 
 
 @functools.cache
