@@ -104,7 +104,7 @@ class Builder:
         self.n_threads = n_threads
         self.operations: list[Operation] = []
         self._learned = learned
-        self._tensors: dict[str, Tensor | None] = {}  # None: not a tensor, or of unknown shape
+        self._tensors = dict(constants.initial)  # None: not a tensor, or of unknown shape
         self._constants = constants
         self._name, self._origin = "", _NO_NODE
         #: by ``id``: a tensor, and the same in the other layout
@@ -122,9 +122,8 @@ class Builder:
 
     def new(self, dtype: Any, shape: Sequence[int]) -> Tensor:
         """Room for a value that an operation makes."""
-        dtype = np.dtype(dtype)
-        buffer = Buffer(math.prod(shape) * dtype.itemsize)
-        return Tensor(dtype, tuple(shape), strides_of(shape), buffer)
+        dtype, shape = np.dtype(dtype), tuple(shape)
+        return Tensor(dtype, shape, strides_of(shape), Buffer(math.prod(shape) * dtype.itemsize))
 
     def constant(self, array: Array) -> Tensor:
         """A value that is known."""
@@ -174,7 +173,9 @@ class Builder:
             if isinstance(value, SparseInitializer):
                 value = self.once(("dense", id(value)), value.dense)
             compiles = isinstance(value, np.ndarray) and name_of(value.dtype) in STORED
-            self._tensors[name] = self._constants.tensor(value) if compiles and value is not None else None
+            found = self._tensors[name] = self._constants.tensor(value) if compiles and value is not None else None
+            if value is not None and len(self._scopes) == 1:
+                self._constants.initial[name] = found
         return self._tensors[name]
 
     def seen(self, name: str) -> tuple[int, ...] | None:
@@ -208,14 +209,16 @@ class Builder:
 
         ``body`` instead of ``op``: instructions whose operands are the inputs first; the last is the result.
         """
-        dtype = np.dtype(dtype or inputs[0].dtype)
-        name = name_of(dtype)
-        instructions = list(body) if body else [Instruction(op, tuple(range(len(inputs))), name, attributes)]
+        dtype = inputs[0].dtype if dtype is None else np.dtype(dtype)
+        if body:
+            instructions = tuple(body)
+        else:
+            instructions = (Instruction(op, tuple(range(len(inputs))), name_of(dtype), attributes),)
         blocked_shape = None
         if any([t.block for t in inputs]):
             inputs, blocked_shape = arranged(self, inputs, instructions)
         shape = broadcast_shape(*[t.shape for t in inputs])
-        expression = _expression_of(tuple([t.element for t in inputs]), tuple(instructions))
+        expression = _expression_of(tuple([name_of(t.dtype) for t in inputs]), instructions)
         result = self.new(dtype, shape)
         named = result if blocked_shape is None else of_work(result, blocked_shape)
         operands, expression = with_constants([t.broadcast(shape) for t in inputs], inputs, expression)
@@ -277,9 +280,9 @@ class Builder:
 
     def lower(self, node: Node) -> None:
         """Add what a node does."""
-        if id(node) in self._waiting:
+        if self._waiting and id(node) in self._waiting:
             return
-        if id(node) in self._of_bytes:
+        if self._of_bytes and id(node) in self._of_bytes:
             self._name, self._origin = node.label(), node
             operands = self._of_bytes[id(node)]
             n_operations, n_layouts = len(self.operations), len(self.layouts)
@@ -294,21 +297,22 @@ class Builder:
                     self.lower(waiting)
         form = self._constants.form(node)
         self._name, self._origin, node = form.label, node, form.node
-        self._tensors.update(form.constants)
-        inputs = [self.find(name) if name else None for name in node.inputs]
+        tensors = self._tensors
+        tensors.update(form.constants)
+        inputs = [(tensors[n] if n in tensors else self.find(n)) if n else None for n in node.inputs]
         if None not in inputs or not any(name and t is None for name, t in zip(node.inputs, inputs, strict=True)):
             if not form.has_bodies and self._evaluate(form, inputs):
                 return
             lowering = lowering_of(node.domain, node.op_type)
             if lowering is not None and not custom_of(node.domain, node.op_type):
                 if lowering not in TAKE_BLOCKS:
-                    inputs = [None if t is None else self.plain(t) for t in inputs]
+                    inputs = [self.plain(t) if t is not None and t.block else t for t in inputs]
                 n_operations, n_layouts = len(self.operations), len(self.layouts)
                 results = self._lowered(lowering, node, inputs)
                 if results is not None:
                     for name, tensor in zip(node.outputs, results, strict=False):
                         if name:
-                            self._tensors[name] = tensor
+                            tensors[name] = tensor
                     return
                 self._forget(n_operations, n_layouts)
         self._host(node, inputs)

@@ -52,6 +52,8 @@ class Constants:
         self._kept: dict[tuple[Any, ...], Array] = {}
         self._forms: dict[int, Form] = {}
         self._folded: dict[tuple[int, ...], list[Tensor | None] | None] = {}
+        #: of the graph's initializers those that plans have asked for; None: one that isn't compiled with
+        self.initial: dict[str, Tensor | None] = {}
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """What is made at the first call."""

@@ -98,16 +98,15 @@ class Tensor:
 
     def reshaped(self, shape: Sequence[int]) -> Tensor:
         """The same elements in another shape; only where it is contiguous."""
-        assert self.contiguous and math.prod(shape) == self.size
+        shape = tuple(shape)
+        assert self.contiguous and math.prod(shape) == math.prod(self.shape)
         value = None if self.value is None else self.value.reshape(shape)
-        made = self.view(shape, strides_of(shape))
-        made.value = value
-        return made
+        return Tensor(self.dtype, shape, strides_of(shape), self.buffer, self.offset, value)
 
     def permuted(self, axes: Sequence[int]) -> Tensor:
-        made = self.view([self.shape[a] for a in axes], [self.strides[a] for a in axes])
-        made.value = None if self.value is None else self.value.transpose(axes)
-        return made
+        shape, strides = tuple([self.shape[a] for a in axes]), tuple([self.strides[a] for a in axes])
+        value = None if self.value is None else self.value.transpose(axes)
+        return Tensor(self.dtype, shape, strides, self.buffer, self.offset, value)
 
     def broadcast(self, shape: Sequence[int]) -> Tensor:
         """As seen in a larger shape: dimensions that are repeated have stride 0."""
@@ -116,7 +115,7 @@ class Tensor:
 
 
 #: layers of a model have the same shapes
-_remembered = functools.lru_cache(4096)
+_remembered = functools.lru_cache(8192)
 
 #: of values that go together, by numpy's rules; raises ValueError
 broadcast_shape: Callable[..., tuple[int, ...]] = _remembered(np.broadcast_shapes)

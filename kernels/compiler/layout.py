@@ -16,7 +16,7 @@ import numpy as np
 from distort.kernels.compiler import blocked as packing
 from distort.kernels.compiler import half
 from distort.kernels.compiler.depths import RANK, flat, flat_operand, volume
-from distort.kernels.compiler.ir import Buffer, Call, Native, Tensor, Word, is_dense, strides_of
+from distort.kernels.compiler.ir import Buffer, Call, Native, Tensor, Word, broadcast_shape, is_dense, strides_of
 from distort.kernels.compiler.keys import Key
 
 if TYPE_CHECKING:
@@ -216,17 +216,19 @@ def arranged(
     It is done in blocks where an operand of the result's shape is in blocks and the others are that too, or one
     number, or numbers by channel.
     """
-    shape = np.broadcast_shapes(*(t.shape for t in inputs))
+    shape = broadcast_shape(*[t.shape for t in inputs])
     main = next((t for t in inputs if t.block and t.shape == shape), None)
     takes = main is not None and body[-1].dtype in ("float32", *half.NARROW)
     if main is not None and takes and (shape[1] % main.block == 0 or _stays_finite(inputs, body)):
         found: list[Tensor] = []
         for tensor in inputs:
-            if tensor.size == 1 and tensor.contiguous:
-                found.append(tensor.reshaped([1] * (min(len(shape), RANK - 1) + 1)))
+            inner: Tensor | None = None
+            if tensor.block and tensor.shape == shape:
+                images = flat(tensor)
+                inner = memory(images) if images is not None else None
+            elif tensor.size == 1 and tensor.contiguous:
+                found.append(tensor.reshaped((1,) * (min(len(shape), RANK - 1) + 1)))
                 continue
-            images = flat(tensor) if tensor.block and tensor.shape == shape else None
-            inner = memory(images) if images is not None else None
             inner = inner or by_channel(builder, tensor, shape, main.block)
             if inner is None:
                 break

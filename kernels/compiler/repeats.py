@@ -28,10 +28,10 @@ class Repeats:
             return operation.calls(self._target, self._n_threads)
         tensors = [*operation.inputs, *operation.outputs]
         number: dict[Buffer, int] = {}
-        views = []
+        views: list[Any] = []
         for i, t in enumerate(tensors):
             first = number.setdefault(t.buffer, i)
-            views.append((first, t.offset - tensors[first].offset, t.shape, t.strides, t.dtype, t.block))
+            views += (first, t.offset - tensors[first].offset, t.shape, t.strides, t.dtype, t.block)
         kind: Any = type(operation)
         key = (kind, *[getattr(operation, name) for name in _fields(kind)], *views)
         known = self._known.get(key)
@@ -73,4 +73,4 @@ def _moved(pattern: _Pattern, tensors: list[Tensor]) -> Call:
     words: list[Word] = list(call.words)
     for position, first, offset in places:
         words[position] = Address(tensors[first].buffer, _begin(tensors[first]) + offset)
-    return dataclasses.replace(call, words=words)
+    return Call(call.key, words, call.work_ns, call.scratch_nbytes, call.most_threads, call.meets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -67,8 +68,23 @@ def choose_form(geometry: Geometry, target: Target, plain: bool = False) -> Form
 
 def _register_tile(n_blocks: int, width: int, target: Target, weights: int = 0) -> tuple[int, int]:
     """Pixels and blocks of a tile, of a row of ``width``. ``weights``: see :func:`_cost`."""
-    _, pixels, blocks = min((_cost(b, p, width, weights), p, b) for b, p in _register_tiles(n_blocks, width, target))
-    return pixels, blocks
+    best: tuple[float, int, int] | None = None
+    for cycles, blocks, pixels in _by_cycles(n_blocks, target, weights):
+        if best is not None and cycles > best[0]:
+            break  # a row that such tiles fill is the best that they can do
+        if pixels <= width:
+            choice = (cycles * _excess(pixels, width), pixels, blocks)
+            if best is None or choice < best:
+                best = choice
+    assert best is not None
+    return best[1], best[2]
+
+
+@functools.lru_cache(1024)
+def _by_cycles(n_blocks: int, target: Target, weights: int) -> list[tuple[float, int, int]]:
+    """Tiles for rows of any width, those with the fewest cycles a product first: cycles, blocks, pixels."""
+    tiles = _register_tiles(n_blocks, target.n_vector_registers, target)
+    return sorted([(_cycles(blocks, pixels, weights), blocks, pixels) for blocks, pixels in tiles])
 
 
 def _register_tiles(n_blocks: int, width: int, target: Target) -> Iterator[tuple[int, int]]:
@@ -101,6 +117,16 @@ def _chunk_blocks(g: Geometry, form: Form, lanes: int) -> int:
 
 
 def _cost(blocks: int, pixels: int, width: int, weights: int = 0) -> float:
+    """Cycles for a product of one pixel of a row of ``width`` and one block, about; see :func:`_cycles`."""
+    return _cycles(blocks, pixels, weights) * _excess(pixels, width)
+
+
+def _excess(pixels: int, width: int) -> float:
+    """What the tiles of a row compute, against what is wanted."""
+    return -(-width // pixels) * pixels / width
+
+
+def _cycles(blocks: int, pixels: int, weights: int) -> float:
     """Cycles for a product of one pixel and one block, about: two products or two loads a cycle.
 
     ``weights``: bytes of a block's that each tile reads once, and again for the next input block. Where all blocks' are
@@ -110,7 +136,7 @@ def _cost(blocks: int, pixels: int, width: int, weights: int = 0) -> float:
     nbytes = blocks * weights
     fetched = blocks * next((cycles for most, cycles in _FETCH_CYCLES if nbytes <= most), _FAR_CYCLES)
     cycles = max(sums / 2, loads / 2, FMA_LATENCY, fetched) + 0.1 * loads + 0.5
-    return cycles / sums * (-(-width // pixels) * pixels / width)
+    return cycles / sums
 
 
 def words_of(geometry: Geometry, form: Form, lanes: int, n_threads: int = 1) -> dict[str, int]:
