@@ -222,7 +222,7 @@ class Builder:
         result = self.new(dtype, shape)
         named = result if blocked_shape is None else of_work(result, blocked_shape)
         operands, expression = with_constants([t.broadcast(shape) for t in inputs], inputs, expression)
-        self.add(Map(operands, [result], expression))
+        self.add(Map(operands, [result], expression, names=[self._name]))
         return named
 
     def copy(self, source: Tensor, target: Tensor) -> None:
@@ -303,7 +303,9 @@ class Builder:
         if None not in inputs or not any(name and t is None for name, t in zip(node.inputs, inputs, strict=True)):
             if not form.has_bodies and self._evaluate(form, inputs):
                 return
-            lowering = lowering_of(node.domain, node.op_type)
+            lowering = form.lowering
+            if lowering is None:
+                lowering = form.lowering = lowering_of(node.domain, node.op_type)
             if lowering is not None and not custom_of(node.domain, node.op_type):
                 if lowering not in TAKE_BLOCKS:
                     inputs = [self.plain(t) if t is not None and t.block else t for t in inputs]
@@ -324,7 +326,7 @@ class Builder:
             self.layouts.popitem()
 
     def _lowered(self, lowering: Lowering, node: Node, inputs: list[Tensor | None]) -> list[Tensor | None] | None:
-        if lowering not in TAKE_WIDE or not any([half.is_narrow(t) for t in inputs]):
+        if lowering not in TAKE_WIDE or not any([t is not None and half.is_narrow(t) for t in inputs]):
             return lowering(self, node, inputs)
         results = lowering(self, node, [None if t is None else half.widened(self, t) for t in inputs])
         first = inputs[0]

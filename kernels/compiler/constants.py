@@ -35,6 +35,7 @@ class Form:
     has_bodies: bool
     is_random: bool
     program: Program | None = None  # of this node alone, once it was evaluated
+    lowering: Any = None  # see ``builder``, once it was lowered
 
 
 class Constants:

@@ -66,6 +66,8 @@ class Tensor:
     value: Array | None = None
     #: channels in blocks: the memory is [N, C/block, spatial dimensions, block], contiguous; ``shape`` stays [N, C, …]
     block: int = 0
+    #: of one in blocks: as it lies, see ``layout.memory``
+    inner: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -111,7 +113,10 @@ class Tensor:
     def broadcast(self, shape: Sequence[int]) -> Tensor:
         """As seen in a larger shape: dimensions that are repeated have stride 0."""
         shape = tuple(shape)
-        return Tensor(self.dtype, shape, repeating(self.shape, self.strides, len(shape)), self.buffer, self.offset)
+        strides = repeating(self.shape, self.strides, len(shape))
+        if shape == self.shape and strides == self.strides and self.value is None and not self.block:
+            return self
+        return Tensor(self.dtype, shape, strides, self.buffer, self.offset)
 
 
 #: layers of a model have the same shapes

@@ -385,7 +385,7 @@ def _packed(b: Builder, matrix: Tensor, tile: Tile, wide: bool) -> Tensor:
     assert value is not None
     width = tile.vectors * b.target.lanes("float")
     dtype = value.dtype if not wide else np.dtype(np.float32)
-    key = ("panels", width, dtype.name, b.identity(value))
+    key = ("panels", width, name_of(dtype), b.identity(value))
     return b.packed(key, lambda: pack_panels(value.astype(dtype, copy=False), width))
 
 

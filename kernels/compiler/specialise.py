@@ -184,7 +184,7 @@ def _steps(operation: Operation, repeats: Repeats, n_threads: int) -> list[Step]
         wanted = 1 if call.work_ns < LEAST_SHARED_NS else min(n_threads, call.most_threads)
         scratch = Buffer(call.scratch_nbytes) if call.scratch_nbytes else None
         if scratch is not None:
-            call.words = [Address(scratch) if isinstance(word, Scratch) else word for word in call.words]
+            call.words = [Address(scratch) if type(word) is Scratch else word for word in call.words]
         chunks = 1 if call.meets or wanted == 1 else _chunks(call, wanted)
         steps.append(Step(call=call, n_threads=wanted, n_chunks=chunks, scratch=scratch, operation=operation))
     return steps

@@ -33,32 +33,39 @@ _WINOGRAD_UNITS = 4
 
 def geometry_of(shape: Sequence[int], outputs: int, windows: Windows, groups: int = 1) -> Geometry:
     """The sizes in two dimensions; what windows reach beyond the padding is padding too."""
-    ends = [
-        max(e, (o - 1) * s + (k - 1) * d + 1 - n - b)
-        for e, o, s, k, d, n, b in zip(
-            windows.ends,
-            windows.out,
-            windows.strides,
-            windows.kernel,
-            windows.dilations,
-            shape[2:],
-            windows.begins,
-            strict=True,
-        )
-    ]
+    size, kernel, strides = tuple(shape[2:]), windows.kernel, windows.strides
+    dilations, begins, out = windows.dilations, windows.begins, windows.out
+    ends = tuple(
+        [
+            max(end, (out[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - size[i] - begins[i])
+            for i, end in enumerate(windows.ends)
+        ]
+    )
     # a column is done as a row: the same memory, and tiles are of pixels of a row
-    column = len(shape) == 4 and shape[3] == windows.kernel[1] == windows.out[1] == 1
-    along = slice(0, 1) if column else slice(0, None)
+    if len(size) == 1 or (len(size) == 2 and size[1] == kernel[1] == out[1] == 1):
+        return Geometry(
+            shape[0],
+            shape[1],
+            outputs,
+            (1, size[0]),
+            (1, kernel[0]),
+            (1, strides[0]),
+            (1, dilations[0]),
+            (0, begins[0]),
+            (0, ends[0]),
+            groups,
+        )
+    two = slice(0, 2)
     return Geometry(
         shape[0],
         shape[1],
         outputs,
-        pair(shape[2:][along]),
-        pair(windows.kernel[along]),
-        pair(windows.strides[along]),
-        pair(windows.dilations[along]),
-        pair(windows.begins[along], 0),
-        pair(ends[along], 0),
+        size[two],
+        kernel[two],
+        strides[two],
+        dilations[two],
+        begins[two],
+        ends[two],
         groups,
     )
 
@@ -72,12 +79,13 @@ def _in_order(
     names: Sequence[str], words: Mapping[str, int], read: Tensor | Address, weights: Tensor | None
 ) -> tuple[Word, ...]:
     """A kernel's words by their names."""
-    pointing: dict[str, Word] = {
+    known: dict[str, Word] = {
+        **words,
         "x": read.address() if isinstance(read, Tensor) else read,
         "weights": weights.address() if weights else 0,
         "scratch": Scratch(),
     }
-    return tuple(pointing[name] if name in pointing else words[name] for name in names)
+    return tuple([known[name] for name in names])
 
 
 class Phase(NamedTuple):
@@ -289,10 +297,10 @@ def pool(
     deep: Deep | None = None,
 ) -> Tensor:
     """A pool of a tensor as it lies. ``deep``: of a volume's images."""
-    form = (tuple(window), mode, pad_right)
+    form, lanes = (tuple(window), mode, pad_right), b.target.lanes("float")
 
     def plan(out: Tensor, n_threads: int) -> list[Part]:
-        words = tiles.window_words(geometry, window, b.target.lanes("float"), n_threads) | {"pad_bottom": pad_bottom}
+        words = tiles.window_words(geometry, window, lanes, n_threads) | {"pad_bottom": pad_bottom}
         cost = math.prod(geometry.kernel) * 3 * _PRODUCT_NS + _ELEMENT_NS
         return _slid("pool", form, words, geometry, read, None, out, cost, deep)
 
