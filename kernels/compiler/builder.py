@@ -214,15 +214,18 @@ class Builder:
             instructions = tuple(body)
         else:
             instructions = (Instruction(op, tuple(range(len(inputs))), name_of(dtype), attributes),)
+        numbers = _numbers_of(inputs)
         blocked_shape = None
         if any([t.block for t in inputs]):
-            inputs, blocked_shape = arranged(self, inputs, instructions)
+            inputs, blocked_shape = arranged(self, inputs, instructions, [place for place, _ in numbers])
         shape = broadcast_shape(*[t.shape for t in inputs])
         expression = _expression_of(tuple([name_of(t.dtype) for t in inputs]), instructions)
+        if numbers:
+            expression = _with_numbers(expression, numbers)
+            inputs = _without(inputs, numbers)
         result = self.new(dtype, shape)
         named = result if blocked_shape is None else of_work(result, blocked_shape)
-        operands, expression = with_constants([t.broadcast(shape) for t in inputs], inputs, expression)
-        self.add(Map(operands, [result], expression, names=[self._name]))
+        self.add(Map([t.broadcast(shape) for t in inputs], [result], expression, names=[self._name]))
         return named
 
     def copy(self, source: Tensor, target: Tensor) -> None:
@@ -386,6 +389,12 @@ def with_constants(
     operands: Sequence[Tensor], inputs: Sequence[Tensor], expression: Expression
 ) -> tuple[list[Tensor], Expression]:
     """Without operands that are known numbers: these become instructions. At least one operand stays."""
+    numbers = _numbers_of(inputs)
+    return (_without(operands, numbers), _with_numbers(expression, numbers)) if numbers else (list(operands), expression)
+
+
+def _numbers_of(inputs: Sequence[Tensor]) -> tuple[tuple[int, Any], ...]:
+    """Which operands become instructions, and their values."""
     numbers: list[tuple[int, Any]] = []
     for place, tensor in enumerate(inputs):
         value = tensor.value
@@ -393,12 +402,12 @@ def with_constants(
             number = value.item()
             if number != 0 or not isinstance(number, float) or math.copysign(1, number) > 0:  # -0.0 is a key like 0.0
                 numbers.append((place, number))
-    if len(numbers) == len(inputs):
-        numbers = numbers[1:]
-    if not numbers:
-        return list(operands), expression
-    places = {place for place, _ in numbers}
-    return [t for place, t in enumerate(operands) if place not in places], _with_numbers(expression, tuple(numbers))
+    return tuple(numbers if len(numbers) < len(inputs) else numbers[1:])
+
+
+def _without(operands: Sequence[Tensor], numbers: tuple[tuple[int, Any], ...]) -> list[Tensor]:
+    places = [place for place, _ in numbers]
+    return [t for place, t in enumerate(operands) if place not in places]
 
 
 @functools.lru_cache(4096)

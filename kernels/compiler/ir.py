@@ -46,7 +46,7 @@ class Buffer:
     changes: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Address:
     """A byte of a buffer, as a word of a step."""
 

@@ -213,9 +213,11 @@ def _reorders(plain: Tensor, tensor: Tensor, *, to_blocks: bool) -> list[Call]:
 
 
 def arranged(
-    builder: Builder, inputs: Sequence[Tensor], body: Sequence[Instruction]
+    builder: Builder, inputs: Sequence[Tensor], body: Sequence[Instruction], numbers: Sequence[int]
 ) -> tuple[list[Tensor], tuple[int, ...] | None]:
     """Operands of element-wise work as it is done: in blocks, as they lie, with the result's shape, or plain.
+
+    ``numbers``: which operands stand in the code instead, so that nobody looks at how they lie.
 
     It is done in blocks where an operand of the result's shape is in blocks and the others are that too, or one
     number, or numbers by channel.
@@ -225,7 +227,10 @@ def arranged(
     takes = main is not None and body[-1].dtype in ("float32", *half.NARROW)
     if main is not None and takes and (shape[1] % main.block == 0 or _stays_finite(inputs, body)):
         found: list[Tensor] = []
-        for tensor in inputs:
+        for place, tensor in enumerate(inputs):
+            if place in numbers:
+                found.append(tensor)
+                continue
             inner: Tensor | None = None
             if tensor.block and tensor.shape == shape:
                 images = flat(tensor)

@@ -61,9 +61,9 @@ def choose_form(geometry: Geometry, target: Target, plain: bool = False) -> Form
     nbytes = g.outputs * g.channels // g.groups * math.prod(g.kernel) * 4
     n_tiles = -(-width // pixels) * g.out[0]
     streamed = nbytes >= STREAMED_NBYTES and n_tiles <= MOST_STREAMED_TILES
-    form = Form(1 if plain else lanes, pixels, blocks, g.kernel, g.strides, g.dilations, g.padded)
+    form = Form(1 if plain else lanes, pixels, blocks, g.kernel, g.strides, g.dilations, g.padded, streamed=streamed)
     chunked = _chunk_blocks(g, form, lanes) < _group_blocks(g, form, lanes)
-    return form._replace(chunked=chunked, streamed=streamed)
+    return form._replace(chunked=chunked) if chunked else form
 
 
 def _register_tile(n_blocks: int, width: int, target: Target, weights: int = 0) -> tuple[int, int]:

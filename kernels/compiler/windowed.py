@@ -26,6 +26,8 @@ from distort.kernels.windows import Windows
 #: what a product costs, about, and an element that is copied or stored
 _PRODUCT_NS, _ELEMENT_NS = 0.012, 0.05
 Plan = Callable[[Tensor, int], Sequence[Part]]
+#: the sum and an operand
+_BIASED = Expression(("float32",) * 2, (Instruction("add", (0, 1), "float32"),), (2,))
 
 #: Winograd's convolution is cut in at least so many units: tiles are grouped by unit, whatever the number of threads
 _WINOGRAD_UNITS = 4
@@ -133,10 +135,14 @@ def direct(
         w, slab = phase.weights, phase.slab or Slab()
         n_taps = slab.taps[1] - slab.taps[0]
         channels = geometry.channels if plain else -(-geometry.channels // lanes) * lanes
-        sizes = replace(phase.geometry, groups=groups if within else groups // merge, within=within)
+        sizes = phase.geometry
+        if within or sizes.groups != groups // merge:
+            sizes = replace(sizes, groups=groups if within else groups // merge, within=within)
         if n_taps > 1:
             sizes = replace(sizes, channels=n_taps * channels)
-        form = tiles.choose_form(sizes, b.target, plain)._replace(spread=phase.spread)
+        form = tiles.choose_form(sizes, b.target, plain)
+        if phase.spread != 1:
+            form = form._replace(spread=phase.spread)
         if isinstance(w, Tensor):
             weights = given_weights.merged(b, w, groups, merge)
             forms.append((form, sizes, given_weights.packed(b, weights, lanes, form), phase))
@@ -269,7 +275,7 @@ def turned(b: Builder, geometry: Geometry, x: Tensor, w: Array, bias: Tensor | N
     operands, expression = [], identity("float32")
     if bias is not None and bias.value is not None:
         value = bias.value
-        expression = Expression(("float32",) * 2, (Instruction("add", (0, 1), "float32"),), (2,))
+        expression = _BIASED
         operands.append(b.packed(("repeated", b.identity(value), lanes), lambda: np.repeat(value, lanes)[None]))
     kinds = (CHANNEL,) * len(operands)
     b.add(Blockwise([read, weights, *operands], [result], 2, expression, kinds, plan, turned=True))
@@ -390,6 +396,13 @@ def depthwise(
     return _blockwise(b, [read, weights], bias, shape, plan, some=deep is not None)
 
 
+def _column(b: Builder, bias: Tensor, shape: Sequence[int], lanes: int) -> Tensor:
+    """A bias as an operand in blocks. Of a known one it is the same for all shapes of so many dimensions."""
+    inner = layout.by_channel(b, bias.reshaped((bias.size, *[1] * len(shape[2:]))), shape, lanes)
+    assert inner is not None
+    return inner
+
+
 def _blockwise(
     b: Builder, read: list[Tensor], bias: Tensor | None, shape: Sequence[int], plan: Plan, *, some: bool = False
 ) -> Tensor:
@@ -399,10 +412,12 @@ def _blockwise(
     operands: list[Tensor] = []
     expression = identity("float32")
     if bias is not None:
-        expression = Expression(("float32",) * 2, (Instruction("add", (0, 1), "float32"),), (2,))
-        column = bias.reshaped((bias.size, *(1 for _ in shape[2:])))
-        inner = layout.by_channel(b, column, shape, result.block)
-        assert inner is not None
-        operands.append(inner.broadcast(out.shape))
+        expression = _BIASED
+        if bias.value is None:
+            column = _column(b, bias, shape, result.block)
+        else:
+            key = ("column", b.identity(bias.value), len(shape), result.block)
+            column = b.once(key, lambda: _column(b, bias, shape, result.block))
+        operands.append(column.broadcast(out.shape))
     b.add(Blockwise([*read, *operands], [out], len(read), expression, (CHANNEL,) * len(operands), plan, some=some))
     return result
