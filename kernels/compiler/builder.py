@@ -18,6 +18,7 @@ import numpy as np
 
 from distort.graph.ir import Graph, Node, SparseInitializer
 from distort.kernels.compiler import half, lower
+from distort.kernels.compiler.chains import Chain, Chaining
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.constants import NAMED_NBYTES, Constants, Form, constant
 from distort.kernels.compiler.expression import STORED, Expression, Instruction, name_of
@@ -92,6 +93,7 @@ class Builder:
         precision: str = "float32",
         cautious: bool = False,
         steady: bool = True,
+        chains: dict[int, Chain] | None = None,
     ) -> None:
         #: whether shapes that depend on numbers of a run may be taken for those of earlier runs, and some were
         self._steady, self.expects = steady, False
@@ -117,6 +119,7 @@ class Builder:
         #: what is done on bytes, and what need not be dequantized for it
         self._of_bytes, waiting = constants.once("of bytes", lambda: products_of_bytes(graph))
         self._waiting = set(waiting)
+        self._chaining = Chaining(chains) if chains else None
 
     # -- tensors
 
@@ -281,8 +284,17 @@ class Builder:
             self._scopes.pop()
             self._tensors, self._name, self._origin = around, name, origin
 
+    def define(self, name: str, tensor: Tensor) -> None:
+        """The value of a name."""
+        self._tensors[name] = tensor
+
     def lower(self, node: Node) -> None:
         """Add what a node does."""
+        if self._chaining is None or not self._chaining.lower(self, node):
+            self.lower_alone(node)
+
+    def lower_alone(self, node: Node) -> None:
+        """Add what a node does, were it in a chain or not."""
         if self._waiting and id(node) in self._waiting:
             return
         if self._of_bytes and id(node) in self._of_bytes:

@@ -11,6 +11,7 @@ import numpy as np
 from distort.graph.ir import Graph
 from distort.kernels.compiler import arena, flow
 from distort.kernels.compiler.builder import Builder
+from distort.kernels.compiler.chains import chains_of
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.constants import Constants
 from distort.kernels.compiler.expression import STORED, name_of
@@ -29,6 +30,7 @@ from distort.kernels.compiler.ir import (
     Tensor,
 )
 from distort.kernels.compiler.repeats import Repeats
+from distort.kernels.registry import has_custom
 
 #: of an array: NumPy's limit
 _MOST_DIMENSIONS = 64
@@ -90,7 +92,10 @@ def specialise(
     cautious: bool = False,
     steady: bool = True,
 ) -> Plan:
-    builder = Builder(graph, target, n_threads, constants, learned, precision, cautious, steady)
+    chains = constants.once("chains", lambda: chains_of(graph, inputs, outputs, constants))
+    builder = Builder(
+        graph, target, n_threads, constants, learned, precision, cautious, steady, None if has_custom() else chains
+    )
     for number, (name, feed) in enumerate(zip(inputs, feeds, strict=True)):
         if feed is None or name_of(feed[0]) not in STORED:
             if name in graph.initializers and feed is None:
