@@ -71,9 +71,10 @@ def chains_of(graph: Graph, inputs: Sequence[str], outputs: Sequence[str], const
         if node.op_type not in _OPERATORS or node.domain or len(node.outputs) != 1:
             continue
         form = constants.form(node)
-        known = shapes | {name: tensor.shape for name, tensor in form.constants}
-        read = {name for name in form.node.inputs if name and name not in known}
-        axes = {axis - len(s) for n in form.node.inputs if (s := known.get(n)) for axis, size in enumerate(s) if size != 1}
+        own = {name: tensor.shape for name, tensor in form.constants}
+        read = {name for name in form.node.inputs if name and name not in shapes and name not in own}
+        weights = [own.get(name) or shapes.get(name, ()) for name in form.node.inputs]
+        axes = {axis - len(shape) for shape in weights for axis, size in enumerate(shape) if size != 1}
         before = [made[name] for name in read if name in made and readers[name] == 1]
         heads = {made[name].head if name in made and readers[name] == 1 else name for name in read}
         nodes = sorted([*[n for chain in before for n in chain.nodes], node], key=lambda n: place[id(n)])
