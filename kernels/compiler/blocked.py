@@ -5,7 +5,6 @@ See ``codegen.conv`` for the layout. ``lanes`` is the number of channels of a bl
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 

@@ -284,9 +284,10 @@ class Builder:
             self._scopes.pop()
             self._tensors, self._name, self._origin = around, name, origin
 
-    def define(self, name: str, tensor: Tensor) -> None:
-        """The value of a name."""
-        self._tensors[name] = tensor
+    def define(self, node: Node, tensor: Tensor) -> None:
+        """What the node makes; what is added next is in its name."""
+        self._name, self._origin = self._constants.form(node).label, node
+        self._tensors[node.outputs[0]] = tensor
 
     def lower(self, node: Node) -> None:
         """Add what a node does."""
@@ -402,7 +403,9 @@ def with_constants(
 ) -> tuple[list[Tensor], Expression]:
     """Without operands that are known numbers: these become instructions. At least one operand stays."""
     numbers = _numbers_of(inputs)
-    return (_without(operands, numbers), _with_numbers(expression, numbers)) if numbers else (list(operands), expression)
+    return (
+        (_without(operands, numbers), _with_numbers(expression, numbers)) if numbers else (list(operands), expression)
+    )
 
 
 def _numbers_of(inputs: Sequence[Tensor]) -> tuple[tuple[int, Any], ...]:

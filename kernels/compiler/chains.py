@@ -26,8 +26,31 @@ if TYPE_CHECKING:
 
 #: operators whose lowerings make maps of their operands, in blocks too
 _OPERATORS = frozenset(
-    ["Add", "Sub", "Mul", "Div", "Pow", "Clip", "Relu", "LeakyRelu", "Elu", "HardSigmoid", "Gelu", "Neg", "Abs"]
-    + ["Sigmoid", "HardSwish", "Tanh", "Erf", "Exp", "Log", "Sqrt", "Reciprocal", "Softplus", "Mish"]
+    [
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Pow",
+        "Clip",
+        "Relu",
+        "LeakyRelu",
+        "Elu",
+        "HardSigmoid",
+        "Gelu",
+        "Neg",
+        "Abs",
+        "Sigmoid",
+        "HardSwish",
+        "Tanh",
+        "Erf",
+        "Exp",
+        "Log",
+        "Sqrt",
+        "Reciprocal",
+        "Softplus",
+        "Mish",
+    ]
 )
 _MOST_NODES = 12
 #: kinds of heads that a chain is known for
@@ -110,7 +133,7 @@ class Chaining:
         known = chain.known.get(begun.key)
         if known is not None:
             if node is chain.nodes[-1] and begun.head is not None:
-                _add_map(b, node.outputs[0], begun.head, known)
+                _add_map(b, node, begun.head, known)
             return True
         first = len(b.operations)
         b.lower_alone(node)
@@ -134,7 +157,7 @@ class _Begun:
             self.key = (head.dtype, rank, sizes, head.block and (head.block, shape[1] % head.block))
 
 
-def _add_map(b: Builder, name: str, head: Tensor, known: _Known) -> None:
+def _add_map(b: Builder, node: Node, head: Tensor, known: _Known) -> None:
     inner = layout.memory(head) if head.block else head
     shape = inner.shape
     result = b.new(head.dtype, shape)
@@ -143,7 +166,7 @@ def _add_map(b: Builder, name: str, head: Tensor, known: _Known) -> None:
         for t in known.operands
     ]
     b.add(Map(inputs, [result], known.expression, names=list(known.names)))
-    b.define(name, layout.of_work(result, head.shape) if head.block else result)
+    b.define(node, layout.of_work(result, head.shape) if head.block else result)
 
 
 def _one_map(b: Builder, begun: _Begun, result: Tensor | None) -> _Known | None:

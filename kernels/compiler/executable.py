@@ -114,7 +114,7 @@ def assemble(plan: Plan, library: Library, files: ModelFiles) -> Compiled:
         for word in step.call.words:
             if type(word) is int:
                 words.append(word)
-            elif type(word) is Address:
+            elif isinstance(word, Address):
                 buffer = word.buffer
                 if buffer.place is Place.ARENA:
                     of_arena.append(len(words))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from distort.kernels.compiler.codegen.target import Target
-from distort.kernels.compiler.expression import Expression, Instruction
+from distort.kernels.compiler.expression import Expression, Instruction, name_of
 from distort.kernels.compiler.ir import Buffer, Map, Operation, Place, Tensor
 
 #: a fused expression has no more operands and instructions than registers and caches like
@@ -169,16 +170,32 @@ def compose(
             places.append(-1)
             continue
         buffer = tensor.buffer
-        for same, known in enumerate(operands):
+        for place, known in enumerate(operands):
             if known.buffer is buffer and same_view(tensor, known):
+                places.append(place)
                 break
         else:
-            same = len(operands)
+            places.append(len(operands))
             operands.append(tensor)
-        places.append(same)
     if len(operands) > MOST_OPERANDS or len(before.body) + len(after.body) > MOST_INSTRUCTIONS:
         return None
-    return operands, _composed(before, after, tuple(places), tuple([t.element for t in operands]))
+    return operands, _composed_of(before, after, tuple(places), tuple([name_of(t.dtype) for t in operands]))
+
+
+#: by ``id`` of both expressions, which are kept with what is made of them: most are made once, and long ones take a
+#: while to hash
+_COMPOSED: dict[tuple[Any, ...], tuple[Expression, Expression, Expression]] = {}
+_MOST_COMPOSED = 4096
+
+
+def _composed_of(before: Expression, after: Expression, places: tuple[int, ...], dtypes: tuple[str, ...]) -> Expression:
+    key = (id(before), id(after), places, dtypes)
+    known = _COMPOSED.get(key)
+    if known is None:
+        if len(_COMPOSED) >= _MOST_COMPOSED:
+            _COMPOSED.clear()
+        known = _COMPOSED[key] = (before, after, _composed(before, after, places, dtypes))
+    return known[2]
 
 
 @functools.lru_cache(4096)

@@ -48,7 +48,7 @@ _RANDOM = frozenset(
 DUMP_VARIABLE = "DISTORT_DUMP"
 _PLAN_NUMBERS = itertools.count()
 #: plans that are kept, those used last; and how large they are together, but for a few
-MOST_PLANS, MOST_PLANS_NBYTES, LEAST_PLANS = 1024, 1 << 25, 16
+MOST_PLANS, MOST_PLANS_NBYTES, LEAST_PLANS = 1024, 1 << 26, 16
 #: of a kept plan's step with its operation, about
 _STEP_NBYTES = 2500
 #: arenas of no more bytes are a plan's own

@@ -8,6 +8,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from distort.kernels.compiler.codegen.target import Target
+from distort.kernels.compiler.expression import Expression
 from distort.kernels.compiler.ir import Address, Buffer, Call, Operation, Tensor, Word
 
 #: what says nothing about calls
@@ -33,7 +34,9 @@ class Repeats:
             first = number.setdefault(t.buffer, i)
             views += (first, t.offset - tensors[first].offset, t.shape, t.strides, t.dtype, t.block)
         kind: Any = type(operation)
-        key = (kind, *[getattr(operation, name) for name in _fields(kind)], *views)
+        fields = [getattr(operation, name) for name in _fields(kind)]
+        # operations stay as long as this does, most of the same expressions are one object, and they take long to hash
+        key = (kind, *[id(value) if type(value) is Expression else value for value in fields], *views)
         known = self._known.get(key)
         if known is not None:
             return [_moved(pattern, tensors) for pattern in known]

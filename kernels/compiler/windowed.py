@@ -57,17 +57,16 @@ def geometry_of(shape: Sequence[int], outputs: int, windows: Windows, groups: in
             (0, ends[0]),
             groups,
         )
-    two = slice(0, 2)
     return Geometry(
         shape[0],
         shape[1],
         outputs,
-        size[two],
-        kernel[two],
-        strides[two],
-        dilations[two],
-        begins[two],
-        ends[two],
+        (size[0], size[1]),
+        (kernel[0], kernel[1]),
+        (strides[0], strides[1]),
+        (dilations[0], dilations[1]),
+        (begins[0], begins[1]),
+        (ends[0], ends[1]),
         groups,
     )
 
