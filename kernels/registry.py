@@ -141,8 +141,15 @@ def remove_custom(domain: str, op_type: str, since: int, device: str) -> bool:
     return found
 
 
+def has_custom() -> bool:
+    """Whether a user has kernels for any operator."""
+    return any(_CUSTOM.values())
+
+
 def custom_of(domain: str, op_type: str) -> list[Kernel]:
     """A user's kernels for an operator, for every device and version."""
+    if not _CUSTOM:
+        return []
     domain = _ALL_DOMAINS_ALIASES.get(domain, domain)
     return [entry for key, entries in _CUSTOM.items() if key[:2] == (domain, op_type) for entry in entries]
 

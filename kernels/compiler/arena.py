@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Sequence
 
 from distort.kernels.compiler.ir import ALIGNMENT, Buffer
@@ -12,18 +13,18 @@ def place(lifetimes: Sequence[tuple[Buffer, int, int]]) -> int:
 
     Large ones first, each at the lowest place that is free for as long as it lives.
     """
-    placed: list[tuple[int, int, int, int]] = []  # first step, last step, begin, end
+    placed: list[tuple[int, int, int, int]] = []  # begin, end, first step, last step
     total = 0
     for buffer, first, last in sorted(lifetimes, key=lambda item: -item[0].nbytes):
         nbytes = max(ALIGNMENT, -(-buffer.nbytes // ALIGNMENT) * ALIGNMENT)
         begin = 0
-        for _, _, taken, end in sorted(
-            (other for other in placed if other[0] <= last and first <= other[1]), key=lambda other: other[2]
-        ):
-            if taken - begin >= nbytes:
-                break
-            begin = max(begin, end)
+        for taken, end, earliest, latest in placed:
+            if earliest <= last and first <= latest:
+                if taken - begin >= nbytes:
+                    break
+                if end > begin:
+                    begin = end
         buffer.offset = begin
-        placed.append((first, last, begin, begin + nbytes))
+        insort(placed, (begin, begin + nbytes, first, last))
         total = max(total, begin + nbytes)
     return total

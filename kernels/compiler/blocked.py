@@ -5,13 +5,12 @@ See ``codegen.conv`` for the layout. ``lanes`` is the number of channels of a bl
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distort.graph.records import dataclass
+from distort.graph.records import dataclass, field
 from distort.kernels.compiler.codegen.packing import aligned
 
 if TYPE_CHECKING:
@@ -193,27 +192,30 @@ class Geometry:
     apart: bool = False
     #: groups begin and end within blocks: a column of output blocks looks at those input blocks that it has to
     within: bool = False
+    #: rows and columns of the output
+    out: tuple[int, int] = field(init=False, repr=False, compare=False)
+    #: whether a window reaches beyond the input
+    padded: bool = field(init=False, repr=False, compare=False)
+    #: with rows joined to one where the kernel does not notice
+    flat: Geometry = field(init=False, repr=False, compare=False)
 
-    @property
-    def out(self) -> tuple[int, int]:
-        return tuple(
-            (n + b + e - (k - 1) * d - 1) // s + 1
-            for n, b, e, k, d, s in zip(
-                self.size, self.begins, self.ends, self.kernel, self.dilations, self.strides, strict=True
-            )
+    def __post_init__(self) -> None:
+        (height, width), (top, left), (bottom, right) = self.size, self.begins, self.ends
+        reaches = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
+        rows = (height + top + bottom - reaches[0]) // self.strides[0] + 1
+        columns = (width + left + right - reaches[1]) // self.strides[1] + 1
+        padded = bool(
+            top
+            or left
+            or (rows - 1) * self.strides[0] + reaches[0] > height
+            or (columns - 1) * self.strides[1] + reaches[1] > width
         )
-
-    @property
-    def padded(self) -> bool:
-        """Whether a window reaches beyond the input."""
-        return any(self.begins) or any(
-            (o - 1) * s + (k - 1) * d + 1 > n
-            for o, s, k, d, n in zip(self.out, self.strides, self.kernel, self.dilations, self.size, strict=True)
-        )
-
-    @property
-    def flat(self) -> Geometry:
-        """Rows joined to one where the kernel does not notice."""
-        if self.kernel == self.strides == (1, 1) and not self.padded and not self.apart:
-            return replace(self, size=(1, math.prod(self.size)), dilations=(1, 1), ends=(0, 0))
-        return self
+        flat = self
+        if not padded and not self.apart and self.kernel == self.strides == (1, 1):
+            joined = (1, height * width)
+            if (self.size, self.dilations, self.ends) != (joined, (1, 1), (0, 0)):
+                flat = replace(self, size=joined, dilations=(1, 1), ends=(0, 0))
+        set_field = object.__setattr__  # once, of a frozen class
+        set_field(self, "out", (rows, columns))
+        set_field(self, "padded", padded)
+        set_field(self, "flat", flat)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -59,12 +59,12 @@ class Blockwise(Operation):
         (out,) = self.outputs
         made = []
         expression, numbers = with_operands(self.expression)
-        kinds = (*self.kinds, *(SCALAR for _ in numbers))
+        kinds = (*self.kinds, *[SCALAR] * len(numbers))
         array = np.array(numbers, np.float32)
         kept = Buffer(array.nbytes, Place.CONSTANT, array)
         for part in self.plan(out, n_threads):
             idle = not part.scratch_nbytes
-            words: list[Any] = [0 if idle and isinstance(word, Scratch) else word for word in part.words]
+            words: list[Any] = [0 if type(word) is Scratch else word for word in part.words] if idle else [*part.words]
             for tensor, kind in zip(self.inputs[self.n_read :], self.kinds, strict=True):
                 words.append(tensor.address(part.shift if kind == FULL else 0))
                 if kind == CHANNEL:
@@ -101,16 +101,14 @@ class Blockwise(Operation):
             if kind is None or (kind == CHANNEL and (self.turned or (self.some and tensor.shape[0] != 1))):
                 return None
             kinds.append(kind)
-        return replace(
-            self,
-            inputs=[*self.inputs[: self.n_read], *operands[1:]],
-            outputs=[result],
-            expression=expression,
-            kinds=tuple(kinds),
+        inputs = [*self.inputs[: self.n_read], *operands[1:]]
+        return Blockwise(
+            inputs, [result], self.n_read, expression, tuple(kinds), self.plan, self.turned, self.some, self.total
         )
 
 
-def with_operands(expression: Expression) -> tuple[Expression, list[float]]:
+@functools.lru_cache(1024)
+def with_operands(expression: Expression) -> tuple[Expression, tuple[float, ...]]:
     """Numbers that a model has learned as operands, last among them: kernels that differ in nothing else are one."""
     n_inputs = len(expression.inputs)
     readers: dict[int, set[str]] = {}
@@ -133,13 +131,15 @@ def with_operands(expression: Expression) -> tuple[Expression, list[float]]:
         if place not in number:
             number[place] = n_inputs + len(learned) + len(body)
             body.append(instruction._replace(operands=tuple(number[o] for o in instruction.operands)))
-    numbers = [float(expression.body[place - n_inputs].attributes[0]) for place in learned]
+    numbers = tuple([float(expression.body[place - n_inputs].attributes[0]) for place in learned])
     inputs = (*expression.inputs, *("float32" for _ in learned))
     return Expression(inputs, tuple(body), tuple(number[r] for r in expression.results)), numbers
 
 
 def _is_dense_inside(result: Tensor, out: Tensor) -> bool:
     """Whether a result goes where kernels can write it: pixels as far from each other as in their own output."""
+    if result.shape == out.shape and result.strides == out.strides:
+        return True
     if len(result.shape) != len(out.shape):
         return False
     pairs = zip(out.shape, result.shape, out.strides, result.strides, strict=True)
@@ -157,5 +157,7 @@ def _kind(tensor: Tensor, result: Tensor, out: Tensor) -> str | None:
     blocks, *pixels, lane = strides[1:]
     if not any(pixels) and lane == 1 and blocks in (None, lanes):
         return CHANNEL
+    if tensor.strides == result.strides:
+        return FULL
     same = all(n == 1 or a == b for n, a, b in zip(out.shape, tensor.strides, result.strides, strict=True))
     return FULL if same else None

@@ -18,6 +18,7 @@ import numpy as np
 
 from distort.graph.ir import Graph, Node, SparseInitializer
 from distort.kernels.compiler import half, lower
+from distort.kernels.compiler.chains import Chain, Chaining
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.constants import NAMED_NBYTES, Constants, Form, constant
 from distort.kernels.compiler.expression import STORED, Expression, Instruction, name_of
@@ -93,6 +94,7 @@ class Builder:
         cautious: bool = False,
         steady: bool = True,
         varied: bool = False,
+        chains: dict[int, Chain] | None = None,
     ) -> None:
         #: whether runs have many shapes: what they have in common is worth more than the best for each
         self.varied = varied
@@ -107,7 +109,7 @@ class Builder:
         self.n_threads = n_threads
         self.operations: list[Operation] = []
         self._learned = learned
-        self._tensors: dict[str, Tensor | None] = {}  # None: not a tensor, or of unknown shape
+        self._tensors = dict(constants.initial)  # None: not a tensor, or of unknown shape
         self._constants = constants
         self._name, self._origin = "", _NO_NODE
         #: by ``id``: a tensor, and the same in the other layout
@@ -120,14 +122,14 @@ class Builder:
         #: what is done on bytes, and what need not be dequantized for it
         self._of_bytes, waiting = constants.once("of bytes", lambda: products_of_bytes(graph))
         self._waiting = set(waiting)
+        self._chaining = Chaining(chains) if chains else None
 
     # -- tensors
 
     def new(self, dtype: Any, shape: Sequence[int]) -> Tensor:
         """Room for a value that an operation makes."""
-        dtype = np.dtype(dtype)
-        buffer = Buffer(math.prod(shape) * dtype.itemsize)
-        return Tensor(dtype, tuple(shape), strides_of(shape), buffer)
+        dtype, shape = np.dtype(dtype), tuple(shape)
+        return Tensor(dtype, shape, strides_of(shape), Buffer(math.prod(shape) * dtype.itemsize))
 
     def constant(self, array: Array) -> Tensor:
         """A value that is known."""
@@ -194,7 +196,9 @@ class Builder:
             if isinstance(value, SparseInitializer):
                 value = self.once(("dense", id(value)), value.dense)
             compiles = isinstance(value, np.ndarray) and name_of(value.dtype) in STORED
-            self._tensors[name] = self._constants.tensor(value) if compiles and value is not None else None
+            found = self._tensors[name] = self._constants.tensor(value) if compiles and value is not None else None
+            if value is not None and len(self._scopes) == 1:
+                self._constants.initial[name] = found
         return self._tensors[name]
 
     def seen(self, name: str) -> tuple[int, ...] | None:
@@ -228,18 +232,23 @@ class Builder:
 
         ``body`` instead of ``op``: instructions whose operands are the inputs first; the last is the result.
         """
-        dtype = np.dtype(dtype or inputs[0].dtype)
-        name = name_of(dtype)
-        instructions = list(body) if body else [Instruction(op, tuple(range(len(inputs))), name, attributes)]
+        dtype = inputs[0].dtype if dtype is None else np.dtype(dtype)
+        if body:
+            instructions = tuple(body)
+        else:
+            instructions = (Instruction(op, tuple(range(len(inputs))), name_of(dtype), attributes),)
+        numbers = _numbers_of(inputs)
         blocked_shape = None
         if any([t.block for t in inputs]):
-            inputs, blocked_shape = arranged(self, inputs, instructions)
+            inputs, blocked_shape = arranged(self, inputs, instructions, [place for place, _ in numbers])
         shape = broadcast_shape(*[t.shape for t in inputs])
-        expression = _expression_of(tuple([t.element for t in inputs]), tuple(instructions))
+        expression = _expression_of(tuple([name_of(t.dtype) for t in inputs]), instructions)
+        if numbers:
+            expression = _with_numbers(expression, numbers)
+            inputs = _without(inputs, numbers)
         result = self.new(dtype, shape)
         named = result if blocked_shape is None else of_work(result, blocked_shape)
-        operands, expression = with_constants([t.broadcast(shape) for t in inputs], inputs, expression)
-        self.add(Map(operands, [result], expression))
+        self.add(Map([t.broadcast(shape) for t in inputs], [result], expression, names=[self._name]))
         return named
 
     def copy(self, source: Tensor, target: Tensor) -> None:
@@ -295,11 +304,21 @@ class Builder:
             self._scopes.pop()
             self._tensors, self._name, self._origin = around, name, origin
 
+    def define(self, node: Node, tensor: Tensor) -> None:
+        """What the node makes; what is added next is in its name."""
+        self._name, self._origin = self._constants.form(node).label, node
+        self._tensors[node.outputs[0]] = tensor
+
     def lower(self, node: Node) -> None:
         """Add what a node does."""
-        if id(node) in self._waiting:
+        if self._chaining is None or not self._chaining.lower(self, node):
+            self.lower_alone(node)
+
+    def lower_alone(self, node: Node) -> None:
+        """Add what a node does, were it in a chain or not."""
+        if self._waiting and id(node) in self._waiting:
             return
-        if id(node) in self._of_bytes:
+        if self._of_bytes and id(node) in self._of_bytes:
             self._name, self._origin = node.label(), node
             operands = self._of_bytes[id(node)]
             n_operations, n_layouts = len(self.operations), len(self.layouts)
@@ -314,21 +333,24 @@ class Builder:
                     self.lower(waiting)
         form = self._constants.form(node)
         self._name, self._origin, node = form.label, node, form.node
-        self._tensors.update(form.constants)
-        inputs = [self.find(name) if name else None for name in node.inputs]
+        tensors = self._tensors
+        tensors.update(form.constants)
+        inputs = [(tensors[n] if n in tensors else self.find(n)) if n else None for n in node.inputs]
         if None not in inputs or not any(name and t is None for name, t in zip(node.inputs, inputs, strict=True)):
             if not form.has_bodies and self._evaluate(form, inputs):
                 return
-            lowering = lowering_of(node.domain, node.op_type)
+            lowering = form.lowering
+            if lowering is None:
+                lowering = form.lowering = lowering_of(node.domain, node.op_type)
             if lowering is not None and not custom_of(node.domain, node.op_type):
                 if lowering not in TAKE_BLOCKS:
-                    inputs = [None if t is None else self.plain(t) for t in inputs]
+                    inputs = [self.plain(t) if t is not None and t.block else t for t in inputs]
                 n_operations, n_layouts = len(self.operations), len(self.layouts)
                 results = self._lowered(lowering, node, inputs)
                 if results is not None:
                     for name, tensor in zip(node.outputs, results, strict=False):
                         if name:
-                            self._tensors[name] = tensor
+                            tensors[name] = tensor
                     return
                 self._forget(n_operations, n_layouts)
         self._host(node, inputs)
@@ -340,7 +362,7 @@ class Builder:
             self.layouts.popitem()
 
     def _lowered(self, lowering: Lowering, node: Node, inputs: list[Tensor | None]) -> list[Tensor | None] | None:
-        if lowering not in TAKE_WIDE or not any([half.is_narrow(t) for t in inputs]):
+        if lowering not in TAKE_WIDE or not any([t is not None and half.is_narrow(t) for t in inputs]):
             return lowering(self, node, inputs)
         results = lowering(self, node, [None if t is None else half.widened(self, t) for t in inputs])
         first = inputs[0]
@@ -400,6 +422,14 @@ def with_constants(
     operands: Sequence[Tensor], inputs: Sequence[Tensor], expression: Expression
 ) -> tuple[list[Tensor], Expression]:
     """Without operands that are known numbers: these become instructions. At least one operand stays."""
+    numbers = _numbers_of(inputs)
+    return (
+        (_without(operands, numbers), _with_numbers(expression, numbers)) if numbers else (list(operands), expression)
+    )
+
+
+def _numbers_of(inputs: Sequence[Tensor]) -> tuple[tuple[int, Any], ...]:
+    """Which operands become instructions, and their values."""
     numbers: list[tuple[int, Any]] = []
     for place, tensor in enumerate(inputs):
         value = tensor.value
@@ -407,12 +437,12 @@ def with_constants(
             number = value.item()
             if number != 0 or not isinstance(number, float) or math.copysign(1, number) > 0:  # -0.0 is a key like 0.0
                 numbers.append((place, number))
-    if len(numbers) == len(inputs):
-        numbers = numbers[1:]
-    if not numbers:
-        return list(operands), expression
-    places = {place for place, _ in numbers}
-    return [t for place, t in enumerate(operands) if place not in places], _with_numbers(expression, tuple(numbers))
+    return tuple(numbers if len(numbers) < len(inputs) else numbers[1:])
+
+
+def _without(operands: Sequence[Tensor], numbers: tuple[tuple[int, Any], ...]) -> list[Tensor]:
+    places = [place for place, _ in numbers]
+    return [t for place, t in enumerate(operands) if place not in places]
 
 
 @functools.lru_cache(4096)

@@ -37,6 +37,7 @@ class Form:
     has_bodies: bool
     is_random: bool
     program: Program | None = None  # of this node alone, once it was evaluated
+    lowering: Any = None  # see ``builder``, once it was lowered
 
 
 class Constants:
@@ -56,6 +57,8 @@ class Constants:
         self._folded: dict[tuple[int, ...], list[Tensor | None] | None] = {}
         #: numbers that follow from shapes: what they were in the first plan, or that they are many
         self._numbers: dict[Any, Any] = {}
+        #: of the graph's initializers those that plans have asked for; None: one that isn't compiled with
+        self.initial: dict[str, Tensor | None] = {}
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """What is made at the first call."""

@@ -42,10 +42,12 @@ class Expression(NamedTuple):
         return self.inputs[operand] if operand < n_inputs else self.body[operand - n_inputs].dtype
 
 
+@functools.cache
 def identity(dtype: str) -> Expression:
     return Expression((dtype,), (), (0,))
 
 
+@functools.cache
 def of_sums(dtype: str) -> Expression:
     """Sums as they are stored. They are float32 where that is in half precision."""
     if COMPUTED[dtype] == STORED[dtype]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from distort.kernels.compiler.codegen.target import Target
-from distort.kernels.compiler.expression import Expression, Instruction
+from distort.kernels.compiler.expression import Expression, Instruction, name_of
 from distort.kernels.compiler.ir import Buffer, Map, Operation, Place, Tensor
 
 #: a fused expression has no more operands and instructions than registers and caches like
 MOST_OPERANDS, MOST_INSTRUCTIONS = 14, 80
+#: found faster than an enumeration's member
+_ARENA = Place.ARENA
 
 
 class Uses:
@@ -21,37 +24,39 @@ class Uses:
         self.writers: dict[Buffer, list[Operation]] = {}
         for operation in operations:
             self.enter(operation)
+        self._change = any([buffer.changes for buffer in self.writers])
 
     def enter(self, operation: Operation) -> None:
-        for tensor in operation.inputs:
-            readers = self.readers.setdefault(tensor.buffer, [])
-            if operation not in readers:
-                readers.append(operation)
-        for tensor in operation.outputs:
-            writers = self.writers.setdefault(tensor.buffer, [])
-            if operation not in writers:
-                writers.append(operation)
+        for known, tensors in ((self.readers, operation.inputs), (self.writers, operation.outputs)):
+            for tensor in tensors:
+                users = known.get(tensor.buffer)
+                if users is None:
+                    known[tensor.buffer] = [operation]
+                elif operation not in users:
+                    users.append(operation)
 
     def leave(self, operation: Operation) -> None:
-        for tensor in operation.inputs:
-            readers = self.readers[tensor.buffer]
-            if operation in readers:
-                readers.remove(operation)
-        for tensor in operation.outputs:
-            writers = self.writers[tensor.buffer]
-            if operation in writers:
-                writers.remove(operation)
+        for known, tensors in ((self.readers, operation.inputs), (self.writers, operation.outputs)):
+            for tensor in tensors:
+                users = known[tensor.buffer]
+                if operation in users:
+                    users.remove(operation)
 
     def only_maker(self, tensor: Tensor, reader: Operation) -> Operation | None:
         """Who makes a value that nobody but ``reader`` reads, all of it."""
         buffer = tensor.buffer
-        if buffer.place is not Place.ARENA or self.readers.get(buffer) != [reader]:
+        if buffer.place is not _ARENA:
             return None
-        writers = self.writers.get(buffer, [])
-        return writers[0] if len(writers) == 1 and writers[0] is not reader and len(writers[0].outputs) == 1 else None
+        readers, writers = self.readers.get(buffer), self.writers.get(buffer)
+        if readers is None or writers is None or len(readers) != 1 or len(writers) != 1 or readers[0] is not reader:
+            return None
+        maker = writers[0]
+        return maker if maker is not reader and len(maker.outputs) == 1 else None
 
     def changed_between(self, before: Operation, current: Operation, place: Mapping[Operation, int]) -> bool:
         """Whether what ``before`` reads is written again up to ``current``, which it would move to."""
+        if not self._change:
+            return False
         for tensor in before.inputs:
             if tensor.buffer.changes:
                 writers = self.writers.get(tensor.buffer, [])
@@ -110,12 +115,11 @@ def _join_one(
 
 def _in_step(current: Map, made: Tensor) -> bool:
     """Whether the map goes through ``made`` element by element, wherever it reads it."""
-    if not same_shape(made.shape, current.shape):
+    shape, buffer = current.outputs[0].shape, made.buffer
+    if not same_shape(made.shape, shape):
         return False
     for tensor in current.inputs:
-        if tensor.buffer is made.buffer and not (
-            same_elements(tensor, made) and same_shape(tensor.shape, current.shape)
-        ):
+        if tensor.buffer is buffer and not (same_elements(tensor, made) and same_shape(tensor.shape, shape)):
             return False
     return True
 
@@ -143,7 +147,8 @@ def _merge(before: Map, after: Map) -> Map | None:
     made = before.outputs[0]
     if not _in_step(after, made):
         return None
-    inputs = [t if t.shape == after.shape else aligned(t, after.shape) for t in before.inputs]
+    shape = after.outputs[0].shape
+    inputs = [t if t.shape == shape else aligned(t, shape) for t in before.inputs]
     result = compose(before.expression, inputs, after.expression, after.inputs, made.buffer)
     if result is None:
         return None
@@ -164,14 +169,33 @@ def compose(
         if tensor.buffer is made:
             places.append(-1)
             continue
-        same = next((n for n, t in enumerate(operands) if t.buffer is tensor.buffer and same_view(tensor, t)), None)
-        if same is None:
-            same = len(operands)
+        buffer = tensor.buffer
+        for place, known in enumerate(operands):
+            if known.buffer is buffer and same_view(tensor, known):
+                places.append(place)
+                break
+        else:
+            places.append(len(operands))
             operands.append(tensor)
-        places.append(same)
     if len(operands) > MOST_OPERANDS or len(before.body) + len(after.body) > MOST_INSTRUCTIONS:
         return None
-    return operands, _composed(before, after, tuple(places), tuple([t.element for t in operands]))
+    return operands, _composed_of(before, after, tuple(places), tuple([name_of(t.dtype) for t in operands]))
+
+
+#: by ``id`` of both expressions, which are kept with what is made of them: most are made once, and long ones take a
+#: while to hash
+_COMPOSED: dict[tuple[Any, ...], tuple[Expression, Expression, Expression]] = {}
+_MOST_COMPOSED = 4096
+
+
+def _composed_of(before: Expression, after: Expression, places: tuple[int, ...], dtypes: tuple[str, ...]) -> Expression:
+    key = (id(before), id(after), places, dtypes)
+    known = _COMPOSED.get(key)
+    if known is None:
+        if len(_COMPOSED) >= _MOST_COMPOSED:
+            _COMPOSED.clear()
+        known = _COMPOSED[key] = (before, after, _composed(before, after, places, dtypes))
+    return known[2]
 
 
 @functools.lru_cache(4096)
@@ -209,6 +233,8 @@ def same_shape(a: Sequence[int], b: Sequence[int]) -> bool:
 
 def same_elements(a: Tensor, b: Tensor) -> bool:
     """Whether two views of a buffer go through the same elements in the same order, but for dimensions of one."""
+    if a is b:
+        return True
     if a.offset != b.offset or a.block != b.block or a.dtype != b.dtype:
         return False
     if a.shape == b.shape and a.strides == b.strides:

@@ -46,7 +46,7 @@ class Buffer:
     changes: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Address:
     """A byte of a buffer, as a word of a step."""
 
@@ -66,6 +66,8 @@ class Tensor:
     value: Array | None = None
     #: channels in blocks: the memory is [N, C/block, spatial dimensions, block], contiguous; ``shape`` stays [N, C, …]
     block: int = 0
+    #: of one in blocks: as it lies, see ``layout.memory``
+    inner: Tensor | None = None
     #: a number that is known, and is another in other shapes of runs: no kernel should be made for it
     varies: bool = False
 
@@ -100,25 +102,29 @@ class Tensor:
 
     def reshaped(self, shape: Sequence[int]) -> Tensor:
         """The same elements in another shape; only where it is contiguous."""
-        assert self.contiguous and math.prod(shape) == self.size
+        shape = tuple(shape)
+        assert self.contiguous and math.prod(shape) == math.prod(self.shape)
         value = None if self.value is None else self.value.reshape(shape)
-        made = self.view(shape, strides_of(shape))
-        made.value, made.varies = value, self.varies
+        made = Tensor(self.dtype, shape, strides_of(shape), self.buffer, self.offset, value)
+        made.varies = self.varies
         return made
 
     def permuted(self, axes: Sequence[int]) -> Tensor:
-        made = self.view([self.shape[a] for a in axes], [self.strides[a] for a in axes])
-        made.value = None if self.value is None else self.value.transpose(axes)
-        return made
+        shape, strides = tuple([self.shape[a] for a in axes]), tuple([self.strides[a] for a in axes])
+        value = None if self.value is None else self.value.transpose(axes)
+        return Tensor(self.dtype, shape, strides, self.buffer, self.offset, value)
 
     def broadcast(self, shape: Sequence[int]) -> Tensor:
         """As seen in a larger shape: dimensions that are repeated have stride 0."""
         shape = tuple(shape)
-        return Tensor(self.dtype, shape, repeating(self.shape, self.strides, len(shape)), self.buffer, self.offset)
+        strides = repeating(self.shape, self.strides, len(shape))
+        if shape == self.shape and strides == self.strides and self.value is None and not self.block:
+            return self
+        return Tensor(self.dtype, shape, strides, self.buffer, self.offset)
 
 
 #: layers of a model have the same shapes
-_remembered = functools.lru_cache(4096)
+_remembered = functools.lru_cache(8192)
 
 #: of values that go together, by numpy's rules; raises ValueError
 broadcast_shape: Callable[..., tuple[int, ...]] = _remembered(np.broadcast_shapes)

@@ -16,13 +16,14 @@ import numpy as np
 from distort.kernels.compiler import blocked as packing
 from distort.kernels.compiler import half
 from distort.kernels.compiler.depths import RANK, flat, flat_operand, volume
-from distort.kernels.compiler.ir import Buffer, Call, Native, Tensor, Word, is_dense, strides_of
+from distort.kernels.compiler.ir import Buffer, Call, Native, Tensor, Word, broadcast_shape, is_dense, strides_of
 from distort.kernels.compiler.keys import Key
 
 if TYPE_CHECKING:
     from distort.kernels.compiler.builder import Builder
     from distort.kernels.compiler.expression import Instruction
 
+FLOAT32 = np.dtype(np.float32)
 #: pixels that a thread reorders at once
 _CHUNK = 512
 #: operators that make finite numbers of finite ones (but for overflow)
@@ -83,8 +84,7 @@ def in_blocks(builder: Builder, shape: Sequence[int]) -> Tensor:
         n, c, d, *size = shape
         return volume(in_blocks(builder, (n * d, c, *size)), shape)
     inner = (shape[0], -(-shape[1] // lanes), *shape[2:], lanes)
-    made = Tensor(np.dtype(np.float32), tuple(shape), strides_of(inner), Buffer(math.prod(inner) * 4), block=lanes)
-    return made
+    return Tensor(FLOAT32, tuple(shape), strides_of(inner), Buffer(math.prod(inner) * 4), block=lanes)
 
 
 def of_work(inner: Tensor, shape: Sequence[int]) -> Tensor:
@@ -94,15 +94,19 @@ def of_work(inner: Tensor, shape: Sequence[int]) -> Tensor:
 
 def memory(tensor: Tensor) -> Tensor:
     """A tensor in blocks as it lies: [N, C/block, …, block]."""
-    n, c, *size = tensor.shape
-    inner = (n, -(-c // tensor.block), *size, tensor.block)
-    return Tensor(tensor.dtype, inner, tensor.strides, tensor.buffer, tensor.offset)
+    if tensor.inner is None:
+        n, c, *size = tensor.shape
+        inner = (n, -(-c // tensor.block), *size, tensor.block)
+        tensor.inner = Tensor(tensor.dtype, inner, tensor.strides, tensor.buffer, tensor.offset)
+    return tensor.inner
 
 
 def of_memory(inner: Tensor, channels: int) -> Tensor:
     """The other way round."""
     n, _, *size, lanes = inner.shape
-    return Tensor(inner.dtype, (n, channels, *size), inner.strides, inner.buffer, inner.offset, block=lanes)
+    shape = (n, channels, *size)
+    as_it_lies = inner if inner.value is None and inner.shape[1] == -(-channels // lanes) else None
+    return Tensor(inner.dtype, shape, inner.strides, inner.buffer, inner.offset, None, lanes, as_it_lies)
 
 
 def is_dense_inside(tensor: Tensor) -> bool:
@@ -209,24 +213,31 @@ def _reorders(plain: Tensor, tensor: Tensor, *, to_blocks: bool) -> list[Call]:
 
 
 def arranged(
-    builder: Builder, inputs: Sequence[Tensor], body: Sequence[Instruction]
+    builder: Builder, inputs: Sequence[Tensor], body: Sequence[Instruction], numbers: Sequence[int]
 ) -> tuple[list[Tensor], tuple[int, ...] | None]:
     """Operands of element-wise work as it is done: in blocks, as they lie, with the result's shape, or plain.
+
+    ``numbers``: which operands stand in the code instead, so that nobody looks at how they lie.
 
     It is done in blocks where an operand of the result's shape is in blocks and the others are that too, or one
     number, or numbers by channel.
     """
-    shape = np.broadcast_shapes(*(t.shape for t in inputs))
-    main = next((t for t in inputs if t.block and t.shape == shape), None)
+    shape = broadcast_shape(*[t.shape for t in inputs])
+    main = next(iter([t for t in inputs if t.block and t.shape == shape]), None)
     takes = main is not None and body[-1].dtype in ("float32", *half.NARROW)
     if main is not None and takes and (shape[1] % main.block == 0 or _stays_finite(inputs, body)):
         found: list[Tensor] = []
-        for tensor in inputs:
-            if tensor.size == 1 and tensor.contiguous:
-                found.append(tensor.reshaped([1] * (min(len(shape), RANK - 1) + 1)))
+        for place, tensor in enumerate(inputs):
+            if place in numbers:
+                found.append(tensor)
                 continue
-            images = flat(tensor) if tensor.block and tensor.shape == shape else None
-            inner = memory(images) if images is not None else None
+            inner: Tensor | None = None
+            if tensor.block and tensor.shape == shape:
+                images = flat(tensor)
+                inner = memory(images) if images is not None else None
+            elif tensor.size == 1 and tensor.contiguous:
+                found.append(tensor.reshaped((1,) * (min(len(shape), RANK - 1) + 1)))
+                continue
             inner = inner or by_channel(builder, tensor, shape, main.block)
             if inner is None:
                 break
@@ -252,7 +263,7 @@ def by_channel(builder: Builder, tensor: Tensor, shape: Sequence[int], lanes: in
     """Numbers by channel, and by image, as [N or 1, C/lanes, 1, …, lanes]; or a plain tensor put in blocks."""
     if tensor.block:
         small = tensor
-    elif len(tensor.shape) <= len(shape) and (tensor.dtype == np.float32 or half.is_narrow(tensor)):
+    elif len(tensor.shape) <= len(shape) and (tensor.dtype == FLOAT32 or half.is_narrow(tensor)):
         tensor = half.widened(builder, tensor)
         full = [1] * (len(shape) - len(tensor.shape)) + list(tensor.shape)
         if full[1] != shape[1]:
@@ -270,7 +281,7 @@ def by_channel(builder: Builder, tensor: Tensor, shape: Sequence[int], lanes: in
             return None
     else:
         return None
-    if small.shape[1] != shape[1] or any(a not in (1, b) for a, b in zip(small.shape, shape, strict=True)):
+    if small.shape[1] != shape[1] or any([a not in (1, b) for a, b in zip(small.shape, shape, strict=True)]):
         return None
     operand = flat_operand(small, shape)
     return None if operand is None else memory(operand)

@@ -104,11 +104,13 @@ class Product(Operation):
     def absorb(self, after: Map, position: int, target: Target) -> Operation | None:
         del target
         made = self.outputs[0]
-        results = [self._strides(t) for t in after.outputs]
-        if any(s is None or (s[3] != 1 and self.sizes[3] != 1) for s in results):
-            return None
-        if any(self._strides(t) is None for t in after.inputs if t.buffer is not made.buffer):
-            return None
+        for tensor in after.outputs:
+            strides = self._strides(tensor)
+            if strides is None or (strides[3] != 1 and self.sizes[3] != 1):
+                return None
+        for tensor in after.inputs:
+            if tensor.buffer is not made.buffer and self._strides(tensor) is None:
+                return None
         sums = Tensor(np.dtype(self.expression.inputs[0]), made.shape, made.strides, Buffer(0))
         composed = compose(self.expression, [sums, *self.inputs[2:]], after.expression, after.inputs, made.buffer)
         if composed is None:
@@ -386,7 +388,7 @@ def _packed(b: Builder, matrix: Tensor, tile: Tile, wide: bool) -> Tensor:
     assert value is not None
     width = tile.vectors * b.target.lanes("float")
     dtype = value.dtype if not wide else np.dtype(np.float32)
-    key = ("panels", width, dtype.name, b.identity(value))
+    key = ("panels", width, name_of(dtype), b.identity(value))
     return b.packed(key, lambda: pack_panels(value.astype(dtype, copy=False), width))
 
 

@@ -47,8 +47,10 @@ _RANDOM = frozenset(
 #: a folder that each plan is written to
 DUMP_VARIABLE = "DISTORT_DUMP"
 _PLAN_NUMBERS = itertools.count()
-#: plans that are kept, those used last
-MOST_PLANS = 64
+#: plans that are kept, those used last; and how large they are together, but for a few
+MOST_PLANS, MOST_PLANS_NBYTES, LEAST_PLANS = 1024, 1 << 26, 16
+#: of a kept plan's step with its operation, about
+_STEP_NBYTES = 2500
 #: kinds of feeds that are planned for by themselves; plans of others use the same kernels where they can
 OWN_PLANS = 3
 #: arenas of no more bytes are a plan's own
@@ -147,6 +149,9 @@ class CompiledProgram:
             if found is None:
                 return self._run_plain(values, scope)
             compiled = found
+        elif len(self._compiled) > LEAST_PLANS:
+            with contextlib.suppress(KeyError):  # another run may have dropped it
+                self._compiled.move_to_end(key)
         learns = bool(compiled.plan.unknown) and key not in self._learned
         try:
             results = self._run(compiled, key, values, scope, room)
@@ -228,17 +233,33 @@ class CompiledProgram:
             with _uncollected():
                 plan = self._plan(key, library)
                 compiled = assemble(plan, library, self._constants.files)
-            self._constants.files.give_back()
-            if folder := os.environ.get(DUMP_VARIABLE):
-                from distort.kernels.compiler import dump
+                if folder := os.environ.get(DUMP_VARIABLE):
+                    from distort.kernels.compiler import dump
 
-                name = f"{self._graph.name or 'graph'}-{os.getpid()}-{next(_PLAN_NUMBERS)}"
-                dump.dump(Path(folder), plan, library.target, name)
-            self._compiled[key] = compiled
-            while len(self._compiled) > MOST_PLANS:
-                self._compiled.popitem(last=False)
+                    name = f"{self._graph.name or 'graph'}-{os.getpid()}-{next(_PLAN_NUMBERS)}"
+                    dump.dump(Path(folder), plan, library.target, name)
+                for step in plan.steps:
+                    if step.call is not None:
+                        step.call.words = []  # they are in an array now
+            self._constants.files.give_back()
+            self._keep(key, compiled)
             self.compile_s += time.perf_counter() - began
             return compiled
+
+    def _keep(self, key: tuple[FeedType, ...], compiled: Compiled) -> None:
+        """In place of plans that were used longest ago, where it would be too many, or too large ones."""
+        self._compiled[key] = compiled
+        nbytes = sum(map(self._nbytes, self._compiled.values()))
+        while len(self._compiled) > LEAST_PLANS and (len(self._compiled) > MOST_PLANS or nbytes > MOST_PLANS_NBYTES):
+            _, dropped = self._compiled.popitem(last=False)
+            nbytes -= self._nbytes(dropped)
+
+    @staticmethod
+    def _nbytes(compiled: Compiled) -> int:
+        """What keeping a plan takes, about, with an instance of it."""
+        arena = compiled.plan.arena_nbytes
+        own = arena if arena <= OWN_ARENA_NBYTES else 0
+        return own + 2 * compiled.words.nbytes + _STEP_NBYTES * len(compiled.plan.steps)
 
     def prepare_ahead(self) -> None:
         """Before the first run: compile, where the graph says what it will be fed; else what doesn't depend on that."""

@@ -8,6 +8,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from distort.kernels.compiler.codegen.target import Target
+from distort.kernels.compiler.expression import Expression
 from distort.kernels.compiler.ir import Address, Buffer, Call, Operation, Tensor, Word
 
 #: what says nothing about calls
@@ -28,12 +29,14 @@ class Repeats:
             return operation.calls(self._target, self._n_threads)
         tensors = [*operation.inputs, *operation.outputs]
         number: dict[Buffer, int] = {}
-        views = []
+        views: list[Any] = []
         for i, t in enumerate(tensors):
             first = number.setdefault(t.buffer, i)
-            views.append((first, t.offset - tensors[first].offset, t.shape, t.strides, t.dtype, t.block))
+            views += (first, t.offset - tensors[first].offset, t.shape, t.strides, t.dtype, t.block)
         kind: Any = type(operation)
-        key = (kind, *[getattr(operation, name) for name in _fields(kind)], *views)
+        fields = [getattr(operation, name) for name in _fields(kind)]
+        # operations stay as long as this does, most of the same expressions are one object, and they take long to hash
+        key = (kind, *[id(value) if type(value) is Expression else value for value in fields], *views)
         known = self._known.get(key)
         if known is not None:
             return [_moved(pattern, tensors) for pattern in known]
@@ -73,4 +76,4 @@ def _moved(pattern: _Pattern, tensors: list[Tensor]) -> Call:
     words: list[Word] = list(call.words)
     for position, first, offset in places:
         words[position] = Address(tensors[first].buffer, _begin(tensors[first]) + offset)
-    return dataclasses.replace(call, words=words)
+    return Call(call.key, words, call.work_ns, call.scratch_nbytes, call.most_threads, call.meets)

@@ -79,14 +79,11 @@ class Rows(Operation):
             call.scratch_nbytes *= n_threads
         return [call]
 
-    def _views(self) -> list[Tensor]:
-        return [*self.inputs, *(t.broadcast(self.shape) for t in self.outputs)]
-
     def arranged(self) -> _Arrangement | None:
         """None where the kernels have no such loops."""
         keeps_order = any([i.op in _IN_ORDER for i in self.expression.body])
-        strides = tuple([view.strides for view in self._views()])
-        return _arranged(self.shape, self.axes, strides, len(self.inputs), keeps_order)
+        strides = [t.strides for t in self.inputs] + [t.broadcast(self.shape).strides for t in self.outputs]
+        return _arranged(self.shape, self.axes, tuple(strides), len(self.inputs), keeps_order)
 
     def _varies(self, loops: Loops) -> list[bool]:
         """Whether inputs, then results, go along the reduced loops. Results of elements do even where that is one."""
@@ -242,6 +239,10 @@ def _same_places(a: Tensor, b: Tensor) -> bool:
     return a.offset == b.offset and a.dtype == b.dtype and all(s == t for s, t in steps)
 
 
+#: one object for the same expression of many layers
+_expression_of = functools.lru_cache(1024)(Expression)
+
+
 class Body:
     """An expression under construction: operands are views that broadcast to the rows' shape."""
 
@@ -268,8 +269,8 @@ class Body:
         """Add the operation. ``results``: (operand, dtype, whether it is one a row). None where no kernel fits."""
         row_shape = [1 if axis in axes else size for axis, size in enumerate(self.shape)]
         made = [b.new(dtype, row_shape if per_row else self.shape) for _, dtype, per_row in results]
-        expression = Expression(
-            tuple(t.element for t in self.inputs), tuple(self._body), tuple(number for number, _, _ in results)
+        expression = _expression_of(
+            tuple([t.element for t in self.inputs]), tuple(self._body), tuple([number for number, _, _ in results])
         )
         inputs, expression = with_constants([t.broadcast(self.shape) for t in self.inputs], self.inputs, expression)
         operation = Rows(inputs, list(made), expression, self.shape, tuple(sorted(axes)))

@@ -11,6 +11,7 @@ from distort.graph.ir import Graph
 from distort.graph.records import dataclass, field
 from distort.kernels.compiler import arena, flow
 from distort.kernels.compiler.builder import Builder
+from distort.kernels.compiler.chains import chains_of
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.constants import Constants
 from distort.kernels.compiler.expression import STORED, name_of
@@ -29,6 +30,7 @@ from distort.kernels.compiler.ir import (
     Tensor,
 )
 from distort.kernels.compiler.repeats import Repeats
+from distort.kernels.registry import has_custom
 
 #: of an array: NumPy's limit
 _MOST_DIMENSIONS = 64
@@ -91,7 +93,19 @@ def specialise(
     steady: bool = True,
     varied: bool = False,
 ) -> Plan:
-    builder = Builder(graph, target, n_threads, constants, learned, precision, cautious, steady, varied)
+    chains = constants.once("chains", lambda: chains_of(graph, inputs, outputs, constants))
+    builder = Builder(
+        graph,
+        target,
+        n_threads,
+        constants,
+        learned,
+        precision,
+        cautious,
+        steady,
+        varied,
+        None if has_custom() else chains,
+    )
     for number, (name, feed) in enumerate(zip(inputs, feeds, strict=True)):
         if feed is None or name_of(feed[0]) not in STORED:
             if name in graph.initializers and feed is None:
@@ -185,7 +199,7 @@ def _steps(operation: Operation, repeats: Repeats, n_threads: int) -> list[Step]
         wanted = 1 if call.work_ns < LEAST_SHARED_NS else min(n_threads, call.most_threads)
         scratch = Buffer(call.scratch_nbytes) if call.scratch_nbytes else None
         if scratch is not None:
-            call.words = [Address(scratch) if isinstance(word, Scratch) else word for word in call.words]
+            call.words = [Address(scratch) if type(word) is Scratch else word for word in call.words]
         chunks = 1 if call.meets or wanted == 1 else _chunks(call, wanted)
         steps.append(Step(call=call, n_threads=wanted, n_chunks=chunks, scratch=scratch, operation=operation))
     return steps

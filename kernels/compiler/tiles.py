@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,10 @@ MOST_PACKINGS, _PACKING_GAIN = 2, 0.8
 MOST_COLUMNS = 8
 
 
+#: cycles for a product of one pixel and one block, blocks, pixels, and whether it is one of few for all rows
+_Tile = tuple[float, int, int, bool]
+
+
 def choose_form(geometry: Geometry, target: Target, plain: bool = False, known: Collection[int] | None = None) -> Form:
     """The register tile: as few loads and as little computed twice as may be.
 
@@ -60,14 +65,14 @@ def choose_form(geometry: Geometry, target: Target, plain: bool = False, known: 
     weights = math.prod(g.kernel) * (1 if plain else lanes) * lanes * 4
     n_blocks = -(-(g.outputs if g.within else g.outputs // g.groups) // lanes)
     pixels, blocks = _register_tile(
-        n_blocks, width, target, weights, lambda b: window_blocks(g, b, lanes) if g.within else 1, known
+        n_blocks, width, target, weights, (lambda b: window_blocks(g, b, lanes)) if g.within else None, known
     )
     nbytes = g.outputs * g.channels // g.groups * math.prod(g.kernel) * 4
     n_tiles = -(-width // pixels) * g.out[0]
     streamed = nbytes >= STREAMED_NBYTES and n_tiles <= MOST_STREAMED_TILES
-    form = Form(1 if plain else lanes, pixels, blocks, g.kernel, g.strides, g.dilations, g.padded)
+    form = Form(1 if plain else lanes, pixels, blocks, g.kernel, g.strides, g.dilations, g.padded, streamed=streamed)
     chunked = _chunk_blocks(g, form, lanes) < _group_blocks(g, form, lanes)
-    return form._replace(chunked=chunked, streamed=streamed)
+    return form._replace(chunked=chunked) if chunked else form
 
 
 def _register_tile(
@@ -75,18 +80,21 @@ def _register_tile(
     width: int,
     target: Target,
     weights: int = 0,
-    looked_at: Callable[[int], int] = lambda _: 1,
+    looked_at: Callable[[int], int] | None = None,
     known: Collection[int] | None = None,
 ) -> tuple[int, int]:
-    """Pixels and blocks of a tile, of a row of ``width``. ``weights``: see :func:`_cost`.
+    """Pixels and blocks of a tile, of a row of ``width``. ``weights``: see :func:`_cycles`.
 
     ``looked_at``: input blocks by blocks of a tile, where these differ. ``known``: see :func:`choose_form`.
     """
+    tiles = _by_cycles(n_blocks, target, weights)
+    if known is None and looked_at is None:
+        return _best_tile(tiles, width)
     best: dict[int, tuple[float, int, int]] = {}
-    for blocks, most in _register_tiles(n_blocks, target):
-        pixels = [p for p in range(1, min(most, width) + 1) if known is None or _is_common(p, most)]
-        cost, one = min((_cost(blocks, p, width, weights), p) for p in pixels)
-        best[blocks] = (cost * looked_at(blocks), one, blocks)
+    for cycles, blocks, pixels, is_common in tiles:
+        if pixels <= width and (known is None or is_common):
+            cost = cycles * _excess(pixels, width) * (1 if looked_at is None else looked_at(blocks))
+            best[blocks] = min(best.get(blocks, (cost, pixels, blocks)), (cost, pixels, blocks))
     choice = min(best.values())
     if known is not None:
         again = min([best[blocks] for blocks in known if blocks in best], default=choice)
@@ -95,13 +103,30 @@ def _register_tile(
     return choice[1:]
 
 
-def _register_tiles(n_blocks: int, target: Target) -> Iterator[tuple[int, int]]:
-    """Blocks of all tiles that registers hold, and how many pixels these can have."""
+def _best_tile(tiles: Sequence[_Tile], width: int) -> tuple[int, int]:
+    best: tuple[float, int, int] | None = None
+    for cycles, blocks, pixels, _ in tiles:
+        if best is not None and cycles > best[0]:
+            break  # a row that such tiles fill is the best that they can do
+        if pixels <= width:
+            choice = (cycles * _excess(pixels, width), pixels, blocks)
+            if best is None or choice < best:
+                best = choice
+    assert best is not None
+    return best[1:]
+
+
+@functools.lru_cache(1024)
+def _by_cycles(n_blocks: int, target: Target, weights: int) -> list[_Tile]:
+    """Tiles that registers hold, those with the fewest cycles a product first."""
     room = target.n_vector_registers - (1 if target.has_fma else 2)
+    tiles = []
     for blocks in range(1, min(n_blocks, room // 2) + 1):
         if n_blocks % blocks == 0:
             # in a tile of one block the input is read by the product itself
-            yield blocks, room - 2 if blocks == 1 and room > 15 else (room - blocks) // blocks
+            most = room - 2 if blocks == 1 and room > 15 else (room - blocks) // blocks
+            tiles += [(_cycles(blocks, p, weights), blocks, p, _is_common(p, most)) for p in range(1, most + 1)]
+    return sorted(tiles)
 
 
 def _is_common(pixels: int, most: int) -> bool:
@@ -127,6 +152,16 @@ def _chunk_blocks(g: Geometry, form: Form, lanes: int) -> int:
 
 
 def _cost(blocks: int, pixels: int, width: int, weights: int = 0) -> float:
+    """Cycles for a product of one pixel of a row of ``width`` and one block, about; see :func:`_cycles`."""
+    return _cycles(blocks, pixels, weights) * _excess(pixels, width)
+
+
+def _excess(pixels: int, width: int) -> float:
+    """What the tiles of a row compute, against what is wanted."""
+    return -(-width // pixels) * pixels / width
+
+
+def _cycles(blocks: int, pixels: int, weights: int) -> float:
     """Cycles for a product of one pixel and one block, about: two products or two loads a cycle.
 
     ``weights``: bytes of a block's that each tile reads once, and again for the next input block. Where all blocks' are
@@ -136,7 +171,7 @@ def _cost(blocks: int, pixels: int, width: int, weights: int = 0) -> float:
     nbytes = blocks * weights
     fetched = blocks * next((cycles for most, cycles in _FETCH_CYCLES if nbytes <= most), _FAR_CYCLES)
     cycles = max(sums / 2, loads / 2, FMA_LATENCY, fetched) + 0.1 * loads + 0.5
-    return cycles / sums * (-(-width // pixels) * pixels / width)
+    return cycles / sums
 
 
 def words_of(geometry: Geometry, form: Form, lanes: int, n_threads: int = 1) -> dict[str, int]:

@@ -26,6 +26,8 @@ from distort.kernels.windows import Windows
 #: what a product costs, about, and an element that is copied or stored
 _PRODUCT_NS, _ELEMENT_NS = 0.012, 0.05
 Plan = Callable[[Tensor, int], Sequence[Part]]
+#: the sum and an operand
+_BIASED = Expression(("float32",) * 2, (Instruction("add", (0, 1), "float32"),), (2,))
 
 #: Winograd's convolution is cut in at least so many units: tiles are grouped by unit, whatever the number of threads
 _WINOGRAD_UNITS = 4
@@ -33,32 +35,38 @@ _WINOGRAD_UNITS = 4
 
 def geometry_of(shape: Sequence[int], outputs: int, windows: Windows, groups: int = 1) -> Geometry:
     """The sizes in two dimensions; what windows reach beyond the padding is padding too."""
-    ends = [
-        max(e, (o - 1) * s + (k - 1) * d + 1 - n - b)
-        for e, o, s, k, d, n, b in zip(
-            windows.ends,
-            windows.out,
-            windows.strides,
-            windows.kernel,
-            windows.dilations,
-            shape[2:],
-            windows.begins,
-            strict=True,
-        )
-    ]
+    size, kernel, strides = tuple(shape[2:]), windows.kernel, windows.strides
+    dilations, begins, out = windows.dilations, windows.begins, windows.out
+    ends = tuple(
+        [
+            max(end, (out[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - size[i] - begins[i])
+            for i, end in enumerate(windows.ends)
+        ]
+    )
     # a column is done as a row: the same memory, and tiles are of pixels of a row
-    column = len(shape) == 4 and shape[3] == windows.kernel[1] == windows.out[1] == 1
-    along = slice(0, 1) if column else slice(0, None)
+    if len(size) == 1 or (len(size) == 2 and size[1] == kernel[1] == out[1] == 1):
+        return Geometry(
+            shape[0],
+            shape[1],
+            outputs,
+            (1, size[0]),
+            (1, kernel[0]),
+            (1, strides[0]),
+            (1, dilations[0]),
+            (0, begins[0]),
+            (0, ends[0]),
+            groups,
+        )
     return Geometry(
         shape[0],
         shape[1],
         outputs,
-        pair(shape[2:][along]),
-        pair(windows.kernel[along]),
-        pair(windows.strides[along]),
-        pair(windows.dilations[along]),
-        pair(windows.begins[along], 0),
-        pair(ends[along], 0),
+        (size[0], size[1]),
+        (kernel[0], kernel[1]),
+        (strides[0], strides[1]),
+        (dilations[0], dilations[1]),
+        (begins[0], begins[1]),
+        (ends[0], ends[1]),
         groups,
     )
 
@@ -72,12 +80,13 @@ def _in_order(
     names: Sequence[str], words: Mapping[str, int], read: Tensor | Address, weights: Tensor | None
 ) -> tuple[Word, ...]:
     """A kernel's words by their names."""
-    pointing: dict[str, Word] = {
+    known: dict[str, Word] = {
+        **words,
         "x": read.address() if isinstance(read, Tensor) else read,
         "weights": weights.address() if weights else 0,
         "scratch": Scratch(),
     }
-    return tuple(pointing[name] if name in pointing else words[name] for name in names)
+    return tuple([known[name] for name in names])
 
 
 class Phase(NamedTuple):
@@ -125,10 +134,14 @@ def direct(
         w, slab = phase.weights, phase.slab or Slab()
         n_taps = slab.taps[1] - slab.taps[0]
         channels = geometry.channels if plain else -(-geometry.channels // lanes) * lanes
-        sizes = replace(phase.geometry, groups=groups if within else groups // merge, within=within)
+        sizes = phase.geometry
+        if within or sizes.groups != groups // merge:
+            sizes = replace(sizes, groups=groups if within else groups // merge, within=within)
         if n_taps > 1:
             sizes = replace(sizes, channels=n_taps * channels)
-        form = tiles.choose_form(sizes, b.target, plain, b.settled("conv", w))._replace(spread=phase.spread)
+        form = tiles.choose_form(sizes, b.target, plain, b.settled("conv", w))
+        if phase.spread != 1:
+            form = form._replace(spread=phase.spread)
         if isinstance(w, Tensor):
             weights = given_weights.merged(b, w, groups, merge)
             forms.append((form, sizes, given_weights.packed(b, weights, lanes, form), phase))
@@ -264,7 +277,7 @@ def turned(b: Builder, geometry: Geometry, x: Tensor, w: Array, bias: Tensor | N
     operands, expression = [], identity("float32")
     if bias is not None and bias.value is not None:
         value = bias.value
-        expression = Expression(("float32",) * 2, (Instruction("add", (0, 1), "float32"),), (2,))
+        expression = _BIASED
         operands.append(b.packed(("repeated", b.identity(value), lanes), lambda: np.repeat(value, lanes)[None]))
     kinds = (CHANNEL,) * len(operands)
     b.add(Blockwise([read, weights, *operands], [result], 2, expression, kinds, plan, turned=True))
@@ -292,10 +305,10 @@ def pool(
     deep: Deep | None = None,
 ) -> Tensor:
     """A pool of a tensor as it lies. ``deep``: of a volume's images."""
-    form = (tuple(window), mode, pad_right)
+    form, lanes = (tuple(window), mode, pad_right), b.target.lanes("float")
 
     def plan(out: Tensor, n_threads: int) -> list[Part]:
-        words = tiles.window_words(geometry, window, b.target.lanes("float"), n_threads) | {"pad_bottom": pad_bottom}
+        words = tiles.window_words(geometry, window, lanes, n_threads) | {"pad_bottom": pad_bottom}
         cost = math.prod(geometry.kernel) * 3 * _PRODUCT_NS + _ELEMENT_NS
         return _slid("pool", form, words, geometry, read, None, out, cost, deep)
 
@@ -385,6 +398,13 @@ def depthwise(
     return _blockwise(b, [read, weights], bias, shape, plan, some=deep is not None)
 
 
+def _column(b: Builder, bias: Tensor, shape: Sequence[int], lanes: int) -> Tensor:
+    """A bias as an operand in blocks. Of a known one it is the same for all shapes of so many dimensions."""
+    inner = layout.by_channel(b, bias.reshaped((bias.size, *[1] * len(shape[2:]))), shape, lanes)
+    assert inner is not None
+    return inner
+
+
 def _blockwise(
     b: Builder, read: list[Tensor], bias: Tensor | None, shape: Sequence[int], plan: Plan, *, some: bool = False
 ) -> Tensor:
@@ -394,10 +414,12 @@ def _blockwise(
     operands: list[Tensor] = []
     expression = identity("float32")
     if bias is not None:
-        expression = Expression(("float32",) * 2, (Instruction("add", (0, 1), "float32"),), (2,))
-        column = bias.reshaped((bias.size, *(1 for _ in shape[2:])))
-        inner = layout.by_channel(b, column, shape, result.block)
-        assert inner is not None
-        operands.append(inner.broadcast(out.shape))
+        expression = _BIASED
+        if bias.value is None:
+            column = _column(b, bias, shape, result.block)
+        else:
+            key = ("column", b.identity(bias.value), len(shape), result.block)
+            column = b.once(key, lambda: _column(b, bias, shape, result.block))
+        operands.append(column.broadcast(out.shape))
     b.add(Blockwise([*read, *operands], [out], len(read), expression, (CHANNEL,) * len(operands), plan, some=some))
     return result

@@ -10,6 +10,8 @@ import pytest
 from onnx import helper
 
 from distort.engine import load_model
+from distort.kernels.compiler import program as programs
+from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.ir import Place, Tensor
 from distort.kernels.compiler.program import CompiledProgram
 from distort.kernels.program import Program
@@ -80,3 +82,47 @@ def test_zero_has_a_sign(order: tuple[float, float]) -> None:
     weights = {f"z{i}": np.array(zero, np.float32) for i, zero in enumerate(order)}
     results, expected, _ = both(nodes, {"x": np.ones(5, np.float32)}, weights, ["y0", "y1"])
     agree(results, expected)
+
+
+def test_plans_of_many_shapes_stay() -> None:
+    program, _ = _programs()
+    first = program.prepare([(np.dtype(np.float32), (1, 64))])
+    for n in range(2, 301):
+        program.prepare([(np.dtype(np.float32), (n, 64))])
+    assert len(program.plans) == 300
+    assert program.prepare([(np.dtype(np.float32), (1, 64))]) is first
+
+
+def test_plans_are_dropped_by_size_and_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "LEAST_PLANS", 2)
+    monkeypatch.setattr(programs, "MOST_PLANS_NBYTES", 1)
+    compiled, _ = _programs()
+    for n in (3, 4):
+        compiled.run(_feeds(n))
+    assert [key[0][1] for key, _ in compiled.plans if key[0]] == [(3, 64), (4, 64)]
+    monkeypatch.setattr(programs, "LEAST_PLANS", 1)
+    compiled.run(_feeds(3))
+    compiled.run(_feeds(5))
+    assert [key[0][1] for key, _ in compiled.plans if key[0]] == [(5, 64)]
+
+
+def test_those_used_last_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "LEAST_PLANS", 1)
+    monkeypatch.setattr(programs, "MOST_PLANS", 2)
+    compiled, _ = _programs()
+    for n in (3, 4, 3, 5):
+        compiled.run(_feeds(n))
+    assert [key[0][1] for key, _ in compiled.plans if key[0]] == [(3, 64), (5, 64)]
+
+
+def test_a_plan_does_not_keep_its_builder() -> None:
+    x = np.random.default_rng(0).standard_normal((1, 32, 9, 9)).astype(np.float32)
+    nodes = [
+        helper.make_node("MaxPool", ["x"], ["p"], kernel_shape=[2, 2]),
+        helper.make_node("Conv", ["p", "w"], ["c"]),
+        helper.make_node("GlobalAveragePool", ["c"], ["y"]),
+    ]
+    weights = {"w": np.ones((32, 32, 3, 3), np.float32)}
+    program = CompiledProgram(load_model(model_of(nodes, {"x": x}, weights, ["y"])).graph)
+    program.run({"x": x})
+    assert not [found for found in gc.get_objects() if type(found) is Builder]

@@ -76,8 +76,9 @@ def _present(inputs: Sequence[Tensor | None]) -> list[Tensor] | None:
     found = [t for t in inputs if t is not None]
     if len(found) != len(inputs):
         return None
+    shapes = [t.shape for t in found]
     try:
-        broadcast_shape(*[t.shape for t in found])
+        broadcast_shape(*shapes)
     except ValueError:
         return None
     return found
@@ -86,7 +87,10 @@ def _present(inputs: Sequence[Tensor | None]) -> list[Tensor] | None:
 def _alike(inputs: Sequence[Tensor | None]) -> list[Tensor] | None:
     """As :func:`_present`, all of one dtype."""
     found = _present(inputs)
-    return found if found is not None and len({t.dtype for t in found}) == 1 else None
+    if not found:
+        return None
+    dtype = found[0].dtype
+    return found if all([t.dtype == dtype for t in found]) else None
 
 
 def _is_real(tensor: Tensor) -> bool:
@@ -108,7 +112,7 @@ def _arithmetic(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     if found is None or node.attributes or len(found) != 2:
         return None  # before version 7 attributes say how shapes go together
     x, y = found
-    if x.dtype == bool or (node.op_type == "Div" and not _is_real(x) and not _never_zero(b, y)):
+    if x.dtype.kind == "b" or (node.op_type == "Div" and not _is_real(x) and not _never_zero(b, y)):
         return None
     return [b.map(_ARITHMETIC[node.op_type], found)]
 
@@ -286,7 +290,7 @@ def _clip(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, low, high = (*inputs, None, None)[:3]
     assert x is not None
     given = [low, high]
-    if node.opset >= 6 and _is_real(x):
+    if node.opset >= 6 and (low is None or high is None) and _is_real(x):
         # a bound that is left out is the last finite number
         limits = limits_of(np.dtype(np.float32) if node.opset < 11 else x.dtype)
         ends = (limits.min, limits.max)
@@ -297,7 +301,11 @@ def _clip(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
             continue
         if bound.dtype != x.dtype or bound.size != 1:
             return None
-        x = b.map(op, [x, bound.view((), ()) if bound.value is None else b.constant(bound.value.reshape(()))])
+        if bound.value is None:
+            bound = bound.view((), ())
+        elif bound.shape:
+            bound = b.constant(bound.value.reshape(()))
+        x = b.map(op, [x, bound])
     return [b.map("max", [x, x])] if x.block and x is inputs[0] else [x]
 
 

@@ -21,7 +21,7 @@ def numbers(tensor: Tensor | None) -> list[int] | None:
     """The integers of a known tensor."""
     if tensor is None or tensor.value is None:
         return None
-    return [int(n) for n in tensor.value.reshape(-1)]
+    return [int(n) for n in tensor.value.reshape(-1).tolist()]
 
 
 @lowers("Identity", blocks=True)
