@@ -75,20 +75,20 @@ def _link(path: Path, other: Path) -> None:
 
 def trim(where: Path, suffix: str, most_files: int, most_nbytes: int) -> None:
     """Remove the files that were used longest ago where there are too many, and what a killed writer left."""
-    kept: list[tuple[float, tuple[int, int], int, Path]] = []
-    for path in where.iterdir():
-        try:
-            state = path.stat()
-            if path.name.startswith(".") and time.time() - state.st_mtime > STALE_S:
-                path.unlink()
-            elif path.suffix == suffix:
-                kept.append((state.st_mtime, (state.st_dev, state.st_ino), state.st_size, path))
-        except OSError:
-            continue  # another process was faster
-    kept.sort(key=lambda item: (-item[0], item[3].name))
+    kept: list[tuple[float, str, int, int]] = []  # when it was used, its name, its number, its size
+    with os.scandir(where) as entries:
+        for entry in entries:
+            try:
+                state = entry.stat()
+                if entry.name.startswith(".") and time.time() - state.st_mtime > STALE_S:
+                    os.unlink(entry.path)
+                elif entry.name.endswith(suffix):
+                    kept.append((-state.st_mtime, entry.name, state.st_ino, state.st_size))
+            except OSError:
+                continue  # another process was faster
     nbytes, counted = 0, set()
-    for position, (_, file, size, path) in enumerate(kept):
-        nbytes += 0 if file in counted else size
-        counted.add(file)
+    for position, (_, name, number, size) in enumerate(sorted(kept)):
+        nbytes += 0 if number in counted else size
+        counted.add(number)
         if position >= most_files or (nbytes > most_nbytes and position):
-            path.unlink(missing_ok=True)
+            (where / name).unlink(missing_ok=True)

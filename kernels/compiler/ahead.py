@@ -20,9 +20,7 @@ _BY_SIZE = frozenset(["Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "Fu
 @dataclass(frozen=True, slots=True)
 class Likely:
     feeds: list[FeedType]
-    #: runs will have just these
-    is_exact: bool
-    #: but for the number of samples they will, so that kernels will be the same
+    #: runs will have these, but for the number of samples, which is taken to be 1
     is_close: bool
 
 
@@ -37,7 +35,6 @@ def likely_feeds(graph: Graph, inputs: Sequence[str]) -> Likely | None:
             known[name] = found
     shapes = [kind.shape or () for kind in known.values()]
     is_close = all(isinstance(size, int) for shape in shapes for size in shape[1:])
-    is_exact = is_close and all(isinstance(size, int) for shape in shapes for size in shape)
     if not is_close and any(node.op_type in _BY_SIZE for node in graph.nodes):
         return None
     size_of_others = _BATCH if is_close else _SIZE
@@ -46,4 +43,4 @@ def likely_feeds(graph: Graph, inputs: Sequence[str]) -> Likely | None:
         kind = known.get(name)
         sizes = [size if isinstance(size, int) else size_of_others for size in kind.shape or ()] if kind else []
         feeds.append((DTYPE_OF[kind.element], tuple(sizes)) if kind else None)
-    return Likely(feeds, is_exact, is_close)
+    return Likely(feeds, is_close)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from distort.graph.ir import Graph
-from distort.kernels.compiler import arrays, flow
+from distort.kernels.compiler import arrays
 from distort.kernels.compiler.addresses import address_of
 from distort.kernels.compiler.ahead import Likely, likely_feeds
 from distort.kernels.compiler.codegen import drive
@@ -53,6 +53,8 @@ MOST_PLANS, MOST_PLANS_NBYTES, LEAST_PLANS = 1024, 1 << 26, 16
 _STEP_NBYTES = 2500
 #: kinds of feeds that are planned for by themselves; plans of others use the same kernels where they can
 OWN_PLANS = 3
+#: weights of fewer bytes are packed by the first run, if nobody knows its shapes
+PACKED_AHEAD_NBYTES = 1 << 24
 #: arenas of no more bytes are a plan's own
 OWN_ARENA_NBYTES = 1 << 18
 #: kinds of feeds for which shapes differ from run to run, before they are taken to do so for all others too
@@ -262,12 +264,17 @@ class CompiledProgram:
         return own + 2 * compiled.words.nbytes + _STEP_NBYTES * len(compiled.plan.steps)
 
     def prepare_ahead(self) -> None:
-        """Before the first run: compile, where the graph says what it will be fed; else what doesn't depend on that."""
+        """Before the first run: compile, where the graph says what it will be fed, but for the number of samples.
+
+        Else pack weights, where that takes longer than a plan that nobody will run.
+        """
         likely = likely_feeds(self._graph, self.inputs) if not self._plain_runs else None
         if likely is None:
             return
-        if likely.is_exact:
+        if likely.is_close:
             self._try_to_compile(tuple(likely.feeds))
+            return
+        if sum(w.nbytes for w in self._graph.initializers.values() if isinstance(w, np.ndarray)) < PACKED_AHEAD_NBYTES:
             return
         try:
             self._pack_ahead(likely)
@@ -284,10 +291,6 @@ class CompiledProgram:
                     if tensor.buffer.place is Place.CONSTANT:
                         self._constants.files.resident(tensor.buffer)
             self._constants.files.give_back()
-            if likely.is_close:
-                library.get(
-                    step.call.key for step in plan.steps if step.call is not None and step.call.key != flow.JUMP
-                )
 
     def _plan(self, key: tuple[FeedType, ...], library: Library) -> Plan:
         return specialise(
