@@ -174,20 +174,14 @@ def __dir__() -> list[str]:
 
 
 def _import_ahead() -> None:
-    import gc
+    from contextlib import suppress
 
-    collects = gc.isenabled()
-    gc.disable()  # hardly anything that modules make is garbage, and looking for it takes a tenth of their import
-    try:
+    from .graph.collecting import uncollected
+
+    # looking for garbage takes a tenth of an import; and a package that is missing is named by what needs it, not by
+    # ``distort doctor`` or the package's version
+    with uncollected(), suppress(ImportError):
         from . import startup as startup
-    except ImportError:
-        pass  # a package that is missing is named by what needs it, not by ``distort doctor`` or the package's version
-    finally:
-        if collects:
-            if not gc.get_freeze_count():
-                gc.freeze()  # what is new is as old as anything: it stays, and needn't be looked through for that
-                gc.unfreeze()
-            gc.enable()
 
 
 _import_ahead()

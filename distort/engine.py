@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from distort.blas import use_threads
 from distort.graph import passes, reader
+from distort.graph.collecting import uncollected
 from distort.graph.errors import ModelError
 from distort.graph.functions import expand
 from distort.graph.inference import check_strictly, infer
@@ -111,6 +112,7 @@ def missing_kernels(graph: Graph) -> list[Node]:
     return missing
 
 
+@uncollected()
 def optimize(
     model: Model, level: str, disabled: frozenset[str] = frozenset(), fold_nbytes: int | None = None
 ) -> list[str]:

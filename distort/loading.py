@@ -17,6 +17,7 @@ from distort.engine import Engine, EngineConfig, load_model
 from distort.enums import ExecutionMode, GraphOptimizationLevel
 from distort.feeds import InputSpec
 from distort.graph import inference, reader
+from distort.graph.collecting import uncollected
 from distort.graph.errors import ModelError
 from distort.graph.ir import Graph, Model
 from distort.graph.tensors import ExternalData
@@ -255,6 +256,7 @@ def _with_model_config(model: Model, options: SessionOptions, logger: Logger) ->
     return changed
 
 
+@uncollected()
 def read(source: str | bytes, options: SessionOptions) -> Model:
     """The model that options ask for: their dimensions and initializers in it, not optimized yet."""
     folder = options._config.get(_EXTERNAL_FOLDER)

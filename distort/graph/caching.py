@@ -17,6 +17,9 @@ from . import atomic, digests
 
 #: a temporary file this old belongs to nobody
 STALE_S = 3600.0
+#: a file that was written this long ago has another time when it is written again
+_SETTLED_S = 2.0
+_MOST_DIGESTS = 64
 
 
 def folder(kind: str) -> Path:
@@ -59,6 +62,24 @@ def keep(path: Path, content: bytes, most_files: int, most_nbytes: int, also: Se
         for other in also:
             _link(path, other)
         trim(path.parent, path.suffix, most_files, most_nbytes)
+
+
+def digest_of(paths: Sequence[str], also: str) -> str:
+    """Of what files hold, and of a text. Kept on disk by the files' sizes and times: to read them takes longer."""
+    states = [os.stat(path) for path in paths]
+    named = [f"{path} {state.st_size} {state.st_mtime_ns}" for path, state in zip(paths, states, strict=True)]
+    kept_in = folder("digests") / (digests.name("\n".join([*named, also]).encode()) + ".digest")
+    known = read(kept_in)
+    if known is not None:
+        return known.decode()
+    content = [also.encode()]
+    for path in paths:
+        with open(path, "rb") as file:
+            content.append(file.read())
+    made = digests.name(b"\0".join(content))
+    if max(state.st_mtime for state in states) < time.time() - _SETTLED_S:  # else one may yet change within its time
+        keep(kept_in, made.encode(), _MOST_DIGESTS, 1 << 20)
+    return made
 
 
 def _link(path: Path, other: Path) -> None:

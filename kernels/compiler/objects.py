@@ -61,10 +61,8 @@ class ObjectCache:
 @functools.cache
 def code_version() -> str:
     """Changes with every change of what prints kernels, and with LLVM."""
-    content = [llvm.version().encode()]
     here = os.path.dirname(__file__)
-    printing = [f"codegen/{name}" for name in os.listdir(f"{here}/codegen") if name.endswith(".py")]
-    for name in sorted([*_AROUND, *printing]):
-        with open(f"{here}/{name}", "rb") as file:
-            content.append(file.read())
-    return digests.name(b"\0".join(content))
+    with os.scandir(f"{here}/codegen") as entries:
+        printing = [f"codegen/{entry.name}" for entry in entries if entry.name.endswith(".py")]
+    paths = [f"{here}/{name}" for name in sorted([*_AROUND, *printing])]
+    return caching.digest_of(paths, llvm.version())

@@ -8,13 +8,12 @@ was learned from earlier runs, the run is done again by the plain program.
 from __future__ import annotations
 
 import contextlib
-import gc
 import itertools
 import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from distort.graph.collecting import uncollected
 from distort.graph.ir import Graph
 from distort.kernels.compiler import arrays
 from distort.kernels.compiler.addresses import address_of
@@ -232,7 +232,7 @@ class CompiledProgram:
             began = time.perf_counter()
             library = self._library = self._library or shared()
             self._constants.files.check()
-            with _uncollected():
+            with uncollected():
                 plan = self._plan(key, library)
                 compiled = assemble(plan, library, self._constants.files)
                 if folder := os.environ.get(DUMP_VARIABLE):
@@ -283,7 +283,7 @@ class CompiledProgram:
                 raise  # else the first run meets it again, and goes on without
 
     def _pack_ahead(self, likely: Likely) -> None:
-        with self._lock, _uncollected():
+        with self._lock, uncollected():
             library = self._library = self._library or shared()
             plan = self._plan(tuple(likely.feeds), library)  # packs weights
             for operation in plan.operations:
@@ -440,19 +440,6 @@ def _body(
         precision=precision,
         team=team,
     )
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the collector of cycles: a plan is thousands of objects that stay, and it would look at all each time."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 __all__ = ["CompiledProgram", "Step"]
