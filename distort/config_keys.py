@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from distort.graph.errors import ModelError
-from distort.graph.records import dataclass
 from distort.logs import INFO, WARNING, Logger
 
 _PREPACKING = "weights are packed once, when the first plan is made that reads them"

@@ -13,6 +13,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ import numpy as np
 
 from distort.graph import atomic, caching
 from distort.graph.ir import Graph, SparseInitializer
-from distort.graph.records import dataclass, field
 
 #: raised whenever the files' meaning changes
 FORMAT = 1

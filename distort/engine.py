@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ from distort.graph.functions import expand
 from distort.graph.inference import check_strictly, infer
 from distort.graph.ir import Graph, Model, Node
 from distort.graph.operators import since_version
-from distort.graph.records import dataclass, field
 from distort.graph.validate import check_model
 from distort.kernels import registry
 from distort.kernels.compiler.choice import check_precision, make_program

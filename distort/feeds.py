@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from distort import errors
 from distort.graph.ir import SparseInitializer
-from distort.graph.records import dataclass
 from distort.graph.types import (
     DTYPE_OF,
     NAME_OF,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,6 @@ import numpy as np
 from distort import __version__, cost_cache
 from distort.cost_cache import Measurement
 from distort.graph.ir import Graph, Node
-from distort.graph.records import dataclass
 from distort.kernels.compiler.choice import make_program, mode_of
 from distort.kernels.compiler.tracing import Compiled
 from distort.kernels.errors import KernelError

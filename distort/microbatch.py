@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -15,7 +16,6 @@ import numpy as np
 from distort.graph.batch import Axes, BatchProof, Refusal, Shapes, find_batch, guesses, prove
 from distort.graph.ir import Graph
 from distort.graph.passes.context import Evaluate
-from distort.graph.records import dataclass, field
 from distort.graph.types import TensorType
 
 if TYPE_CHECKING:

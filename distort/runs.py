@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distort.engine import local_values
-from distort.graph.records import dataclass
 from distort.kernels.errors import RunCancelled
 from distort.kernels.program import TERMINATED, evaluate
 from distort.microbatch import MicroBatches, Parts, merge, split

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from distort.graph.ir import Graph
-from distort.graph.records import dataclass
 from distort.graph.types import DTYPE_OF, Dim, OptionalType, TensorType
 
 #: feeds may have this many bytes together

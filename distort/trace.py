@@ -10,9 +10,8 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
-
-from distort.graph.records import dataclass, field
 
 Event = dict[str, Any]
 

@@ -7,13 +7,13 @@ agreed, so the fault lies in its stage, or on the way to it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distort import errors
 from distort.graph.ir import Graph, Node, SparseInitializer
-from distort.graph.records import dataclass
 from distort.kernels.program import Program
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import ctypes
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import ModuleType
 from typing import Any, Protocol
@@ -19,7 +19,6 @@ import numpy as np
 
 from distort.graph.ir import Graph, Node, SparseInitializer
 from distort.graph.operators import since_version
-from distort.graph.records import dataclass, field
 from distort.graph.types import DTYPE_OF, SparseTensorType, TensorType, ValueType
 from distort.kernels import adapters
 from distort.kernels.errors import InvalidGraph, InvalidInput, KernelError, MissingKernel, RunCancelled

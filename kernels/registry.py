@@ -22,11 +22,10 @@ from __future__ import annotations
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import import_module
 from types import FrameType
 from typing import Any
-
-from distort.graph.records import dataclass
 
 KernelFunction = Callable[..., Any]
 _SPECIAL = ("opset", "n_outputs", "wanted")

@@ -6,12 +6,12 @@ Output sizes, paddings and the strided slices of each kernel tap; see Conv-22, M
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from types import ModuleType
 from typing import Any
 
-from distort.graph.records import dataclass
 from distort.kernels.errors import Failed, InvalidInput
 
 Array = Any

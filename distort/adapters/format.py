@@ -18,6 +18,7 @@ import os
 import stat
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ import numpy as np
 from distort import errors
 from distort.adapters.flatbuffer import FlatbufferError, Reader, Table, Writer
 from distort.graph.atomic import writing
-from distort.graph.records import dataclass, field
 from distort.graph.types import DTYPE_OF, element_of
 
 Array = np.ndarray[Any, Any]

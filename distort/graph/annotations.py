@@ -9,10 +9,8 @@ carried as the messages' bytes; passes ask :func:`apart` before they make one no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
-
-from distort.graph.records import dataclass
 
 from .errors import ModelError
 from .ir import Graph, Model, Node

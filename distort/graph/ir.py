@@ -8,11 +8,10 @@ not define are captured from the graph around it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-
-from distort.graph.records import dataclass, field
 
 from .types import ValueType
 

@@ -6,9 +6,8 @@ import functools
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
-
-from distort.graph.records import dataclass
 
 from .facts import known
 from .ir import Node

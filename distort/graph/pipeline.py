@@ -13,9 +13,7 @@ The rules, as IR 11 leaves them open:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-
-from distort.graph.records import dataclass
+from dataclasses import dataclass, replace
 
 from .annotations import Annotation, Configuration, annotation, configurations, id_of, stated
 from .errors import ModelError

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from distort.graph.records import dataclass
 
 #: A dimension: a size, a symbol, or None when nothing is known.
 Dim = int | str | None

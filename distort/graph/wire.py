@@ -8,8 +8,7 @@ data of a large initializer can be left out of the copy that is parsed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-
-from distort.graph.records import dataclass, field
+from dataclasses import dataclass, field
 
 #: raw data from so many bytes on is left out
 LEAST_NBYTES = 1 << 16

@@ -10,10 +10,10 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 from distort import errors, logs
-from distort.graph.records import dataclass, field
 
 #: runs at once, at least
 _LEAST_THREADS = 8

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from distort.graph.ir import Graph
-from distort.graph.records import dataclass
 from distort.graph.types import DTYPE_OF, TensorType
 from distort.kernels.compiler.specialise import FeedType
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
-from distort.graph.records import dataclass
 from distort.kernels.compiler.codegen import attention, elements
 from distort.kernels.compiler.codegen.attention import COLUMNS, DOTS, ROWS, Form
 from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS

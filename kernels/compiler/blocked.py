@@ -5,12 +5,11 @@ See ``codegen.conv`` for the layout. ``lanes`` is the number of channels of a bl
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distort.graph.records import dataclass, field
 from distort.kernels.compiler.codegen.packing import aligned
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
-from distort.graph.records import dataclass, field
 from distort.kernels.compiler.codegen.epilogues import CHANNEL, FULL, SCALAR
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.expression import Expression, Instruction

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from distort.graph.records import dataclass
 from distort.kernels.compiler.codegen import byte_dots as dots
 from distort.kernels.compiler.codegen.operands import BROADCAST, CONTIGUOUS
 from distort.kernels.compiler.codegen.target import Target

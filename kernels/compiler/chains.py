@@ -8,12 +8,12 @@ first plan, and later ones add that map at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from distort.graph.ir import Graph, Node
-from distort.graph.records import dataclass, field
 from distort.kernels.compiler import layout
 from distort.kernels.compiler.constants import Constants
 from distort.kernels.compiler.depths import RANK

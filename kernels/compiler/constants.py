@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from distort.graph import digests
 from distort.graph.ir import Graph, Node
-from distort.graph.records import dataclass
 from distort.kernels import adapters
 from distort.kernels.compiler.expression import STORED, name_of
 from distort.kernels.compiler.ir import Array, Buffer, Place, Tensor, strides_of

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distort.graph.records import dataclass, field
 from distort.kernels.compiler import arrays, flow
 from distort.kernels.compiler.addresses import address_of
 from distort.kernels.compiler.codegen import drive

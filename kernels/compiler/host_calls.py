@@ -6,12 +6,12 @@ Values of a run that no kernel of ours makes lie in a list: feeds, then results,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distort.graph.records import dataclass
 from distort.kernels.compiler import arrays
 from distort.kernels.compiler.ir import Array, Host, Place, Tensor
 from distort.kernels.program import RunScope, needs_scope

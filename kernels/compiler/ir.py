@@ -10,11 +10,11 @@ import enum
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from distort.graph.records import dataclass, field
 from distort.kernels.compiler.expression import Expression, name_of
 from distort.kernels.compiler.keys import Key
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from distort.graph import digests
-from distort.graph.records import dataclass, field
 
 _CODEGEN = "distort.kernels.compiler.codegen"
 #: family -> where its emitter is: ``emit(function, target, *parameters)`` prints the kernel's body

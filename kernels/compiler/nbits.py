@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
-from distort.graph.records import dataclass
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.codegen import nbits_bytes
 from distort.kernels.compiler.codegen.byte_dots import MIXED, SIGNED, mode_of

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
-from distort.graph.records import dataclass
 from distort.kernels.compiler import half
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.codegen.gemm import (

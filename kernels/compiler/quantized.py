@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from distort.graph.records import dataclass
 from distort.kernels.compiler.codegen import byte_dots as dots
 from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS
 from distort.kernels.compiler.codegen.quantized_sums import TILE_DEPTH, TILE_ROWS, Product, scratch_nbytes

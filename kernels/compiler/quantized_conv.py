@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from distort.graph.records import dataclass
 from distort.kernels.compiler.byte_images import Geometry, Image, Interleave, as_image, image_of
 from distort.kernels.compiler.codegen import byte_dots as dots
 from distort.kernels.compiler.codegen import quantized_depthwise as depthwise

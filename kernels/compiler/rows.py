@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from distort.graph.records import dataclass
 from distort.kernels.compiler.builder import Builder, with_constants
 from distort.kernels.compiler.codegen import elements, passes, reductions, rows
 from distort.kernels.compiler.codegen.operands import BROADCAST, CONTIGUOUS, STRIDED

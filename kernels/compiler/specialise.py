@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from distort.graph.ir import Graph
-from distort.graph.records import dataclass, field
 from distort.kernels.compiler import arena, flow
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.chains import chains_of

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from distort.graph.ir import Graph, Node
-from distort.graph.records import dataclass
 from distort.kernels.compiler.ir import Array, Operation, Tensor
 from distort.kernels.program import StepObserver
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from distort.graph.records import dataclass
 from distort.kernels.errors import Failed, InvalidInput
 from distort.kernels.registry import kernel
 

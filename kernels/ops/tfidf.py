@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from distort.graph.records import dataclass
 from distort.kernels.errors import InvalidInput
 from distort.kernels.registry import kernel
 

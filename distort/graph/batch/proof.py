@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from distort.graph.ir import Graph, Node, SparseInitializer
 from distort.graph.passes.context import Evaluate
-from distort.graph.records import dataclass
 
 from . import (
     attention,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
 from distort.graph.ir import Node
-from distort.graph.records import dataclass
 
 from .values import Element, Refused, Sizes, Tensor, Value, elements_of
 

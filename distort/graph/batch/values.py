@@ -12,12 +12,11 @@ The batch size is N, unknown and at least 1. A value is one of these:
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
 import numpy as np
-
-from distort.graph.records import dataclass
 
 #: elements of a tensor whose values are followed; shapes, axes, pads and scales are smaller
 FOLLOWED = 64

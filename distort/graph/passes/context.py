@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from distort.graph.ir import Graph, Initializer, Node
-from distort.graph.records import dataclass, field
 from distort.graph.types import ValueType
 
 #: (node, inputs) -> outputs, or None where the node can't be evaluated here

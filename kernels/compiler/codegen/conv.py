@@ -15,7 +15,8 @@ Words of a step: see ``WORDS``; then those of the epilogue.
 
 from __future__ import annotations
 
-from distort.graph.records import dataclass
+from dataclasses import dataclass
+
 from distort.kernels.compiler.codegen import epilogues, fills
 from distort.kernels.compiler.codegen.products import Form, Products
 from distort.kernels.compiler.codegen.sliding import inside

@@ -8,8 +8,8 @@ is by channel, the elements from one image to the next; then for each result its
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from distort.graph.records import dataclass
 from distort.kernels.compiler.codegen import elements
 from distort.kernels.compiler.codegen.text import Function, Index, Value
 from distort.kernels.compiler.expression import Expression

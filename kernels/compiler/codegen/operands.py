@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from distort.graph.records import dataclass
 from distort.kernels.compiler.codegen import elements
 from distort.kernels.compiler.codegen.text import Function, Index, Value
 from distort.kernels.compiler.expression import STORED

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from distort.graph.records import dataclass
 from distort.kernels.compiler.codegen import elements, operators
 from distort.kernels.compiler.codegen.reducers import REDUCTIONS, Reducer
 from distort.kernels.compiler.codegen.text import Function, Value

@@ -6,9 +6,9 @@ Sums are made of what is stored; here zero points are seen to: Σ a·w − zero 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from distort.graph.records import dataclass
 from distort.kernels.compiler.codegen import byte_dots as dots
 from distort.kernels.compiler.codegen import elements
 from distort.kernels.compiler.codegen.maps import BROADCAST, CONTIGUOUS

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
-from distort.graph.records import dataclass
 from distort.kernels.compiler.codegen.operators import extreme, is_real, is_signed
 from distort.kernels.compiler.codegen.text import Function, Index, Value, element_of, lanes_of, vector
 from distort.kernels.compiler.expression import COMPUTED, Instruction

@@ -12,8 +12,8 @@ address and its strides in elements: of the outer loops, of the reduced ones, an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-from distort.graph.records import dataclass, field
 from distort.kernels.compiler.codegen import elements, passes
 from distort.kernels.compiler.codegen.operands import STRIDED, Operand, each_row, read_operands
 from distort.kernels.compiler.codegen.passes import Evaluation, Passes

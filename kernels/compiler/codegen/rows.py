@@ -9,8 +9,8 @@ one thread, in passes (``passes``).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-from distort.graph.records import dataclass, field
 from distort.kernels.compiler.codegen import elements, passes
 from distort.kernels.compiler.codegen.operands import BROADCAST, CONTIGUOUS, STRIDED, Operand, each_row, read_operands
 from distort.kernels.compiler.codegen.passes import Evaluation, Passes

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import platform
+from dataclasses import dataclass
 
-from distort.graph.records import dataclass
 from distort.kernels.compiler.llvm import machine
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from distort.graph.records import dataclass
 from distort.kernels.compiler.codegen.target import Target
 
 

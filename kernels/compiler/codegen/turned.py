@@ -8,8 +8,8 @@ in the last outer loop, and a step in the inner one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from distort.graph.records import dataclass
 from distort.kernels.compiler.codegen import elements
 from distort.kernels.compiler.codegen.operands import BROADCAST, STRIDED, TURNED, Operand, each_row, read_operands
 from distort.kernels.compiler.codegen.target import Target

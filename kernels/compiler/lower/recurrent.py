@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from distort.graph.ir import Node
-from distort.graph.records import dataclass
 from distort.kernels.compiler import row_lengths
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.codegen.gates import ACTIVATIONS, Activation
