@@ -66,10 +66,10 @@ class Tensor:
     value: Array | None = None
     #: channels in blocks: the memory is [N, C/block, spatial dimensions, block], contiguous; ``shape`` stays [N, C, …]
     block: int = 0
-    #: of one in blocks: as it lies, see ``layout.memory``
-    inner: Tensor | None = None
     #: a number that is known, and is another in other shapes of runs: no kernel should be made for it
     varies: bool = False
+    #: of one in blocks: as it lies, see ``layout.memory``
+    inner: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -105,9 +105,7 @@ class Tensor:
         shape = tuple(shape)
         assert self.contiguous and math.prod(shape) == math.prod(self.shape)
         value = None if self.value is None else self.value.reshape(shape)
-        made = Tensor(self.dtype, shape, strides_of(shape), self.buffer, self.offset, value)
-        made.varies = self.varies
-        return made
+        return Tensor(self.dtype, shape, strides_of(shape), self.buffer, self.offset, value, varies=self.varies)
 
     def permuted(self, axes: Sequence[int]) -> Tensor:
         shape, strides = tuple([self.shape[a] for a in axes]), tuple([self.strides[a] for a in axes])

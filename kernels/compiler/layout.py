@@ -106,7 +106,7 @@ def of_memory(inner: Tensor, channels: int) -> Tensor:
     n, _, *size, lanes = inner.shape
     shape = (n, channels, *size)
     as_it_lies = inner if inner.value is None and inner.shape[1] == -(-channels // lanes) else None
-    return Tensor(inner.dtype, shape, inner.strides, inner.buffer, inner.offset, None, lanes, as_it_lies)
+    return Tensor(inner.dtype, shape, inner.strides, inner.buffer, inner.offset, block=lanes, inner=as_it_lies)
 
 
 def is_dense_inside(tensor: Tensor) -> bool:

@@ -17,12 +17,25 @@ _OTHER = frozenset(["inputs", "outputs", "names", "region"])
 _Pattern = tuple[Call, list[tuple[int, int, int]]]
 
 
+#: keys that are remembered, beyond those of one plan
+_MOST_KNOWN = 1024
+
+
 class Repeats:
-    """For one plan. ``repeats`` of an operation says that its calls follow from its fields and its tensors' views."""
+    """``repeats`` of an operation says that its calls follow from its fields and its tensors' views.
+
+    Plans share one: of a step that decodes a token, most operations are the same for all lengths of the past.
+    """
 
     def __init__(self, target: Target, n_threads: int) -> None:
         self._target, self._n_threads = target, n_threads
-        self._known: dict[tuple[Any, ...], list[_Pattern] | None] = {}
+        #: with fields that are part of the key by ``id``
+        self._known: dict[tuple[Any, ...], tuple[list[_Pattern] | None, list[Any]]] = {}
+
+    def trim(self) -> None:
+        """Between plans: forget what was, where it has become much."""
+        if len(self._known) > _MOST_KNOWN:
+            self._known.clear()
 
     def calls(self, operation: Operation) -> list[Call]:
         if not operation.repeats:
@@ -35,14 +48,14 @@ class Repeats:
             views += (first, t.offset - tensors[first].offset, t.shape, t.strides, t.dtype, t.block)
         kind: Any = type(operation)
         fields = [getattr(operation, name) for name in _fields(kind)]
-        # operations stay as long as this does, most of the same expressions are one object, and they take long to hash
+        # most of the same expressions are one object, and they take long to hash
         key = (kind, *[id(value) if type(value) is Expression else value for value in fields], *views)
         known = self._known.get(key)
-        if known is not None:
-            return [_moved(pattern, tensors) for pattern in known]
+        if known is not None and known[0] is not None:
+            return [_moved(pattern, tensors) for pattern in known[0]]
         calls = operation.calls(self._target, self._n_threads)
         if key not in self._known:
-            self._known[key] = _patterns(calls, tensors, number)
+            self._known[key] = _patterns(calls, tensors, number), fields
         return calls
 
 
@@ -61,13 +74,15 @@ def _patterns(calls: list[Call], tensors: list[Tensor], number: dict[Buffer, int
     patterns = []
     for call in calls:
         places = []
+        words: list[Word] = list(call.words)
         for position, word in enumerate(call.words):
             if isinstance(word, Address):
+                words[position] = 0
                 first = number.get(word.buffer)
                 if first is None:
                     return None
                 places.append((position, first, word.offset - _begin(tensors[first])))
-        patterns.append((dataclasses.replace(call, words=list(call.words)), places))
+        patterns.append((dataclasses.replace(call, words=words), places))
     return patterns
 
 

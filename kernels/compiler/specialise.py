@@ -119,7 +119,8 @@ def specialise(
     operations = _late(_with_attention(fuse(builder.operations, target)))
     steps: list[Step] = []
     marks: dict[Operation, int] = {}
-    repeats = Repeats(target, n_threads)
+    repeats = constants.once("repeats", lambda: Repeats(target, n_threads))
+    repeats.trim()
     for operation in operations:
         if isinstance(operation, Mark):
             marks[operation] = len(steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -48,10 +48,6 @@ MOST_PACKINGS, _PACKING_GAIN = 2, 0.8
 MOST_COLUMNS = 8
 
 
-#: cycles for a product of one pixel and one block, blocks, pixels, and whether it is one of few for all rows
-_Tile = tuple[float, int, int, bool]
-
-
 def choose_form(geometry: Geometry, target: Target, plain: bool = False, known: Collection[int] | None = None) -> Form:
     """The register tile: as few loads and as little computed twice as may be.
 
@@ -65,7 +61,7 @@ def choose_form(geometry: Geometry, target: Target, plain: bool = False, known: 
     weights = math.prod(g.kernel) * (1 if plain else lanes) * lanes * 4
     n_blocks = -(-(g.outputs if g.within else g.outputs // g.groups) // lanes)
     pixels, blocks = _register_tile(
-        n_blocks, width, target, weights, (lambda b: window_blocks(g, b, lanes)) if g.within else None, known
+        n_blocks, width, target, weights, lambda b: window_blocks(g, b, lanes) if g.within else 1, known
     )
     nbytes = g.outputs * g.channels // g.groups * math.prod(g.kernel) * 4
     n_tiles = -(-width // pixels) * g.out[0]
@@ -80,21 +76,24 @@ def _register_tile(
     width: int,
     target: Target,
     weights: int = 0,
-    looked_at: Callable[[int], int] | None = None,
+    looked_at: Callable[[int], int] = lambda _: 1,
     known: Collection[int] | None = None,
 ) -> tuple[int, int]:
-    """Pixels and blocks of a tile, of a row of ``width``. ``weights``: see :func:`_cycles`.
+    """Pixels and blocks of a tile, of a row of ``width``. ``weights``: see :func:`_cost`.
 
     ``looked_at``: input blocks by blocks of a tile, where these differ. ``known``: see :func:`choose_form`.
     """
-    tiles = _by_cycles(n_blocks, target, weights)
-    if known is None and looked_at is None:
-        return _best_tile(tiles, width)
     best: dict[int, tuple[float, int, int]] = {}
-    for cycles, blocks, pixels, is_common in tiles:
-        if pixels <= width and (known is None or is_common):
-            cost = cycles * _excess(pixels, width) * (1 if looked_at is None else looked_at(blocks))
-            best[blocks] = min(best.get(blocks, (cost, pixels, blocks)), (cost, pixels, blocks))
+    for blocks, most in _register_tiles(n_blocks, target):
+        found: tuple[float, int] | None = None
+        for cycles, pixels in _by_cycles(blocks, most, weights, known is not None):
+            if found is not None and cycles > found[0]:
+                break  # a row that such tiles fill is the best that they can do
+            if pixels <= width:
+                one = (cycles * _excess(pixels, width), pixels)
+                found = one if found is None else min(found, one)
+        assert found is not None
+        best[blocks] = (found[0] * looked_at(blocks), found[1], blocks)
     choice = min(best.values())
     if known is not None:
         again = min([best[blocks] for blocks in known if blocks in best], default=choice)
@@ -103,30 +102,20 @@ def _register_tile(
     return choice[1:]
 
 
-def _best_tile(tiles: Sequence[_Tile], width: int) -> tuple[int, int]:
-    best: tuple[float, int, int] | None = None
-    for cycles, blocks, pixels, _ in tiles:
-        if best is not None and cycles > best[0]:
-            break  # a row that such tiles fill is the best that they can do
-        if pixels <= width:
-            choice = (cycles * _excess(pixels, width), pixels, blocks)
-            if best is None or choice < best:
-                best = choice
-    assert best is not None
-    return best[1:]
-
-
 @functools.lru_cache(1024)
-def _by_cycles(n_blocks: int, target: Target, weights: int) -> list[_Tile]:
-    """Tiles that registers hold, those with the fewest cycles a product first."""
+def _by_cycles(blocks: int, most: int, weights: int, common: bool) -> list[tuple[float, int]]:
+    """Pixels of tiles for rows of any width, those with the fewest cycles a product first."""
+    pixels = [p for p in range(1, most + 1) if not common or _is_common(p, most)]
+    return sorted([(_cycles(blocks, p, weights), p) for p in pixels])
+
+
+def _register_tiles(n_blocks: int, target: Target) -> Iterator[tuple[int, int]]:
+    """Blocks of all tiles that registers hold, and how many pixels these can have."""
     room = target.n_vector_registers - (1 if target.has_fma else 2)
-    tiles = []
     for blocks in range(1, min(n_blocks, room // 2) + 1):
         if n_blocks % blocks == 0:
             # in a tile of one block the input is read by the product itself
-            most = room - 2 if blocks == 1 and room > 15 else (room - blocks) // blocks
-            tiles += [(_cycles(blocks, p, weights), blocks, p, _is_common(p, most)) for p in range(1, most + 1)]
-    return sorted(tiles)
+            yield blocks, room - 2 if blocks == 1 and room > 15 else (room - blocks) // blocks
 
 
 def _is_common(pixels: int, most: int) -> bool:

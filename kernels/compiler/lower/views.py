@@ -12,7 +12,7 @@ import numpy as np
 from distort.graph.ir import Node
 from distort.kernels.compiler import layout
 from distort.kernels.compiler.builder import Builder, lowers
-from distort.kernels.compiler.ir import Tensor, strides_of
+from distort.kernels.compiler.ir import Tensor, broadcast_shape, strides_of
 
 Result = list[Tensor | None] | None
 
@@ -195,7 +195,7 @@ def _expand(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         seen = expecting.shape_of(b, node, inputs[1], x.shape)
         return None if seen is None else [b.plain(x).broadcast(seen)]
     try:
-        shape = np.broadcast_shapes(x.shape, tuple(wanted))
+        shape = broadcast_shape(x.shape, tuple(wanted))
     except ValueError:
         return None
     return [b.plain(x).broadcast(shape)]
