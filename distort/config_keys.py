@@ -98,7 +98,7 @@ SESSION_KEYS: tuple[Key, ...] = (
     _idle("session.inter_op.spin_backoff_max", "", "who waits awake looks all the time"),
     _obeyed(
         "session.inter_op.spin_duration_us",
-        "500",
+        "2000",
         "how long [µs] they wait awake before that, where waits have been shorter lately",
     ),
     _obeyed("session.intra_op.allow_spinning", "1", "`0`: the threads of a run sleep at once when there is no work"),
@@ -220,7 +220,7 @@ def spin_us(entries: Mapping[str, str]) -> int:
     """How long actors and their callers wait awake. Raises ModelError for what is no number."""
     if entries.get("session.inter_op.allow_spinning") == "0":
         return 0
-    text = entries.get("session.inter_op.spin_duration_us", "500")
+    text = entries.get("session.inter_op.spin_duration_us", "2000")
     if not text.isdecimal():
         raise ModelError(
             "INVALID_ARGUMENT", f"session.inter_op.spin_duration_us wants a number of microseconds, got '{text}'."

@@ -48,7 +48,7 @@ class EngineConfig:
     distort_keys: dict[str, str] = field(default_factory=dict)  # without the prefix "distort."
     model_name: str = ""
     disabled_optimizers: frozenset[str] = frozenset()  # by onnxruntime's names
-    spin_us: int = 500  # how long who waits for an actor, or for work, waits awake
+    spin_us: int = 2000  # how long who waits for an actor, or for work, waits awake
     spin_threads: bool = True  # whether threads of one run wait awake for the next
     fold_nbytes: int | None = None  # the largest constant that folding may leave; None: what is reasonable
 

@@ -7,7 +7,7 @@ import select
 import time
 
 #: longer than the answer of a small stage takes, where processes share cores too
-DEFAULT_SPIN_US = 500
+DEFAULT_SPIN_US = 2000
 #: how much of what is typical the last wait is
 _WEIGHT = 0.25
 

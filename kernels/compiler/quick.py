@@ -72,11 +72,14 @@ class QuickRun:
         first = self._segments[0] if self._segments and not self._order[0] else None
         #: whether the way in does the first segment too
         self._begins = first is not None and first.is_brief and not first.is_shared
-        self._is_whole = self._begins and len(self._order) == 1 and hosts is None
+        #: whether that is all, so that nobody has to wait for it
+        self.is_whole = self._begins and len(self._order) == 1 and hosts is None
         self._enter, self._go_brief, self._go_long = entrances()
         self.is_direct = entering.is_possible()
         self.n_feeds = len(feeds)
         self.loose: list[int] = [] if hosts is None else hosts.loose
+        #: of results that are made for each run
+        self.made_nbytes = sum(r.tensor.nbytes for r in compiled.plan.results if r.tensor is not None)
 
     def direct(self, feeds: Mapping[str, Any]) -> list[Any] | None:
         """As a call with feeds of which nothing is known yet; None where they aren't of these types too."""
@@ -90,7 +93,7 @@ class QuickRun:
             values = [*map(feeds.__getitem__, self._names), *results]
             if self._enter(tables.entry, values):
                 return None
-            return results if self._is_whole else self._finish(tables.rest, values, results)
+            return results if self.is_whole else self._finish(tables.rest, values, results)
         except KeyError:
             return None  # another feed
         finally:
