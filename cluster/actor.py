@@ -150,8 +150,8 @@ class StageActor:
     ) -> tuple[dict[str, Any], StageReport | None]:
         assert self._program is not None and self._payload is not None, "load() comes first"
         start_ns = time.time_ns()
-        if self._brief is not None and not (order.report or order.path_only):
-            made = self._brief.of(values)
+        if room is not None and self._brief is not None and not (order.report or order.path_only):
+            made = self._brief.of(values, room)
             if made is not None:
                 self._n_executions += 1
                 self._busy_ns += time.time_ns() - start_ns

@@ -1,4 +1,4 @@
-"""Runs of a stage that are over before anybody could stop them, with results that lie in messages: gone a short way."""
+"""Runs of a stage that are over before anybody could stop them, and are run again: gone a short way."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from distort.cluster.shm.wire import INLINE_NBYTES
 if TYPE_CHECKING:
     from distort.kernels.compiler.program import CompiledProgram
     from distort.kernels.compiler.quick import QuickRun
+    from distort.kernels.program import Room
 
 
+#: a run that takes no longer need not be stopped
+_BRIEF_NS = 500_000.0
 #: kinds of feeds that are remembered; and in which of so many runs of a kind the program is asked
 _MOST, _SECOND, _AGAIN = 64, 2, 16
 
@@ -26,12 +29,12 @@ class BriefRuns:
         self._run: QuickRun | None = None
         self._seen: dict[tuple[Any, ...], int] = {}  # how often feeds of a kind have gone the long way
 
-    def of(self, feeds: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The outputs by name, or None where the long way is to be gone."""
+    def of(self, feeds: Mapping[str, Any], room: Room) -> dict[str, Any] | None:
+        """The outputs by name, large ones where ``room`` says; None where the long way is to be gone."""
         run = self._run
         if run is None or len(feeds) != run.n_feeds:
             return None
-        results = run.direct(feeds)
+        results = run.direct(feeds) if run.made_nbytes <= INLINE_NBYTES else run.into(feeds, room)
         return None if results is None else dict(zip(self._program.outputs, results, strict=True))
 
     def look_at(self, feeds: Mapping[str, Any]) -> None:
@@ -47,7 +50,7 @@ class BriefRuns:
         ):  # feeds of other kinds may have come between, and their way is the one that is known
             return
         run = self._program.quick(feeds)
-        if run is not None and run.is_direct and run.is_whole and run.made_nbytes <= INLINE_NBYTES:
+        if run is not None and run.is_direct and run.is_native and run.work_ns < _BRIEF_NS:
             self._run = run
 
 

@@ -5,6 +5,7 @@ Where anything is not as it was, they give up, and the long way does all again a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from distort.kernels.compiler.executable import Compiled, Instance
     from distort.kernels.compiler.ir import Array
     from distort.kernels.compiler.program import CompiledProgram
+    from distort.kernels.program import Room
 
 _WORD_NBYTES = 8
 _STEP_NBYTES = STEP_WORDS * _WORD_NBYTES
@@ -72,14 +74,17 @@ class QuickRun:
         first = self._segments[0] if self._segments and not self._order[0] else None
         #: whether the way in does the first segment too
         self._begins = first is not None and first.is_brief and not first.is_shared
-        #: whether that is all, so that nobody has to wait for it
-        self.is_whole = self._begins and len(self._order) == 1 and hosts is None
+        self._is_whole = self._begins and len(self._order) == 1 and hosts is None
         self._enter, self._go_brief, self._go_long = entrances()
         self.is_direct = entering.is_possible()
         self.n_feeds = len(feeds)
         self.loose: list[int] = [] if hosts is None else hosts.loose
         #: of results that are made for each run
         self.made_nbytes = sum(r.tensor.nbytes for r in compiled.plan.results if r.tensor is not None)
+        #: whether all steps are native, and what these take, about; a loop may take longer
+        self.is_native = hosts is None
+        calls = [step.call for step in compiled.plan.steps if step.call is not None]
+        self.work_ns = math.inf if any(c.key == flow.JUMP for c in calls) else sum(c.work_ns for c in calls)
 
     def direct(self, feeds: Mapping[str, Any]) -> list[Any] | None:
         """As a call with feeds of which nothing is known yet; None where they aren't of these types too."""
@@ -93,9 +98,25 @@ class QuickRun:
             values = [*map(feeds.__getitem__, self._names), *results]
             if self._enter(tables.entry, values):
                 return None
-            return results if self.is_whole else self._finish(tables.rest, values, results)
+            return results if self._is_whole else self._finish(tables.rest, values, results)
         except KeyError:
             return None  # another feed
+        finally:
+            self._free.append(instance)
+
+    def into(self, feeds: Mapping[str, Any], room: Room) -> list[Any] | None:
+        """As :meth:`direct`, with results in the memory that ``room`` has for them."""
+        made = zip(self._program.outputs, self._made, strict=True)
+        results = [None if one is None else _placed(room(name, *one), one) for name, one in made]
+        instance = self._compiled.take(self._program.memory)
+        try:
+            tables = instance.quick or self._tables(instance)
+            values = [*map(feeds.__getitem__, self._names), *results]
+            if self._enter(tables.entry, values):
+                return None
+            return results if self._is_whole else self._finish(tables.rest, values, results)
+        except KeyError:
+            return None
         finally:
             self._free.append(instance)
 
@@ -191,6 +212,10 @@ class QuickRun:
         steps = [next(hosts if is_host else natives) for is_host in self._order]
         instance.quick = Tables([table, every_job], steps, self._begins)
         return instance.quick
+
+
+def _placed(memory: Array | None, made: tuple[Any, Any]) -> Array:
+    return np.empty(*made) if memory is None else memory
 
 
 def _segments(compiled: Compiled) -> list[_Segment]:
