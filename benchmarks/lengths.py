@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from latency import tolerance
 from side_by_side import load_feeds, machine, open_rival, open_session, publish, table
 
 #: runs that are told by themselves
@@ -65,6 +66,7 @@ def measured(model: Path, dim: str, lengths: Sequence[int], threads: int) -> tup
         sys.exit("onnxruntime is not installed")
     feeds, symbol = load_feeds(model), symbol_of(ours, dim)
     rows: list[Row] = []
+    limit = tolerance(model)
     for length in lengths:
         given = resized(ours, feeds, symbol, length)
         start = time.perf_counter()
@@ -76,8 +78,7 @@ def measured(model: Path, dim: str, lengths: Sequence[int], threads: int) -> tup
         rows.append((length, first - start, second - first, time.perf_counter() - second))
         for a, b in zip(one, other, strict=True):
             if a.dtype.kind == "f" and a.size:
-                error = max(1e-3, 4 * np.finfo(a.dtype).eps)
-                if np.max(np.abs(a - b)) > error * np.max(np.abs(b)):
+                if np.max(np.abs(a - b)) > limit * np.max(np.abs(b)):
                     sys.exit(f"outputs differ at length {length}")
     return symbol, rows
 

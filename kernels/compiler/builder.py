@@ -25,6 +25,7 @@ from distort.kernels.compiler.expression import STORED, Expression, Instruction,
 from distort.kernels.compiler.ir import Array, Buffer, Host, Map, Operation, Place, Tensor, broadcast_shape, strides_of
 from distort.kernels.compiler.layout import arranged, of_work, unblocked
 from distort.kernels.compiler.qdq import product_of_bytes, products_of_bytes
+from distort.kernels.compiler.texts import made_of_text
 from distort.kernels.registry import custom_of
 
 #: (builder, node, inputs) -> outputs, or None
@@ -109,6 +110,7 @@ class Builder:
         self.n_threads = n_threads
         self.operations: list[Operation] = []
         self._learned = learned
+        self._texts: dict[str, tuple[int, ...]] = {}  # shapes of feeds that are text
         self._tensors = dict(constants.initial)  # None: not a tensor, or of unknown shape
         self._constants = constants
         self._name, self._origin = "", _NO_NODE
@@ -185,9 +187,11 @@ class Builder:
         nbytes = math.prod(shape) * dtype.itemsize
         self._tensors[name] = Tensor(dtype, tuple(shape), strides_of(shape), Buffer(nbytes, Place.FEED, number=number))
 
-    def unknown(self, name: str) -> None:
-        """A feed that is no tensor."""
+    def unknown(self, name: str, text_shape: tuple[int, ...] | None = None) -> None:
+        """A feed that is no tensor for kernels. ``text_shape``: of one of text."""
         self._tensors[name] = None
+        if text_shape is not None:
+            self._texts[name] = text_shape
 
     def find(self, name: str) -> Tensor | None:
         """The tensor of a name; None where it isn't one, or its shape isn't known."""
@@ -409,6 +413,8 @@ class Builder:
         results: list[Tensor | str | None] = []
         for name in node.outputs:
             known = self._learned.get(name)
+            if known is None and not results and self._texts:
+                known = made_of_text(node, self._texts)
             tensor = self.new(*known) if known is not None else None
             if name:
                 self._tensors[name] = tensor

@@ -79,6 +79,10 @@ class Plan:
     expects: bool = False
 
 
+#: kinds of dtypes that text is fed as
+_TEXT = "OUT"
+
+
 def specialise(
     graph: Graph,
     outputs: Sequence[str],
@@ -110,7 +114,7 @@ def specialise(
         if feed is None or name_of(feed[0]) not in STORED:
             if name in graph.initializers and feed is None:
                 continue  # its default
-            builder.unknown(name)
+            builder.unknown(name, feed[1] if feed is not None and feed[0].kind in _TEXT else None)
         else:
             builder.feed(name, feed[0], feed[1], number)
     for node in graph.nodes:
