@@ -58,17 +58,23 @@ class Node:
 
     def subgraphs(self) -> Iterator[Graph]:
         for value in self.attributes.values():
-            if isinstance(value, Graph):
+            if type(value) is Graph:
                 yield value
-            elif isinstance(value, list):
-                yield from (item for item in value if isinstance(item, Graph))
+            elif type(value) is list and value and type(value[0]) is Graph:  # items of a list are of one kind
+                yield from value
 
     def captured(self) -> list[str]:
         """Names that the node's subgraphs read from the graphs around them, each once, in order."""
         # asked of each node by each pass, and hardly any has one
-        subgraphs = [*self.subgraphs()] if self.attributes else []
-        if len(subgraphs) < 2:
-            return subgraphs[0].captures() if subgraphs else []
+        for value in self.attributes.values():
+            kind = type(value)
+            if kind is Graph or (kind is list and value and type(value[0]) is Graph):
+                break
+        else:
+            return []
+        subgraphs = [*self.subgraphs()]
+        if len(subgraphs) == 1:
+            return subgraphs[0].captures()
         return list(dict.fromkeys(name for subgraph in subgraphs for name in subgraph.captures()))
 
     def reads(self) -> list[str]:

@@ -90,11 +90,10 @@ def optimize(
 
 
 def _run(graph: Graph, passes: tuple[tuple[str, Pass], ...], context: Context) -> None:
-    for _ in range(_MAX_ROUNDS):
-        changed = 0
-        for what, run in passes:
-            changed += context.count(what, run(graph, context))
-        if not changed:
+    n_idle = 0  # passes since something was changed
+    for what, run in passes * _MAX_ROUNDS:
+        n_idle = 0 if context.count(what, run(graph, context)) else n_idle + 1
+        if n_idle == len(passes):
             break
     for node in graph.nodes:
         for body in node.subgraphs():
