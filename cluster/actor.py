@@ -73,6 +73,7 @@ class StageActor:
             mode=payload.compile,
             spin=payload.spin_us > 0,
             precision=payload.compute_precision,
+            keep_qdq=payload.keep_qdq,
             share=self._pool.share if self._pool is not None else None,
         )
         self._paths = Paths(graph)

@@ -40,6 +40,7 @@ class StagePayload:
     compile: str = "1"  # the config key ``distort.compile``
     pool: str = ""  # under which replicas of a host share what they make of weights
     compute_precision: str = "float32"  # ``distort.compute_precision``
+    keep_qdq: bool = False  # ``session.disable_quant_qdq``
     files: dict[str, FileWeight] = field(default_factory=dict)  # weights that the actor maps itself
 
 

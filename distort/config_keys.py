@@ -15,10 +15,6 @@ from distort.logs import INFO, WARNING, Logger
 _PREPACKING = "weights are packed once, when the first plan is made that reads them"
 _SPINNING = "a run's threads look for work for about half a millisecond, and then sleep"
 _QDQ = "QuantizeLinear and DequantizeLinear are run as they are written"
-_QDQ_PRODUCTS = (
-    "compiled products and convolutions between DequantizeLinear and QuantizeLinear are done on bytes; "
-    "`distort.compile=0` runs them as they are written"
-)
 _MLAS = "it steers onnxruntime's own matrix library"
 _MOE = "experts' weights are not moved between memories"
 _CONTEXT = "no provider here compiles subgraphs"
@@ -81,7 +77,11 @@ SESSION_KEYS: tuple[Key, ...] = (
     _idle("session.disable_model_compile", "0", _CONTEXT),
     _idle("session.disable_prepacking", "0", _PREPACKING),
     _idle("session.disable_qdq_constant_folding", "0", "constants are folded, quantized or not"),
-    _idle("session.disable_quant_qdq", "0", _QDQ_PRODUCTS, misleads=True),
+    _obeyed(
+        "session.disable_quant_qdq",
+        "0",
+        "`1`: compiled products and convolutions of what was dequantized are done in floating point, not on its bytes",
+    ),
     _idle("session.dynamic_block_base", "0", "loops are not split by cost"),
     _idle("session.enable_dq_matmulnbits_fusion", "0", _QDQ),
     _idle("session.enable_moe_expert_counting", "0", _MOE),

@@ -45,7 +45,8 @@ class EngineConfig:
     intra_op_threads: int = 0  # 0: what the device has
     level: str = "all"  # graph optimization: disable, basic, extended, layout, all
     providers: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    distort_keys: dict[str, str] = field(default_factory=dict)  # without the prefix "distort."
+    #: without the prefix "distort."; and ``keep_qdq``, which is onnxruntime's session.disable_quant_qdq
+    distort_keys: dict[str, str] = field(default_factory=dict)
     model_name: str = ""
     disabled_optimizers: frozenset[str] = frozenset()  # by onnxruntime's names
     spin_us: int = 2000  # how long who waits for an actor, or for work, waits awake
@@ -170,6 +171,7 @@ class Engine:
             mode=config.distort_keys.get("compile", "1"),
             spin=config.spin_threads,
             precision=config.distort_keys.get("compute_precision", "float32"),
+            keep_qdq=config.distort_keys.get("keep_qdq") == "1",
         )
 
     # -- planning

@@ -303,7 +303,7 @@ def _start(
         intra_op_threads=_threads(options),
         level=LEVELS[options.graph_optimization_level],
         providers=[(name, dict(chosen)) for name, chosen in providers],
-        distort_keys=options._distort_keys(),
+        distort_keys=options._distort_keys() | {"keep_qdq": options._config.get("session.disable_quant_qdq", "0")},
         model_name=model.graph.name if isinstance(source, bytes) else Path(source).name,
         disabled_optimizers=disabled_optimizers,
         spin_us=config_keys.spin_us(options._config),

@@ -163,6 +163,7 @@ def stage_payloads(
             compile=keys.get("compile", "1"),
             pool=f"distort-{session}-weights-{stage}" if units.stage_of.count(stage) > 1 else "",
             compute_precision=keys.get("compute_precision", "float32"),
+            keep_qdq=keys.get("keep_qdq") == "1",
         )
         for unit, stage in enumerate(units.stage_of)
     ]

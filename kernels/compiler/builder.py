@@ -96,6 +96,7 @@ class Builder:
         steady: bool = True,
         varied: bool = False,
         chains: dict[int, Chain] | None = None,
+        keep_qdq: bool = False,
     ) -> None:
         #: whether runs have many shapes: what they have in common is worth more than the best for each
         self.varied = varied
@@ -122,7 +123,8 @@ class Builder:
         #: outputs of branches that are no tensors: the name outside -> the name that the value has in the run
         self.aliases: dict[str, str] = {}
         #: what is done on bytes, and what need not be dequantized for it
-        self._of_bytes, waiting = constants.once("of bytes", lambda: products_of_bytes(graph))
+        nothing: tuple[Any, Any] = ({}, ())
+        self._of_bytes, waiting = constants.once("of bytes", lambda: nothing if keep_qdq else products_of_bytes(graph))
         self._waiting = set(waiting)
         self._chaining = Chaining(chains) if chains else None
 

@@ -30,11 +30,13 @@ def make_program(
     mode: str = "1",
     spin: bool = True,
     precision: str = "float32",
+    keep_qdq: bool = False,
     share: Share | None = None,
 ) -> Program | CompiledProgram:
     """A program for a stage on this machine's processors. ``n_threads`` 0: as many as there are.
 
-    ``share`` gives another array for what is made of weights, with the same elements: where replicas have it once.
+    ``keep_qdq``: what was dequantized is computed in floating point. ``share`` gives another array
+    for what is made of weights, with the same elements: where replicas have it once.
     Raises as :func:`check_precision`.
     """
     mode = mode_of(mode)
@@ -50,6 +52,7 @@ def make_program(
         n_threads=n_threads or available_threads(),
         spins=DEFAULT_SPINS if spin else 0,
         precision=precision,
+        keep_qdq=keep_qdq,
         share=share,
     )
 

@@ -84,12 +84,13 @@ class CompiledProgram:
         plain_runs: int = 0,
         library: Library | None = None,
         precision: str = "float32",
+        keep_qdq: bool = False,
         team: Team | None = None,
         captures: Sequence[str] = (),
         share: Share | None = None,
     ) -> None:
         self.plain = Program(graph, outputs=outputs, captures=captures)
-        self._precision = precision
+        self._precision, self._keep_qdq = precision, keep_qdq
         self.inputs, self.outputs = self.plain.inputs, self.plain.outputs
         self.input_types, self.output_types = self.plain.input_types, self.plain.output_types
         self.n_formal_inputs = self.plain.n_formal_inputs
@@ -117,7 +118,7 @@ class CompiledProgram:
         self._first_kinds: set[tuple[FeedType, ...]] = set()
         self._lock = threading.Lock()
         self._plain_runs = plain_runs
-        self.hosts = HostKernels(graph, self.plain, partial(_body, graph, library, precision, self.team))
+        self.hosts = HostKernels(graph, self.plain, partial(_body, graph, library, precision, keep_qdq, self.team))
         #: seconds spent on plans, kernels included
         self.compile_s = 0.0
 
@@ -306,6 +307,7 @@ class CompiledProgram:
             key in self._cautious,
             key not in self._unsteady and len(self._unsteady) < MOST_UNSTEADY and not self._draws,
             self._is_one_of_many(key),
+            self._keep_qdq,
         )
 
     def _is_one_of_many(self, key: tuple[FeedType, ...]) -> bool:
@@ -428,7 +430,14 @@ class CompiledProgram:
 
 
 def _body(
-    around: Graph, library: Library | None, precision: str, team: Team, graph: Graph, *, captures: Sequence[str]
+    around: Graph,
+    library: Library | None,
+    precision: str,
+    keep_qdq: bool,
+    team: Team,
+    graph: Graph,
+    *,
+    captures: Sequence[str],
 ) -> CompiledProgram:
     """The body of a node that is not part of the plan, with the weights around it as its own."""
     known = {name: around.initializers[name] for name in captures if name in around.initializers}
@@ -438,6 +447,7 @@ def _body(
         plain_runs=BODY_PLAIN_RUNS,
         library=library,
         precision=precision,
+        keep_qdq=keep_qdq,
         team=team,
     )
 

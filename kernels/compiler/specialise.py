@@ -96,6 +96,7 @@ def specialise(
     cautious: bool = False,
     steady: bool = True,
     varied: bool = False,
+    keep_qdq: bool = False,
 ) -> Plan:
     chains = constants.once("chains", lambda: chains_of(graph, inputs, outputs, constants))
     builder = Builder(
@@ -109,6 +110,7 @@ def specialise(
         steady,
         varied,
         None if has_custom() else chains,
+        keep_qdq,
     )
     for number, (name, feed) in enumerate(zip(inputs, feeds, strict=True)):
         if feed is None or name_of(feed[0]) not in STORED:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from onnx import NodeProto, helper
 
+import distort as onnxruntime
 from distort.engine import load_model, optimize
 from distort.kernels.compiler.ir import Host
 from distort.kernels.compiler.program import CompiledProgram
@@ -83,3 +84,19 @@ def test_what_bytes_do_not_do_is_done_in_float32() -> None:
     assert "product" in [operation.kind for operation in plan.operations]
     (result,), (expected,) = program.run(feeds), Program(graph).run(feeds)
     assert np.abs(result.astype(int) - expected.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("kind", list(_SHAPES))
+def test_sessions_may_keep_to_floating_point(kind: str) -> None:
+    nodes, feeds, weights = model(kind, by_filter=True)
+    content = model_of(nodes, feeds, weights, ("y",))
+    results = {}
+    for keeps in ("0", "1"):
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.disable_quant_qdq", keeps)
+        opened = onnxruntime.InferenceSession(content, options)
+        (results[keeps],) = opened.run(None, feeds)
+        ((_, plan),) = opened._sess._loaded.engine.compiled.plans
+        on_bytes = any(operation.kind.startswith("quantized") for operation in plan.operations)
+        assert on_bytes == (keeps == "0")
+    assert np.abs(results["0"].astype(int) - results["1"].astype(int)).max() <= 1
