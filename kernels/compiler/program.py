@@ -25,7 +25,7 @@ from distort.graph.collecting import uncollected
 from distort.graph.ir import Graph
 from distort.kernels.compiler import arrays
 from distort.kernels.compiler.addresses import address_of
-from distort.kernels.compiler.ahead import Likely, likely_feeds
+from distort.kernels.compiler.ahead import Likely, Note, likely_feeds
 from distort.kernels.compiler.codegen import drive
 from distort.kernels.compiler.constants import Constants, Share
 from distort.kernels.compiler.executable import Compiled, Instance, assemble
@@ -265,17 +265,27 @@ class CompiledProgram:
         return own + 2 * compiled.words.nbytes + _STEP_NBYTES * len(compiled.plan.steps)
 
     def prepare_ahead(self) -> None:
-        """Before the first run: compile, where the graph says what it will be fed, but for the number of samples.
+        """Before the first run: compile, where the graph says what it will be fed.
 
-        Else pack weights, where that takes longer than a plan that nobody will run.
+        Where it leaves the number of samples open, only what makes a first run slow: kernels that are not on disk, and
+        weights that take long to pack. Where it says less, these weights.
         """
         likely = likely_feeds(self._graph, self.inputs) if not self._plain_runs else None
         if likely is None:
             return
-        if likely.is_close:
+        weights = [w for w in self._graph.initializers.values() if isinstance(w, np.ndarray)]
+        is_small = sum(w.nbytes for w in weights) < PACKED_AHEAD_NBYTES
+        if likely.is_exact or (likely.is_close and not is_small):
             self._try_to_compile(tuple(likely.feeds))
             return
-        if sum(w.nbytes for w in self._graph.initializers.values() if isinstance(w, np.ndarray)) < PACKED_AHEAD_NBYTES:
+        if likely.is_close:
+            library = self._library = self._library or shared()
+            note = Note(self._graph, likely, library.target, self.team.n_threads, self._precision, self._keep_qdq)
+            if not note.is_there():
+                self._try_to_compile(tuple(likely.feeds))
+                note.keep()
+            return
+        if is_small:
             return
         try:
             self._pack_ahead(likely)

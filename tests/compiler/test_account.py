@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx.parser
 import pytest
@@ -41,12 +43,18 @@ def test_what_is_compiled_and_what_is_not_and_why() -> None:
     assert "NumPy: Det 'd': there is no code for the operator" in others
 
 
-def test_what_will_be_run_is_compiled_before() -> None:
-    """All but the number of samples is known, and one is likely."""
-    opened = session("g (float[N,8] x) => (float[N,8] y) { y = Relu (x) }")
-    first, second, *_ = program_lines(opened)
+def test_what_will_be_run_is_compiled_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the number of samples is known, and one is likely: kernels are made, if they aren't on disk."""
+    monkeypatch.setenv("DISTORT_CACHE_DIR", str(tmp_path))
+    graph = "g (float[N,8] x) => (float[N,8] y) { y = Relu (x) }"
+    first, second, *_ = program_lines(session(graph))
     assert first.startswith("compiled for 1 shape of feeds, in ")
     assert second.endswith("for x float32[1, 8]")
+    assert program_lines(session(graph)) == ["nothing is compiled now: that happens when the model is run"]
+    other, *_ = program_lines(session(graph.replace("Relu", "Neg")))
+    assert other.startswith("compiled for 1 shape of feeds, in ")
+    exact, *_ = program_lines(session(graph.replace("N", "3")))
+    assert exact.startswith("compiled for 1 shape of feeds, in ")
 
 
 @pytest.mark.parametrize(("op_type", "known"), [("MatMul", True), ("Det", False), ("Warp", False)])
