@@ -154,8 +154,7 @@ class StageActor:
         if room is not None and self._brief is not None and not (order.report or order.path_only):
             made = self._brief.of(values, room)
             if made is not None:
-                self._n_executions += 1
-                self._busy_ns += time.time_ns() - start_ns
+                self._count(time.time_ns() - start_ns)
                 return made, None
         cancellation = self._cancellations[run] = Cancellation()
         if run in self._cancelled:
@@ -183,8 +182,7 @@ class StageActor:
             self._cancelled.discard(run)
         kept = {name: self._keep(outputs[name]) for name in order.keep}
         end_ns = time.time_ns()
-        self._n_executions += 1
-        self._busy_ns += end_ns - start_ns
+        self._count(end_ns - start_ns)
         if not order.report:
             if self._brief is not None:
                 self._brief.look_at(feeds)
@@ -193,6 +191,11 @@ class StageActor:
         if order.profile:
             report.pid, report.thread = os.getpid(), threading.get_native_id()
         return outputs, report
+
+    def _count(self, busy_ns: int) -> None:
+        """An execution that is done."""
+        self._n_executions += 1
+        self._busy_ns += busy_ns
 
     def _held(self, key: int, name: str) -> Any:
         try:

@@ -45,9 +45,8 @@ class BriefRuns:
         if len(self._seen) >= _MOST and kind not in self._seen:
             self._seen.clear()
         seen = self._seen[kind] = self._seen.get(kind, 0) + 1
-        if (
-            seen % _AGAIN != _SECOND
-        ):  # feeds of other kinds may have come between, and their way is the one that is known
+        # not the second time alone: feeds of another kind may have come since, and their way is the one that is known
+        if seen % _AGAIN != _SECOND:
             return
         run = self._program.quick(feeds)
         if run is not None and run.is_direct and run.is_native and run.work_ns < _BRIEF_NS:

@@ -14,6 +14,8 @@ from distort.logs import INFO, WARNING, Logger
 
 _PREPACKING = "weights are packed once, when the first plan is made that reads them"
 _SPINNING = "a run's threads look for work for about half a millisecond, and then sleep"
+#: how long who waits for an actor is awake, where nobody says
+_SPIN_US = "2000"
 _QDQ = "QuantizeLinear and DequantizeLinear are run as they are written"
 _MLAS = "it steers onnxruntime's own matrix library"
 _MOE = "experts' weights are not moved between memories"
@@ -98,7 +100,7 @@ SESSION_KEYS: tuple[Key, ...] = (
     _idle("session.inter_op.spin_backoff_max", "", "who waits awake looks all the time"),
     _obeyed(
         "session.inter_op.spin_duration_us",
-        "2000",
+        _SPIN_US,
         "how long [µs] they wait awake before that, where waits have been shorter lately",
     ),
     _obeyed("session.intra_op.allow_spinning", "1", "`0`: the threads of a run sleep at once when there is no work"),
@@ -220,7 +222,7 @@ def spin_us(entries: Mapping[str, str]) -> int:
     """How long actors and their callers wait awake. Raises ModelError for what is no number."""
     if entries.get("session.inter_op.allow_spinning") == "0":
         return 0
-    text = entries.get("session.inter_op.spin_duration_us", "2000")
+    text = entries.get("session.inter_op.spin_duration_us", _SPIN_US)
     if not text.isdecimal():
         raise ModelError(
             "INVALID_ARGUMENT", f"session.inter_op.spin_duration_us wants a number of microseconds, got '{text}'."

@@ -109,8 +109,7 @@ def _read(path: Path, n_nodes: int) -> Measurement | None:
         return None
     if not all(math.isfinite(us) and us >= 0 for us in times):
         return None
-    with suppress(OSError):  # another process took it away, or it isn't ours to touch
-        os.utime(path)  # the longest unused go first
+    caching.mark_used(path)
     return measurement
 
 

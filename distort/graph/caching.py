@@ -37,17 +37,24 @@ def folder(kind: str) -> Path:
 
 
 def read(path: Path) -> bytes | None:
-    """What :func:`keep` wrote, or None. A damaged file is removed."""
+    """What :func:`keep` wrote, or None; it is used now. A damaged file is removed."""
     try:
         file = path.read_bytes()
     except OSError:
         return None
     digest, content = file[: digests.NBYTES], file[digests.NBYTES :]
     if digests.digest(content) == digest:
+        mark_used(path)
         return content
     with contextlib.suppress(OSError):
         path.unlink()
     return None
+
+
+def mark_used(path: Path) -> None:
+    """The files that were used longest ago go first."""
+    with contextlib.suppress(OSError):  # another process took it away, or it isn't ours to touch
+        os.utime(path)
 
 
 def keep(path: Path, content: bytes, most_files: int, most_nbytes: int, also: Sequence[Path] = ()) -> None:

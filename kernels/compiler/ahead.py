@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from distort.graph import caching, digests
@@ -43,11 +41,7 @@ class Note:
         self._path = caching.folder("compiled") / (digests.name(named) + ".note")
 
     def is_there(self) -> bool:
-        if caching.read(self._path) is None:
-            return False
-        with suppress(OSError):
-            os.utime(self._path)
-        return True
+        return caching.read(self._path) is not None
 
     def keep(self) -> None:
         caching.keep(self._path, b"", _MOST_NOTES, 1 << 20)

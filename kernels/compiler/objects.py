@@ -6,7 +6,6 @@ next shape, needs others at once.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 from collections.abc import Sequence
@@ -40,12 +39,9 @@ class ObjectCache:
 
     def find(self, name: str, target: Target) -> tuple[list[str], bytes] | None:
         """The object of a name, and the functions that it has."""
-        path = self._path(name, target)
-        content = caching.read(path)
+        content = caching.read(self._path(name, target))
         if content is None:
             return None
-        with contextlib.suppress(OSError):
-            os.utime(path)
         symbols, _, code = content.partition(b"\n")
         return symbols.decode().split(), code
 

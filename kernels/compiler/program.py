@@ -231,7 +231,7 @@ class CompiledProgram:
             if compiled is not None:
                 return compiled
             began = time.perf_counter()
-            library = self._library = self._library or shared()
+            library = self._own_library()
             self._constants.files.check()
             with uncollected():
                 plan = self._plan(key, library)
@@ -248,6 +248,11 @@ class CompiledProgram:
             self._keep(key, compiled)
             self.compile_s += time.perf_counter() - began
             return compiled
+
+    def _own_library(self) -> Library:
+        """The one that was given, or the process's, which is made when the first program needs it."""
+        self._library = self._library or shared()
+        return self._library
 
     def _keep(self, key: tuple[FeedType, ...], compiled: Compiled) -> None:
         """In place of plans that were used longest ago, where it would be too many, or too large ones."""
@@ -279,10 +284,9 @@ class CompiledProgram:
             self._try_to_compile(tuple(likely.feeds))
             return
         if likely.is_close:
-            library = self._library = self._library or shared()
+            library = self._own_library()
             note = Note(self._graph, likely, library.target, self.team.n_threads, self._precision, self._keep_qdq)
-            if not note.is_there():
-                self._try_to_compile(tuple(likely.feeds))
+            if not note.is_there() and self._try_to_compile(tuple(likely.feeds)) is not None:
                 note.keep()
             return
         if is_small:
@@ -295,7 +299,7 @@ class CompiledProgram:
 
     def _pack_ahead(self, likely: Likely) -> None:
         with self._lock, uncollected():
-            library = self._library = self._library or shared()
+            library = self._own_library()
             plan = self._plan(tuple(likely.feeds), library)  # packs weights
             for operation in plan.operations:
                 for tensor in operation.inputs:
