@@ -15,7 +15,7 @@ def checked(b: Builder, given: Tensor, n_steps: int) -> Tensor:
     """As int64 [B]; a run in which one isn't from 0 to ``n_steps`` is refused."""
     wide = b.contiguous(given if given.dtype == np.int64 else b.map("cast", [given], np.int64))
     begins = b.map("greater_or_equal", [wide, b.constant(np.asarray(0))], np.bool_)
-    ends = b.map("less_or_equal", [wide, b.constant(np.asarray(n_steps))], np.bool_)
+    ends = b.map("less_or_equal", [wide, b.number("steps", n_steps)], np.bool_)
     expect(b, b.map("cast", [b.map("and", [begins, ends])], np.int64), [1] * given.size)
     return wide
 

@@ -121,7 +121,23 @@ def scaled(n: int) -> tuple[list[Any], dict[str, Array], dict[str, Array]]:
     return nodes, feeds, {"zero": np.array(1)}
 
 
-@pytest.mark.parametrize("make", [looping, scaled])
+def loss_of(n: int) -> tuple[list[Any], dict[str, Array], dict[str, Array]]:
+    """A mean over as many as there are."""
+    nodes = [helper.make_node("NegativeLogLikelihoodLoss", ["x", "target"], ["y"])]
+    rng = np.random.default_rng(n)
+    feeds = {"x": rng.standard_normal((n, 4)).astype(np.float32), "target": rng.integers(0, 4, n)}
+    return nodes, feeds, {}
+
+
+def rows_that_end(n: int) -> tuple[list[Any], dict[str, Array], dict[str, Array]]:
+    """A layer over ``n`` steps, of which the run says how many each row has."""
+    nodes = [helper.make_node("RNN", ["x", "w", "r", "", "lengths"], ["y"], hidden_size=8)]
+    rng = np.random.default_rng(n)
+    feeds = {"x": rng.standard_normal((n, 2, 4)).astype(np.float32), "lengths": np.array([n, n - 3], np.int32)}
+    return nodes, feeds, {"w": weight(1, 8, 4), "r": weight(1, 8, 8)}
+
+
+@pytest.mark.parametrize("make", [looping, scaled, loss_of, rows_that_end])
 def test_numbers_that_follow_from_lengths_are_no_part_of_kernels(make: Callable[..., Any]) -> None:
     nodes, feeds, weights = make(16)
     graph = load_model(model_of(nodes, feeds, weights, ["y"])).graph

@@ -120,7 +120,7 @@ class _Partial:
 
     def __init__(self, b: Builder, keys: int, steps: int, limits: Tensor) -> None:
         self._b, self.keys, self._steps, self.limits = b, keys, steps, limits
-        self._new = b.map("min", [limits, _whole(b, steps)])
+        self._new = b.map("min", [limits, b.number("steps", steps)])
         self._starts = b.map("sub", [limits, self._new])
 
     def _column(self, numbers: Tensor, rank: int) -> Tensor:
@@ -189,15 +189,15 @@ def _filled(
     wide = [t if t.dtype == np.int64 else b.map("cast", [t], np.int64) for t in (b.plain(lengths), b.plain(total))]
     tokens = b.map("add", [b.contiguous(wide[0]).reshaped((batch,)), _whole(b, 1)])
     most = b.contiguous(wide[1]).reshaped((1,))
-    before = b.map("sub", [tokens, b.map("min", [tokens, _whole(b, steps)])])
+    before = b.map("sub", [tokens, b.map("min", [tokens, b.number("steps", steps)])])
     fits = b.map("greater", [tokens, _whole(b, 0)], np.bool_)
     fits = b.map("and", [fits, b.map("less_or_equal", [tokens, most], np.bool_)])
-    fits = b.map("and", [fits, b.map("less_or_equal", [before, _whole(b, past)], np.bool_)])
+    fits = b.map("and", [fits, b.map("less_or_equal", [before, b.number("past", past)], np.bool_)])
     if not _expects(b, b.map("cast", [fits], np.int64), batch, 1):
         return None
-    if not _expects(b, b.map("max", [most, _whole(b, past)]), 1, keys):
+    if not _expects(b, b.map("max", [most, b.number("past", past)]), 1, keys):
         return None
-    limits = b.map("max", [b.map("min", [tokens, _whole(b, keys)]), _whole(b, 1)])
+    limits = b.map("max", [b.map("min", [tokens, b.number("keys", keys)]), _whole(b, 1)])
     return _Partial(b, keys, steps, limits)
 
 

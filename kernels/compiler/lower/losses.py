@@ -77,7 +77,7 @@ def _loss(b: Builder, node: Node, x: Tensor, target: Tensor, weight: Tensor | No
     total = _sum(b, loss)
     if total is None or reduction == "sum":
         return None if total is None else [total]
-    by = b.constant(np.asarray(target.size, np.float32)) if scale is None else _sum(b, scale)
+    by = b.number("size", target.size, np.float32) if scale is None else _sum(b, scale)
     return None if by is None else [b.map("div", [total, by])]
 
 
