@@ -336,13 +336,8 @@ class Executor:
 
     def _take(self, news: News) -> None:
         """Turn what a host says into an event. Called with the lock."""
-        if isinstance(news, Loss):
-            if self._hosts[news.unit].epoch == news.epoch:
-                self._events.append(machine.StageLost(news.unit, news.reason))
-            self._fetching.lost(news.unit, news.epoch, news.reason)
-            return
-        if isinstance(news, Fetched):
-            self._fetching.answered(news)
+        if not isinstance(news, Answer):
+            self._take_other(news)
             return
         number, attempt = divmod(news.run, ATTEMPTS)
         stage = self.units.stage_of[news.unit]
@@ -362,6 +357,14 @@ class Executor:
                 self._events.append(machine.StageLost(lost, first_line(cause)))
         elif current:
             self._events.append(machine.StageFailed(number, stage, str(cause), attempt))
+
+    def _take_other(self, news: Loss | Fetched) -> None:
+        if isinstance(news, Fetched):
+            self._fetching.answered(news)
+            return
+        if self._hosts[news.unit].epoch == news.epoch:
+            self._events.append(machine.StageLost(news.unit, news.reason))
+        self._fetching.lost(news.unit, news.epoch, news.reason)
 
     def _note(self, run: Run, stage: int, news: Answer) -> None:
         for name, (value, nbytes) in news.values.items():

@@ -21,6 +21,7 @@ from distort.cluster.transport.base import Answer, Fetched, Loss, News
 
 #: how long a host may take to say that it is there
 _HELLO_TIMEOUT_S = 10.0
+_OUT = int(select.EPOLLOUT)
 
 
 class Line:
@@ -40,14 +41,14 @@ class Line:
     def prepare(self, number: int, order: ExecuteOrder) -> None:
         """Raises PeerGone."""
         head = messages.TEMPLATE_HEAD.pack(messages.TEMPLATE, number)
-        self.channel.send(Message(head + pickle.dumps(order, pickle.HIGHEST_PROTOCOL)))
+        self.channel.send(head + pickle.dumps(order, pickle.HIGHEST_PROTOCOL))
 
     def order(self, number: int, names: Sequence[str], values: Sequence[Any], run: int, oldest: int) -> None:
         """Raises PeerGone, and OSError where there is no memory."""
         channel = self.channel
         if self._to_release:
             self.flush_releases()
-        message = Message(messages.RUN_HEAD.pack(messages.RUN, number, run, oldest, len(values)))
+        message = Message(messages.RUN_HEAD, messages.RUN, number, run, oldest)
         limit = inline_limit(len(values))
         for name, value in zip(names, values, strict=True):
             if isinstance(value, Held):
@@ -59,11 +60,11 @@ class Line:
                 if numbers := self._pool.take_forgotten(channel):
                     channel.forget(numbers)
             message.add(self._number[name], staged, 0)
-        channel.send(message)
+        channel.send(message.packed())
 
     def cancel(self, run: int) -> None:
         """Raises PeerGone."""
-        self.channel.send(Message(messages.NUMBER_HEAD.pack(messages.CANCEL, run)))
+        self.channel.send(messages.NUMBER_HEAD.pack(messages.CANCEL, run))
 
     def release(self, keys: Sequence[int]) -> None:
         """Values that stay are let go with the next order, or when there are many."""
@@ -81,11 +82,11 @@ class Line:
         for start in range(0, len(keys), 4096):
             part = keys[start : start + 4096]
             head = messages.KEYS_HEAD.pack(messages.RELEASE, len(part))
-            self.channel.send(Message(head + b"".join(messages.KEY.pack(key) for key in part)))
+            self.channel.send(head + b"".join(messages.KEY.pack(key) for key in part))
 
     def fetch(self, key: int, request: int) -> None:
         """Raises PeerGone."""
-        self.channel.send(Message(messages.FETCH_HEAD.pack(messages.FETCH, request, key)))
+        self.channel.send(messages.FETCH_HEAD.pack(messages.FETCH, request, key))
 
     def read(self, data: memoryview) -> News | None:
         """What a message says."""
@@ -107,6 +108,7 @@ class Switchboard:
     def __init__(self, spin_s: float = 0.0) -> None:
         self.pool = SlotPool()
         self._lines: dict[int, Line] = {}  # by descriptor
+        self._all: tuple[Line, ...] = ()
         self._lock = threading.Lock()
         self._epoll = select.epoll()
         self._spinner = Spinner(self._epoll, spin_s)
@@ -118,7 +120,7 @@ class Switchboard:
         """Raises OSError where the host can't be reached by shared memory."""
         channel = connect(endpoint)
         try:
-            channel.send(Message(bytes([messages.HELLO]) + f"{token} {messages.CALLER}".encode()))
+            channel.send(bytes([messages.HELLO]) + f"{token} {messages.CALLER}".encode())
             deadline = time.monotonic() + _HELLO_TIMEOUT_S
             while channel.receive() is None:
                 if time.monotonic() > deadline:
@@ -133,6 +135,7 @@ class Switchboard:
         line = Line(unit, epoch, channel, names, self.pool)
         with self._lock:
             self._lines[channel.fileno()] = line
+            self._all = tuple(self._lines.values())
             self._epoll.register(channel.fileno(), select.EPOLLIN)
         return line
 
@@ -142,25 +145,25 @@ class Switchboard:
             fd = line.channel.fileno()
             if self._lines.pop(fd, None) is None:
                 return
+            self._all = tuple(self._lines.values())
             if not self._closed:
                 self._epoll.unregister(fd)
         self.pool.lose_reader(line.channel)
         line.channel.close()
 
     def poll(self, timeout_s: float | None) -> list[News]:
+        for line in self._all:
+            if line.channel.waiting:
+                self._epoll.modify(line.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
         news: list[News] = []
-        waiting = [line for line in list(self._lines.values()) if line.channel.waiting]
-        for line in waiting:
-            self._epoll.modify(line.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
         for fd, event in self._spinner.poll(timeout_s):
-            if fd == self._wake:
-                os.eventfd_read(fd)
+            line = self._lines.get(fd)
+            if line is None:
+                if fd == self._wake:
+                    os.eventfd_read(fd)
                 continue
-            if fd not in self._lines:
-                continue
-            line = self._lines[fd]
             try:
-                if event & select.EPOLLOUT and line.channel.flush():
+                if event & _OUT and line.channel.flush():
                     self._epoll.modify(fd, select.EPOLLIN)
                 data = line.channel.receive()  # one at a time: the next poll tells of more
                 answer = None if data is None else line.read(data)
@@ -180,10 +183,10 @@ class Switchboard:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            lines, self._lines = list(self._lines.values()), {}
+            lines, self._lines, self._all = self._all, {}, ()
         for line in lines:
             with contextlib.suppress(PeerGone):
-                line.channel.send(Message(bytes([messages.BYE])))
+                line.channel.send(bytes([messages.BYE]))
             line.channel.close()
         self._epoll.close()
         os.close(self._wake)

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from distort.cluster.shm.slots import Slot, map_slot
-from distort.cluster.shm.wire import Message
 
 #: what a socket is asked to buffer; the kernel may allow less
 SOCKET_NBYTES = 1 << 20
@@ -52,8 +51,9 @@ class Channel:
         self._socket = sock
         self._buffer = bytearray(_BUFFER_NBYTES)
         self._view = memoryview(self._buffer)
+        self._buffers = [self._buffer]
         self._lock = threading.Lock()
-        self._outbox: deque[tuple[Sequence[bytes], int | None]] = deque()  # parts, and a descriptor
+        self._outbox: deque[tuple[bytes, int | None]] = deque()  # messages, each with a descriptor
         self._segments: dict[int, Any] = {}  # the peer's slots that are mapped here
         self.gone = False
 
@@ -62,34 +62,34 @@ class Channel:
 
     # -- sending
 
-    def send(self, message: Message) -> None:
+    def send(self, message: bytes) -> None:
         """Raises PeerGone. What can't be sent at once is sent by :meth:`flush`."""
-        self._send(message.parts)
+        self._send(message)
 
     def announce(self, slot: Slot) -> None:
         """Let the peer map a slot, before the first message that speaks of it. Raises PeerGone."""
         if self not in slot.known_to:
             slot.known_to.add(self)
-            self._send([_SLOT.pack(_ANNOUNCE, slot.number, slot.capacity)], slot.fd)
+            self._send(_SLOT.pack(_ANNOUNCE, slot.number, slot.capacity), slot.fd)
 
     def forget(self, numbers: Sequence[int]) -> None:
         """Tell the peer that slots are given back. Raises PeerGone."""
-        self._send([bytes([_FORGET]), array("I", numbers).tobytes()])
+        self._send(bytes([_FORGET]) + array("I", numbers).tobytes())
 
-    def _send(self, parts: Sequence[bytes], fd: int | None = None) -> None:
+    def _send(self, message: bytes, fd: int | None = None) -> None:
         with self._lock:
             if self.gone:
                 raise PeerGone
-            if self._outbox or not self._try(parts, fd):
+            if self._outbox or not self._try(message, fd):
                 # the descriptor must outlive its slot
-                self._outbox.append((parts, None if fd is None else os.dup(fd)))
+                self._outbox.append((message, None if fd is None else os.dup(fd)))
 
-    def _try(self, parts: Sequence[bytes], fd: int | None) -> bool:
+    def _try(self, message: bytes, fd: int | None) -> bool:
         try:
             if fd is None:
-                self._socket.sendmsg(parts)
+                self._socket.send(message)
             else:
-                self._socket.sendmsg(parts, [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [fd]))])
+                self._socket.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [fd]))])
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
@@ -108,8 +108,8 @@ class Channel:
         """Send what waits, as far as the socket takes it. True where nothing is left. Raises PeerGone."""
         with self._lock:
             while self._outbox:
-                parts, fd = self._outbox[0]
-                if not self._try(parts, fd):
+                message, fd = self._outbox[0]
+                if not self._try(message, fd):
                     return False
                 self._outbox.popleft()
                 if fd is not None:
@@ -122,7 +122,7 @@ class Channel:
         """The next message, valid until the next call; None where there is none yet. Raises PeerGone at the end."""
         while True:
             try:
-                nbytes, ancillary, flags, _ = self._socket.recvmsg_into([self._buffer], _ANCILLARY_NBYTES, _CLOEXEC)
+                nbytes, ancillary, flags, _ = self._socket.recvmsg_into(self._buffers, _ANCILLARY_NBYTES, _CLOEXEC)
             except (BlockingIOError, InterruptedError):
                 return None
             except OSError as error:

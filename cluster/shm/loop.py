@@ -41,7 +41,7 @@ from distort.cluster.shm.messages import (
 from distort.cluster.shm.outgoing import Outgoing, Template, picklable
 from distort.cluster.shm.slots import Reading
 from distort.cluster.shm.spinning import Spinner
-from distort.cluster.shm.wire import Message, read_values
+from distort.cluster.shm.wire import read_values
 from distort.kernels.program import Room
 
 #: the program behind the loop: order, run, inputs by name, bytes of those that came as mail, room -> outputs by name,
@@ -155,14 +155,14 @@ class StageLoop:
 
     def _take(self, channel: Channel, fd: int, data: memoryview) -> None:
         kind = data[0]
-        if fd in self._strangers:
+        if self._strangers and fd in self._strangers:
             # "token unit": who doesn't know the token is not answered
             if kind != HELLO or bytes(data[1:]).split(b" ")[0] != self._token.encode():
                 raise PeerGone
             self._strangers.discard(fd)
             if int(bytes(data[1:]).split(b" ")[1]) == CALLER:
                 self.out.set_caller(channel)
-                self.out.send(channel, Message(bytes([HELLO])))
+                self.out.send(channel, bytes([HELLO]))
         elif kind == RUN:
             self._take_order(channel, data)
         elif kind == MAIL:
@@ -185,23 +185,22 @@ class StageLoop:
     # -- orders and mail
 
     def _take_order(self, channel: Channel, data: memoryview) -> None:
-        _, number, run, oldest, count = RUN_HEAD.unpack_from(data)
+        _, number, run, oldest, layout_nbytes = RUN_HEAD.unpack_from(data)
         readings: list[Reading] = []
-        values, _ = read_values(data, RUN_HEAD.size, count, channel.find_slot, readings)
+        values, _ = read_values(data, RUN_HEAD.size, layout_nbytes, channel.find_slot, readings)
         template = self._templates[number]
         self.mail.enter(run, template, template.order.mail, oldest, values, readings)
 
     def _take_mail(self, channel: Channel, data: memoryview) -> None:
-        _, run, count, number, oldest = MAIL_HEAD.unpack_from(data)
+        _, run, number, oldest, layout_nbytes = MAIL_HEAD.unpack_from(data)
         readings: list[Reading] = []
-        values, _ = read_values(data, MAIL_HEAD.size, count, channel.find_slot, readings)
-        self.mail.put(run, values, readings)
-        if not number:
-            return
-        template = self._templates.get(number)
+        values, _ = read_values(data, MAIL_HEAD.size, layout_nbytes, channel.find_slot, readings)
+        template = self._templates.get(number) if number else None
         if template is not None:
-            self.mail.enter(run, template, template.order.mail, oldest, (), [])
-        else:  # the caller's word on what it means is on its way
+            self.mail.put_with_order(run, template, template.order.mail, oldest, values, readings)
+            return
+        self.mail.put(run, values, readings)
+        if number:  # the caller's word on what it means is on its way
             self._early.setdefault(number, []).append((run, oldest))
 
     def cancel(self, run: int) -> None:
@@ -263,7 +262,7 @@ class StageLoop:
         with self._peers_lock:
             try:
                 channel = connect(self._endpoints[unit])
-                channel.send(Message(bytes([HELLO]) + f"{self._token} {self.unit}".encode()))
+                channel.send(bytes([HELLO]) + f"{self._token} {self.unit}".encode())
             except (OSError, PeerGone, KeyError):
                 return None
             self.out.add(unit, channel)

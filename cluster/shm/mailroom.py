@@ -18,6 +18,9 @@ from distort.cluster.shm.slots import Reading
 Values = Sequence[tuple[int, Any, int]]
 
 
+_NOTHING = (0, 0)
+
+
 class Mail:
     """What has come for one run."""
 
@@ -64,47 +67,76 @@ class Mailroom:
     ) -> None:
         """An order, with the values that come along; it waits for mail of the names that are ``wanted``."""
         with self._lock:
-            self._forget_before(oldest)
-            mail = self._mail.get(run) or Mail(run)
-            mail.readings += readings
-            if run in self._cancelled:
-                self._mail.pop(run, None)
-                mail.release()
+            if oldest > self.oldest:
+                self._forget_before(oldest)
+            mail = self._mail_of(run, readings)
+            if mail is None:
                 return
             names = self._names
-            for name, value, _ in values:
-                mail.values[names[name]] = value
-            mail.order = order
-            mail.missing = {name for name in wanted if name not in mail.values}
-            self._mail[run] = mail
-            if not mail.missing:
-                heapq.heappush(self._complete, run)
+            for number, value, _ in values:
+                mail.values[names[number]] = value
+            self._wait(mail, order, wanted)
 
     def put(self, run: int, values: Values, readings: list[Reading]) -> None:
         """Mail of another stage."""
         with self._lock:
-            received, names = self.received, self._names
-            for number, _, nbytes in values:
-                name = names[number]
-                before = received.get(name, (0, 0))
-                received[name] = (before[0] + nbytes, before[1] + 1)
-            if run < self.oldest or run in self._cancelled:
-                for reading in readings:
-                    reading.release()
-                return
-            mail = self._mail.get(run)
-            if mail is None:
-                mail = self._mail[run] = Mail(run)
-            mail.readings += readings
-            for number, value, nbytes in values:
-                name = names[number]
-                mail.missing.discard(name)
-                mail.values[name] = value
-                mail.nbytes[name] = nbytes
-            if mail.order is not None and not mail.missing:
+            mail = self._put(run, values, readings)
+            if mail is not None and mail.order is not None and not mail.missing:
                 heapq.heappush(self._complete, run)
             if self._n_waiting:
                 self._changed.notify_all()
+
+    def put_with_order(
+        self, run: int, order: Any, wanted: Sequence[str], oldest: int, values: Values, readings: list[Reading]
+    ) -> None:
+        """As :meth:`put`, and then :meth:`enter`: mail that an order goes along with."""
+        with self._lock:
+            mail = self._put(run, values, readings)
+            if oldest > self.oldest:
+                self._forget_before(oldest)
+            if mail is not None:
+                self._wait(mail, order, wanted)
+
+    def _put(self, run: int, values: Values, readings: list[Reading]) -> Mail | None:
+        received, names = self.received, self._names
+        if run < self.oldest:
+            mail = None
+            for reading in readings:
+                reading.release()
+        else:
+            mail = self._mail_of(run, readings)
+        for number, value, nbytes in values:
+            name = names[number]
+            before = received.get(name, _NOTHING)
+            received[name] = (before[0] + nbytes, before[1] + 1)
+            if mail is not None:
+                mail.missing.discard(name)
+                mail.values[name] = value
+                mail.nbytes[name] = nbytes
+        return mail
+
+    def _mail_of(self, run: int, readings: list[Reading]) -> Mail | None:
+        """What has come for a run, ``readings`` too; None, and these are given back, where it was cancelled."""
+        if self._cancelled and run in self._cancelled:
+            mail = self._mail.pop(run, None)
+            if mail is not None:
+                mail.release()
+            for reading in readings:
+                reading.release()
+            return None
+        mail = self._mail.get(run)
+        if mail is None:
+            mail = self._mail[run] = Mail(run)
+        if readings:
+            mail.readings += readings
+        return mail
+
+    def _wait(self, mail: Mail, order: Any, wanted: Sequence[str]) -> None:
+        mail.order = order
+        if wanted:
+            mail.missing = {name for name in wanted if name not in mail.values}
+        if not mail.missing:
+            heapq.heappush(self._complete, mail.run)
 
     def take(self) -> Mail | None:
         """The next run that has all it needs; it is the caller's now."""

@@ -18,9 +18,10 @@ HELLO, TEMPLATE, RUN, CANCEL, RELEASE, MAIL, DONE, FAILED, BYE, FETCH, FETCHED, 
     FIRST_KIND, FIRST_KIND + 12
 )
 
-RUN_HEAD = struct.Struct("<BIQQH")  # kind, template, run, oldest run under way, values
-MAIL_HEAD = struct.Struct("<BQHIQ")  # kind, run, values; number of an order that goes along (0: none), oldest run
-DONE_HEAD = struct.Struct("<BQHI")  # kind, run, values; bytes of the report that follows them
+# those of values end with the bytes of their layout
+RUN_HEAD = struct.Struct("<BIQQI")  # kind, template, run, oldest run under way
+MAIL_HEAD = struct.Struct("<BQIQI")  # kind, run, number of an order that goes along (0: none), oldest run
+DONE_HEAD = struct.Struct("<BQII")  # kind, run, bytes of the report that follows the values
 KEYS_HEAD = struct.Struct("<BI")  # kind, number of keys
 NUMBER_HEAD = struct.Struct("<BQ")  # kind, run
 FETCH_HEAD = struct.Struct("<BQQ")  # kind, number of the request, key
@@ -42,9 +43,9 @@ def read_done(
 
     The values are the caller's own, copies or leased.
     """
-    _, run, count, report_nbytes = DONE_HEAD.unpack_from(data)
+    _, run, report_nbytes, layout_nbytes = DONE_HEAD.unpack_from(data)
     readings: list[Reading] = []
-    found, offset = read_values(data, DONE_HEAD.size, count, find, readings, leases)
+    found, offset = read_values(data, DONE_HEAD.size, layout_nbytes, find, readings, leases)
     report: StageReport | None = None
     values: dict[str, tuple[Any, int]] = {}
     for name, value, nbytes in found:
@@ -63,9 +64,9 @@ def read_done(
 
 def read_told(data: memoryview, find: Callable[[int], Any]) -> tuple[int, Any, int]:
     """A message of one value: the number of its run or request, a copy of the value, its bytes."""
-    number = MAIL_HEAD.unpack_from(data)[1]
+    _, number, _, _, layout_nbytes = MAIL_HEAD.unpack_from(data)
     readings: list[Reading] = []
-    ((_, value, nbytes),), _ = read_values(data, MAIL_HEAD.size, 1, find, readings)
+    ((_, value, nbytes),), _ = read_values(data, MAIL_HEAD.size, layout_nbytes, find, readings)
     if readings:
         value = value.copy()
         readings[0].release()

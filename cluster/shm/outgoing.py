@@ -110,12 +110,12 @@ class Outgoing:
         for channel, number, names in template.targets:
             if any(channel not in parcel[name][1] for name in names):
                 continue
-            message = Message(MAIL_HEAD.pack(MAIL, run, len(names), number, oldest))
+            message = Message(MAIL_HEAD, MAIL, run, number, oldest)
             for name in names:
                 value, readers = parcel[name]
                 self._announce(channel, value)
                 message.add(self._number[name], value, readers.index(channel))
-            self.send(channel, message)
+            self.send(channel, message.packed())
 
     def answer(
         self,
@@ -129,19 +129,19 @@ class Outgoing:
         if template.order.silent or caller is None:
             return
         body = b"" if report is None else pickle.dumps(report, pickle.HIGHEST_PROTOCOL)
-        results = [(name, *parcel[name]) for name in template.results if caller in parcel[name][1]]
-        is_large = len(body) > REPORT_NBYTES
-        message = Message(DONE_HEAD.pack(DONE, run, len(results) + is_large, len(body)))
-        for name, value, readers in results:
-            self._announce(caller, value)
-            message.add(self._number[name], value, readers.index(caller))
-        if is_large:
+        message = Message(DONE_HEAD, DONE, run, len(body))
+        for name in template.results:
+            value, readers = parcel[name]
+            if caller in readers:
+                self._announce(caller, value)
+                message.add(self._number[name], value, readers.index(caller))
+        if len(body) > REPORT_NBYTES:
             value = stage(body, self.pool, (caller,))
             self._announce(caller, value)
             message.add(REPORT_NAME, value, 0)
         elif body:
-            message.parts.append(body)
-        self.send(caller, message)
+            message.append(body)
+        self.send(caller, message.packed())
 
     def tell(self, kind: int, number: int, what: Any) -> None:
         """One value for the caller: of a run, or of a request."""
@@ -149,10 +149,10 @@ class Outgoing:
         if caller is None:
             return
         value = stage(what, self.pool, (caller,))
-        message = Message(MAIL_HEAD.pack(kind, number, 1, 0, 0))
+        message = Message(MAIL_HEAD, kind, number, 0, 0)
         self._announce(caller, value)
         message.add(0, value, 0)
-        self.send(caller, message)
+        self.send(caller, message.packed())
 
     def _announce(self, channel: Channel, staged: Staged) -> None:
         if staged.slot is None:
@@ -164,7 +164,7 @@ class Outgoing:
         except PeerGone:
             self.lose(channel)
 
-    def send(self, channel: Channel, message: Message) -> None:
+    def send(self, channel: Channel, message: bytes) -> None:
         try:
             channel.send(message)
         except PeerGone:

@@ -29,15 +29,16 @@ class Spinner:
         if most_s <= 0:
             return self._epoll.poll(timeout_s)
         began = now = time.perf_counter()
-        events: list[tuple[int, int]] = []
         if self._typical_s < most_s and (timeout_s is None or timeout_s > most_s):
-            while not events and now - began < most_s:
-                events = self._epoll.poll(0)
-                if not events:
-                    os.sched_yield()
-                    now = time.perf_counter()
-        if not events:
-            events = self._epoll.poll(timeout_s)
+            poll, give_way, clock, end = self._epoll.poll, os.sched_yield, time.perf_counter, began + most_s
+            while now < end:
+                events = poll(0)
+                if events:
+                    self._typical_s += _WEIGHT * (now - began - self._typical_s)
+                    return events
+                give_way()
+                now = clock()
+        events = self._epoll.poll(timeout_s)
         waited_s = min(time.perf_counter() - began, 4 * most_s)
         self._typical_s += _WEIGHT * (waited_s - self._typical_s)
         return events

@@ -1,16 +1,18 @@
-"""How messages and values are written: a fixed header, then values, each by its kind.
+"""How messages and values are written: a fixed header, the layout of the values, then their bytes.
 
 Small tensors lie in the message, large ones in a slot, and what is no tensor (strings, sequences, maps) is pickled.
-Names are numbers in a table that both sides have.
+Names are numbers in a table that both sides have. Values of the same names, dtypes and shapes have the same layout, byte
+for byte, so it is packed and parsed once.
 """
 
 from __future__ import annotations
 
+import functools
 import pickle
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,9 +34,10 @@ _KEY = struct.Struct("<Q")
 _DIMS = [struct.Struct(f"<{rank}q") for rank in range(33)]
 
 _STRING = 8
+_BYTES = np.dtype(np.uint8)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Staged:
     """A value ready to be sent: once to each of its readers."""
 
@@ -82,83 +85,124 @@ def stage(value: Any, pool: SlotPool, readers: tuple[Any, ...], inline_nbytes: i
 
 
 class Message:
-    """Parts of one message."""
+    """``head`` with ``fields`` and, as its last field, how long the layout of the values that are added is."""
 
-    __slots__ = ("parts",)
+    __slots__ = ("_data", "_fields", "_head", "_layout")
 
-    def __init__(self, head: bytes) -> None:
-        self.parts: list[bytes] = [head]
+    def __init__(self, head: struct.Struct, *fields: int) -> None:
+        self._head, self._fields = head, fields
+        self._layout: list[bytes] = []
+        self._data: list[bytes] = []
 
     def add(self, name: int, staged: Staged, position: int) -> None:
         """A value; ``position`` is the receiver's among the value's readers."""
-        parts = self.parts
-        parts.append(_HEAD.pack(name, staged.kind, staged.element, len(staged.dims)))
-        if staged.dims:
-            parts.append(_DIMS[len(staged.dims)].pack(*staged.dims))
         slot = staged.slot
         if slot is None:
-            parts.append(_SIZE.pack(len(staged.data)))
-            parts.append(staged.data)
-            return
-        parts.append(_PLACE.pack(slot.number, position, staged.nbytes))
+            self._layout.append(_entry(name, staged.kind, staged.element, staged.dims, staged.nbytes))
+            self._data.append(staged.data)
+        else:
+            entry = _entry(name, staged.kind, staged.element, staged.dims, None)
+            self._layout.append(entry + _PLACE.pack(slot.number, position, staged.nbytes))
 
     def add_held(self, name: int, held: Held) -> None:
-        self.parts.append(_HEAD.pack(name, _HELD, 0, 0))
-        self.parts.append(_KEY.pack(held.key))
+        self._layout.append(_HEAD.pack(name, _HELD, 0, 0) + _KEY.pack(held.key))
+
+    def append(self, data: bytes) -> None:
+        """Bytes that follow the values: those of the header's own."""
+        self._data.append(data)
+
+    def packed(self) -> bytes:
+        layout = b"".join(self._layout)
+        return b"".join((self._head.pack(*self._fields, len(layout)), layout, *self._data))
+
+
+@functools.lru_cache(4096)
+def _entry(name: int, kind: int, element: int, dims: tuple[int, ...], nbytes: int | None) -> bytes:
+    """Of a layout, up to what follows for a value in a slot."""
+    size = b"" if nbytes is None else _SIZE.pack(nbytes)
+    return _HEAD.pack(name, kind, element, len(dims)) + _DIMS[len(dims)].pack(*dims) + size
 
 
 #: number of a slot -> its memory
 FindSlot = Callable[[int], Any]
 
 
+class _Entry(NamedTuple):
+    name: int
+    kind: int
+    dtype: np.dtype[Any]
+    dims: tuple[int, ...]
+    nbytes: int
+    slot: int
+    position: int  # of the reader's flag; of a held value, its key
+
+
+#: layouts that were parsed, at most so many
+_PARSED: dict[bytes, list[_Entry]] = {}
+_MOST_PARSED = 1024
+
+
+def _parse(layout: bytes) -> list[_Entry]:
+    entries: list[_Entry] = []
+    offset = 0
+    while offset < len(layout):
+        name, kind, element, rank = _HEAD.unpack_from(layout, offset)
+        offset += _HEAD.size
+        dims = _DIMS[rank].unpack_from(layout, offset)
+        offset += 8 * rank
+        number = position = nbytes = 0
+        if kind == _HELD:
+            (position,) = _KEY.unpack_from(layout, offset)
+            offset += _KEY.size
+        elif kind in (_TENSOR, _PICKLE):
+            (nbytes,) = _SIZE.unpack_from(layout, offset)
+            offset += _SIZE.size
+        else:
+            number, position, nbytes = _PLACE.unpack_from(layout, offset)
+            offset += _PLACE.size
+        entries.append(_Entry(name, kind, DTYPE_OF.get(element, _BYTES), dims, nbytes, number, position))
+    if all(entry.kind != _HELD for entry in entries):  # keys are new in each run
+        if len(_PARSED) >= _MOST_PARSED:
+            _PARSED.clear()
+        _PARSED[layout] = entries
+    return entries
+
+
 def read_values(
     data: memoryview,
     offset: int,
-    count: int,
+    layout_nbytes: int,
     find: FindSlot,
     readings: list[Reading],
     leases: set[int] | None = None,
 ) -> tuple[list[tuple[int, Any, int]], int]:
-    """``count`` values from ``offset`` on, as (name, value, bytes), and where they end.
+    """The values whose layout begins at ``offset``, as (name, value, bytes), and where their bytes end.
 
     Tensors in slots are read-only views; what is to be released after their last use is appended to ``readings``.
     With ``leases`` (those that stand) large ones that nobody else reads are given as they lie, to be written too.
     """
+    layout = data[offset : offset + layout_nbytes].tobytes()
+    offset += layout_nbytes
     found: list[tuple[int, Any, int]] = []
-    for _ in range(count):
-        name, kind, element, rank = _HEAD.unpack_from(data, offset)
-        offset += _HEAD.size
-        if kind == _HELD:
-            (key,) = _KEY.unpack_from(data, offset)
-            offset += _KEY.size
-            found.append((name, Held(key), 0))
-            continue
-        dims = _DIMS[rank].unpack_from(data, offset)
-        offset += 8 * rank
-        if kind in (_TENSOR, _PICKLE):
-            (nbytes,) = _SIZE.unpack_from(data, offset)
-            offset += _SIZE.size
-            raw = data[offset : offset + nbytes]
-            offset += nbytes
+    for name, kind, dtype, dims, nbytes, number, position in _PARSED.get(layout) or _parse(layout):
+        if kind == _TENSOR:
             # the message's buffer is used again: a copy, which is aligned too
-            value = (
-                _tensor(np.frombuffer(raw, np.uint8), element, dims).copy() if kind == _TENSOR else pickle.loads(raw)
-            )
+            value: Any = np.ndarray(dims, dtype, data, offset).copy()
+            offset += nbytes
+        elif kind == _HELD:
+            value = Held(position)
+        elif kind == _PICKLE:
+            value = pickle.loads(data[offset : offset + nbytes])
+            offset += nbytes
         else:
-            number, position, nbytes = _PLACE.unpack_from(data, offset)
-            offset += _PLACE.size
             reading = Reading(find(number), position, nbytes)
             if kind == _PICKLE_SLOT:
                 value = pickle.loads(reading.payload().data)
                 reading.release()
             elif kind == _SLOT and leases is not None and nbytes >= LEAST_LEASE_NBYTES and len(leases) < MOST_LEASES:
-                value = _tensor(np.asarray(Lease(reading, leases)), element, dims)
+                value = np.asarray(Lease(reading, leases)).view(dtype).reshape(dims)
             else:
-                value = _tensor(reading.payload(), element, dims)
+                value = reading.payload().view(dtype).reshape(dims)
                 readings.append(reading)
         found.append((name, value, nbytes))
     return found, offset
-
-
-def _tensor(payload: np.ndarray[Any, Any], element: int, dims: Sequence[int]) -> np.ndarray[Any, Any]:
-    return payload.view(DTYPE_OF[element]).reshape(dims)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import struct
 from collections.abc import Iterator
 
 import ml_dtypes
@@ -39,6 +40,9 @@ def pool() -> Iterator[SlotPool]:
     made.close()
 
 
+HEAD = struct.Struct("<BI")
+
+
 def head() -> bytes:
     return bytes([FIRST_KIND])
 
@@ -48,7 +52,7 @@ def pass_on(
 ) -> tuple[list[object], list[Reading]]:
     """Values from one end to the other, the first of their readers."""
     sender, receiver = pair
-    message = Message(head())
+    message = Message(HEAD, FIRST_KIND)
     for number, value in enumerate(values):
         if isinstance(value, Held):
             message.add_held(number, value)
@@ -57,11 +61,11 @@ def pass_on(
         if staged.slot is not None:
             sender.announce(staged.slot)
         message.add(number, staged, 0)
-    sender.send(message)
+    sender.send(message.packed())
     data = receiver.receive()
     assert data is not None and data[0] == FIRST_KIND
     readings: list[Reading] = []
-    found, end = read_values(data, 1, len(values), receiver.find_slot, readings, leases)
+    found, end = read_values(data, HEAD.size, HEAD.unpack_from(data)[1], receiver.find_slot, readings, leases)
     assert end == len(data)
     assert [number for number, _, _ in found] == list(range(len(values)))
     return [value for _, value, _ in found], readings
@@ -228,7 +232,7 @@ def test_sending_never_blocks_and_loses_nothing(pair: Pair, pool: SlotPool) -> N
     sender, receiver = pair
     count = 3000
     for number in range(count):
-        sender.send(Message(head() + number.to_bytes(4, "little") + bytes(1000)))
+        sender.send(head() + number.to_bytes(4, "little") + bytes(1000))
     assert sender.waiting
     seen = []
     while len(seen) < count:
@@ -243,14 +247,14 @@ def test_sending_never_blocks_and_loses_nothing(pair: Pair, pool: SlotPool) -> N
 
 def test_the_end_of_a_peer_is_noticed(pair: Pair) -> None:
     sender, receiver = pair
-    sender.send(Message(head() + b"last words"))
+    sender.send(head() + b"last words")
     sender.close()
     data = receiver.receive()
     assert data is not None and bytes(data[1:]) == b"last words"
     with pytest.raises(PeerGone):
         receiver.receive()
     with pytest.raises(PeerGone):
-        receiver.send(Message(head()))
+        receiver.send(head())
 
 
 def test_a_listener_s_name_ends_with_it() -> None:
