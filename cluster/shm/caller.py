@@ -51,7 +51,7 @@ class Line:
         message = Message(messages.RUN_HEAD, messages.RUN, number, run, oldest)
         limit = inline_limit(len(values))
         for name, value in zip(names, values, strict=True):
-            if isinstance(value, Held):
+            if type(value) is Held:
                 message.add_held(self._number[name], value)
                 continue
             staged = stage(value, self._pool, (channel,), limit)

@@ -66,16 +66,20 @@ class Mailroom:
         self, run: int, order: Any, wanted: Sequence[str], oldest: int, values: Values, readings: list[Reading]
     ) -> None:
         """An order, with the values that come along; it waits for mail of the names that are ``wanted``."""
+        names = self._names
         with self._lock:
             if oldest > self.oldest:
                 self._forget_before(oldest)
             mail = self._mail_of(run, readings)
             if mail is None:
                 return
-            names = self._names
             for number, value, _ in values:
                 mail.values[names[number]] = value
-            self._wait(mail, order, wanted)
+            mail.order = order
+            if wanted:
+                mail.missing = {name for name in wanted if name not in mail.values}
+            if not mail.missing:
+                heapq.heappush(self._complete, run)
 
     def put(self, run: int, values: Values, readings: list[Reading]) -> None:
         """Mail of another stage."""
@@ -95,7 +99,10 @@ class Mailroom:
             if oldest > self.oldest:
                 self._forget_before(oldest)
             if mail is not None:
-                self._wait(mail, order, wanted)
+                mail.order = order
+                mail.missing = {name for name in wanted if name not in mail.values}
+                if not mail.missing:
+                    heapq.heappush(self._complete, run)
 
     def _put(self, run: int, values: Values, readings: list[Reading]) -> Mail | None:
         received, names = self.received, self._names
@@ -131,20 +138,14 @@ class Mailroom:
             mail.readings += readings
         return mail
 
-    def _wait(self, mail: Mail, order: Any, wanted: Sequence[str]) -> None:
-        mail.order = order
-        if wanted:
-            mail.missing = {name for name in wanted if name not in mail.values}
-        if not mail.missing:
-            heapq.heappush(self._complete, mail.run)
-
     def take(self) -> Mail | None:
         """The next run that has all it needs; it is the caller's now."""
         if not self._complete:
             return None
+        complete = self._complete
         with self._lock:
-            while self._complete:
-                mail = self._mail.pop(heapq.heappop(self._complete), None)
+            while complete:
+                mail = self._mail.pop(heapq.heappop(complete), None)
                 if mail is not None:
                     return mail
         return None
@@ -163,8 +164,9 @@ class Mailroom:
         if oldest <= self.oldest:
             return
         self.oldest = oldest
-        for run in [run for run, mail in self._mail.items() if run < oldest and mail.order is None]:
-            self._mail.pop(run).release()
+        if self._mail:
+            for run in [run for run, mail in self._mail.items() if run < oldest and mail.order is None]:
+                self._mail.pop(run).release()
         if self._cancelled:
             self._cancelled = {run for run in self._cancelled if run >= oldest}
 

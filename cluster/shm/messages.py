@@ -52,7 +52,7 @@ def read_done(
         if name == REPORT_NAME:
             report = pickle.loads(value)
         else:
-            borrowed = isinstance(value, np.ndarray) and not value.flags.writeable
+            borrowed = bool(readings) and isinstance(value, np.ndarray) and not value.flags.writeable
             values[names[name]] = (value.copy() if borrowed else value, nbytes)
     if report is None and report_nbytes:
         report = pickle.loads(data[offset : offset + report_nbytes])

@@ -1,8 +1,8 @@
 """How messages and values are written: a fixed header, the layout of the values, then their bytes.
 
 Small tensors lie in the message, large ones in a slot, and what is no tensor (strings, sequences, maps) is pickled.
-Names are numbers in a table that both sides have. Values of the same names, dtypes and shapes have the same layout, byte
-for byte, so it is packed and parsed once.
+Names are numbers in a table that both sides have. Values of the same names, dtypes and shapes have the same layout,
+byte for byte, so it is packed and parsed once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import pickle
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from distort.graph.types import DTYPE_OF
 INLINE_NBYTES = 4096
 #: and no message has more than this of them: what a socket takes at once is limited
 MESSAGE_NBYTES = 65536
+_FEW_VALUES = MESSAGE_NBYTES // INLINE_NBYTES
 
 # a slot that is shared has other readers too
 _TENSOR, _SLOT, _SHARED_SLOT, _PICKLE, _PICKLE_SLOT, _HELD = range(6)
@@ -63,12 +64,13 @@ def in_slot(value: np.ndarray[Any, Any], slot: Slot) -> Staged:
 
 def inline_limit(n_values: int) -> int:
     """The largest tensor that lies in a message of so many values."""
-    return min(INLINE_NBYTES, MESSAGE_NBYTES // max(1, n_values))
+    return INLINE_NBYTES if n_values <= _FEW_VALUES else MESSAGE_NBYTES // n_values
 
 
 def stage(value: Any, pool: SlotPool, readers: tuple[Any, ...], inline_nbytes: int = INLINE_NBYTES) -> Staged:
     """Prepare a value for its readers: copies it into the message or a slot. Raises OSError without memory."""
-    element = _ELEMENTS.get(value.dtype) if isinstance(value, np.ndarray) and value.dtype.isnative else None
+    is_array = type(value) is np.ndarray or isinstance(value, np.ndarray)
+    element = _ELEMENTS.get(value.dtype) if is_array and value.dtype.isnative else None
     if element is not None:
         dims, nbytes = value.shape, value.nbytes
         if nbytes <= inline_nbytes:
