@@ -152,9 +152,9 @@ class Switchboard:
         line.channel.close()
 
     def poll(self, timeout_s: float | None) -> list[News]:
-        for line in self._all:
-            if line.channel.waiting:
-                self._epoll.modify(line.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
+        for behind in self._all:
+            if behind.channel.waiting:
+                self._epoll.modify(behind.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
         news: list[News] = []
         for fd, event in self._spinner.poll(timeout_s):
             line = self._lines.get(fd)
