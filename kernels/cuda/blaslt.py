@@ -1,0 +1,343 @@
+"""Matrix products by cuBLASLt: what is multiplied, how the library is told, and runs that only enqueue.
+
+Matrices are row-major here and column-major there. The library computes outᵀ = bᵀ · aᵀ: its A is our ``b``, its rows
+are our columns, so that its bias of one number a row is ours of one a column. Nothing is transposed in memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from distort.kernels.cuda import blaslt_api as api
+from distort.kernels.cuda.blaslt_api import Algorithm, Descriptor, HeuristicResult, check
+from distort.kernels.cuda.libraries import LibraryFailed, open_library
+
+#: dtype -> dtypes that its products may be stored as
+RESULTS = {
+    "float32": ("float32",),
+    "float64": ("float64",),
+    "float16": ("float16", "float32"),
+    "bfloat16": ("bfloat16", "float32"),
+    "int8": ("int32",),
+}
+ACTIVATIONS = {"": 0, "relu": api.EPILOGUE_RELU, "gelu_tanh": api.EPILOGUE_GELU}
+#: NVIDIA's advice: 32 MiB from Hopper on, 4 MiB before
+WORKSPACE_NBYTES, HOPPER_WORKSPACE_NBYTES, _HOPPER = 4 << 20, 32 << 20, 90
+#: no algorithm asks for more
+_ALIGNMENT_NBYTES = 256
+_ITEM_NBYTES = {"float64": 8, "float32": 4, "int32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
+#: algorithms that are timed where they are
+_CANDIDATES = 8
+#: what takes how long: (enqueue on a stream, stream) -> milliseconds
+Timer = Callable[[Callable[[int], None], int], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """How a matrix lies: ``leading`` elements from row to row, or from column to column where it is ``transposed``.
+
+    ``batch_stride``: elements from matrix to matrix; 0 where all products read the same.
+    """
+
+    leading: int
+    transposed: bool = False
+    batch_stride: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProductProblem:
+    """out = activation(alpha · a · b + beta · c + bias): a [rows, depth], b [depth, columns], bias [columns]."""
+
+    dtype: str
+    rows: int
+    columns: int
+    depth: int
+    a: Matrix
+    b: Matrix
+    out: Matrix
+    batch: int = 1
+    result: str = ""  # dtype of out, c and bias; as ``dtype`` where not given
+    alpha: float = 1.0
+    beta: float = 0.0
+    c: Matrix | None = None
+    bias: bool = False
+    activation: str = ""
+    tf32: bool = False  # float32 operands may be rounded to 10 bits of mantissa
+
+    def __post_init__(self) -> None:
+        if not self.result:
+            object.__setattr__(self, "result", "int32" if self.dtype == "int8" else self.dtype)
+        if self.result not in RESULTS.get(self.dtype, ()):
+            raise ValueError(f"no product of {self.dtype} is stored as {self.result}")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"unknown activation {self.activation!r}: there are {', '.join(filter(None, ACTIVATIONS))}"
+            )
+        if min(self.rows, self.columns, self.depth, self.batch) < 1:
+            raise ValueError(f"an empty product is none of cuBLASLt's: {self}")
+        if (self.c is None) != (self.beta == 0.0):
+            raise ValueError("c is there where beta is not 0, and nowhere else")
+        sizes = [(self.a, self.rows, self.depth), (self.b, self.depth, self.columns)]
+        sizes += [(matrix, self.rows, self.columns) for matrix in (self.out, self.c) if matrix is not None]
+        for matrix, rows, columns in sizes:
+            if matrix.leading < (rows if matrix.transposed else columns):
+                raise ValueError(f"lines of [{rows}, {columns}] would overlap: {matrix}")
+        if self.out.transposed or (self.c is not None and self.c.transposed):
+            raise ValueError("results lie row by row: multiply the transposed matrices in the other order")
+        if self.batch > 1 and self.out.batch_stride < 1:
+            raise ValueError("results of a batch would overlap")
+
+    def __str__(self) -> str:
+        def written(name: str, matrix: Matrix, rows: int, columns: int) -> str:
+            turned = " transposed" if matrix.transposed else ""
+            step = f", batch stride {matrix.batch_stride}" if self.batch > 1 else ""
+            return f"{name} [{rows}, {columns}]{turned} (leading dimension {matrix.leading}{step})"
+
+        parts = [written("a", self.a, self.rows, self.depth), written("b", self.b, self.depth, self.columns)]
+        epilogue = " + ".join(filter(None, ["c" if self.c else "", "bias" if self.bias else "", self.activation]))
+        batch = f"{self.batch} products of " if self.batch > 1 else ""
+        return f"{batch}{self.dtype} {' · '.join(parts)} as {self.result}{f' with {epilogue}' if epilogue else ''}"
+
+
+def refusal(problem: ProductProblem) -> str:
+    """Why the library has no such product, as far as its documentation says; "" where it doesn't say so."""
+    p = problem
+    if p.dtype in ("int8", "float64") and (p.bias or p.activation):
+        return f"products of {p.dtype} have no epilogue"
+    if p.dtype != "int8":
+        return ""
+    if p.a.transposed or not p.b.transposed:
+        return "products of int8 want a by rows and b by columns"
+    lines = [p.a.leading, p.b.leading, p.out.leading, *([p.c.leading] if p.c else [])]
+    if any(n % 4 for n in (p.columns, p.depth, *lines)):
+        return "products of int8 want columns, depth and leading dimensions that are multiples of 4"
+    return ""
+
+
+class ProductPlan:
+    """A product that is ready to run: by several threads, on several streams with workspaces of their own."""
+
+    def __init__(self, products: Products, problem: ProductProblem) -> None:
+        self.problem = problem
+        self._products, self._functions = products, products.functions
+        self._text = str(problem)
+        p, what = problem, self._text
+        functions = self._functions
+        compute, scale, number = _computed(p)
+        self._alpha, self._beta = number(p.alpha), number(p.beta)
+        self._lock = threading.Lock()
+        self._bias = 0
+        #: by the alignment of addresses, in bytes
+        self._algorithms: dict[int, Algorithm] = {}
+        self.workspace_nbytes = 0
+        self._desc = Descriptor(functions, "MatmulDesc", what, compute, api.DATA_TYPES[scale])
+        self._made = [self._desc]
+        try:
+            self._describe()
+            first = self._candidates(_ALIGNMENT_NBYTES, products.workspace_nbytes, 1)[0]
+        except LibraryFailed:
+            self.close()
+            raise
+        self.workspace_nbytes = int(first.workspace_nbytes)
+        self._algorithms[_ALIGNMENT_NBYTES] = first.algorithm
+
+    def _describe(self) -> None:
+        p = self.problem
+        # the library's A is b
+        self._desc.set(api.DESC_TRANSA, api.OP_T if p.b.transposed else api.OP_N, ctypes.c_int32)
+        self._desc.set(api.DESC_TRANSB, api.OP_T if p.a.transposed else api.OP_N, ctypes.c_int32)
+        epilogue = ACTIVATIONS[p.activation] | (api.EPILOGUE_BIAS if p.bias else 0)
+        self._desc.set(api.DESC_EPILOGUE, epilogue or api.EPILOGUE_DEFAULT, ctypes.c_uint32)
+        if p.bias:
+            self._desc.set(api.DESC_BIAS_DATA_TYPE, api.DATA_TYPES[p.result], ctypes.c_int32)
+        self._layouts = [
+            self._layout(p.dtype, p.b, p.depth, p.columns),
+            self._layout(p.dtype, p.a, p.rows, p.depth),
+            self._layout(p.result, p.c or p.out, p.rows, p.columns),
+            self._layout(p.result, p.out, p.rows, p.columns),
+        ]
+
+    def _layout(self, dtype: str, matrix: Matrix, rows: int, columns: int) -> Descriptor:
+        """A row-major matrix as the library sees it."""
+        lines = (rows, columns) if matrix.transposed else (columns, rows)
+        made = Descriptor(self._functions, "MatrixLayout", self._text, api.DATA_TYPES[dtype], *lines, matrix.leading)
+        self._made.append(made)
+        if self.problem.batch > 1:
+            made.set(api.LAYOUT_BATCH_COUNT, self.problem.batch, ctypes.c_int32)
+            made.set(api.LAYOUT_BATCH_STRIDE, matrix.batch_stride, ctypes.c_int64)
+        return made
+
+    def _candidates(self, alignment: int, workspace_nbytes: int, count: int) -> list[HeuristicResult]:
+        """Algorithms for addresses of this alignment, the best first. Raises LibraryFailed where there is none."""
+        preference = Descriptor(self._functions, "MatmulPreference", self._text)
+        try:
+            preference.set(api.PREFERENCE_WORKSPACE, workspace_nbytes, ctypes.c_uint64)
+            for attribute in range(api.PREFERENCE_ALIGNMENT_A, api.PREFERENCE_ALIGNMENT_A + 4):
+                preference.set(attribute, alignment, ctypes.c_uint32)
+            if self.problem.bias:
+                # only its alignment is looked at
+                self._set_bias(alignment)
+            found, returned = (HeuristicResult * count)(), ctypes.c_int()
+            status = self._functions.cublasLtMatmulAlgoGetHeuristic(
+                self._products.handle,
+                self._desc.handle,
+                *(layout.handle for layout in self._layouts),
+                preference.handle,
+                count,
+                ctypes.byref(found),
+                ctypes.byref(returned),
+            )
+        finally:
+            preference.close()
+        good = [found[i] for i in range(returned.value) if not status and not found[i].state]
+        check(status or (0 if good else api.NOT_SUPPORTED), f"looking for an algorithm for {self._text}")
+        return good
+
+    def _set_bias(self, address: int) -> None:
+        if address != self._bias:
+            self._desc.set(api.DESC_BIAS_POINTER, address, ctypes.c_void_p)
+            self._bias = address
+
+    def run(self, a: int, b: int, out: int, bias: int, stream: int, c: int = 0, workspace: int = 0) -> None:
+        """Enqueue the product: addresses on the device; ``workspace`` has ``workspace_nbytes``, for this stream alone.
+
+        It neither allocates nor waits, so it can be captured.
+        """
+        if self.workspace_nbytes and (not workspace or workspace % _ALIGNMENT_NBYTES):
+            raise LibraryFailed(f"a workspace of {self.workspace_nbytes} bytes, aligned, is needed for {self._text}")
+        p = self.problem
+        c = c if p.c is not None else out
+        bits = a | b | out | c | (bias if p.bias else 0) | _ALIGNMENT_NBYTES
+        alignment = bits & -bits
+        with self._lock:
+            algorithm = self._algorithms.get(alignment)
+            if algorithm is None:
+                if alignment < max(_ITEM_NBYTES[p.dtype], _ITEM_NBYTES[p.result]):
+                    raise LibraryFailed(f"addresses are aligned to {alignment} bytes alone, for {self._text}")
+                algorithm = self._candidates(alignment, self.workspace_nbytes, 1)[0].algorithm
+                self._algorithms[alignment] = algorithm
+            self._enqueue(algorithm, (b, a, c, out), bias, stream, workspace)
+
+    def _enqueue(
+        self, algorithm: Algorithm, addresses: tuple[int, int, int, int], bias: int, stream: int, workspace: int
+    ) -> None:
+        """``addresses``: of the library's A, B, C, D."""
+        if self.problem.bias:
+            self._set_bias(bias)
+        of_a, of_b, of_c, of_d = self._layouts
+        a, b, c, d = addresses
+        status = self._functions.cublasLtMatmul(
+            self._products.handle,
+            self._desc.handle,
+            ctypes.byref(self._alpha),
+            a,
+            of_a.handle,
+            b,
+            of_b.handle,
+            ctypes.byref(self._beta),
+            c,
+            of_c.handle,
+            d,
+            of_d.handle,
+            ctypes.byref(algorithm),
+            workspace or None,
+            self.workspace_nbytes,
+            stream or None,
+        )
+        check(status, f"enqueuing {self._text}")
+
+    def tune(
+        self, a: int, b: int, out: int, bias: int, stream: int, timer: Timer, c: int = 0, workspace: int = 0
+    ) -> float:
+        """Time the best few algorithms on these operands and keep the fastest; ``out`` is written again and again.
+
+        Its time, in milliseconds. Not to be called while the stream is captured, nor where ``c`` is ``out``.
+        """
+        if self.problem.c is not None and c == out:
+            raise LibraryFailed(f"a product that adds to what it overwrites can't be timed: {self._text}")
+        c = c if self.problem.c is not None else out
+        bits = a | b | out | c | (bias if self.problem.bias else 0) | _ALIGNMENT_NBYTES
+        alignment = bits & -bits
+        with self._lock:
+            timed: list[tuple[float, int, Algorithm]] = []
+            for number, found in enumerate(self._candidates(alignment, self.workspace_nbytes, _CANDIDATES)):
+                algorithm = found.algorithm
+
+                def enqueue(stream: int, algorithm: Algorithm = algorithm) -> None:
+                    self._enqueue(algorithm, (b, a, c, out), bias, stream, workspace)
+
+                timed.append((timer(enqueue, stream), number, algorithm))
+            best = min(timed, key=lambda one: one[:2])
+            self._algorithms[alignment] = best[2]
+        return best[0]
+
+    def close(self) -> None:
+        for made in self._made:
+            made.close()
+
+
+def _computed(p: ProductProblem) -> tuple[int, str, Any]:
+    """How sums are made, the dtype of alpha and beta, and that as ctypes has it."""
+    if p.dtype == "float64":
+        return api.COMPUTE_64F, "float64", ctypes.c_double
+    if p.dtype == "int8":
+        return api.COMPUTE_32I, "int32", lambda value: ctypes.c_int32(round(value))
+    fast = p.dtype == "float32" and p.tf32
+    return api.COMPUTE_32F_FAST_TF32 if fast else api.COMPUTE_32F, "float32", ctypes.c_float
+
+
+class Products:
+    """cuBLASLt on the device that is current when this is made. ``compute_capability``: 90 for 9.0.
+
+    ``workspace_nbytes``: what plans may ask for at most. Workspaces are the callers', one a stream.
+    """
+
+    def __init__(self, compute_capability: int, library: Any = None) -> None:
+        self.functions = api.functions_of(library if library is not None else open_library("cublasLt"))
+        self.workspace_nbytes = HOPPER_WORKSPACE_NBYTES if compute_capability >= _HOPPER else WORKSPACE_NBYTES
+        self.handle = ctypes.c_void_p()
+        check(self.functions.cublasLtCreate(ctypes.byref(self.handle)), "making a handle")
+        self._lock = threading.Lock()
+        self._plans: dict[ProductProblem, ProductPlan | None] = {}
+        #: why there is no plan for a problem
+        self.reasons: dict[ProductProblem, str] = {}
+
+    def plan(self, problem: ProductProblem) -> ProductPlan | None:
+        """A plan, kept for all who ask; None where the library has no such product, see ``reasons``."""
+        if problem.tf32 and problem.dtype != "float32":
+            problem = replace(problem, tf32=False)
+        with self._lock:
+            if problem not in self._plans:
+                self._plans[problem] = self._planned(problem)
+            return self._plans[problem]
+
+    def _planned(self, problem: ProductProblem) -> ProductPlan | None:
+        reason = refusal(problem)
+        if not reason:
+            try:
+                return ProductPlan(self, problem)
+            except LibraryFailed as error:
+                # of what is impossible the library says the one or the other
+                if not any(api.STATUSES[status] in error.text for status in (api.NOT_SUPPORTED, api.INVALID_VALUE)):
+                    raise
+                reason = error.text
+        self.reasons[problem] = reason
+        return None
+
+    def close(self) -> None:
+        """Give back descriptors and the handle; plans are of no use then."""
+        with self._lock:
+            for plan in self._plans.values():
+                if plan is not None:
+                    plan.close()
+            self._plans.clear()
+            if self.handle:
+                self.functions.cublasLtDestroy(self.handle)
+                self.handle = ctypes.c_void_p()
+
+
+__all__ = ["Matrix", "ProductPlan", "ProductProblem", "Products", "refusal"]
