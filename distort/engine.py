@@ -196,6 +196,7 @@ class Engine:
                 model_name=self.config.model_name,
                 typed=True,
                 in_process=True,
+                providers=self.config.providers,
             )[0]
         return self._plan
 

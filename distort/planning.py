@@ -94,20 +94,20 @@ def _budgeted(
     """Devices with the memory that a plan may use of them, and notes: ``device_nbytes``, else what providers say."""
     from distort.scheduler.device import format_nbytes
 
-    index, limit = execution_providers.cuda_memory(dict(providers).get(execution_providers.CUDA, {}))
+    limits = execution_providers.memory_limits(providers)
     whose = f"gpu_mem_limit of {execution_providers.CUDA}"
     if device_nbytes is not None:
         unused = [f"the {whose} is not used: each device is to have {format_nbytes(device_nbytes)}"]
-        return [replace(d, memory_nbytes=device_nbytes) for d in devices], unused if limit is not None else []
-    if limit is None:
-        return list(devices), []
-    found, limited = [], []
+        return [replace(d, memory_nbytes=device_nbytes) for d in devices], unused if limits else []
+    found: list[Device] = []
+    limited: dict[int, list[str]] = {}
     for device in devices:
-        if device.kind == "cuda" and index in (None, device.index) and limit < (device.memory_nbytes or limit + 1):
+        limit = limits.get(device.index, limits.get(None)) if device.kind == "cuda" else None
+        if limit is not None and limit < (device.memory_nbytes or limit + 1):
             device = replace(device, memory_nbytes=limit)
-            limited.append(device.id)
+            limited.setdefault(limit, []).append(device.id)
         found.append(device)
-    return found, [f"memory of {', '.join(limited)}: {format_nbytes(limit)}, the {whose}"] if limited else []
+    return found, [f"memory of {', '.join(ids)}: {format_nbytes(n)}, the {whose}" for n, ids in limited.items()]
 
 
 def plan_model(
@@ -201,7 +201,9 @@ def plan_model(
         except PlanError:
             if position == len(choices) - 1:
                 raise
-    return replace(plan, notes=(*plan.notes, *notes[position], *known.notes)), model.graph
+    return replace(
+        plan, notes=(*plan.notes, *notes[position], *execution_providers.notes(providers), *known.notes)
+    ), model.graph
 
 
 #: actors that a budget of memory may call for

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from distort import errors
+if TYPE_CHECKING:
+    from distort.kernels.cuda.options import CudaOptions
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -41,8 +42,15 @@ def get_all_providers() -> list[str]:
 
 
 def available_providers() -> list[str]:
-    """Providers that a session's nodes can really run on."""
-    return [CPU]
+    """Providers that a session's nodes can really run on, the preferred first."""
+    return [CPU] if why_no_gpu() else [CUDA, CPU]
+
+
+def why_no_gpu() -> str:
+    """Nothing where CUDAExecutionProvider can be used; else a sentence that says why it can't, and the remedy."""
+    from distort.kernels.cuda import device
+
+    return device.why_not()
 
 
 def get_available_providers() -> list[str]:
@@ -64,24 +72,32 @@ def check_and_normalize_provider_args(
 
     A name that is not available gives a warning, and stays in the answer.
     """
+    chosen = _distinct(_entries(providers, provider_options), available_provider_names, several_gpus=False)
+    return [name for name, _ in chosen], [options for _, options in chosen]
+
+
+def normalize(
+    providers: Sequence[str | tuple[str, dict[Any, Any]]] | None,
+    provider_options: Sequence[dict[Any, Any]] | None,
+    *,
+    several_gpus: bool,
+) -> tuple[list[str], list[dict[str, str]]]:
+    """As above, for a session here. With ``several_gpus`` the CUDA provider may be there once for each GPU."""
+    # the CPU is always here: a session that wants nothing else has no GPU looked for, which takes a while
+    known = providers is None or (isinstance(providers, list) and all(name == CPU for name in providers))
+    here = [CPU] if known else available_providers()
+    chosen = _distinct(_entries(providers, provider_options), here, several_gpus=several_gpus)
+    return [name for name, _ in chosen], [options for _, options in chosen]
+
+
+def _entries(
+    providers: Sequence[str | tuple[str, dict[Any, Any]]] | None, provider_options: Sequence[dict[Any, Any]] | None
+) -> Iterator[tuple[str, dict[Any, Any]]]:
+    """Name and options of each wanted provider. Raises ValueError at the first that is none."""
     if providers is None:
-        return [], []
+        return
     if not isinstance(providers, Sequence):
         raise ValueError("'providers' should be a sequence.")
-    wanted: dict[str, dict[str, str]] = {}
-
-    def add(name: str, options: dict[Any, Any]) -> None:
-        if name not in available_provider_names:
-            warnings.warn(
-                f"Specified provider '{name}' is not in available provider names."
-                f"Available providers: '{', '.join(available_provider_names)}'",
-                stacklevel=5,
-            )
-        if name in wanted:
-            warnings.warn(f"Duplicate provider '{name}' encountered, ignoring.", stacklevel=5)
-        else:
-            wanted[name] = {str(key): str(value) for key, value in options.items()}
-
     if provider_options is not None:
         if not isinstance(provider_options, Sequence):
             raise ValueError("'provider_options' should be a sequence.")
@@ -92,60 +108,110 @@ def check_and_normalize_provider_args(
         if not all(isinstance(options, dict) for options in provider_options):
             raise ValueError("'provider_options' values must be dicts.")
         for name, options in zip(providers, provider_options, strict=True):
-            add(str(name), options)
-        return list(wanted), list(wanted.values())
+            yield str(name), options
+        return
     for provider in providers:
         if isinstance(provider, str):
-            add(provider, {})
+            yield provider, {}
         elif (
             isinstance(provider, tuple)
             and len(provider) == 2
             and isinstance(provider[0], str)
             and isinstance(provider[1], dict)
         ):
-            add(*provider)
+            yield provider
         else:
             raise ValueError("'providers' values must be either strings or (string, dict) tuples.")
-    return list(wanted), list(wanted.values())
 
 
-def usable(names: Sequence[str], options: Sequence[dict[str, str]]) -> list[tuple[str, dict[str, str]]]:
-    """The wanted providers that are here, the CPU always last.
+_ONE_GPU = (
+    " A sequential session runs in one process on one GPU, that of device_id {}; with ExecutionMode.ORT_PARALLEL it "
+    "may have several."
+)
 
-    Raises RuntimeError for a name that nobody has, InvalidArgument for options of those here that can't be read.
+
+def _distinct(
+    entries: Iterable[tuple[str, dict[Any, Any]]], here: Sequence[str], *, several_gpus: bool
+) -> list[tuple[str, dict[str, str]]]:
+    """Each provider once, the first time it comes; with ``several_gpus`` the CUDA provider once for each of them."""
+    wanted: list[tuple[str, dict[str, str]]] = []
+    for name, options in entries:
+        if name not in here:
+            warnings.warn(
+                f"Specified provider '{name}' is not in available provider names."
+                f"Available providers: '{', '.join(here)}'",
+                stacklevel=5,
+            )
+        chosen = {str(key): str(value) for key, value in options.items()}
+        before = [had for known, had in wanted if known == name]
+        other_gpu = name == CUDA and _gpu(chosen) not in map(_gpu, before)
+        if before and not (other_gpu and several_gpus):
+            why = _ONE_GPU.format(_gpu(before[0])) if other_gpu else ""
+            warnings.warn(f"Duplicate provider '{name}' encountered, ignoring.{why}", stacklevel=5)
+        else:
+            wanted.append((name, chosen))
+    return wanted
+
+
+def _gpu(options: Mapping[str, str]) -> str:
+    return options.get("device_id", "0")
+
+
+def usable(
+    names: Sequence[str], options: Sequence[dict[str, str]], *, parallel: bool = False
+) -> list[tuple[str, dict[str, str]]]:
+    """The wanted providers that are here, the CPU always last. A parallel session may have CUDA for several GPUs.
+
+    Raises RuntimeError for a name that nobody has, and for options of CUDA that can't be read or obeyed.
     """
-    here = available_providers()
-    found: dict[str, dict[str, str]] = {}
+    here = [CPU] if all(name == CPU for name in names) else available_providers()
+    found: list[tuple[str, dict[str, str]]] = []
     for name, chosen in zip(names, options, strict=True):
         if name not in ALL_PROVIDERS:
             raise RuntimeError(f"Unknown Provider Type: {name}")
         if name in here:
-            found[name] = {} if name == CPU else chosen  # the CPU has no options
-    found.setdefault(CPU, {})
-    cuda_memory(found.get(CUDA, {}))
-    return list(found.items())
+            found.append((name, {} if name == CPU else chosen))  # the CPU has no options
+    found = _distinct(found, here, several_gpus=parallel)
+    if CPU not in [name for name, _ in found]:
+        found.append((CPU, {}))
+    for name, chosen in found:
+        if name == CUDA:
+            from distort.kernels.cuda import device
+
+            cuda_options(chosen, n_devices=device.count(), in_process=not parallel)
+    return found
 
 
-#: what onnxruntime takes for no limit: the largest size_t
-_NO_LIMIT = 2**64 - 1
+def cuda_options(given: Mapping[str, Any], *, n_devices: int | None = None, in_process: bool = True) -> CudaOptions:
+    """Options of CUDAExecutionProvider. Raises RuntimeError, as onnxruntime does."""
+    from distort.kernels.cuda.options import CudaOptions, OptionError
+
+    try:
+        return CudaOptions.read(given, n_devices=n_devices, in_process=in_process)
+    except OptionError as error:
+        raise RuntimeError(str(error)) from None
 
 
-def cuda_memory(options: Mapping[str, str]) -> tuple[int | None, int | None]:
-    """The GPU (None: each) and the bytes (None: not limited) of ``device_id`` and ``gpu_mem_limit``.
+def told_options(name: str, given: Mapping[str, str]) -> dict[str, str]:
+    """A provider's options as a session tells them: all of CUDA's, with their defaults."""
+    return cuda_options(given).as_strings() if name == CUDA else dict(given)
 
-    Raises InvalidArgument for what is no number.
+
+def notes(chosen: Sequence[tuple[str, Mapping[str, str]]]) -> list[str]:
+    """For each option that is set and has no effect, a sentence that says why."""
+    found = [note for name, given in chosen if name == CUDA for note in cuda_options(given).notes()]
+    return list(dict.fromkeys(found))
+
+
+def memory_limits(chosen: Sequence[tuple[str, Mapping[str, str]]]) -> dict[int | None, int]:
+    """Bytes that providers' options leave of a GPU, by its number; by None of each that isn't named.
+
+    Raises RuntimeError for options that can't be read.
     """
-    device = _whole(options, "device_id", 0, 2**31 - 1, "a GPU's number, as 0")
-    nbytes = _whole(options, "gpu_mem_limit", 1, _NO_LIMIT, f"bytes without a unit, as {2 * 2**30}")
-    return device, None if nbytes == _NO_LIMIT else nbytes
-
-
-def _whole(options: Mapping[str, str], option: str, least: int, most: int, remedy: str) -> int | None:
-    text = options.get(option)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
-        raise errors.make(
-            "INVALID_ARGUMENT", f"Failed to parse provider option \"{option}\" of {CUDA}: '{text}'. Give it {remedy}."
-        )
-    return int(text)
+    found: dict[int | None, int] = {}
+    for name, given in chosen:
+        if name == CUDA:
+            options = cuda_options(given)
+            if options.limit_nbytes is not None:
+                found[options.device_id if "device_id" in given else None] = options.limit_nbytes
+    return found

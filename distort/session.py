@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from distort import errors, providers
+from distort.enums import ExecutionMode
 from distort.native import session as native
 from distort.native.base import public
 from distort.ortvalue import OrtValue
@@ -337,9 +338,10 @@ class InferenceSession(Session):
         provider_options: Sequence[dict[Any, Any]] | None,
         disabled_optimizers: Any = None,
     ) -> None:
-        here = providers.available_providers()
-        names, chosen = providers.check_and_normalize_provider_args(wanted, provider_options, here)
         options: Any = self._sess_options_initial
+        mode = getattr(options, "execution_mode", ExecutionMode.ORT_SEQUENTIAL)
+        parallel = mode == ExecutionMode.ORT_PARALLEL
+        names, chosen = providers.normalize(wanted, provider_options, several_gpus=parallel)
         if options is None:
             from distort.options import SessionOptions
 
@@ -358,8 +360,9 @@ class InferenceSession(Session):
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self).items() if name != "_sess"}
-        used = self._sess.get_provider_options()
-        state["_used"] = (self._sess.get_providers(), list(used.values()), self._sess._disabled_optimizers)
+        used = self._sess._providers
+        names, options = [name for name, _ in used], [chosen for _, chosen in used]
+        state["_used"] = (names, options, self._sess._disabled_optimizers)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -99,15 +99,19 @@ def _providers() -> Iterator[Finding]:
         import numpy
     except ModuleNotFoundError:
         return
-    from distort import __version__
-    from distort.providers import get_available_providers
+    from distort import providers
+    from distort.kernels.cuda import device
 
-    available = get_available_providers()
-    for name in available:
-        detail = f"numpy {numpy.__version__}, {_blas()}" if name == "CPUExecutionProvider" else ""
-        yield Finding("providers", name, HERE, detail)
-    if "CUDAExecutionProvider" not in available:
-        yield Finding("providers", "CUDAExecutionProvider", OPTIONAL, f"distort {__version__} runs on CPUs only")
+    yield Finding("providers", providers.CPU, HERE, f"numpy {numpy.__version__}, {_blas()}")
+    obstacle = device.obstacle()
+    if obstacle is not None:
+        yield Finding("providers", providers.CUDA, OPTIONAL, str(obstacle), obstacle.command)
+        return
+    import cupy
+
+    found = [device.properties(index) for index in range(device.count())]
+    gpus = ", ".join(f"{gpu.name} (compute capability {'.'.join(map(str, gpu.capability))})" for gpu in found)
+    yield Finding("providers", providers.CUDA, HERE, f"cupy {cupy.__version__}, {gpus}")
 
 
 def _blas() -> str:
@@ -158,11 +162,7 @@ def _started() -> Finding:
 
 
 def _extra(extra: str, packages: list[installed.Wanted]) -> Finding:
-    from distort.providers import get_available_providers
-
     purpose = _PURPOSE.get(extra, "")
-    if extra.startswith("cuda") and "CUDAExecutionProvider" not in get_available_providers():
-        purpose += " (which no provider uses yet)"
     missing = [package for package in packages if not package.satisfied]
     detail = f"for {purpose}: {', '.join(package.text for package in missing or packages)}"
     if missing:

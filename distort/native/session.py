@@ -12,6 +12,7 @@ import numpy as np
 
 from distort import config_keys, errors, fetches, loading, logs, providers
 from distort.engine import RunControl
+from distort.enums import ExecutionMode
 from distort.feeds import check, convert, read_feeds
 from distort.metadata import ModelMetadata, NodeArg
 from distort.native.base import native
@@ -73,8 +74,11 @@ class InferenceSession:
         added = self._options._added_providers if not arg0 else []
         wanted = [*zip(arg0, (dict(o) for o in arg1), strict=False), *added]
         wanted += [(name, {}) for name in arg0[len(arg1) :]]
-        usable = providers.usable([n for n, _ in wanted], [o for _, o in wanted])
         options = self._options
+        parallel = options.execution_mode == ExecutionMode.ORT_PARALLEL
+        usable = providers.usable([n for n, _ in wanted], [o for _, o in wanted], parallel=parallel)
+        for note in providers.notes(usable):
+            self._logger.log(logs.WARNING, f"{note}.")
         if self._logger.severity <= logs.INFO:
             self._logger.log(logs.INFO, f"Initializing session. {options._text()}")
         self._loaded = loading.load(
@@ -163,10 +167,11 @@ class InferenceSession:
         return [device for _ in self._loaded.inputs]
 
     def get_providers(self) -> list[str]:
-        return [name for name, _ in self._providers]
+        return list(dict.fromkeys(name for name, _ in self._providers))
 
     def get_provider_options(self) -> dict[str, dict[str, str]]:
-        return {name: dict(options) for name, options in self._providers}
+        """By provider; of CUDA for several GPUs, those of the first."""
+        return {name: providers.told_options(name, given) for name, given in reversed(self._providers)}
 
     def get_provider_graph_assignment_info(self) -> list[hardware.OrtEpAssignedSubgraph]:
         """The nodes that run, by provider; a parallel session's by stage."""

@@ -11,7 +11,6 @@ import pytest
 
 import distort as onnxruntime
 from distort import planning, providers
-from distort.errors import InvalidArgument
 from distort.graph.inference import infer
 from distort.graph.ir import Model
 from distort.graph.reader import read_model
@@ -118,12 +117,18 @@ def test_a_memory_limit_that_cannot_be_read_names_the_provider_and_the_option(
     monkeypatch: pytest.MonkeyPatch, option: str, value: str, remedy: str
 ) -> None:
     wanted = [(CUDA, {option: value})]
-    expected = f"INVALID_ARGUMENT : Failed to parse provider option \"{option}\" of {CUDA}: '{value}'. Give it {remedy}"
-    with pytest.raises(InvalidArgument, match=re.escape(expected)):
+    expected = f"Failed to parse provider option \"{option}\" of {CUDA}: '{value}'. Give it {remedy}"
+    with pytest.raises(RuntimeError, match=re.escape(expected)):
         plan_on("cuda", **{option: value})
     monkeypatch.setattr(providers, "available_providers", lambda: [CUDA, providers.CPU])
-    with pytest.raises(InvalidArgument, match=re.escape(expected)):
-        onnxruntime.InferenceSession(chain().SerializeToString(), providers=wanted)
+    with pytest.raises(RuntimeError, match=re.escape(expected)):
+        onnxruntime.InferenceSession(chain().SerializeToString(), providers=wanted, enable_fallback=0)
+
+
+def test_each_gpu_has_the_limit_of_its_own_entry() -> None:
+    chosen = [(CUDA, {"device_id": "0", "gpu_mem_limit": "1"}), (CUDA, {"device_id": "1"}), (providers.CPU, {})]
+    plan, _ = planning.plan_model(model(), 0, devices_text="2xcuda:80GB", typed=True, providers=chosen)
+    assert {stage.device.id for stage in plan.stages} == {"cuda:1"}
 
 
 def test_strict_wants_what_it_asked_to_measure(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
