@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-
 #: messages that are noted before they are added up
 _MOST_UNCOUNTED = 4096
 

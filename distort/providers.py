@@ -140,6 +140,17 @@ def cuda_memory(options: Mapping[str, str]) -> tuple[int | None, int | None]:
     return device, None if nbytes == _NO_LIMIT else nbytes
 
 
+def memory_limits(chosen: Sequence[tuple[str, Mapping[str, str]]]) -> dict[int | None, int]:
+    """Bytes that providers' options leave of a GPU, by its number; by None of each that isn't named."""
+    found: dict[int | None, int] = {}
+    for name, given in chosen:
+        if name == CUDA:
+            device, nbytes = cuda_memory(given)
+            if nbytes is not None:
+                found[device] = nbytes
+    return found
+
+
 def _whole(options: Mapping[str, str], option: str, least: int, most: int, remedy: str) -> int | None:
     text = options.get(option)
     if text is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import pickle
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
