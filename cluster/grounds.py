@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distort.cluster.gpu.visible import environment_of
 from distort.cluster.nodes import Node, Place, actor_options, answering, nodes, share_out
 from distort.cluster.requirements import prepare
 from distort.cluster.resources import Connection
@@ -35,15 +36,16 @@ class Grounds:
     def _known(self) -> bool:
         return not (self._connection.grants_cpus or self._runtime_env)
 
-    def settle(self, threads: Sequence[int], hosts: Sequence[str | None]) -> None:
-        """Choose a node for each unit, given its threads and the host that a plan has it on.
+    def settle(self, threads: Sequence[int], hosts: Sequence[str | None], gpus: Sequence[float] | None = None) -> None:
+        """Choose a node for each unit, given its threads, the host that a plan has it on, and its part of a GPU.
 
         Raises :class:`ClusterError` where there is no room, or where a node lacks what actors need.
         """
         if self._known:
             return
         found = answering(nodes())
-        self._places = list(share_out(found, threads, granted=self._connection.grants_cpus, hosts=hosts))
+        granted = self._connection.grants_cpus
+        self._places = list(share_out(found, threads, granted=granted, hosts=hosts, gpus=gpus or ()))
         self._prepare(found)
 
     def _prepare(self, found: Sequence[Node]) -> None:
@@ -60,7 +62,8 @@ class Grounds:
         if any(node.node_id == place.node_id for node in found):
             return
         others = [*self._places[:unit], *self._places[unit + 1 :]]
-        (other,) = share_out(found, [place.threads], granted=self._connection.grants_cpus, taken=others)
+        granted = self._connection.grants_cpus
+        (other,) = share_out(found, [place.threads], granted=granted, taken=others, gpus=[place.gpus])
         logging.getLogger("distort.cluster").warning(
             "Node %s is gone; unit %d goes to node %s (%s).", place.node_id[:8], unit, other.node_id[:8], other.host
         )
@@ -73,4 +76,8 @@ class Grounds:
         if self._known:
             return {"num_cpus": 0}
         options = actor_options(self._places[unit], granted=self._connection.grants_cpus)
-        return {**options, "runtime_env": self._environment} if self._environment else options
+        variables = environment_of(self._places[unit], self._places) if self._connection.grants_cpus else {}
+        environment = dict(self._environment)
+        if variables:
+            environment["env_vars"] = {**variables, **environment.get("env_vars", {})}
+        return {**options, "runtime_env": environment} if environment else options

@@ -10,7 +10,8 @@ from typing import Any
 
 from distort.cluster.errors import ClusterError
 from distort.cluster.probe import NOT_RAY, probe
-from distort.scheduler.device import Device, cpu
+from distort.scheduler.device import Device, cpu, cuda
+from distort.scheduler.gpus import figures_of
 
 #: how long a node that is there may take to answer
 ANSWER_TIMEOUT_S = 1.0
@@ -28,6 +29,8 @@ class Node:
     n_gpus: float
     memory_nbytes: int  # what Ray may grant there
     here: bool  # whether the driver is attached to it
+    n_free_gpus: float = 0.0
+    gpu_name: str = ""  # as Ray has it: A100, H100
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Place:
     node_id: str
     host: str
     threads: int
+    gpus: float = 0.0  # one, or a part of one that others share; it needs no CPU then
 
 
 def nodes() -> tuple[Node, ...]:
@@ -84,6 +88,8 @@ def _node(entry: dict[str, Any], free: dict[str, float], here: str) -> Node:
         float(offered.get("GPU", 0)),
         int(offered.get("memory", 0)),
         entry["NodeID"] == here,
+        float(free.get("GPU", 0)),
+        next((name.partition(":")[2] for name in offered if name.startswith("accelerator_type:")), ""),
     )
 
 
@@ -110,6 +116,25 @@ def devices_of(found: Sequence[Node], n_devices: int, threads: int = 0) -> tuple
     )
 
 
+def gpus_of(found: Sequence[Node], n_devices: int = 0, *, tf32: bool = True) -> tuple[Device, ...]:
+    """GPUs for a plan, whole ones: of the driver's host first, then where most are free. 0: all that there are.
+
+    Those on this process's host have the host "". Raises ClusterError where there are too few.
+    """
+    here = {node.host for node in found if node.here}
+    order = sorted(found, key=lambda node: (node.host not in here, -node.n_free_gpus, node.node_id))
+    devices: list[Device] = []
+    for node in order:
+        figures = figures_of(node.gpu_name)
+        memory_nbytes = int(figures.memory_gbytes * 1e9) if node.gpu_name else None
+        host = "" if node.host in here else node.host
+        devices += [cuda(len(devices) + i, memory_nbytes, host, figures, tf32) for i in range(int(node.n_gpus))]
+    if len(devices) < max(1, n_devices):
+        wanted = max(1, n_devices)
+        raise ClusterError(_no_room("The cluster", found, [0] * wanted, (), [1.0] * wanted))
+    return tuple(devices[: n_devices or len(devices)])
+
+
 def share_out(
     found: Sequence[Node],
     threads: Sequence[int],
@@ -117,42 +142,83 @@ def share_out(
     granted: bool = True,
     taken: Sequence[Place] = (),
     hosts: Sequence[str | None] = (),
+    gpus: Sequence[float] = (),
 ) -> tuple[Place, ...]:
     """The node of each actor, given the threads of each: the driver's host first, then where most is free.
 
     ``granted``: Ray grants CPUs, so a node takes no more actors than it has CPUs for; those that are free now go
     before those that others use. Otherwise what doesn't fit is spread over all. ``taken``: what the session's other
-    actors have. ``hosts``: of each actor the host that it must be on ("": the driver's; None: any). Raises
-    :class:`ClusterError` where actors don't fit, with what each node has.
+    actors have. ``hosts``: of each actor the host that it must be on ("": the driver's; None: any). ``gpus``: of each
+    actor what it takes of one GPU; an actor with a GPU takes no CPU. Raises :class:`ClusterError` where actors don't
+    fit, with what each node has.
     """
     here = {node.host for node in found if node.here}
     order = sorted(found, key=lambda node: (node.host not in here, not node.here, -node.n_free_cpus, node.node_id))
-    free = {node.node_id: node.n_free_cpus for node in order}
-    room = {node.node_id: node.n_cpus for node in order}
+    free = {node.node_id: _Room(node.n_free_cpus, node.n_free_gpus) for node in order}
+    room = {node.node_id: _Room(node.n_cpus, node.n_gpus) for node in order}
     for place in taken:
         if place.node_id in room:
-            room[place.node_id] -= place.threads
+            room[place.node_id].take(place.threads, place.gpus)
     places: list[Place] = []
     for position, wanted in enumerate(threads):
         host = hosts[position] if hosts else None
+        gpu = gpus[position] if gpus else 0.0
         able = [node for node in order if host is None or node.host == host or (host == "" and node.host in here)]
-        node = next((node for node in able if min(free[node.node_id], room[node.node_id]) >= wanted), None)
-        node = node or next((node for node in able if room[node.node_id] >= wanted), None)
+        if gpu:  # nodes with free GPUs first; stable, so the driver's host stays the first of those
+            able = sorted((node for node in able if node.n_gpus), key=lambda n: free[n.node_id].gpus < gpu)
+        fitting = [node for node in able if room[node.node_id].has(wanted, gpu)]
+        node = next((node for node in fitting if free[node.node_id].has(wanted, gpu)), None)
+        node = node or next(iter(fitting), None)
         if node is None and able and not granted:
             node = able[position % len(able)]
         if node is None:
-            offers = ", ".join(f"{n.host} ({n.address}) {n.n_cpus:g} CPUs" for n in found) or "no node"
-            used = f", {sum(place.threads for place in taken)} of them for this session's other actors" if taken else ""
             where = "The cluster" if host is None else f"Host {host}" if host else "The driver's host"
-            actors = "an actor" if len(threads) == 1 else f"{len(threads)} actors"
-            raise ClusterError(
-                f"{where} has no room for {actors} of {max(threads)} CPUs: there is {offers}{used}. Ask for fewer "
-                "actors (inter_op_num_threads) or threads (intra_op_num_threads), or add nodes."
-            )
-        free[node.node_id] -= wanted
-        room[node.node_id] -= wanted
-        places.append(Place(node.node_id, node.host, wanted))
+            raise ClusterError(_no_room(where, found, threads, taken, gpus if gpu else ()))
+        for left in (free[node.node_id], room[node.node_id]):
+            left.take(wanted, gpu)
+        places.append(Place(node.node_id, node.host, wanted, gpu))
     return tuple(places)
+
+
+@dataclass(slots=True)
+class _Room:
+    """What there is on a node."""
+
+    cpus: float
+    gpus: float
+
+    def has(self, threads: int, gpu: float) -> bool:
+        return self.gpus >= gpu - _LEAST_GPU if gpu else self.cpus >= threads
+
+    def take(self, threads: int, gpu: float) -> None:
+        if gpu:
+            self.gpus -= gpu
+        else:
+            self.cpus -= threads
+
+
+#: Ray counts in ten thousandths: parts of a GPU that are less together are none
+_LEAST_GPU = 1e-3
+
+
+def _no_room(
+    where: str, found: Sequence[Node], threads: Sequence[int], taken: Sequence[Place], gpus: Sequence[float]
+) -> str:
+    kind = "GPUs" if gpus else "CPUs"
+    offers = ", ".join(f"{n.host} ({n.address}) {n.n_gpus if gpus else n.n_cpus:g} {kind}" for n in found) or "no node"
+    counted = sum(place.gpus if gpus else place.threads for place in taken)
+    used = f", {counted:g} of them for this session's other actors" if counted else ""
+    actors = "an actor" if len(threads) == 1 else f"{len(threads)} actors"
+    if gpus:
+        n_gpus = sum(gpus)
+        return (
+            f"{where} has no room for {actors} on {n_gpus:g} GPU{'' if n_gpus == 1 else 's'}: there is {offers}{used}. "
+            "Give fewer CUDAExecutionProvider entries, add nodes, or start Ray with the GPUs that there are (num_gpus)."
+        )
+    return (
+        f"{where} has no room for {actors} of {max(threads)} CPUs: there is {offers}{used}. Ask for fewer "
+        "actors (inter_op_num_threads) or threads (intra_op_num_threads), or add nodes."
+    )
 
 
 def threads_of(found: Sequence[Node], n_actors: int) -> int:
@@ -168,9 +234,16 @@ def actor_options(place: Place, *, granted: bool = True) -> dict[str, Any]:
     """What ``ray.remote`` takes to put an actor there, and nowhere else."""
     strategies: Any = import_module("ray.util.scheduling_strategies")
     return {
-        "num_cpus": place.threads if granted else 0,
+        **resource_options(place, granted=granted),
         "scheduling_strategy": strategies.NodeAffinitySchedulingStrategy(place.node_id, soft=False),
     }
+
+
+def resource_options(place: Place, *, granted: bool = True) -> dict[str, Any]:
+    """What an actor asks for: a GPU's takes no CPU, else two of them hold all CPUs and a third waits for ever."""
+    if place.gpus:
+        return {"num_cpus": 0, "num_gpus": place.gpus if granted else 0}
+    return {"num_cpus": place.threads if granted else 0}
 
 
 def stage_actors() -> tuple[StageActorState, ...]:

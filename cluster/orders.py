@@ -23,6 +23,17 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuSeat:
+    """The GPU of a unit, as the plan has it."""
+
+    device_id: int  # as the caller's process numbers its host's
+    share: float = 1.0  # of it, which Ray is asked for: less where units share it
+    options: dict[str, str] = field(default_factory=dict)  # the provider's
+    #: CUDA_VISIBLE_DEVICES of the caller, by which the numbers of its host's devices go; None: not set
+    visible: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StagePayload:
     """A stage as it travels: the graph without its weights, and what is asked of it."""
 
@@ -42,6 +53,7 @@ class StagePayload:
     compute_precision: str = "float32"  # ``distort.compute_precision``
     keep_qdq: bool = False  # ``session.disable_quant_qdq``
     files: dict[str, FileWeight] = field(default_factory=dict)  # weights that the actor maps itself
+    gpu: GpuSeat | None = None  # None: on the CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +123,7 @@ class ActorFacts:
     network: str  # which namespace of names its sockets are in
     endpoint: str  # where it listens; "" where it doesn't
     threads: int
+    gpu: str = ""  # which GPU it has, by a name that tells all GPUs apart; "" for none
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,9 @@ class Engine:
             if not self._plan.in_process:
                 from distort.parallel import Actors
 
-                self._actors = Actors(graph, self._plan, config.distort_keys, config.spin_us, self._leave)
+                self._actors = Actors(
+                    graph, self._plan, config.distort_keys, config.spin_us, self._leave, config.providers
+                )
         if self._actors is None:
             self._program = self._make_program()
             if not isinstance(self._program, Program):

@@ -12,7 +12,7 @@ import sys
 import threading
 import uuid
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
@@ -23,10 +23,13 @@ from distort.cluster.orders import StagePayload
 from distort.cluster.resources import attach
 from distort.cluster.transport.actors import ActorTransport
 from distort.cluster.weights import take_weights
+from distort.gpus import seats_of
 from distort.scheduler.units import Units
 
 if TYPE_CHECKING:
+    from distort.cluster.orders import GpuSeat
     from distort.cluster.publisher import Publisher
+    from distort.gpus import Entries
     from distort.graph.ir import Graph
     from distort.scheduler.plan import Plan
 
@@ -38,10 +41,21 @@ class Actors:
     """The executor of a plan, as soon as it is there. ``keys`` are the session's, without the prefix ``distort.``."""
 
     def __init__(
-        self, graph: Graph, plan: Plan, keys: Mapping[str, str], spin_us: int, on_ready: Callable[[], None]
+        self,
+        graph: Graph,
+        plan: Plan,
+        keys: Mapping[str, str],
+        spin_us: int,
+        on_ready: Callable[[], None],
+        providers: Entries = (),
     ) -> None:
-        """``on_ready``, a method, is called when the actors are there, on the thread that starts them."""
+        """``on_ready``, a method, is called when the actors are there, on the thread that starts them.
+
+        ``providers`` have the options of the plan's GPUs. Raises InvalidArgument for those that no actor can obey.
+        """
         self._spin_us = spin_us
+        self._seats = seats_of(Units(plan.stages), providers)
+        has_gpus = any(seat is not None for seat in self._seats)
         self._keys = keys
         self._executor: Executor | None = None
         self._error: BaseException | None = None
@@ -61,13 +75,14 @@ class Actors:
             weakref.finalize(self, self.publisher.stop)
         start = threading.Thread(target=self._start, args=(graph, plan), name="distort-start")
         start.start()
-        if keys.get("start", "overlap") == "wait":
+        # a model for GPUs may be too large for this process, and would answer much later on its CPU
+        if keys.get("start", "wait" if has_gpus else "overlap") == "wait":
             with _bar(f"Starting {len(plan.stages)} actors", self._there):
                 self.wait()
 
     def _start(self, graph: Graph, plan: Plan) -> None:
         try:
-            executor = open_executor(graph, plan, self._keys, self._spin_us, self._given_up)
+            executor = open_executor(graph, plan, self._keys, self._spin_us, self._given_up, self._seats)
         except Exception as error:  # noqa: BLE001  # the next run raises it, whatever it is
             self._error = error
         else:
@@ -117,13 +132,18 @@ class Actors:
 
 
 def open_executor(
-    graph: Graph, plan: Plan, keys: Mapping[str, str], spin_us: int, given_up: Callable[[], bool]
+    graph: Graph,
+    plan: Plan,
+    keys: Mapping[str, str],
+    spin_us: int,
+    given_up: Callable[[], bool],
+    seats: Sequence[GpuSeat | None] = (),
 ) -> Executor:
-    """Start a plan's actors. Raises ClusterError."""
+    """Start a plan's actors; ``seats`` are the GPUs of its units. Raises ClusterError."""
     connection = attach(keys.get("address", ""))
     if given_up():
         raise SessionClosed("The session was closed while its actors were being started.")
-    payloads, weights = stage_payloads(graph, plan, keys)
+    payloads, weights = stage_payloads(graph, plan, keys, seats)
     if keys.get("address"):  # the plan is one for the cluster's hosts
         units = Units(plan.stages)
         payloads = [replace(payload, host=units.device_of[payload.unit].host) for payload in payloads]
@@ -138,9 +158,12 @@ def open_executor(
 
 
 def stage_payloads(
-    graph: Graph, plan: Plan, keys: Mapping[str, str] | None = None
+    graph: Graph, plan: Plan, keys: Mapping[str, str] | None = None, seats: Sequence[GpuSeat | None] = ()
 ) -> tuple[list[StagePayload], list[dict[str, Any]]]:
-    """What each unit's actor is sent, and its weights that travel by themselves. ``keys``: of the session's config."""
+    """What each unit's actor is sent, and its weights that travel by themselves. ``keys``: of the session's config.
+
+    ``seats``: the GPU of each unit, where there are any.
+    """
     from distort.cluster.custom_kernels import pack
 
     session = uuid.uuid4().hex[:12]
@@ -164,6 +187,7 @@ def stage_payloads(
             pool=f"distort-{session}-weights-{stage}" if units.stage_of.count(stage) > 1 else "",
             compute_precision=keys.get("compute_precision", "float32"),
             keep_qdq=keys.get("keep_qdq") == "1",
+            gpu=seats[unit] if seats else None,
         )
         for unit, stage in enumerate(units.stage_of)
     ]

@@ -27,13 +27,18 @@ def session_plan(model: Model, config: EngineConfig, pipeline: Pipeline | None) 
     replicas = keys.get("replicas")
     memory = keys.get("device_memory")
     objective = keys.get("objective", "latency")
+    gpus = _gpu_devices(config)
+    n_stages = int(keys["stages"]) if "stages" in keys else config.n_actors
+    if gpus is not None and len(gpus) > 1 and not n_stages and replicas is None and objective != "throughput":
+        n_stages = len(gpus)  # who names several GPUs wants them used
+    employs = config.n_actors > 0 or (gpus is not None and len(gpus) > 1)
     return plan_model(
         model,
-        int(keys["stages"]) if "stages" in keys else config.n_actors,
+        n_stages,
         threads=config.intra_op_threads,
         objective=objective,
         # a number of actors is no number of stages where throughput is asked for: replicas may answer more runs
-        employ=objective == "throughput" and replicas is None and "stages" not in keys and config.n_actors > 0,
+        employ=objective == "throughput" and replicas is None and "stages" not in keys and employs,
         strict=keys.get("strict_placement", "0") == "1",
         model_name=config.model_name,
         typed=True,
@@ -42,13 +47,26 @@ def session_plan(model: Model, config: EngineConfig, pipeline: Pipeline | None) 
         costs=keys.get("costs", "auto"),
         compiled=keys.get("compile", "1"),
         pipeline=pipeline,
-        devices=_cluster_devices(config),
+        devices=_cluster_devices(config) if gpus is None else gpus,
         providers=config.providers,
     )[0]
 
 
 #: actors that are planned for on a cluster, where nobody says how many
 _MOST_CHOSEN = 16
+
+
+def _gpu_devices(config: EngineConfig) -> Sequence[Device] | None:
+    """The GPUs that a session's providers name, here or on a cluster; None where they name none."""
+    if execution_providers.CUDA not in [name for name, _ in config.providers]:
+        return None
+    from distort import gpus
+
+    address = config.distort_keys.get("address", "")
+    if not address:
+        return gpus.devices_here(config.providers)
+    wanted = int(config.distort_keys.get("stages", config.n_actors)) * max(1, _number(config, "replicas"))
+    return gpus.devices_of_cluster(config.providers, address, wanted)
 
 
 def _cluster_devices(config: EngineConfig) -> Sequence[Device] | None:
@@ -143,6 +161,7 @@ def plan_model(
     fits, ValueError for ``devices_text``, InvalidArgument for an option of ``providers``.
     """
     from distort import measured
+    from distort.gpus import nodes_on_host
     from distort.graph.pipeline import after_optimization
     from distort.scheduler.annotated import n_cpus, plan_annotated
     from distort.scheduler.device import parse_devices
@@ -158,7 +177,8 @@ def plan_model(
         here = None
         choices: list[Sequence[Device]] = [parse_devices(devices_text)]
     elif devices is not None:
-        here = cpu_devices(1, threads, device_nbytes)[0]
+        on_gpus = all(device.kind == "cuda" for device in devices)
+        here = None if on_gpus else cpu_devices(1, threads, device_nbytes)[0]
         choices = [devices]
     else:
         here = cpu_devices(1, threads, device_nbytes)[0]
@@ -167,11 +187,15 @@ def plan_model(
     choices, notes = map(list, zip(*(_budgeted(chosen, device_nbytes, providers) for chosen in choices), strict=True))
     cores = len(os.sched_getaffinity(0))
     n_threads = {min(d.threads, cores) for d in (*choices[0], *([here] if here else [])) if d.kind == "cpu"}
-    known = measured.costs(
-        model.graph, sorted(n_threads), use_threads, mode=costs, dims=dims, feeds=feeds, compiled=compiled
-    )
-    if strict and costs == "measured" and not known.node_us:
+    gpus_alone = not n_threads  # nobody measures on those
+    known = measured.Costs({}, {}, {}, ())
+    if not gpus_alone:
+        known = measured.costs(
+            model.graph, sorted(n_threads), use_threads, mode=costs, dims=dims, feeds=feeds, compiled=compiled
+        )
+    if strict and costs == "measured" and not known.node_us and not gpus_alone:
         raise PlanError("; ".join(known.notes))
+    has_gpus = any(device.kind == "cuda" for device in choices[0])
     terms = Terms(
         objective,
         {**known.dims, **(dims or {})},
@@ -181,6 +205,8 @@ def plan_model(
         known.value_nbytes,
         here=here,
         cores=None if devices_text else cores,
+        on_host=nodes_on_host(model.graph) if has_gpus else frozenset(),
+        host=cpu_devices(1, threads)[0] if devices is not None and gpus_alone else None,
     )
     n_stages = n_actors or None
     for position, chosen in enumerate(choices):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from distort.graph.ir import Graph
 from distort.scheduler.cost import CostModel
 from distort.scheduler.dag import Dag, Order
-from distort.scheduler.device import INPROC, Device, Link, Network
+from distort.scheduler.device import LOCAL, Device, Link, Network
 from distort.scheduler.partition import Partition, Partitioner
 from distort.scheduler.placement import device_peak_nbytes, overflow_nbytes, shares
 
@@ -78,7 +78,7 @@ class Evaluator:
     def single(self, device: Device) -> Candidate:
         """Everything as one stage: in this process where the device is on the caller's host."""
         here = device.host == ""
-        partitioner = Partitioner(self.dag, (device,), self.node_us((device,)), INPROC if here else self.links)
+        partitioner = Partitioner(self.dag, (device,), self.node_us((device,)), LOCAL if here else self.links)
         return self.candidate(partitioner, partitioner.partition([0] * self.dag.n_nodes, 1), in_process=here)
 
     def candidate(

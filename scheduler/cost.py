@@ -12,11 +12,15 @@ import numpy as np
 
 from distort.graph.ir import Graph, Initializer, Node, SparseInitializer
 from distort.graph.types import DTYPE_OF, SparseTensorType, TensorType, ValueType
-from distort.scheduler.device import Device
-from distort.scheduler.flops import Operands, Shape, flops, is_free, passes, reads_selected, slowness
+from distort.scheduler.device import LOCAL, Device, cpu
+from distort.scheduler.flops import Operands, Shape, flops, is_free, is_product, passes, reads_selected, slowness
 
 #: µs that starting one kernel costs, whatever its size: a step of compiled code; a launch on a GPU
 NODE_OVERHEAD_US = {"cpu": 0.2, "cuda": 8.0}
+#: what runs the nodes of a GPU's stage that no GPU can run
+_HOST = cpu()
+#: elements of 16 bits, of which products have units of their own on GPUs
+_HALVES = (10, 16)
 #: iterations of a Loop whose trip count nothing tells
 TRIP_COUNT_GUESS = 8
 #: bytes of one string, where its length isn't known
@@ -31,6 +35,8 @@ class Work:
     nbytes: float
     kernels: float = 1.0
     slowness: float = 1.0  # of a CPU at this arithmetic, against products of float32
+    product_flops: float = 0.0  # of the flops, those of products of 32 bits and of 16
+    half_flops: float = 0.0
 
     @property
     def effort(self) -> float:
@@ -38,12 +44,26 @@ class Work:
         return self.flops * self.slowness
 
     def scaled(self, times: float) -> Work:
-        return replace(self, flops=self.flops * times, nbytes=self.nbytes * times, kernels=self.kernels * times)
+        return Work(
+            self.flops * times,
+            self.nbytes * times,
+            self.kernels * times,
+            self.slowness,
+            self.product_flops * times,
+            self.half_flops * times,
+        )
 
     def __add__(self, other: Work) -> Work:
         flops = self.flops + other.flops
         slowness = (self.effort + other.effort) / flops if flops else 1.0
-        return Work(flops, self.nbytes + other.nbytes, self.kernels + other.kernels, slowness)
+        return Work(
+            flops,
+            self.nbytes + other.nbytes,
+            self.kernels + other.kernels,
+            slowness,
+            self.product_flops + other.product_flops,
+            self.half_flops + other.half_flops,
+        )
 
 
 def weight_nbytes(value: Initializer) -> int:
@@ -60,7 +80,8 @@ class CostModel:
     A dimension that is unknown counts as 1, and its value is listed in ``unknown_values``. ``measured`` is µs by node
     index, by the number of threads of a CPU that it was measured with; it wins over any estimate. Other numbers of
     threads are scaled from it as the estimates of both are. ``measured_nbytes`` is what values were then; shapes count
-    for the others.
+    for the others. ``on_host`` are nodes that no GPU can run: a GPU's stage runs them on a thread of its host, and
+    copies what they read and make.
     """
 
     def __init__(
@@ -69,8 +90,10 @@ class CostModel:
         dims: Mapping[str, int] | None = None,
         measured: Mapping[int, Mapping[int, float]] | None = None,
         measured_nbytes: Mapping[str, int] | None = None,
+        on_host: frozenset[int] = frozenset(),
     ) -> None:
         self.graph = graph
+        self.on_host = on_host
         self.dims = dict(dims or {})
         self.measured = {threads: dict(times) for threads, times in (measured or {}).items() if times}
         self.measured_nbytes = dict(measured_nbytes or {})
@@ -105,13 +128,25 @@ class CostModel:
 
     def _estimate_us(self, node: int, device: Device) -> float:
         work = self.work[node]
-        flops = work.effort if device.kind == "cpu" else work.flops
-        busy_us = max(flops / (device.gflops * 1e3), work.nbytes / (device.gbytes_per_s * 1e3))
+        if device.kind == "cuda":
+            if node in self.on_host:
+                return self._copied_us(node)
+            views = is_free(self.graph.nodes[node].op_type) and work.kernels <= 1
+            return 0.0 if views else _gpu_us(work, device)  # a view launches nothing
+        busy_us = max(work.effort / (device.gflops * 1e3), work.nbytes / (device.gbytes_per_s * 1e3))
         return busy_us + work.kernels * NODE_OVERHEAD_US[device.kind]
+
+    def _copied_us(self, node: int) -> float:
+        """Of a node on the host of a GPU, with what it reads from the GPU and brings there."""
+        name = self.graph.nodes[node]
+        read = sum(self.value_nbytes(v) or 0 for v in name.inputs if v and v not in self.graph.initializers)
+        made = sum(self.value_nbytes(v) or 0 for v in name.outputs if v)
+        copies_us = LOCAL.from_gpu.transfer_us(read) + LOCAL.to_gpu.transfer_us(made)
+        return self.node_cost_us(node, _HOST) + copies_us
 
     def node_costs_us(self, device: Device) -> list[float]:
         """Of all nodes, in the graph's order."""
-        key = (device.kind, device.threads, device.gflops, device.gbytes_per_s)
+        key = device.speeds
         if key not in self._costs:
             self._costs[key] = [self.node_cost_us(node, device) for node in range(len(self.graph.nodes))]
         return self._costs[key]
@@ -174,7 +209,10 @@ class CostModel:
     def _node_work(self, node: Node) -> Work:
         inputs = [self.shape(name) if name else None for name in node.inputs]
         outputs = [self.shape(name) if name else None for name in node.outputs]
-        work = Work(flops(Operands(node, inputs, outputs)), self._traffic(node), 1.0, slowness(node.op_type))
+        n_flops, is_half = flops(Operands(node, inputs, outputs)), self._is_half(node)
+        work = Work(n_flops, self._traffic(node), 1.0, slowness(node.op_type))
+        if is_product(node.op_type):
+            work = replace(work, product_flops=0.0 if is_half else n_flops, half_flops=n_flops if is_half else 0.0)
         if (several := passes(node.op_type)) > 1:
             work = replace(work, kernels=several)
         bodies = [self._body_work(body) for body in node.subgraphs()]
@@ -186,6 +224,14 @@ class CostModel:
         for body in bodies:
             total = total + body
         return work + total.scaled(self.trip_count(node))
+
+    def _is_half(self, node: Node) -> bool:
+        """Whether a node computes in 16 bits, by its first input."""
+        name = node.inputs[0] if node.inputs else ""
+        value_type, value = self.graph.types.get(name), self.graph.initializers.get(name)
+        if isinstance(value, np.ndarray):
+            return value.dtype.itemsize == 2 and value.dtype.kind not in "iub"
+        return isinstance(value_type, TensorType) and value_type.element in _HALVES
 
     def _traffic(self, node: Node) -> float:
         if is_free(node.op_type):
@@ -226,6 +272,16 @@ class CostModel:
                 # version 8 has a batch axis in front
                 return int(shape[axes[0]] if node.opset != 8 or len(shape) < 2 else shape[0] * shape[1])
         return TRIP_COUNT_GUESS
+
+
+def _gpu_us(work: Work, device: Device) -> float:
+    """A roofline with several roofs, and the launches."""
+    products = device.product_gflops or device.gflops
+    others = max(0.0, work.flops - work.product_flops - work.half_flops)
+    busy_us = (
+        others / device.gflops + work.product_flops / products + work.half_flops / (device.half_gflops or products)
+    )
+    return max(busy_us / 1e3, work.nbytes / (device.gbytes_per_s * 1e3)) + work.kernels * NODE_OVERHEAD_US["cuda"]
 
 
 def _itemsize(value_type: TensorType | SparseTensorType) -> int:

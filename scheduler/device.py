@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from distort.scheduler.gpus import GpuFigures, figures_of
 
 #: Estimates, for devices of which nothing was measured: what compiled stages get out of one thread of a server CPU
 #: in float32, and what one process draws from memory and the last cache.
 CPU_GFLOPS_PER_THREAD = 150.0
 CPU_GBYTES_PER_S = 30.0
-#: Estimates for a data-centre GPU: half of what an A100 promises in float32 (TF32 off) and of its memory's bandwidth.
-CUDA_GFLOPS = 10_000.0
-CUDA_GBYTES_PER_S = 750.0
 
 _NBYTES_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _ENTRY = re.compile(
@@ -32,12 +31,21 @@ class Device:
     gflops: float  # of the whole device, all threads
     gbytes_per_s: float  # to and from its memory
     host: str = ""  # "": the caller's
+    product_gflops: float = 0.0  # of matrix products of float32 (TF32); 0: as gflops
+    half_gflops: float = 0.0  # of matrix products of 16 bits; 0: as product_gflops
+    peer_gbytes_per_s: float = 25.0  # from a GPU to another of its host
 
     def __post_init__(self) -> None:
         if self.kind not in ("cpu", "cuda"):
             raise ValueError(f"device {self.id}: unknown kind {self.kind!r}; known are cpu, cuda")
         if self.threads < 1 or self.gflops <= 0 or self.gbytes_per_s <= 0:
             raise ValueError(f"device {self.id}: threads, gflops and gbytes_per_s must be positive")
+
+    @property
+    def speeds(self) -> tuple[object, ...]:
+        """What the time of a node depends on: the same for devices that take as long for the same work."""
+        rates = (self.gflops, self.product_gflops, self.half_gflops, self.gbytes_per_s)
+        return (self.kind, self.threads, *rates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +70,11 @@ INPROC = Link(latency_us=0.0, gbytes_per_s=float("inf"), transport="inproc")
 #: back, 2.3 ms for two in a row, 2 ms for a megabyte at each hop; 17 to 35 µs and 90 µs for the same in shared memory.
 RAY_CALLS = Link(latency_us=800.0, gbytes_per_s=0.6, transport="object_store")
 SHARED_MEMORY = Link(latency_us=80.0, gbytes_per_s=4.0, transport="shm")
+#: Estimates, for a message of shared memory and a copy over PCIe from or to memory that is page-locked
+HOST_TO_GPU = Link(latency_us=100.0, gbytes_per_s=3.5, transport="h2d")
+GPU_TO_HOST = Link(latency_us=100.0, gbytes_per_s=3.5, transport="d2h")
+#: the same message, without the values: those a GPU reads from its neighbour's memory (at that GPU's rate)
+CUDA_IPC = Link(latency_us=100.0, gbytes_per_s=25.0, transport="cuda_ipc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +83,36 @@ class Links:
 
     same_host: Link = SHARED_MEMORY
     across_hosts: Link = RAY_CALLS
+    to_gpu: Link = HOST_TO_GPU  # of the same host
+    from_gpu: Link = GPU_TO_HOST
+    between_gpus: Link = CUDA_IPC
 
     def between(self, producer: Device | None, consumer: Device | None) -> Link:
         """Of a value's producer and its consumer. One device passes pointers to itself."""
         if producer is not None and consumer is not None and producer.id == consumer.id:
             return INPROC
         hosts = ["" if device is None else device.host for device in (producer, consumer)]
-        return self.same_host if hosts[0] == hosts[1] else self.across_hosts
+        if hosts[0] != hosts[1]:
+            return self.across_hosts
+        source = producer if producer is not None and producer.kind == "cuda" else None
+        target = consumer if consumer is not None and consumer.kind == "cuda" else None
+        if source is not None and target is not None:
+            rate = min(source.peer_gbytes_per_s, target.peer_gbytes_per_s)
+            return replace(self.between_gpus, gbytes_per_s=rate)
+        if source is not None:
+            return self.from_gpu
+        return self.same_host if target is None else self.to_gpu
 
 
 #: anything with ``between``: a plan's links, or one link for all
 Network = Link | Links
 LINKS = Links()
+#: within the caller's process: pointers, and copies over PCIe from memory that may be paged
+LOCAL = Links(
+    same_host=INPROC,
+    to_gpu=Link(latency_us=15.0, gbytes_per_s=8.0, transport="h2d"),
+    from_gpu=Link(latency_us=15.0, gbytes_per_s=12.0, transport="d2h"),
+)
 
 
 def cpu(
@@ -96,9 +127,28 @@ def cpu(
     return Device(f"cpu:{index}", "cpu", index, threads, memory_nbytes, gflops, CPU_GBYTES_PER_S, host)
 
 
-def cuda(index: int = 0, memory_nbytes: int | None = None, host: str = "") -> Device:
-    """A GPU."""
-    return Device(f"cuda:{index}", "cuda", index, 1, memory_nbytes, CUDA_GFLOPS, CUDA_GBYTES_PER_S, host)
+def cuda(
+    index: int = 0,
+    memory_nbytes: int | None = None,
+    host: str = "",
+    figures: GpuFigures | None = None,
+    tf32: bool = True,
+) -> Device:
+    """A GPU. ``figures`` None: those of a usual one. ``tf32``: products of float32 may be rounded to TF32."""
+    figures = figures or figures_of()
+    return Device(
+        f"cuda:{index}",
+        "cuda",
+        index,
+        1,
+        memory_nbytes,
+        figures.gflops,
+        figures.reached_gbytes_per_s,
+        host,
+        figures.product_gflops if tf32 else figures.gflops,
+        figures.half_gflops,
+        figures.peer_gbytes_per_s,
+    )
 
 
 def parse_devices(text: str) -> tuple[Device, ...]:

@@ -32,17 +32,12 @@ def distinct(devices: Sequence[Device]) -> list[Device]:
 
 
 def _likeness(device: Device) -> tuple[object, ...]:
-    return (device.kind, device.threads, device.memory_nbytes, device.gflops, device.gbytes_per_s, device.host)
+    return (*device.speeds, device.memory_nbytes, device.peer_gbytes_per_s, device.host)
 
 
 def alike(one: Device, other: Device) -> bool:
     """Whether two devices take as long for the same work, so that they can take turns at a stage."""
-    return (one.kind, one.threads, one.gflops, one.gbytes_per_s) == (
-        other.kind,
-        other.threads,
-        other.gflops,
-        other.gbytes_per_s,
-    )
+    return one.speeds == other.speeds
 
 
 def shares(placed: Sequence[Device]) -> dict[str, list[int]]:

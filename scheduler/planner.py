@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from distort.graph.ir import Graph
-from distort.scheduler import replication
+from distort.scheduler import replication, sharing
 from distort.scheduler.branches import BranchClusters
 from distort.scheduler.candidate import Candidate, Evaluator
 from distort.scheduler.cost import CostModel
-from distort.scheduler.device import INPROC, LINKS, Device, Network, format_nbytes, format_us
+from distort.scheduler.device import LINKS, LOCAL, Device, Network, format_nbytes, format_us
 from distort.scheduler.errors import PlanError
 from distort.scheduler.fit import SEARCHED_NODES
 from distort.scheduler.placement import check_memory, device_orders, distinct
@@ -44,6 +44,8 @@ class Terms:
     #: the best of the devices
     here: Device | None = None
     cores: int | None = None  # of the caller's host, where its devices share them
+    on_host: frozenset[int] = frozenset()  # nodes that no GPU can run
+    host: Device | None = None  # a CPU share that may run those, where the devices are GPUs
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -84,14 +86,14 @@ def make_plan(
         return Plan(terms.model_name, terms.objective, (), (), nothing, nowhere, terms.strict, in_process=True)
     planner = _Planner(graph, tuple(devices), terms, replicas)
     if in_process:
-        chosen = planner.single
-    elif n_stages:
+        return planner.plan(planner.single)
+    if n_stages:
         chosen = planner.obey(n_stages)
     elif employ:
         chosen = planner.employ()
     else:
         chosen = planner.decide()
-    return planner.plan(chosen)
+    return planner.plan(planner.shared(chosen))
 
 
 def plan_of_stages(
@@ -118,13 +120,14 @@ def plan_of_stages(
 
 class _Planner:
     def __init__(self, graph: Graph, devices: tuple[Device, ...], terms: Terms, replicas: int | None) -> None:
-        costs = CostModel(graph, terms.dims, terms.measured, terms.measured_nbytes)
+        costs = CostModel(graph, terms.dims, terms.measured, terms.measured_nbytes, terms.on_host)
         self.evaluator = Evaluator(graph, costs, terms.link, terms.cores)
         self.graph = graph
         self.dag = self.evaluator.dag
         self.devices = devices
         self.objective = terms.objective
         self.strict = terms.strict
+        self.host = terms.host
         self.model_name = terms.model_name
         self.replicas = replicas
         self.notes: list[str] = []
@@ -159,6 +162,9 @@ class _Planner:
                     f"{text}: stage{n_stages - 1} would share {self.devices[-1].id} with another stage. Give the plan "
                     "more devices, or ask for fewer stages."
                 )
+            if all(device.kind == "cuda" for device in self.devices):
+                self.notes.append(f"{text}: what a GPU runs is one stage, so there are {n_devices}")
+                return self.obey(n_devices)
             self.notes.append(f"{text}: neighbours share one, and wait for each other")
         candidates = [c for order in device_orders(self.devices) for c in self._of(order, n_stages)]
         # stages share a device only where there are too few
@@ -265,7 +271,22 @@ class _Planner:
             partition = partitioner.partition(stage_of, len(placed), order_name="")
             chosen = self.evaluator.candidate(partitioner, partition)
         self._compare(chosen, why)
-        return chosen
+        return chosen if self.strict else self.shared(chosen)
+
+    def shared(self, chosen: Candidate) -> Candidate:
+        """The candidate with one stage a GPU, where that can be, and the host's nodes on the host, where that pays."""
+        joined = sharing.merged(self.evaluator, chosen)
+        if joined.n_stages < chosen.n_stages:
+            self.notes.append(
+                f"{chosen.n_stages} stages are {joined.n_stages}: those of one GPU are joined, and pass pointers"
+            )
+        if self.host is not None and self.evaluator.costs.on_host:
+            moved = list(sharing.offloaded(self.evaluator, joined, self.host))
+            best = min([joined, *moved], key=self._rank)
+            if best is not joined and best.score(self.objective) < WORTH * joined.score(self.objective):
+                self._compare(best, "with what no GPU runs on the CPU")
+                return best
+        return joined
 
     def _cuts(self, most: int) -> list[Candidate]:
         """Candidates of two to ``most`` stages, one device each."""
@@ -418,7 +439,7 @@ class _Planner:
         check_memory(self.dag, partition.loads, placed, self.devices, chosen.replicas)
         costs = self.evaluator.costs
         stages = make_stages(self.graph, self.dag, partition, placed, chosen.replicas)
-        edges = make_edges(self.graph, costs, stages, INPROC if chosen.in_process else self.evaluator.links)
+        edges = make_edges(self.graph, costs, stages, LOCAL if chosen.in_process else self.evaluator.links)
         notes = list(self.notes)
         if len(stages) > 1:
             notes += cut_notes(partition, self.dag)
@@ -430,6 +451,8 @@ class _Planner:
         for device in distinct([*placed, *self.single.placed]):
             bases.setdefault(costs.basis(device), []).append(device.id)
         notes += [f"costs of nodes on {', '.join(dict.fromkeys(ids))}: {basis}" for basis, ids in bases.items()]
+        if on_gpus := [n for s in stages if s.device.kind == "cuda" for n in s.nodes if n in costs.on_host]:
+            notes.append(sharing.on_host_note(self.graph, on_gpus))
         notes += gap_notes(self.graph, costs, self.dag)
         predicted = Prediction(
             latency_us=chosen.latency_us,

@@ -8,13 +8,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from distort.scheduler.device import INPROC, RAY_CALLS, SHARED_MEMORY, Link, format_nbytes, format_us
+from distort.scheduler.device import INPROC, LOCAL, Link, format_nbytes, format_us
+from distort.scheduler.device import LINKS as NETWORK
 from distort.scheduler.plan import CALLER, Plan
 from distort.scheduler.state import Command, Execute, Fetch, Finish, Release, RunState, StageDone, Submit
 from distort.scheduler.units import Units
 
-#: by the transport that an edge names
-LINKS: Mapping[str, Link] = {link.transport: link for link in (RAY_CALLS, SHARED_MEMORY, INPROC)}
+#: by the transport that an edge names: between actors, and within the caller's process
+LINKS: Mapping[str, Link] = {
+    link.transport: link
+    for link in (
+        NETWORK.across_hosts,
+        NETWORK.same_host,
+        NETWORK.to_gpu,
+        NETWORK.from_gpu,
+        NETWORK.between_gpus,
+        INPROC,
+    )
+}
+_LOCAL_LINKS: Mapping[str, Link] = {link.transport: link for link in (LOCAL.to_gpu, LOCAL.from_gpu, INPROC)}
 
 
 #: moments that a grid shows
@@ -115,7 +127,7 @@ def simulate(
     n_runs: int = 1,
     max_in_flight: int = 8,
     interval_us: float = 0.0,
-    links: Mapping[str, Link] = LINKS,
+    links: Mapping[str, Link] | None = None,
 ) -> Simulation:
     """``n_runs`` that want every output, submitted ``interval_us`` apart (0: all at once).
 
@@ -124,7 +136,7 @@ def simulate(
     """
     if n_runs < 0 or interval_us < 0:
         raise ValueError("n_runs and interval_us must not be negative")
-    world = _World(plan, max_in_flight, links)
+    world = _World(plan, max_in_flight, links or (_LOCAL_LINKS if plan.in_process else LINKS))
     free_us = 0.0  # when the caller's process has dealt with the runs before
     for run in range(n_runs):
         begin_us = max(run * interval_us, free_us)

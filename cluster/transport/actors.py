@@ -199,7 +199,9 @@ class ActorTransport:
                 self._weights[position].append(reference)
         try:
             self._grounds.settle(
-                [max(payload.threads, 1) for payload in payloads], [payload.host for payload in payloads]
+                [max(payload.threads, 1) for payload in payloads],
+                [payload.host for payload in payloads],
+                [payload.gpu.share if payload.gpu is not None else 0.0 for payload in payloads],
             )
             self._hosts = [self._start(unit, epoch=0) for unit in range(len(self._payloads))]
             self._load(range(len(self._hosts)))

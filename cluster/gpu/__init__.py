@@ -1,0 +1,1 @@
+"""GPUs of stages' actors: which one each has, and values between them."""

@@ -1,0 +1,118 @@
+"""GPUs of a parallel session: devices of its plan, from the provider's entries; what actors are told of theirs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from distort import errors
+from distort import providers as execution_providers
+from distort.kernels.registry import find
+
+if TYPE_CHECKING:
+    from distort.cluster.orders import GpuSeat
+    from distort.graph.ir import Graph, Node
+    from distort.scheduler.device import Device
+    from distort.scheduler.units import Units
+
+Entries = Sequence[tuple[str, Mapping[str, str]]]
+
+#: options that are addresses in the session's own process
+_OF_THIS_PROCESS = ("user_compute_stream", "gpu_external_alloc", "gpu_external_free", "gpu_external_empty_cache")
+#: and what they are where they aren't used
+_NONE = ("", "0", "0x0", "None")
+
+
+def entries_of(providers: Entries) -> list[Mapping[str, str]]:
+    """The options of each GPU that a session has, in its order: one entry a GPU."""
+    found: dict[int, Mapping[str, str]] = {}
+    for name, options in providers:
+        if name == execution_providers.CUDA:
+            found.setdefault(_number(options), options)
+    return list(found.values())
+
+
+def _number(options: Mapping[str, str]) -> int:
+    return int(options.get("device_id", "0"))
+
+
+def devices_here(providers: Entries) -> list[Device]:
+    """The GPUs of this host that a session's providers name. Raises InvalidArgument for one that isn't there."""
+    from distort.scheduler.device import cuda
+    from distort.scheduler.gpus import figures_of
+
+    facts: Any = import_module("distort.kernels.cuda.device")
+    devices = []
+    for options in entries_of(providers):
+        index = _number(options)
+        try:
+            known = facts.properties(index)
+        except ValueError as error:
+            raise errors.make("INVALID_ARGUMENT", f"{execution_providers.CUDA}: {error}") from error
+        figures = figures_of(known.name, tuple(known.capability))
+        devices.append(cuda(index, known.memory_nbytes, figures=figures, tf32=_tf32(options)))
+    return devices
+
+
+def devices_of_cluster(providers: Entries, address: str, n_actors: int) -> list[Device]:
+    """GPUs of a cluster's nodes: as many as ``n_actors``, else as providers' entries, else all (of one entry).
+
+    Raises AddressError where the cluster doesn't answer, ClusterError where it has too few.
+    """
+    from distort.cluster.nodes import answering, gpus_of, nodes
+    from distort.cluster.resources import attach
+
+    attach(address)
+    entries = entries_of(providers)
+    wanted = n_actors or (len(entries) if len(entries) > 1 else 0)
+    return list(gpus_of(answering(nodes()), wanted, tf32=_tf32(entries[0])))
+
+
+def _tf32(options: Mapping[str, str]) -> bool:
+    return str(options.get("use_tf32", "1")) not in ("0", "False", "false")
+
+
+def nodes_on_host(graph: Graph) -> frozenset[int]:
+    """Nodes for which there is no kernel for a GPU."""
+    return frozenset(i for i, node in enumerate(graph.nodes) if not _runs_on_gpu(node))
+
+
+def _runs_on_gpu(node: Node) -> bool:
+    return find(node.domain, node.op_type, node.opset, "cuda") is not None
+
+
+def seats_of(units: Units, providers: Entries) -> list[GpuSeat | None]:
+    """The GPU of each unit; None for those on a CPU. Units of one device share it.
+
+    Raises InvalidArgument for options that are addresses in this process.
+    """
+    from distort.cluster.orders import GpuSeat
+
+    options = {_number(entry): dict(entry) for entry in entries_of(providers)}
+    first = next(iter(options.values()), {})
+    for entry in options.values():
+        _refuse_addresses(entry)
+    places = [(device.host, device.index) if device.kind == "cuda" else None for device in units.device_of]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    seats: list[GpuSeat | None] = []
+    for place in places:
+        if place is None:
+            seats.append(None)
+            continue
+        host, index = place
+        share = int(1e4 / places.count(place)) / 1e4  # Ray counts in ten thousandths
+        seats.append(GpuSeat(index, share, options.get(index, first) if not host else first, visible))
+    return seats
+
+
+def _refuse_addresses(options: Mapping[str, Any]) -> None:
+    for name in _OF_THIS_PROCESS:
+        if str(options.get(name, "")) not in _NONE:
+            raise errors.make(
+                "INVALID_ARGUMENT",
+                f"{execution_providers.CUDA}: {name} is an address in this process, and stages on actors are in "
+                "processes of their own. Leave it out, or run the session in this process (execution_mode "
+                "ORT_SEQUENTIAL).",
+            )
