@@ -196,10 +196,14 @@ class Program:
         if captured or any(True for _ in node.subgraphs()):
             call: Callable[..., Any] = self._control_flow(node, entry, captured)
         else:
-            call = partial(entry.function, self.xp, **self._keywords(node, entry))
+            call = self._call_of(node, entry)
         inputs = tuple(self._slot(name) for name in (*node.inputs, *captured))
         outputs = tuple(self._slot(name) for name in node.outputs)
         return Step(call, inputs, outputs, (), node, len(outputs) == 1)
+
+    def _call_of(self, node: Node, entry: Kernel) -> Callable[..., Any]:
+        """What runs a node without bodies on its inputs."""
+        return partial(entry.function, self.xp, **self._keywords(node, entry))
 
     def _keywords(self, node: Node, entry: Kernel) -> dict[str, Any]:
         keywords = dict(node.attributes)

@@ -345,21 +345,35 @@ class Builder:
         if None not in inputs or not any(name and t is None for name, t in zip(node.inputs, inputs, strict=True)):
             if not form.has_bodies and self._evaluate(form, inputs):
                 return
-            lowering = form.lowering
-            if lowering is None:
-                lowering = form.lowering = lowering_of(node.domain, node.op_type)
-            if lowering is not None and not custom_of(node.domain, node.op_type):
-                if lowering not in TAKE_BLOCKS:
-                    inputs = [self.plain(t) if t is not None and t.block else t for t in inputs]
-                n_operations, n_layouts = len(self.operations), len(self.layouts)
-                results = self._lowered(lowering, node, inputs)
-                if results is not None:
-                    for name, tensor in zip(node.outputs, results, strict=False):
-                        if name:
-                            tensors[name] = tensor
-                    return
-                self._forget(n_operations, n_layouts)
+            if self._lower_compiled(form, node, inputs):
+                return
         self._host(node, inputs)
+
+    def _lower_compiled(self, form: Form, node: Node, inputs: list[Tensor | None]) -> bool:
+        """Add what a lowering makes of a node. False where there is none, or it can't: then nothing is added."""
+        lowering = form.lowering
+        if lowering is None:
+            lowering = form.lowering = lowering_of(node.domain, node.op_type)
+        return lowering is not None and not custom_of(node.domain, node.op_type) and self._try(lowering, node, inputs)
+
+    def _try(self, lowering: Lowering, node: Node, inputs: list[Tensor | None]) -> bool:
+        if lowering not in TAKE_BLOCKS:
+            inputs = [self.plain(t) if t is not None and t.block else t for t in inputs]
+        n_operations, n_layouts = len(self.operations), len(self.layouts)
+        results = self._lowered(lowering, node, inputs)
+        if results is None or not self._takes(self.operations[n_operations:]):
+            self._forget(n_operations, n_layouts)
+            return False
+        tensors = self._tensors
+        for name, tensor in zip(node.outputs, results, strict=False):
+            if name:
+                tensors[name] = tensor
+        return True
+
+    def _takes(self, added: Sequence[Operation]) -> bool:
+        """Whether there are kernels for all of these."""
+        del added
+        return True
 
     def _forget(self, n_operations: int, n_layouts: int) -> None:
         """What was added beyond these."""

@@ -112,17 +112,8 @@ def specialise(
         None if has_custom() else chains,
         keep_qdq,
     )
-    for number, (name, feed) in enumerate(zip(inputs, feeds, strict=True)):
-        if feed is None or name_of(feed[0]) not in STORED:
-            if name in graph.initializers and feed is None:
-                continue  # its default
-            builder.unknown(name, feed[1] if feed is not None and feed[0].kind in _TEXT else None)
-        else:
-            builder.feed(name, feed[0], feed[1], number)
-    for node in graph.nodes:
-        builder.lower(node)
-    results = _results(builder, outputs)
-    operations = _late(_with_attention(fuse(builder.operations, target)))
+    operations, results = lowered(builder, outputs, inputs, feeds)
+    operations = late(_with_attention(fuse(operations, target)))
     steps: list[Step] = []
     marks: dict[Operation, int] = {}
     repeats = constants.once("repeats", lambda: Repeats(target, n_threads))
@@ -133,7 +124,7 @@ def specialise(
         else:
             steps += _steps(operation, repeats, n_threads)
     flow.set_distances(steps, marks)
-    arena_nbytes = arena.place(flow.over_loops(_lifetimes(steps), steps))
+    arena_nbytes = arena.place(flow.over_loops(lifetimes(steps), steps))
     unknown = [
         result
         for op in operations
@@ -142,6 +133,24 @@ def specialise(
         if isinstance(result, str) and result
     ]
     return Plan(steps, results, arena_nbytes, operations, unknown, builder.guessed, builder.expects)
+
+
+def lowered(
+    builder: Builder, outputs: Sequence[str], inputs: Sequence[str], feeds: Sequence[FeedType]
+) -> tuple[list[Operation], list[Result]]:
+    """The operations of the builder's graph, one after another, and what becomes of its outputs."""
+    graph = builder.graph
+    for number, (name, feed) in enumerate(zip(inputs, feeds, strict=True)):
+        if feed is None or name_of(feed[0]) not in STORED:
+            if name in graph.initializers and feed is None:
+                continue  # its default
+            builder.unknown(name, feed[1] if feed is not None and feed[0].kind in _TEXT else None)
+        else:
+            builder.feed(name, feed[0], feed[1], number)
+    for node in graph.nodes:
+        builder.lower(node)
+    results = _results(builder, outputs)
+    return builder.operations, results
 
 
 def _with_attention(operations: list[Operation]) -> list[Operation]:
@@ -177,7 +186,7 @@ def _results(builder: Builder, outputs: Sequence[str]) -> list[Result]:
     return results
 
 
-def _late(operations: Sequence[Operation]) -> list[Operation]:
+def late(operations: Sequence[Operation]) -> list[Operation]:
     """In an order in which NumPy kernels whose results no compiled step reads come after those: fewer segments."""
     made: list[Operation] = []
     waiting: list[Host] = []
@@ -227,7 +236,8 @@ def _buffers(step: Step) -> tuple[list[Buffer], list[Buffer]]:
     return [t.buffer for t in operation.inputs], writes
 
 
-def _lifetimes(steps: Sequence[Step]) -> list[tuple[Buffer, int, int]]:
+def lifetimes(steps: Sequence[Step]) -> list[tuple[Buffer, int, int]]:
+    """Of the arena's buffers: the first and the last steps that touch them."""
     first: dict[Buffer, int] = {}
     last: dict[Buffer, int] = {}
     for position, step in enumerate(steps):
