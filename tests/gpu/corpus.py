@@ -1,0 +1,67 @@
+"""Operations of every kind that CUDA C is printed for, small, to be compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from distort.kernels.compiler.expression import Expression, Instruction
+from distort.kernels.compiler.ir import Map, Operation
+
+from .simulating import view
+
+_OF_REALS = [
+    "exp",
+    "log1p",
+    "erf",
+    "tanh",
+    "sin",
+    "pow",
+    "mod",
+    "gelu",
+    "softplus",
+    "selu",
+    "max",
+    "sign",
+    "round",
+    "is_nan",
+    "celu",
+    "mish",
+    "quotient",
+]
+_OF_INTEGERS = ["add", "div", "mod", "pow", "max", "sign", "bitwise_xor", "bit_shift", "abs"]
+_N_OPERANDS = dict.fromkeys(["pow", "mod", "max", "add", "div", "bitwise_xor", "bit_shift", "quotient"], 2)
+_ATTRIBUTES: dict[str, tuple[Any, ...]] = {"bit_shift": ("RIGHT",), "mod": (0,)}
+
+
+def kind(dtype: str) -> np.dtype[Any]:
+    return np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
+
+
+def _of_operators(dtype: str, ops: list[str], casts: list[str]) -> Map:
+    body = [
+        Instruction(op, (0, 1)[: _N_OPERANDS.get(op, 1)], "bool" if op == "is_nan" else dtype, _ATTRIBUTES.get(op, ()))
+        for op in ops
+    ]
+    body += [Instruction("cast", (0,), to) for to in casts]
+    inputs = [np.zeros(64, kind(dtype)) for _ in range(2)]
+    outputs = [np.zeros(64, kind(i.dtype)) for i in body]
+    expression = Expression((dtype, dtype), tuple(body), tuple(range(2, 2 + len(body))))
+    return Map([view(x) for x in inputs], [view(x) for x in outputs], expression)
+
+
+def maps() -> Iterator[Operation]:
+    integers = ["int8", "uint8", "uint32", "int32", "int64", "uint64"]
+    for dtype in ("float32", "float16", "bfloat16", "float64"):
+        yield _of_operators(dtype, _OF_REALS, integers if dtype in ("float32", "float64") else ["float32"])
+    for dtype in ("int8", "uint8", "int32", "int64", "uint64"):
+        yield _of_operators(dtype, _OF_INTEGERS, ["float32", "bool", "float16", "bfloat16"])
+    for dtype in ("float32", "float16", "int8"):
+        x = np.zeros((3, 40, 50), kind(dtype))
+        expression = Expression((dtype, dtype), (Instruction("add", (0, 1), dtype),), (2,))
+        turned = np.zeros((3, 50, 40), kind(dtype)).swapaxes(1, 2)
+        for other in (turned, np.broadcast_to(x[:, :1], x.shape), x[:, :, ::-1]):
+            yield Map([view(x), view(other)], [view(np.zeros_like(x))], expression)
