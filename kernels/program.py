@@ -166,11 +166,17 @@ class Program:
         for name, value in graph.initializers.items():
             # kernels take dense weights; one that the model hands out as a sparse tensor stays one
             handed_out = name in self.outputs and isinstance(graph.types.get(name), SparseTensorType)
-            self._template[self._slot(name)] = value if handed_out else _initial(value, xp)
+            self._template[self._slot(name)] = value if handed_out else self._weight(value)
         self._input_slots = tuple(self._slot(name) for name in self.inputs)
         self._steps = [self._lower(node) for node in graph.nodes]
         self._output_slots = tuple(self._slot(name) for name in self.outputs)
         self._plan_frees()
+
+    def _weight(self, value: Any) -> Any:
+        """A weight as kernels take it."""
+        if isinstance(value, SparseInitializer):
+            value = value.dense()
+        return value if self.xp is np else self.xp.asarray(value)
 
     def _slot(self, name: str) -> int:
         slot = self._slots.get(name)
@@ -385,12 +391,6 @@ def _text_of(error: Exception) -> str:
 
 def _while_running(node: Node, text: str) -> str:
     return f"Non-zero status code returned while running {node.op_type} node. Name:'{node.name}' Status Message: {text}"
-
-
-def _initial(value: Any, xp: ModuleType) -> Any:
-    if isinstance(value, SparseInitializer):
-        value = value.dense()
-    return value if xp is np else xp.asarray(value)
 
 
 __all__ = ["Body", "Cancellation", "Program", "RunScope", "Step", "needs_scope"]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from distort.kernels.compiler.ir import ALIGNMENT, Buffer
 
 
-def place(lifetimes: Sequence[tuple[Buffer, int, int]]) -> int:
+def place(lifetimes: Sequence[tuple[Buffer, int, int]], alignment: int = ALIGNMENT) -> int:
     """Set the offsets of buffers with the first and last steps that touch them. Returns the arena's bytes.
 
     Large ones first, each at the lowest place that is free for as long as it lives.
@@ -16,7 +16,7 @@ def place(lifetimes: Sequence[tuple[Buffer, int, int]]) -> int:
     placed: list[tuple[int, int, int, int]] = []  # begin, end, first step, last step
     total = 0
     for buffer, first, last in sorted(lifetimes, key=lambda item: -item[0].nbytes):
-        nbytes = max(ALIGNMENT, -(-buffer.nbytes // ALIGNMENT) * ALIGNMENT)
+        nbytes = max(alignment, -(-buffer.nbytes // alignment) * alignment)
         begin = 0
         for taken, end, earliest, latest in placed:
             if earliest <= last and first <= latest:

@@ -125,14 +125,13 @@ def specialise(
             steps += _steps(operation, repeats, n_threads)
     flow.set_distances(steps, marks)
     arena_nbytes = arena.place(flow.over_loops(lifetimes(steps), steps))
-    unknown = [
-        result
-        for op in operations
-        if isinstance(op, Host)
-        for result in op.results
-        if isinstance(result, str) and result
-    ]
-    return Plan(steps, results, arena_nbytes, operations, unknown, builder.guessed, builder.expects)
+    return Plan(steps, results, arena_nbytes, operations, unknown_of(operations), builder.guessed, builder.expects)
+
+
+def unknown_of(operations: Sequence[Operation]) -> list[str]:
+    """Names of values whose shapes nobody knows before they are made."""
+    hosts = [operation for operation in operations if isinstance(operation, Host)]
+    return [result for host in hosts for result in host.results if isinstance(result, str) and result]
 
 
 def lowered(

@@ -1,0 +1,38 @@
+"""Lowering for a GPU: its own lowerings first, then the CPU's where all that they make can be printed as CUDA C."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from distort.kernels.compiler.builder import Builder, lowering_of
+from distort.kernels.compiler.constants import Form
+from distort.kernels.compiler.ir import Host, Operation, Tensor
+from distort.kernels.cuda import lower
+from distort.kernels.cuda.codegen import printer_of
+from distort.kernels.cuda.library_call import has_library_call
+from distort.kernels.registry import custom_of
+from distort.graph.ir import Node
+
+
+class CudaBuilder(Builder):
+    """As :class:`Builder`; what it adds are operations that :func:`runs` on a GPU."""
+
+    def _lower_compiled(self, form: Form, node: Node, inputs: list[Tensor | None]) -> bool:
+        if custom_of(node.domain, node.op_type):
+            return False
+        own = lower.lowering_of(node.domain, node.op_type)
+        if own is not None and self._try(own, node, inputs):
+            return True
+        common = lowering_of(node.domain, node.op_type)
+        return common is not None and self._try(common, node, inputs)
+
+    def _takes(self, added: Sequence[Operation]) -> bool:
+        return all(runs(operation) for operation in added)
+
+
+def runs(operation: Operation) -> bool:
+    """Whether an operation is one that a GPU does."""
+    return isinstance(operation, Host) or printer_of(operation.kind) is not None or has_library_call(operation)
+
+
+__all__ = ["CudaBuilder", "runs"]

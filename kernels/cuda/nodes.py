@@ -1,0 +1,109 @@
+"""The nodes of a graph on a GPU, one at a time: bodies over CuPy, or over NumPy where CuPy can't run them.
+
+What moves between host and GPU for that is counted by the node's name, so that nothing is copied unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from distort.graph.ir import Graph, Node, SparseInitializer
+from distort.kernels.cuda import copies, fallback, memory
+from distort.kernels.cuda.copies import TO_DEVICE, TO_HOST, Copies
+from distort.kernels.cuda.weights import Weights, is_held
+from distort.kernels.program import MakesBodies, Program
+from distort.kernels.registry import Kernel, find
+
+
+class DeviceNodes(Program):
+    """As :class:`Program`. Values are CuPy arrays, or NumPy arrays where a node made them on the CPU."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        pool: memory.Pool,
+        weights: Weights,
+        counted: Copies,
+        *,
+        outputs: Sequence[str] | None = None,
+        captures: Sequence[str] = (),
+        bodies: MakesBodies | None = None,
+    ) -> None:
+        import cupy
+
+        self._pool, self._weights, self._counted = pool, weights, counted
+        self._known = {id(value) for value in graph.initializers.values()}
+        #: nodes on the CPU, each with the reason
+        self.on_cpu: list[tuple[Node, str]] = []
+        super().__init__(graph, device="cuda", xp=cupy, outputs=outputs, captures=captures, bodies=bodies)
+
+    def _weight(self, value: Any) -> Any:
+        # it goes to the GPU when the first node there reads it: what is part of a plan has it elsewhere
+        return value.dense() if isinstance(value, SparseInitializer) else value
+
+    def _call_of(self, node: Node, entry: Kernel) -> Callable[..., Any]:
+        why = fallback.reason(node.domain, node.op_type) if entry.device == "any" else None
+        if why is not None:
+            self.on_cpu.append((node, why))
+            return self._cpu_call(node)
+        on_gpu = partial(entry.function, self.xp, **self._keywords(node, entry))
+        return partial(self._run, node, on_gpu, frozenset(entry.host))
+
+    def _cpu_call(self, node: Node) -> Callable[..., Any]:
+        entry = find(node.domain, node.op_type, node.opset, "cpu")
+        assert entry is not None, "a body for any device is the CPU's too"
+        return partial(self._run_on_cpu, node, partial(entry.function, np, **self._keywords(node, entry)))
+
+    def _control_flow(self, node: Node, entry: Kernel, captured: list[str]) -> Callable[..., Any]:
+        inner = super()._control_flow(node, entry, captured)
+
+        def call(scope: Any, *values: Any) -> Any:
+            return inner(scope, *[self._on_device(node, value) for value in values])
+
+        call.needs_scope = True  # type: ignore[attr-defined]  # a flag on our own closure
+        return call
+
+    # -- one node
+
+    def _run(self, node: Node, call: Callable[..., Any], host: frozenset[int], *values: Any) -> Any:
+        if any(isinstance(value, np.ndarray) and not is_held(value.dtype) for value in values):
+            return self._cpu_call(node)(*values)
+        arguments = [
+            self.on_host(node, value) if position in host else self._on_device(node, value)
+            for position, value in enumerate(values)
+        ]
+        return call(*arguments)
+
+    def _run_on_cpu(self, node: Node, call: Callable[..., Any], *values: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return call(*[self.on_host(node, value) for value in values])
+
+    def _on_device(self, node: Node, value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            if id(value) in self._known:
+                return self._weights.of(value)
+            if not is_held(value.dtype):
+                return value
+            self._counted.count(node.label(), TO_DEVICE, value.nbytes)
+            return copies.to_device(value, self._pool.device_id)
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._on_device(node, item) for item in value)
+        return value
+
+    def on_host(self, node: Node, value: Any) -> Any:
+        """A value as NumPy has it; what lies on the GPU is waited for."""
+        if isinstance(value, self.xp.ndarray):
+            self._counted.count(node.label(), TO_HOST, value.nbytes)
+            return copies.to_host([value], [value.dtype])[0]
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.on_host(node, item) for item in value)
+        if isinstance(value, Mapping):
+            return {key: self.on_host(node, item) for key, item in value.items()}
+        return value
+
+
+__all__ = ["DeviceNodes"]

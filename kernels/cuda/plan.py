@@ -1,0 +1,134 @@
+"""From a graph and the shapes of a run to a plan for a GPU: steps in order, and where values lie in one slab."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from distort.graph.ir import Graph
+from distort.kernels.compiler import arena
+from distort.kernels.compiler.codegen.target import Target, of_features
+from distort.kernels.compiler.constants import Constants
+from distort.kernels.compiler.fuse import fuse
+from distort.kernels.compiler.ir import Buffer, Host, Operation, Tensor
+from distort.kernels.compiler.specialise import FeedType, Result, late, lifetimes, lowered, unknown_of
+from distort.kernels.cuda.builder import CudaBuilder
+from distort.kernels.cuda.codegen import launches
+from distort.kernels.cuda.launch import Launch
+from distort.kernels.cuda.library_call import LibraryCall, has_library_call, library_call_of
+
+#: what CUDA's own allocations are aligned to, and what libraries count on
+ALIGNMENT_NBYTES = 256
+
+
+@dataclass(slots=True)
+class CudaStep:
+    """What one operation is on a GPU: launches, a library's work, or (``host``) a body over CuPy or NumPy."""
+
+    operation: Operation
+    launches: list[Launch] = field(default_factory=list)
+    library: LibraryCall | None = None
+    host: Host | None = None
+    scratch: Buffer | None = None  # a library's workspace
+
+
+@dataclass(slots=True)
+class CudaPlan:
+    steps: list[CudaStep]
+    results: list[Result]
+    slab_nbytes: int
+    #: by the number of each result that is made in the run: where it lies in the slab, unless it is given memory
+    result_offsets: dict[int, int]
+    #: likewise of the feeds, for those that come from the host
+    feed_offsets: dict[int, int]
+    unknown: list[str]
+    guessed: bool
+    expects: bool
+
+    @property
+    def is_capturable(self) -> bool:
+        """Whether a run is nothing but work that is enqueued."""
+        return all(step.host is None for step in self.steps) and not any(result.name for result in self.results)
+
+
+def target_of(capability: tuple[int, int]) -> Target:
+    """What lowerings are told of a GPU: none of a CPU's vectors and instructions."""
+    major, minor = capability
+    return of_features("nvptx64-nvidia-cuda", f"sm_{major}{minor}", {})
+
+
+def plan_of(
+    graph: Graph,
+    outputs: Sequence[str],
+    inputs: Sequence[str],
+    feeds: Sequence[FeedType],
+    context: Any,
+    constants: Constants,
+    learned: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
+    cautious: bool = False,
+    steady: bool = True,
+) -> CudaPlan:
+    """``context``: the device's libraries and options, for operations that libraries do."""
+    target = target_of(context.capability)
+    builder = CudaBuilder(graph, target, 1, constants, learned, cautious=cautious, steady=steady, keep_qdq=True)
+    operations, results = lowered(builder, outputs, inputs, feeds)
+    steps = [_step(operation, context) for operation in late(fuse(operations, target))]
+    slab_nbytes = arena.place(lifetimes(steps), ALIGNMENT_NBYTES)
+    feed_offsets, slab_nbytes = _offsets(
+        {number: _nbytes(feed) for number, feed in enumerate(feeds) if feed is not None and _nbytes(feed)}, slab_nbytes
+    )
+    made = {number: result.tensor.nbytes for number, result in enumerate(results) if result.tensor is not None}
+    result_offsets, slab_nbytes = _offsets(made, slab_nbytes)
+    return CudaPlan(
+        steps,
+        results,
+        slab_nbytes,
+        result_offsets,
+        feed_offsets,
+        unknown_of([step.operation for step in steps]),
+        builder.guessed,
+        builder.expects,
+    )
+
+
+def _step(operation: Operation, context: Any) -> CudaStep:
+    if isinstance(operation, Host):
+        return CudaStep(operation, host=operation)
+    if has_library_call(operation):
+        call = library_call_of(operation, context)
+        scratch = Buffer(call.workspace_nbytes) if call.workspace_nbytes else None
+        return CudaStep(operation, library=call, scratch=scratch)
+    made = launches(operation)
+    if made is None:
+        raise NotImplementedError(f"no CUDA C is printed for an operation of kind {operation.kind}")
+    return CudaStep(operation, launches=made)
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // ALIGNMENT_NBYTES) * ALIGNMENT_NBYTES
+
+
+def _nbytes(feed: FeedType) -> int:
+    assert feed is not None
+    dtype, shape = feed
+    return 0 if dtype.kind in "OUST" else int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+
+
+def _offsets(sizes: Mapping[int, int], begin: int) -> tuple[dict[int, int], int]:
+    """Places one after another, and the end of the last one."""
+    found: dict[int, int] = {}
+    for number, nbytes in sizes.items():
+        found[number] = begin
+        begin += _aligned(max(nbytes, 1))
+    return found, begin
+
+
+def tensors_of(host: Host) -> list[Tensor]:
+    """What a host step reads and makes that has a place in the plan."""
+    return [value for value in (*host.arguments, *host.results) if isinstance(value, Tensor)]
+
+
+__all__ = ["ALIGNMENT_NBYTES", "CudaPlan", "CudaStep", "plan_of", "target_of", "tensors_of"]
