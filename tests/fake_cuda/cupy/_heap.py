@@ -1,0 +1,168 @@
+"""Device memory that is host memory: a sparse file for each device, mapped once.
+
+An address says which device it is of, other processes can map the file (as CUDA's IPC does), fresh memory is full of
+ones (NaN, -1) and what lies behind an allocation is watched, so that a kernel that writes there is found.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from bisect import bisect_right, insort
+from typing import Any
+
+import numpy as np
+
+ALIGNMENT = 512
+GUARD = 256  # bytes behind each allocation that must stay as they are
+_GUARD_BYTE = 0xA5
+_FRESH_BYTE = 0xFF
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_READ_WRITE, _SHARED, _NO_RESERVE = 3, 1, 0x4000
+
+
+class _Interface:
+    """What NumPy needs to see memory at an address."""
+
+    def __init__(self, address: int, nbytes: int) -> None:
+        self.__array_interface__ = {"data": (address, False), "shape": (nbytes,), "typestr": "|u1", "version": 3}
+
+
+def bytes_at(address: int, nbytes: int) -> np.ndarray[Any, Any]:
+    """Memory at an address as bytes."""
+    if nbytes == 0:
+        return np.empty(0, np.uint8)
+    return np.asarray(_Interface(address, nbytes))
+
+
+def map_file(descriptor: int, nbytes: int, offset: int = 0) -> int:
+    """The address of a part of a file, shared with all that map it."""
+    address = _libc.mmap(None, nbytes, _READ_WRITE, _SHARED | _NO_RESERVE, descriptor, offset)
+    if address in (None, ctypes.c_void_p(-1).value):
+        raise OSError(ctypes.get_errno(), "mmap")
+    return int(address)
+
+
+def unmap(address: int, nbytes: int) -> None:
+    _libc.munmap(address, nbytes)
+
+
+class WroteBehind(AssertionError):
+    """Something wrote behind the end of an allocation."""
+
+
+class Heap:
+    """One device's memory."""
+
+    def __init__(self, device_id: int, nbytes: int) -> None:
+        self.device_id = device_id
+        self.nbytes = nbytes
+        self.descriptor = os.memfd_create(f"fake_cuda_{device_id}")
+        os.ftruncate(self.descriptor, nbytes)
+        self.base = map_file(self.descriptor, nbytes)
+        self.live: dict[int, int] = {}  # address -> bytes asked for
+        self._lent: dict[int, tuple[int, int]] = {}  # a pool's blocks in use: address -> (bytes asked for, bytes)
+        self._free: list[tuple[int, int]] = [(ALIGNMENT, nbytes - ALIGNMENT)]  # (offset, bytes), ascending
+        self._starts: list[int] = []
+        self._lock = threading.Lock()
+        self.used_nbytes = 0
+        self.closed = False
+
+    def contains(self, address: int) -> bool:
+        return self.base <= address < self.base + self.nbytes
+
+    def allocate(self, nbytes: int) -> int | None:
+        """The address of memory, None where there is none."""
+        size = -(-(max(nbytes, 1) + GUARD) // ALIGNMENT) * ALIGNMENT
+        with self._lock:
+            for place, (offset, length) in enumerate(self._free):
+                if length >= size:
+                    if length == size:
+                        del self._free[place]
+                    else:
+                        self._free[place] = (offset + size, length - size)
+                    break
+            else:
+                return None
+            address = self.base + offset
+            self.live[address] = nbytes
+            insort(self._starts, address)
+            self.used_nbytes += size
+        memory = bytes_at(address, size)
+        memory[:nbytes] = _FRESH_BYTE
+        memory[nbytes:] = _GUARD_BYTE
+        return address
+
+    def free(self, address: int) -> None:
+        if self.closed:
+            return
+        with self._lock:
+            nbytes = self.live.pop(address)
+            self._starts.remove(address)
+            size = -(-(max(nbytes, 1) + GUARD) // ALIGNMENT) * ALIGNMENT
+            self.used_nbytes -= size
+            intact = self._intact(address, nbytes)
+            bytes_at(address, nbytes)[:] = 0xFB  # who reads it now, reads nonsense
+            self._give_back(address - self.base, size)
+        if not intact:
+            raise WroteBehind(f"something wrote behind the {nbytes} bytes at {address:#x}")
+
+    def _give_back(self, offset: int, size: int) -> None:
+        place = bisect_right(self._free, (offset, size))
+        if place < len(self._free) and self._free[place][0] == offset + size:
+            size += self._free.pop(place)[1]
+        if place and sum(self._free[place - 1]) == offset:
+            offset = self._free[place - 1][0]
+            size += self._free[place - 1][1]
+            del self._free[place - 1]
+            place -= 1
+        self._free.insert(place, (offset, size))
+
+    def allocation_of(self, address: int) -> tuple[int, int] | None:
+        """(start, bytes) of the allocation that an address lies in."""
+        with self._lock:
+            place = bisect_right(self._starts, address)
+            if not place:
+                return None
+            start = self._starts[place - 1]
+            nbytes = self.live[start]
+        return (start, nbytes) if address < start + max(nbytes, 1) else None
+
+    def lend(self, address: int, asked: int, nbytes: int) -> None:
+        """A pool gives a block away: it is as fresh memory."""
+        memory = bytes_at(address, nbytes)
+        memory[:asked] = _FRESH_BYTE
+        memory[asked:] = _GUARD_BYTE
+        self._lent[address] = asked, nbytes
+
+    def end_lending(self, address: int) -> None:
+        asked, nbytes = self._lent.pop(address)
+        if self.closed:
+            return
+        if not (bytes_at(address + asked, nbytes - asked) == _GUARD_BYTE).all():
+            raise WroteBehind(f"something wrote behind the {asked} bytes at {address:#x}")
+
+    def _intact(self, address: int, nbytes: int) -> bool:
+        return bool((bytes_at(address + nbytes, GUARD) == _GUARD_BYTE).all())
+
+    def check(self) -> None:
+        """Raise WroteBehind where something wrote behind any allocation."""
+        with self._lock:
+            for address, nbytes in self.live.items():
+                if not self._intact(address, nbytes):
+                    raise WroteBehind(f"something wrote behind the {nbytes} bytes at {address:#x}")
+        for address, (asked, nbytes) in list(self._lent.items()):
+            if not (bytes_at(address + asked, nbytes - asked) == _GUARD_BYTE).all():
+                raise WroteBehind(f"something wrote behind the {asked} bytes at {address:#x}")
+
+    def close(self) -> None:
+        """Give the memory back to the system; its addresses stay mapped, for those who still hold them."""
+        self.closed = True
+        os.ftruncate(self.descriptor, 0)
+        os.ftruncate(self.descriptor, self.nbytes)
+        os.close(self.descriptor)

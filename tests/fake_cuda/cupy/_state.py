@@ -1,0 +1,320 @@
+"""What the fake's parts share: devices with their memory, streams with what waits on them, captures, counters.
+
+Work on a stream is a callable. It is called at once, unless ``lazy`` (FAKE_CUDA_LAZY=1): then it waits until something
+synchronizes with it, so that who forgets to wait sees that. While a stream captures, its work is kept for a graph.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ._errors import CUDARuntimeError
+from ._heap import Heap
+
+Work = Callable[[], None]
+NULL_STREAM = 0
+PER_THREAD_STREAM = 2
+
+#: "synchronize", "get", "boolean index", "nonzero", "scalar", "upload", "launch": how often each happened
+counts: Counter[str] = Counter()
+#: whether work waits until something synchronizes with it
+lazy = os.environ.get("FAKE_CUDA_LAZY", "") not in ("", "0")
+#: how many blocks and threads a launch is made of, at most; 0: as many as it asks for
+blocks = int(os.environ.get("FAKE_CUDA_BLOCKS", "1"))
+threads = int(os.environ.get("FAKE_CUDA_THREADS", "1"))
+
+
+@dataclass
+class Capture:
+    """What is launched while a stream captures, in an order that can be replayed."""
+
+    origin: int
+    thread: int
+    work: list[Work] = field(default_factory=list)
+    unjoined: set[int] = field(default_factory=set)  # streams with work that the origin does not wait for yet
+    broken: bool = False
+
+
+@dataclass
+class StreamState:
+    handle: int
+    device_id: int
+    flags: int
+    priority: int = 0
+    capture: Capture | None = None
+    queue: deque[Work] = field(default_factory=deque)
+    n_done: int = 0  # pieces of work
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def n_given(self) -> int:
+        return self.n_done + len(self.queue)
+
+    def drain(self, upto: int | None = None) -> None:
+        """Do what waits, up to a piece of work."""
+        with self.lock:
+            while self.queue and (upto is None or self.n_done < upto):
+                work = self.queue.popleft()
+                self.n_done += 1
+                work()
+
+
+@dataclass
+class EventState:
+    flags: int
+    stream: StreamState | None = None  # where it was recorded
+    position: int = 0
+    capture: Capture | None = None
+    time_s: float = 0.0
+
+
+_handles = itertools.count(0x5000)
+_thread = threading.local()
+heaps: list[Heap] = []
+streams: dict[int, StreamState] = {}
+events: dict[int, EventState] = {}
+_null_streams: dict[int, StreamState] = {}
+_captures: list[Capture] = []
+pinned: dict[int, int] = {}  # address -> bytes
+closing = False  # the process ends: nothing is given back any more
+
+
+@atexit.register
+def _close() -> None:
+    global closing
+    closing = True
+
+
+def n_devices() -> int:
+    return int(os.environ.get("FAKE_CUDA_DEVICES", "2"))
+
+
+def heap(device_id: int) -> Heap:
+    while len(heaps) <= device_id:
+        heaps.append(Heap(len(heaps), int(os.environ.get("FAKE_CUDA_MEMORY", str(4 << 30)))))
+    return heaps[device_id]
+
+
+def heap_of(address: int) -> Heap | None:
+    return next((heap for heap in heaps if heap.contains(address)), None)
+
+
+def current_device() -> int:
+    return int(getattr(_thread, "device_id", 0))
+
+
+def set_device(device_id: int) -> None:
+    if not 0 <= device_id < n_devices():
+        raise CUDARuntimeError(101)
+    _thread.device_id = device_id
+
+
+def new_handle() -> int:
+    return next(_handles) * 16
+
+
+def new_stream(flags: int, priority: int) -> StreamState:
+    state = StreamState(new_handle(), current_device(), flags, priority)
+    streams[state.handle] = state
+    return state
+
+
+def stream_of(handle: int) -> StreamState:
+    """A stream by its handle; 0 is the null stream of the current device."""
+    if handle in (NULL_STREAM, 1, PER_THREAD_STREAM):
+        device_id = current_device()
+        if device_id not in _null_streams:
+            _null_streams[device_id] = StreamState(NULL_STREAM, device_id, 0)
+        return _null_streams[device_id]
+    state = streams.get(handle)
+    if state is None:
+        raise CUDARuntimeError(400)
+    return state
+
+
+def event_of(handle: int) -> EventState:
+    event = events.get(handle)
+    if event is None:
+        raise CUDARuntimeError(400)
+    return event
+
+
+def capturing(handle: int) -> Capture | None:
+    return stream_of(handle).capture
+
+
+def _captures_here() -> bool:
+    me = threading.get_ident()
+    return any(capture.thread == me for capture in _captures)
+
+
+def enqueue(handle: int, work: Work) -> None:
+    """Give a stream work. A launch on the null stream while this thread captures is an error: it would be lost."""
+    stream = stream_of(handle)
+    if stream.capture is not None:
+        stream.capture.work.append(work)
+        if stream.handle != stream.capture.origin:
+            stream.capture.unjoined.add(stream.handle)
+        return
+    if stream.handle == NULL_STREAM and _captures_here():
+        for capture in _captures:
+            capture.broken = True
+        raise CUDARuntimeError(906)
+    _after_legacy(stream)
+    with stream.lock:
+        stream.queue.append(work)
+        if not lazy:
+            stream.drain()
+
+
+def _after_legacy(stream: StreamState) -> None:
+    """The null stream waits for all blocking streams of its device, and they for it."""
+    if stream.flags & 1:
+        return
+    if stream.handle == NULL_STREAM:
+        others = [s for s in streams.values() if s.device_id == stream.device_id and not s.flags & 1]
+    else:
+        others = [s for s in _null_streams.values() if s.device_id == stream.device_id]
+    for other in others:
+        if other.queue:
+            stream.queue.append(lambda other=other, upto=other.n_given: other.drain(upto))  # type: ignore[misc]
+
+
+def forbid_in_capture(handle: int | None = None) -> None:
+    """For what no capture allows: on one stream, or (None) for all that this thread captures."""
+    if handle is None:
+        broken = [capture for capture in _captures if capture.thread == threading.get_ident()]
+    else:
+        of_stream = capturing(handle)
+        broken = [of_stream] if of_stream is not None else []
+    for capture in broken:
+        capture.broken = True
+    if broken:
+        raise CUDARuntimeError(900)
+
+
+def synchronize_stream(handle: int) -> None:
+    forbid_in_capture(handle)
+    counts["synchronize"] += 1
+    stream_of(handle).drain()
+
+
+def synchronize_device(device_id: int | None = None) -> None:
+    forbid_in_capture()
+    counts["synchronize"] += 1
+    drain_device(current_device() if device_id is None else device_id)
+
+
+def drain_device(device_id: int) -> None:
+    """Do all that waits on a device's streams."""
+    for stream in [*streams.values(), *_null_streams.values()]:
+        if stream.device_id == device_id:
+            stream.drain()
+
+
+def begin_capture(handle: int) -> None:
+    stream = stream_of(handle)
+    if stream.capture is not None:
+        raise CUDARuntimeError(1)
+    stream.capture = Capture(handle, threading.get_ident())
+    _captures.append(stream.capture)
+
+
+def end_capture(handle: int) -> list[Work]:
+    capture = stream_of(handle).capture
+    if capture is None or capture.origin != handle:
+        raise CUDARuntimeError(1)
+    _captures.remove(capture)
+    for stream in streams.values():
+        if stream.capture is capture:
+            stream.capture = None
+    if capture.broken:
+        raise CUDARuntimeError(901)
+    if capture.unjoined:
+        raise CUDARuntimeError(904)
+    return capture.work
+
+
+def record_event(event_handle: int, stream_handle: int) -> None:
+    event, stream = event_of(event_handle), stream_of(stream_handle)
+    event.stream, event.capture, event.time_s = stream, stream.capture, time.perf_counter()
+    if stream.capture is None:
+        _after_legacy(stream)
+        if event.flags & 4:
+            stream.drain()  # another process may wait for it, and here nobody works in the background
+        event.position = stream.n_given
+
+
+def wait_event(stream_handle: int, event_handle: int) -> None:
+    stream, event = stream_of(stream_handle), event_of(event_handle)
+    if event.capture is not None:
+        if event.capture not in _captures:
+            raise CUDARuntimeError(907)
+        if stream.capture is None:
+            if stream.handle == NULL_STREAM:
+                raise CUDARuntimeError(906)
+            stream.capture = event.capture  # joins the capture
+        if stream.handle == event.capture.origin and event.stream is not None:
+            event.capture.unjoined.discard(event.stream.handle)
+        return
+    if stream.capture is not None and event.stream is not None:
+        raise CUDARuntimeError(900)  # work outside the capture
+    source = event.stream
+    if source is not None and source is not stream and source.n_done < event.position:
+        position = event.position
+        enqueue(stream_handle, lambda: source.drain(position))
+
+
+def event_done(event_handle: int) -> bool:
+    event = event_of(event_handle)
+    if event.capture is not None:
+        raise CUDARuntimeError(907)
+    return event.stream is None or event.stream.n_done >= event.position
+
+
+def synchronize_event(event_handle: int) -> None:
+    event = event_of(event_handle)
+    if event.capture is not None:
+        raise CUDARuntimeError(907)
+    counts["synchronize"] += 1
+    if event.stream is not None:
+        event.stream.drain(event.position)
+
+
+def is_pinned(address: int) -> bool:
+    return any(start <= address < start + nbytes for start, nbytes in list(pinned.items()))
+
+
+def declare(kind: str) -> None:
+    """Count something that waits for the current stream; no capture allows it."""
+    counts[kind] += 1
+    forbid_in_capture(current_stream())
+    stream_of(current_stream()).drain()
+
+
+_current_streams: Any = threading.local()
+
+
+def current_stream() -> int:
+    """The handle of the stream in use on the current device, in this thread."""
+    by_device: dict[int, int] = _current_streams.__dict__
+    return by_device.get(f"s{current_device()}", NULL_STREAM)  # type: ignore[call-overload, no-any-return]
+
+
+def set_current_stream(handle: int, device_id: int) -> None:
+    _current_streams.__dict__[f"s{device_id}"] = handle
+
+
+def shutdown() -> None:
+    """Give all memory back; what still holds an address of it reads zeros."""
+    for heap in heaps:
+        heap.close()
+    heaps.clear()

@@ -1,0 +1,93 @@
+"""For tests, and for other fakes: what the real CuPy has not."""
+
+from __future__ import annotations
+
+import ctypes
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from . import _state
+from .cuda import memory
+
+#: ``void launch(void* stream, void (*function)(void*), void* argument)``, for libraries in C
+ENQUEUE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+_WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_SYNCHRONIZING = (
+    "synchronize",
+    "get",
+    "scalar",
+    "boolean index",
+    "nonzero",
+    "repeat",
+    "flatnonzero",
+    "argwhere",
+    "unique",
+    "compress",
+    "extract",
+    "bincount",
+)
+
+
+def counts() -> Counter[str]:
+    """How often what happened: "launch", "upload", "get", "graph launch" …; the counter itself, to be cleared."""
+    return _state.counts
+
+
+def synchronizations() -> int:
+    """How often somebody waited for a device."""
+    return sum(_state.counts[name] for name in _SYNCHRONIZING)
+
+
+def enqueue(stream: int, work: Callable[[], None]) -> None:
+    """Work of a library on a stream: done now or when the stream comes to it; kept for the graph while it captures."""
+    _state.enqueue(stream, work)
+
+
+@ENQUEUE
+def enqueue_from_c(stream: int | None, function: int, argument: int | None) -> None:
+    """The same for a library in C: ``function(argument)``, whose memory must stay."""
+    call = _WORK(function)
+    _state.enqueue(stream or 0, lambda: call(argument))
+
+
+def set_lazy(lazy: bool) -> None:
+    """Whether work waits until something synchronizes with it."""
+    for device in range(len(_state.heaps)):
+        _state.drain_device(device)
+    _state.lazy = lazy
+
+
+def set_launch(blocks: int = 1, threads: int = 1) -> None:
+    """How many blocks, and threads in each, kernels get, at most; 0: as many as they ask for."""
+    _state.blocks, _state.threads = blocks, threads
+
+
+def check() -> None:
+    """Raise where something wrote behind its memory."""
+    for heap in _state.heaps:
+        heap.check()
+
+
+def live_nbytes(device: int = 0) -> int:
+    """Bytes of memory that is in use on a device; what the pool keeps counts too."""
+    return _state.heap(device).used_nbytes
+
+
+def shutdown() -> None:
+    """Let go of all memory: after this the module is not used again."""
+    for device in range(len(_state.heaps)):
+        _state.drain_device(device)
+    memory.default_pool.free_all_blocks()
+    _state.shutdown()
+
+
+def view(address: int, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Device memory as NumPy's array: for libraries that compute on it."""
+    import numpy as np
+
+    from . import _heap
+
+    kind = np.dtype(dtype)
+    nbytes = kind.itemsize * int(np.prod(shape, dtype=np.int64))
+    return np.ndarray(shape, kind, buffer=_heap.bytes_at(address, nbytes))

@@ -1,0 +1,44 @@
+"""A machine with GPUs, for one test: ``tests/fake_cuda`` on the path, and off it again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "fake_cuda"
+
+
+def _modules() -> list[str]:
+    """Modules of cupy, the real one's where it is installed, and all that lie in the fake's folder."""
+    found = []
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None) or ""
+        if name.partition(".")[0] == "cupy" or file.startswith(str(FOLDER)):
+            found.append(name)
+    return found
+
+
+def _take_out() -> dict[str, Any]:
+    taken = {name: sys.modules.pop(name) for name in _modules()}
+    device = sys.modules.get("distort.kernels.cuda.device")
+    if device is not None:
+        device.forget()  # what the product knows of this machine's GPUs is asked anew
+    return taken
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The fake ``cupy``: two GPUs (FAKE_CUDA_DEVICES, set before this fixture is asked for, says otherwise)."""
+    before = _take_out()
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import cupy
+
+    yield cupy
+    cupy.fake.check()
+    cupy.fake.shutdown()
+    _take_out()
+    sys.modules.update(before)
