@@ -32,6 +32,10 @@ class InvalidGraph(KernelError):
     """A node that no kernel could run whatever its inputs hold: too few of them, or too many."""
 
 
+class OutOfMemory(KernelError):
+    """A device has no room for what is asked of it."""
+
+
 class RunCancelled(KernelError):
     """The run was told to stop (``RunOptions.terminate``)."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import device, graph, memory, pinned_memory, runtime, stream
+from . import device, graph, memory, nvrtc, pinned_memory, runtime, stream
 from .device import Device, get_device_id
 from .graph import Graph
 from .memory import (
@@ -53,6 +53,7 @@ __all__ = [
     "is_available",
     "malloc_async",
     "memory",
+    "nvrtc",
     "pinned_memory",
     "runtime",
     "set_allocator",

@@ -229,7 +229,7 @@ class MemoryPool:
             device_id = _state.current_device()
             for key, blocks in self._free.items():
                 if key[0] == device_id and (stream is None or key[1] == stream.ptr):
-                    self._total[device_id] -= sum(block.size for block in blocks)
+                    self._total[device_id] = self._total.get(device_id, 0) - sum(block.size for block in blocks)
                     blocks.clear()
 
     def free_all_free(self) -> None:

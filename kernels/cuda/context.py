@@ -1,0 +1,60 @@
+"""What plans and runs of one program have of a GPU: its libraries, its stream, its memory, its options."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from distort.kernels.cuda import device
+from distort.kernels.cuda.copies import Copies
+from distort.kernels.cuda.memory import Pool
+from distort.kernels.cuda.modules import Modules, modules_of
+from distort.kernels.cuda.options import CudaOptions
+from distort.kernels.cuda.weights import Weights
+
+if TYPE_CHECKING:
+    from distort.kernels.cuda.blaslt import Products
+    from distort.kernels.cuda.dnn import Networks
+
+
+class Context:
+    """Of one program. Libraries are opened when the first plan asks for them."""
+
+    def __init__(self, options: CudaOptions) -> None:
+        import cupy
+
+        self.options = options
+        self.device_id = options.device_id
+        self.properties = device.properties(options.device_id)
+        self.capability = self.properties.capability
+        self.pool = Pool(options)
+        self.weights = Weights(self.pool)
+        self.copies = Copies()
+        self.modules: Modules = modules_of(options.device_id)
+        with cupy.cuda.Device(self.device_id):
+            if options.user_compute_stream:
+                self.stream: Any = cupy.cuda.ExternalStream(options.user_compute_stream, self.device_id)
+            else:
+                self.stream = cupy.cuda.Stream(non_blocking=True)
+
+    @functools.cached_property
+    def products(self) -> Products:
+        """cuBLASLt. Raises an error that says what is missing."""
+        from distort.kernels.cuda.blaslt import Products
+
+        return Products(self.device_id, self.capability)
+
+    @functools.cached_property
+    def networks(self) -> Networks:
+        """cuDNN. Raises an error that says what is missing."""
+        from distort.kernels.cuda.dnn import Networks
+
+        return Networks(self.device_id)
+
+    @property
+    def most_blocks(self) -> int:
+        """Blocks of a grid: more would wait for others to end."""
+        return self.properties.n_multiprocessors * 16
+
+
+__all__ = ["Context"]

@@ -1,0 +1,198 @@
+"""Values between this process's memory and GPUs': pinned on the way, and counted.
+
+What these functions return is there: they wait for their own copies, and for nothing else of the GPU.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from distort.kernels.cuda import memory
+
+Array = np.ndarray[Any, Any]
+
+#: larger arrays go through two pinned blocks of this size, one filled while the other is on its way
+_BLOCK_NBYTES = 4 * 2**20
+TO_DEVICE, TO_HOST = "h2d", "d2h"
+
+
+class Copies:
+    """Bytes and messages between the host and GPUs, by value. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seen: dict[tuple[str, str], list[int]] = {}
+
+    def count(self, name: str, transport: str, nbytes: int) -> None:
+        """``transport`` is TO_DEVICE or TO_HOST."""
+        with self._lock:
+            sums = self._seen.setdefault((name, transport), [0, 0])
+            sums[0] += nbytes
+            sums[1] += 1
+
+    def rows(self) -> list[dict[str, Any]]:
+        """As ``get_transfer_stats`` has edges: both ends are this process."""
+        with self._lock:
+            seen = sorted(self._seen.items())
+        return [
+            {
+                "value": name,
+                "producer": -1,
+                "consumer": -1,
+                "nbytes": nbytes,
+                "messages": messages,
+                "transport": transport,
+            }
+            for (name, transport), (nbytes, messages) in seen
+        ]
+
+
+class _Pinned:
+    """The base of an array over pinned memory, which goes back to CuPy's pool when the last array over it is gone."""
+
+    __slots__ = ("__array_interface__", "_memory")
+    exclusive = True  # no other memory's array lies here
+
+    def __init__(self, nbytes: int) -> None:
+        import cupy
+
+        self._memory = cupy.cuda.alloc_pinned_memory(nbytes)
+        self.__array_interface__ = {
+            "data": (int(self._memory.ptr), False),
+            "shape": (nbytes,),
+            "typestr": "|u1",
+            "version": 3,
+        }
+
+
+def pinned(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+    """An array that GPUs copy to and from by themselves; an ordinary one where the system lets no more be pinned."""
+    sizes = tuple(shape)
+    nbytes = int(np.prod(sizes, dtype=np.int64)) * dtype.itemsize
+    if not nbytes:
+        return np.empty(sizes, dtype)
+    try:
+        block = _Pinned(nbytes)
+    except (RuntimeError, MemoryError):
+        return np.empty(sizes, dtype)
+    return np.asarray(block).view(dtype).reshape(sizes)
+
+
+def is_pinned(array: Array) -> bool:
+    """Whether :func:`pinned` made the array, or what it is a view of."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, _Pinned)
+
+
+def to_device(array: Array, device_id: int, stream: Any = None) -> Any:
+    """A CuPy array with the array's elements, C-contiguous; bytes where CuPy lacks the dtype.
+
+    ``stream``: a CuPy stream of that GPU, else the current one. Raises OutOfMemory; TypeError for text.
+    """
+    made = memory.empty(array.shape, array.dtype, device_id)
+    write(made, array, stream)
+    return made
+
+
+def write(target: Any, array: Array, stream: Any = None) -> None:
+    """Write an array's elements into a C-contiguous CuPy array of as many bytes. The array may change afterwards."""
+    import cupy
+
+    whole = np.asarray(array, order="C").reshape(-1).view(np.uint8)
+    if not whole.nbytes:
+        return
+    with cupy.cuda.Device(target.device.id):
+        queue = stream or cupy.cuda.get_current_stream()
+        flat = target.reshape(-1).view(np.uint8)
+        if whole.nbytes <= _BLOCK_NBYTES or is_pinned(whole):
+            flat.set(whole, stream=queue)
+        else:
+            _write_in_blocks(flat, whole, queue)
+        queue.synchronize()
+
+
+def _write_in_blocks(flat: Any, whole: Array, queue: Any) -> None:
+    import cupy
+
+    blocks = [pinned((_BLOCK_NBYTES,), whole.dtype) for _ in range(2)]
+    sent = [cupy.cuda.Event(disable_timing=True) for _ in range(2)]
+    for i, start in enumerate(range(0, whole.nbytes, _BLOCK_NBYTES)):
+        part = whole[start : start + _BLOCK_NBYTES]
+        if i > 1:
+            sent[i % 2].synchronize()  # WAR: the block before last is still on its way
+        block = blocks[i % 2][: part.nbytes]
+        np.copyto(block, part)
+        flat[start : start + part.nbytes].set(block, stream=queue)
+        queue.record(sent[i % 2])
+    queue.synchronize()  # before the blocks go back to their pool
+
+
+def to_host(values: Sequence[Any], dtypes: Sequence[np.dtype[Any]], stream: Any = None) -> list[Array]:
+    """CuPy arrays as arrays of this process, the caller's own, in pinned memory; all are waited for at once.
+
+    ``dtypes`` are NumPy's own of the elements, which may lie there as bytes.
+    """
+    import cupy
+
+    found, queues, kept = [], {}, []
+    for value, dtype in zip(values, dtypes, strict=True):
+        with cupy.cuda.Device(value.device.id):
+            queue = stream or cupy.cuda.get_current_stream()
+            with queue:
+                whole = cupy.ascontiguousarray(value).reshape(value.shape)
+            result = pinned(value.shape, value.dtype)
+            if whole.nbytes:
+                whole.get(stream=queue, out=result, blocking=False)
+                queues[value.device.id, queue.ptr] = queue
+            kept.append(whole)  # the GPU reads it until the copy is done
+        found.append(result.view(dtype) if dtype != result.dtype else result)
+    for queue in queues.values():
+        queue.synchronize()
+    return found
+
+
+def read_into(target: Array, value: Any, stream: Any = None) -> None:
+    """Write a CuPy array's elements into a C-contiguous array of as many bytes, without another copy on the way."""
+    import cupy
+
+    with cupy.cuda.Device(value.device.id):
+        queue = stream or cupy.cuda.get_current_stream()
+        with queue:
+            flat = cupy.ascontiguousarray(value).reshape(-1).view(np.uint8)
+        if flat.nbytes:
+            flat.get(stream=queue, out=target.reshape(-1).view(np.uint8), blocking=True)
+
+
+def move(target: Any, source: Any, stream: Any = None, *, wait: bool = True) -> None:
+    """Write one CuPy array's elements into another of as many bytes, be it on another GPU.
+
+    It is there afterwards; without ``wait``, when ``stream`` gets to it.
+    """
+    import cupy
+
+    with cupy.cuda.Device(source.device.id):
+        made_in = stream if stream is not None and source.device.id == target.device.id else None
+        queue = made_in or cupy.cuda.get_current_stream()
+        with queue:
+            whole = cupy.ascontiguousarray(source)
+        if source.device.id != target.device.id:
+            queue.synchronize()  # the other GPU's stream doesn't wait for this one's
+    with cupy.cuda.Device(target.device.id):
+        queue = stream or cupy.cuda.get_current_stream()
+        if target.nbytes:
+            target.data.copy_from_device_async(whole.data, target.nbytes, queue)
+        if wait or whole is not source:  # a copy of ours must stay until it is read
+            queue.synchronize()
+
+
+def moved(source: Any, device_id: int) -> Any:
+    """A copy of a CuPy array on a GPU, C-contiguous. Raises OutOfMemory."""
+    made = memory.empty(source.shape, source.dtype, device_id)
+    move(made, source)
+    return made

@@ -1,0 +1,157 @@
+"""Memory of a GPU: a session's pool with its limit, arrays over memory of others, and running out of it in words."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from distort.kernels.cuda.options import CudaOptions
+from distort.kernels.errors import OutOfMemory
+
+#: dtypes that CuPy has no array of: their bytes lie in arrays of uint8, one an element, as NumPy's do
+_BYTES = np.dtype(np.uint8)
+_HOST, _DEVICE, _MANAGED = 1, 2, 3  # cudaMemoryType
+
+
+def device_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What CuPy holds elements of a dtype as: itself, or bytes where it has no such (8-bit floats, int4, …).
+
+    Raises TypeError for text and other objects.
+    """
+    if dtype.kind in "biufc" and dtype.isbuiltin == 1:
+        return dtype
+    if dtype.name == "bfloat16":
+        return dtype
+    if dtype.kind == "O" or dtype.itemsize != 1:
+        raise TypeError(f"a GPU has no arrays of {dtype}: text, sequences and maps stay in this process's memory")
+    return _BYTES
+
+
+class Pool:
+    """The GPU memory of one session: CuPy's pool with the session's limit, or the user's own allocator."""
+
+    def __init__(self, options: CudaOptions) -> None:
+        import cupy
+
+        self.device_id = options.device_id
+        self.limit_nbytes = options.limit_nbytes
+        self._empty_cache: Any = None
+        self._pool: Any = None
+        if options.gpu_external_alloc:
+            allocate = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t)(options.gpu_external_alloc)
+            release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(options.gpu_external_free)
+            if options.gpu_external_empty_cache:
+                self._empty_cache = ctypes.CFUNCTYPE(None)(options.gpu_external_empty_cache)
+
+            def take(nbytes: int, device_id: int) -> int:
+                address = allocate(nbytes)
+                if not address:
+                    raise cupy.cuda.memory.OutOfMemoryError(nbytes, 0)
+                return int(address)
+
+            self._malloc = cupy.cuda.PythonFunctionAllocator(take, lambda address, device_id: release(address)).malloc
+            return
+        self._pool = cupy.cuda.MemoryPool()
+        self._malloc = self._pool.malloc
+        if self.limit_nbytes is not None:
+            with cupy.cuda.Device(self.device_id):
+                self._pool.set_limit(size=self.limit_nbytes)
+
+    def malloc(self, nbytes: int) -> Any:
+        """A ``cupy.cuda.MemoryPointer``; the current device must be the pool's. Raises OutOfMemory."""
+        with told(nbytes, self.device_id, self.limit_nbytes):
+            return self._malloc(nbytes)
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """The pool's device is the current one, and all that CuPy allocates in the block is of the pool."""
+        import cupy
+
+        with cupy.cuda.Device(self.device_id), cupy.cuda.using_allocator(self.malloc):
+            yield
+
+    @property
+    def used_nbytes(self) -> int:
+        """What is in use; 0 with the user's own allocator, which counts for itself."""
+        return 0 if self._pool is None else int(self._pool.used_bytes())
+
+    @property
+    def held_nbytes(self) -> int:
+        """What the pool has of the GPU, in use or kept for later."""
+        return 0 if self._pool is None else int(self._pool.total_bytes())
+
+    def shrink(self) -> None:
+        """Give what is not in use back to the GPU."""
+        import cupy
+
+        with cupy.cuda.Device(self.device_id):
+            if self._pool is not None:
+                self._pool.free_all_blocks()
+            if self._empty_cache is not None:
+                self._empty_cache()
+
+
+@contextmanager
+def told(nbytes: int, device_id: int, limit_nbytes: int | None = None) -> Iterator[None]:
+    """Where the GPU has no room for ``nbytes``, the block raises OutOfMemory, which names what is wanted and free."""
+    import cupy
+
+    try:
+        yield
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        with cupy.cuda.Device(device_id):
+            free_nbytes, all_nbytes = cupy.cuda.runtime.memGetInfo()
+        limited = "" if limit_nbytes is None else f"; gpu_mem_limit lets the session have {limit_nbytes}"
+        text = f"Failed to allocate memory for requested buffer of size {nbytes}: of cuda:{device_id}'s {all_nbytes} "
+        text += f"bytes {free_nbytes} are free{limited}. Run smaller batches, or let go of values that stay there."
+        raise OutOfMemory(text) from error
+
+
+def empty(shape: Sequence[int], dtype: np.dtype[Any], device_id: int) -> Any:
+    """A CuPy array, of bytes where CuPy lacks the dtype. Raises OutOfMemory; TypeError for text."""
+    import cupy
+
+    held = device_dtype(dtype)
+    sizes = tuple(shape)
+    with cupy.cuda.Device(device_id), told(math.prod(sizes) * held.itemsize, device_id):
+        return cupy.empty(sizes, held)
+
+
+def zeros(shape: Sequence[int], dtype: np.dtype[Any], device_id: int) -> Any:
+    """As :func:`empty`, of zeros, which are there when it returns."""
+    import cupy
+
+    made = empty(shape, dtype, device_id)
+    with cupy.cuda.Device(device_id):
+        made.data.memset_async(0, made.nbytes)
+        cupy.cuda.get_current_stream().synchronize()
+    return made
+
+
+def array_of(pointer: int, shape: Sequence[int], dtype: np.dtype[Any], device_id: int, owner: object = None) -> Any:
+    """A CuPy array over memory that somebody else keeps alive, or that lives as long as ``owner``.
+
+    Raises ValueError for an address that isn't in the memory of that GPU, or that no array of the dtype can have.
+    """
+    import cupy
+
+    held = device_dtype(dtype)
+    sizes = tuple(shape)
+    nbytes = math.prod(sizes) * held.itemsize
+    if not nbytes:
+        return empty(sizes, dtype, device_id)
+    found = cupy.cuda.runtime.pointerGetAttributes(pointer)
+    if found.type not in (_DEVICE, _MANAGED):
+        where = "pinned memory of this process" if found.type == _HOST else "no memory that CUDA knows"
+        raise ValueError(f"{pointer:#x} is an address of {where}, not of cuda:{device_id}'s")
+    if found.type == _DEVICE and found.device != device_id:
+        raise ValueError(f"{pointer:#x} is an address of cuda:{found.device}'s memory, not of cuda:{device_id}'s")
+    if pointer % held.itemsize:
+        raise ValueError(f"{pointer:#x} is no multiple of {held.itemsize}, the size of an element of {dtype}")
+    memory = cupy.cuda.UnownedMemory(pointer, nbytes, owner, device_id)
+    return cupy.ndarray(sizes, held, cupy.cuda.MemoryPointer(memory, 0))

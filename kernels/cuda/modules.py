@@ -1,0 +1,78 @@
+"""Kernels as functions of a GPU: all that a plan lacks are compiled in one module, and each is kept by its name."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from distort.kernels.cuda.launch import Kernel
+from distort.kernels.errors import KernelError
+
+#: a folder that sources are written to, as plans are
+DUMP_VARIABLE = "DISTORT_DUMP"
+_OPTIONS = ("--std=c++17",)
+
+
+class Modules:
+    """Of one GPU of this process. Thread-safe."""
+
+    def __init__(self, device_id: int) -> None:
+        self._device_id = device_id
+        self._lock = threading.Lock()
+        self._functions: dict[str, Any] = {}
+
+    def get(self, kernels: Iterable[Kernel]) -> dict[str, Any]:
+        """Functions by kernels' names. Raises KernelError, which says what NVRTC says, where one can't be compiled."""
+        wanted = {kernel.name: kernel for kernel in kernels}
+        with self._lock:
+            missing = [kernel for name, kernel in wanted.items() if name not in self._functions]
+            if missing:
+                self._compile(missing)
+            return {name: self._functions[name] for name in wanted}
+
+    def _compile(self, kernels: list[Kernel]) -> None:
+        import cupy
+
+        source = "\n".join(kernel.source for kernel in kernels)
+        dumped = _dump(kernels[0].name, source)
+        with cupy.cuda.Device(self._device_id):
+            module = cupy.RawModule(code=source, options=_OPTIONS)
+            try:
+                for kernel in kernels:
+                    self._functions[kernel.name] = module.get_function(kernel.name)
+            except Exception as error:
+                names = ", ".join(kernel.name for kernel in kernels)
+                where = f"Its source is in {dumped}" if dumped else f"Set {DUMP_VARIABLE} to a folder for its source"
+                raise KernelError(f"CUDA C of {names} can't be compiled: {error}. {where}.") from error
+
+
+def _dump(name: str, source: str) -> str:
+    folder = os.environ.get(DUMP_VARIABLE)
+    if not folder:
+        return ""
+    path = Path(folder) / f"{name}.cu"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(source)
+    return str(path)
+
+
+_of_device: dict[int, Modules] = {}
+_lock = threading.Lock()
+
+
+def modules_of(device_id: int) -> Modules:
+    """What this process has compiled for a GPU: programs share it."""
+    with _lock:
+        return _of_device.setdefault(device_id, Modules(device_id))
+
+
+def forget() -> None:
+    """For tests, which take GPUs away."""
+    with _lock:
+        _of_device.clear()
+
+
+__all__ = ["Modules", "forget", "modules_of"]
