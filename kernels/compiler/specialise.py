@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -225,7 +225,17 @@ def _chunks(call: Call, n_threads: int) -> int:
     return max(1, min(MOST_CHUNKS, int(call.work_ns / n_threads / LEAST_CHUNK_NS), call.most_threads // n_threads))
 
 
-def _buffers(step: Step) -> tuple[list[Buffer], list[Buffer]]:
+class _Placed(Protocol):
+    """A step, as far as memory goes."""
+
+    @property
+    def operation(self) -> Operation | None: ...
+
+    @property
+    def scratch(self) -> Buffer | None: ...
+
+
+def _buffers(step: _Placed) -> tuple[list[Buffer], list[Buffer]]:
     """What a step reads, and what it writes."""
     operation = step.operation
     assert operation is not None
@@ -235,7 +245,7 @@ def _buffers(step: Step) -> tuple[list[Buffer], list[Buffer]]:
     return [t.buffer for t in operation.inputs], writes
 
 
-def lifetimes(steps: Sequence[Step]) -> list[tuple[Buffer, int, int]]:
+def lifetimes(steps: Sequence[_Placed]) -> list[tuple[Buffer, int, int]]:
     """Of the arena's buffers: the first and the last steps that touch them."""
     first: dict[Buffer, int] = {}
     last: dict[Buffer, int] = {}

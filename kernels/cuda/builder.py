@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowering_of
 from distort.kernels.compiler.constants import Form
 from distort.kernels.compiler.ir import Host, Operation, Tensor
@@ -11,7 +12,6 @@ from distort.kernels.cuda import lower
 from distort.kernels.cuda.codegen import printer_of
 from distort.kernels.cuda.library_call import has_library_call
 from distort.kernels.registry import custom_of
-from distort.graph.ir import Node
 
 
 class CudaBuilder(Builder):

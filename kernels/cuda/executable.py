@@ -167,12 +167,12 @@ class Executable:
             assert call is not None, "a plan with host steps is run step by step"
             call(feeds, results, stream)
 
-    def launch(self, feeds: Sequence[int], results: Sequence[int], wanted: bool | None) -> bool:
+    def launch(self, feeds: Sequence[int], results: Sequence[int], wanted: bool | None, graph_id: int = 0) -> bool:
         """Enqueue all steps: as one graph where these addresses have come before. Whether it was one.
 
         ``wanted``: None as it pays, False never, True from the second run with the same addresses on.
         """
-        key = (*feeds, *results)
+        key = (graph_id, *feeds, *results)
         graph = self._graphs.get(key)
         if graph is None and wanted is not False:
             seen = self._seen[key] = self._seen.get(key, 0) + 1

@@ -1,9 +1,9 @@
 """A graph on one GPU, planned for the shapes that it is run with.
 
-A plan's steps are launches of our kernels and work of NVIDIA's libraries, on one stream, over one slab; nodes that have
-neither run one at a time over CuPy, or on the CPU (``nodes.py``). Where a plan is nothing but enqueued work, it becomes one
-CUDA graph. What a plan can't do (an error of ours, a value of another shape than was learned, data that a kernel refuses)
-is done by the nodes alone, or by NumPy kernels, which say what is wrong with it.
+A plan's steps are launches of our kernels and work of NVIDIA's libraries, on one stream, over one slab; nodes that
+have neither run one at a time over CuPy, or on the CPU (``nodes.py``). Where a plan is nothing but enqueued work, it
+becomes one CUDA graph. What a plan can't do (an error of ours, a value of another shape than was learned, data that a
+kernel refuses) is done by the nodes alone, or by NumPy kernels, which say what is wrong with it.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from distort.graph.ir import Graph
 from distort.kernels.compiler.constants import Constants
-from distort.kernels.compiler.ir import Host, Place, Tensor
+from distort.kernels.compiler.ir import Host, Tensor
 from distort.kernels.cuda import copies
 from distort.kernels.cuda.context import Context
-from distort.kernels.cuda.copies import TO_DEVICE, TO_HOST
 from distort.kernels.cuda.executable import Executable
 from distort.kernels.cuda.nodes import DeviceNodes
 from distort.kernels.cuda.options import CudaOptions
@@ -46,6 +45,13 @@ Key = tuple["FeedType", ...]
 
 class _Refused(Exception):
     """A kernel was given what it can't take."""
+
+
+class _Graphs(NamedTuple):
+    """Whether a run may be a graph, see :meth:`Executable.launch`, and of which it is one."""
+
+    wanted: bool | None
+    number: int
 
 
 class _Surprise(Exception):
@@ -106,6 +112,20 @@ class CudaProgram:
         #: runs that were one launch of a graph
         self.n_graph_runs = 0
 
+    @property
+    def device_id(self) -> int:
+        return self.context.device_id
+
+    @property
+    def stream(self) -> Any:
+        """The CuPy stream that runs are on."""
+        return self.context.stream
+
+    def synchronize(self) -> None:
+        """Wait for all runs."""
+        with self.using():
+            self.context.stream.synchronize()
+
     @contextmanager
     def using(self) -> Iterator[None]:
         """This program's GPU, stream and memory are those that CuPy uses."""
@@ -121,32 +141,33 @@ class CudaProgram:
         cancellation: Cancellation | None = None,
         room: Room | None = None,
         *,
-        keep: Collection[str] = (),
+        graph_id: int = 0,
+        synchronize: bool = True,
         into: Mapping[str, Any] | None = None,
-        graph: bool | None = None,
     ) -> list[Any]:
-        """Feeds are NumPy or CuPy arrays of this GPU, by name. Results in the order of ``outputs``, all there.
+        """Feeds are NumPy or CuPy arrays of this GPU, by name. Results in the order of ``outputs``.
 
-        Those in ``keep`` are CuPy arrays, others NumPy arrays in pinned memory. ``into``: CuPy arrays, contiguous and of
-        the right shapes, that results of their names are written to. ``graph``: see :meth:`Executable.launch`; None as
-        the options say. ``room`` is for compiled programs of a CPU.
+        They are CuPy arrays, the caller's own; but what a node made on the CPU, or followed from shapes, is NumPy's.
+        ``into``: CuPy arrays, contiguous and of the right shapes, that results of their names are written to.
+        ``graph_id``: graphs are captured for each by itself, for -1 none. Without ``synchronize`` results may still
+        be in the making, on ``stream``. ``room`` is for compiled programs of a CPU.
         """
         del room
         scope = RunScope(observer, cancellation)
-        wanted = (True if self.options.enable_cuda_graph else None) if graph is None else graph
+        wanted = False if graph_id == -1 else True if self.options.enable_cuda_graph else None
         values = [feeds.get(name) for name in self.inputs]
         with self._lock, self.using():
-            results = self._results(values, scope, frozenset(keep), into or {}, wanted)
-            return self._handed_out(results, keep)
+            results = self._results(values, scope, into or {}, _Graphs(wanted, graph_id))
+            if synchronize:
+                self.context.stream.synchronize()
+            return results
 
     def run_values(self, values: Sequence[Any], scope: RunScope) -> list[Any]:
         """As :meth:`Program.run_values`: for bodies. Results stay on the GPU, and may not be there yet."""
         with self._lock, self.using():
-            return self._results(list(values), scope, frozenset(self.outputs), {}, False)
+            return self._results(list(values), scope, {}, _Graphs(False, 0))
 
-    def _results(
-        self, values: list[Any], scope: RunScope, keep: frozenset[str], into: Mapping[str, Any], graph: bool | None
-    ) -> list[Any]:
+    def _results(self, values: list[Any], scope: RunScope, into: Mapping[str, Any], graphs: _Graphs) -> list[Any]:
         values = [np.asarray(value) if isinstance(value, np.generic) else value for value in values]
         key = tuple([_type_of(value) for value in values])
         executable = self._executable(key)
@@ -154,7 +175,7 @@ class CudaProgram:
             return self._into(self.nodes.run_values(values, scope), into)
         learns = bool(executable.plan.unknown) and key not in self._learned
         try:
-            results, named = self._go(executable, values, scope, keep, into, graph)
+            results, named = self._go(executable, values, scope, into, graphs)
         except _Surprise as surprise:
             self._volatile.add(surprise.name)
             self._learned.pop(key, None)
@@ -192,22 +213,6 @@ class CudaProgram:
                 results[number] = target
         return results
 
-    def _handed_out(self, results: list[Any], keep: Collection[str]) -> list[Any]:
-        """Results that are to be on the host, there; all is waited for once."""
-        moving = [i for i, name in enumerate(self.outputs) if name not in keep and _is_on_device(results[i])]
-        for i in moving:
-            self.context.copies.count(self.outputs[i], TO_HOST, results[i].nbytes)
-        found = copies.to_host([results[i] for i in moving], [results[i].dtype for i in moving], self.context.stream)
-        for i, array in zip(moving, found, strict=True):
-            results[i] = array
-        for i, name in enumerate(self.outputs):
-            if name in keep and isinstance(results[i], np.ndarray) and is_held(results[i].dtype):
-                self.context.copies.count(name, TO_DEVICE, results[i].nbytes)
-                results[i] = copies.to_device(results[i], self.context.device_id, self.context.stream)
-        if not self.options.user_compute_stream:
-            self.context.stream.synchronize()
-        return results
-
     # -- one run by a plan
 
     def _go(
@@ -215,9 +220,8 @@ class CudaProgram:
         executable: Executable,
         values: list[Any],
         scope: RunScope,
-        keep: frozenset[str],
         into: Mapping[str, Any],
-        graph: bool | None,
+        graphs: _Graphs,
     ) -> tuple[list[Any], dict[str, Any]]:
         import cupy
 
@@ -227,9 +231,8 @@ class CudaProgram:
         for number, offset in plan.feed_offsets.items():
             given[number] = self._fed(number, given[number], base + offset)
         feeds = [value.data.ptr if _is_on_device(value) and value.size else 0 for value in given]
-        if cancellation := scope.cancellation:
-            if cancellation.requested:
-                raise RunCancelled(TERMINATED)
+        if scope.cancellation is not None and scope.cancellation.requested:
+            raise RunCancelled(TERMINATED)
         eager = scope.observer is not None or not plan.is_capturable
         made: list[Any] = []
         for number, (name, result) in enumerate(zip(self.outputs, plan.results, strict=True)):
@@ -238,7 +241,7 @@ class CudaProgram:
                 made.append(None)
             elif name in into:
                 made.append(into[name])
-            elif name in keep and (eager or graph is False):
+            elif eager or graphs.wanted is False:
                 made.append(cupy.empty(tensor.shape, tensor.dtype))
             else:
                 made.append(self._array(base + plan.result_offsets[number], tensor))
@@ -247,10 +250,10 @@ class CudaProgram:
         if eager:
             self._step_by_step(executable, given, feeds, results, named, scope)
         else:
-            self.n_graph_runs += executable.launch(feeds, results, graph)
+            self.n_graph_runs += executable.launch(feeds, results, graphs.wanted, graphs.number)
         if executable.checks and self._error(executable):
             raise _Refused
-        return self._made(plan, made, named, given, keep, into), named
+        return self._made(plan, made, named, given, into), named
 
     def _made(
         self,
@@ -258,7 +261,6 @@ class CudaProgram:
         made: list[Any],
         named: Mapping[str, Any],
         given: Sequence[Any],
-        keep: frozenset[str],
         into: Mapping[str, Any],
     ) -> list[Any]:
         """What the caller gets: nothing of it lies in the slab any more, once it is handed out."""
@@ -268,7 +270,7 @@ class CudaProgram:
                 array = self._named(result.name, given, named)
             elif result.value is not None:
                 array = result.value.copy()
-            elif name in keep and name not in into and self._is_in_slab(array):
+            elif name not in into and self._is_in_slab(array):
                 array = array.copy()
             found.append(array)
         elsewhere = [n for n, result in zip(self.outputs, plan.results, strict=True) if result.tensor is None]
@@ -285,11 +287,9 @@ class CudaProgram:
         place = self._array_at(address, value.shape, value.dtype)
         if _is_on_device(value):
             place[...] = value
+        elif isinstance(value, np.ndarray) and value is self._graph.initializers.get(self.inputs[number]):
+            return self.context.weights.of(value)
         else:
-            name = self.inputs[number]
-            if id(value) == id(self._graph.initializers.get(name)):
-                return self.context.weights.of(value)
-            self.context.copies.count(name, TO_DEVICE, value.nbytes)
             copies.write(place, value, self.context.stream)
         return place
 
