@@ -210,6 +210,19 @@ template <typename T> __device__ __forceinline__ T saturated(float x, float zero
     return (T)(int)(value < high ? value : high);
 }
 """,
+    # what comes before what: NaN before numbers, and the first of them before others
+    "is_above": """
+template <typename T> __device__ __forceinline__ bool is_above(T a, T b) { return (a > b || a != a) && b == b; }
+""",
+    "is_below": """
+template <typename T> __device__ __forceinline__ bool is_below(T a, T b) { return (a < b || a != a) && b == b; }
+""",
+    "is_above_or_level": """
+template <typename T> __device__ __forceinline__ bool is_above_or_level(T a, T b) { return a >= b || a != a; }
+""",
+    "is_below_or_level": """
+template <typename T> __device__ __forceinline__ bool is_below_or_level(T a, T b) { return a <= b || a != a; }
+""",
     "other_lane": """
 // a value of the lane of the warp whose number differs in "bits"
 template <typename T> __device__ __forceinline__ T other_lane(T x, int bits) {
