@@ -28,25 +28,40 @@ class Modules:
         """Functions by kernels' names. Raises KernelError, which says what NVRTC says, where one can't be compiled."""
         wanted = {kernel.name: kernel for kernel in kernels}
         with self._lock:
-            missing = [kernel for name, kernel in wanted.items() if name not in self._functions]
+            # in an order that the set alone decides: CuPy's cache on the disk knows texts
+            missing = [wanted[name] for name in sorted(wanted) if name not in self._functions]
             if missing:
                 self._compile(missing)
             return {name: self._functions[name] for name in wanted}
 
     def _compile(self, kernels: list[Kernel]) -> None:
         import cupy
+        from cupy.cuda.compiler import CompileException
 
         source = "\n".join(kernel.source for kernel in kernels)
         dumped = _dump(kernels[0].name, source)
         with cupy.cuda.Device(self._device_id):
             module = cupy.RawModule(code=source, options=_OPTIONS)
             try:
-                for kernel in kernels:
-                    self._functions[kernel.name] = module.get_function(kernel.name)
-            except Exception as error:
-                names = ", ".join(kernel.name for kernel in kernels)
+                found = {kernel.name: module.get_function(kernel.name) for kernel in kernels}
+            except CompileException as error:
+                name, words = _culprit(kernels, str(error))
                 where = f"Its source is in {dumped}" if dumped else f"Set {DUMP_VARIABLE} to a folder for its source"
-                raise KernelError(f"CUDA C of {names} can't be compiled: {error}. {where}.") from error
+                raise KernelError(f"CUDA C of {name} can't be compiled: {words}. {where}.") from error
+        self._functions.update(found)
+
+
+def _culprit(kernels: list[Kernel], words: str) -> tuple[str, str]:
+    """The kernel that doesn't compile by itself, and what NVRTC says of it; all names where each does."""
+    import cupy
+    from cupy.cuda.compiler import CompileException
+
+    for kernel in kernels:
+        try:
+            cupy.RawModule(code=kernel.source, options=_OPTIONS).get_function(kernel.name)
+        except CompileException as error:
+            return kernel.name, str(error)
+    return ", ".join(kernel.name for kernel in kernels), words
 
 
 def _dump(name: str, source: str) -> str:

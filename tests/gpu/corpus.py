@@ -11,6 +11,7 @@ import numpy as np
 from distort.kernels.compiler.expression import Expression, Instruction
 from distort.kernels.compiler.ir import Map, Operation
 
+from .graphs import graph_of, operations_of
 from .simulating import view
 
 _OF_REALS = [
@@ -65,3 +66,26 @@ def maps() -> Iterator[Operation]:
         turned = np.zeros((3, 50, 40), kind(dtype)).swapaxes(1, 2)
         for other in (turned, np.broadcast_to(x[:, :1], x.shape), x[:, :, ::-1]):
             yield Map([view(x), view(other)], [view(np.zeros_like(x))], expression)
+
+
+def of_graph(text: str, feeds: dict[str, tuple[tuple[int, ...], str]], opset: int = 21) -> list[Operation]:
+    """What a graph is lowered to. ``feeds``: shapes and dtypes."""
+    arrays = {name: np.zeros(shape, kind(dtype)) for name, (shape, dtype) in feeds.items()}
+    return operations_of(graph_of(text, arrays, opset), arrays)[0]
+
+
+def rows() -> Iterator[Operation]:
+    for dtype, name in (("float32", "float"), ("float16", "float16"), ("bfloat16", "bfloat16"), ("float64", "double")):
+        x = {"x": ((6, 64), dtype)}
+        for axis in (0, 1):
+            yield from of_graph(f"({name} y) {{ g = Gelu (x) \n y = Softmax <axis = {axis}> (g) }}", x)
+            for op in ("ReduceMax", "ReduceProd", "ReduceLogSumExp"):
+                text = f"({name} y) <int64[1] a = {{{axis}}}> {{ y = {op} (x, a) }}"
+                yield from of_graph(text, x)
+        text = f"({name} y) {{ y = LayerNormalization (x, g, b) }}"
+        yield from of_graph(text, {**x, "g": ((64,), dtype), "b": ((64,), dtype)})
+    for dtype in ("float32", "int8", "int32", "int64", "uint64"):
+        name = {"float32": "float"}.get(dtype, dtype)
+        for axis in (0, 1):
+            yield from of_graph(f"(int64 y) {{ y = ArgMax <axis = {axis}> (x) }}", {"x": ((6, 64), dtype)})
+        yield from of_graph(f"({name} y) {{ y = ReduceMin (x) }}", {"x": ((6, 64), dtype)})

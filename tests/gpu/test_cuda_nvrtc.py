@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import pytest
 
+from distort.kernels.compiler.ir import Operation
 from distort.kernels.cuda.codegen import launches
 
 from . import corpus, nvrtc
@@ -12,6 +15,7 @@ pytestmark = pytest.mark.skipif(nvrtc.library() is None, reason="NVRTC is not in
 
 
 @pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
-def test_maps(architecture: str) -> None:
-    kernels = [launch.kernel for operation in corpus.maps() for launch in launches(operation) or []]
+@pytest.mark.parametrize("kind", [corpus.maps, corpus.rows], ids=lambda kind: kind.__name__)
+def test_kernels(kind: Callable[[], Iterator[Operation]], architecture: str) -> None:
+    kernels = [launch.kernel for operation in kind() for launch in launches(operation) or []]
     assert nvrtc.compile_all(kernels, architecture) > 0

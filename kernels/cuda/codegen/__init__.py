@@ -23,6 +23,10 @@ def printer_of(kind: str) -> Printer | None:
         from distort.kernels.cuda.codegen.maps import map_launches
 
         return map_launches
+    if kind == "rows":
+        from distort.kernels.cuda.codegen.rows import row_launches
+
+        return row_launches
     return None
 
 

@@ -1,7 +1,7 @@
 """Functions in CUDA C that kernels call. A source gets those that it names, guarded, so that sources can be joined.
 
-Where they are not compiled for a GPU (``__CUDACC__`` is not defined) they are plain C++17. Nothing is included: NVRTC
-needs no path.
+Where they are not compiled for a GPU (``__CUDACC_VER_MAJOR__`` is not defined) they are plain C++17. Nothing is
+included: NVRTC needs no path.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 import re
 
 _BITS = """
-#if defined(__CUDACC__)
+#if defined(__CUDACC_VER_MAJOR__)
 __device__ __forceinline__ unsigned bits_of(float x) { return __float_as_uint(x); }
 __device__ __forceinline__ float real_of(unsigned x) { return __uint_as_float(x); }
 __device__ __forceinline__ double wide_real_of(unsigned long long x) { return __longlong_as_double((long long)x); }
@@ -23,7 +23,7 @@ static inline double wide_real_of(unsigned long long x) { double y; __builtin_me
 
 _FROM_HALF = """
 __device__ __forceinline__ float from_half(unsigned short x) {
-#if defined(__CUDACC__)
+#if defined(__CUDACC_VER_MAJOR__)
     float y;
     asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x));
     return y;
@@ -37,7 +37,7 @@ __device__ __forceinline__ float from_half(unsigned short x) {
 
 _TO_HALF = """
 __device__ __forceinline__ unsigned short to_half(float x) {
-#if defined(__CUDACC__)
+#if defined(__CUDACC_VER_MAJOR__)
     unsigned short y;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y) : "f"(x));
     return y;
@@ -210,6 +210,19 @@ template <typename T> __device__ __forceinline__ T saturated(float x, float zero
     return (T)(int)(value < high ? value : high);
 }
 """,
+    # what comes before what: NaN before numbers, and the first of them before others
+    "is_above": """
+template <typename T> __device__ __forceinline__ bool is_above(T a, T b) { return (a > b || a != a) && b == b; }
+""",
+    "is_below": """
+template <typename T> __device__ __forceinline__ bool is_below(T a, T b) { return (a < b || a != a) && b == b; }
+""",
+    "is_above_or_level": """
+template <typename T> __device__ __forceinline__ bool is_above_or_level(T a, T b) { return a >= b || a != a; }
+""",
+    "is_below_or_level": """
+template <typename T> __device__ __forceinline__ bool is_below_or_level(T a, T b) { return a <= b || a != a; }
+""",
     "other_lane": """
 // a value of the lane of the warp whose number differs in "bits"
 template <typename T> __device__ __forceinline__ T other_lane(T x, int bits) {
@@ -217,7 +230,7 @@ template <typename T> __device__ __forceinline__ T other_lane(T x, int bits) {
 }
 """,
     "dynamic_shared": """
-#if defined(__CUDACC__)
+#if defined(__CUDACC_VER_MAJOR__)
 #define dynamic_shared(name) extern __shared__ __align__(16) unsigned char name[]
 #elif !defined(dynamic_shared)
 #define dynamic_shared(name) alignas(16) static thread_local unsigned char name[49152]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 
-from distort.kernels.compiler.builder import Lowering
+from distort.kernels.compiler.builder import TAKE_WIDE, Lowering
 
 #: (domain, module) -> operators
 OPERATORS: dict[tuple[str, str], str] = {}
@@ -21,14 +21,19 @@ HOME = {
 LOWERINGS: dict[tuple[str, str], Lowering] = {}
 
 
-def lowers_cuda(*op_types: str, domain: str = "") -> Callable[[Lowering], Lowering]:
-    """Register a lowering, in a module that ``OPERATORS`` names for its operators."""
+def lowers_cuda(*op_types: str, domain: str = "", wide: bool = False) -> Callable[[Lowering], Lowering]:
+    """Register a lowering, in a module that ``OPERATORS`` names for its operators.
+
+    ``wide``: it takes float32 where a node has half precision, see ``half``.
+    """
 
     def register(function: Lowering) -> Lowering:
         for op_type in op_types:
             if (domain, op_type) in LOWERINGS:
                 raise ValueError(f"two lowerings for a GPU of {domain or 'ai.onnx'}:{op_type}")
             LOWERINGS[domain, op_type] = function
+        if wide:
+            TAKE_WIDE.add(function)
         return function
 
     return register

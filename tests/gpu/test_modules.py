@@ -1,0 +1,57 @@
+"""Kernels of plans as modules of one device: compiled once, together, and named where one doesn't compile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distort.kernels.cuda import modules
+from distort.kernels.cuda.codegen import launches
+from distort.kernels.cuda.launch import Kernel
+from distort.kernels.errors import KernelError
+
+from . import corpus
+
+
+@pytest.fixture(autouse=True)
+def _anew(fake_cuda: Any) -> Iterator[None]:
+    yield
+    modules.forget()
+
+
+def kernels() -> list[Kernel]:
+    return [launch.kernel for operation in (*corpus.maps(), *corpus.rows()) for launch in launches(operation) or []]
+
+
+def test_all_kinds_of_kernels_are_one_module(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    original = fake_cuda.RawModule
+    monkeypatch.setattr(fake_cuda, "RawModule", lambda **given: made.append(given) or original(**given))
+    found = modules.modules_of(0).get(kernels())
+    assert set(found) == {kernel.name for kernel in kernels()}
+    assert len(made) == 1
+    again = modules.modules_of(0).get(reversed(kernels()))
+    assert again == found and len(made) == 1
+
+
+def test_a_function_runs(fake_cuda: Any) -> None:
+    text = "__global__ void kernel_twice(float* x, long long n) { for (int i = 0; i < n; ++i) x[i] *= 2; }"
+    kernel = Kernel("kernel_twice", f'extern "C" {text}\n')
+    x = fake_cuda.asarray(np.arange(4, dtype=np.float32))
+    modules.modules_of(0).get([kernel])["kernel_twice"]((1,), (1,), (x, 4))
+    np.testing.assert_array_equal(x.get(), [0, 2, 4, 6])
+
+
+def test_what_does_not_compile_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = Kernel("kernel_bad", 'extern "C" __global__ void kernel_bad(float* x) { x[0] = undeclared; }\n')
+    with pytest.raises(KernelError, match=r"kernel_bad can't be compiled.*DISTORT_DUMP") as caught:
+        modules.modules_of(0).get([*kernels()[:1], bad])
+    assert "undeclared" in str(caught.value)
+    monkeypatch.setenv("DISTORT_DUMP", str(tmp_path))
+    with pytest.raises(KernelError, match=str(tmp_path)):
+        modules.modules_of(0).get([bad])
+    assert (tmp_path / "kernel_bad.cu").read_text() == bad.source
