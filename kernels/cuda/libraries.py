@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
+from typing import Any
 
 from distort.kernels.errors import KernelError
 
@@ -42,7 +43,7 @@ def _opened(name: str) -> ctypes.CDLL:
     return ctypes.CDLL(found.abs_path)
 
 
-def cudnn_frontend() -> object:
+def cudnn_frontend() -> Any:
     """The module ``cudnn``. Raises LibraryMissing."""
     try:
         return importlib.import_module("cudnn")

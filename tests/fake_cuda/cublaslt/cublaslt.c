@@ -2,7 +2,7 @@
  *
  * As with the library, descriptors take anything; what contradicts itself is refused when an algorithm is looked for or
  * run. An algorithm remembers the alignment that it was found for, and is refused other addresses. The workspace is
- * overwritten. Where somebody records (a stream that is captured), a product is kept and made at each replay.
+ * overwritten. With streams (fake_enqueue_with), a product is made when its stream comes to it, and in each replay.
  */
 #include <math.h>
 #include <stddef.h>
@@ -25,13 +25,13 @@ static const uint64_t MAGIC = 0xab1a5;
 static long n_live;          /* descriptors and handles that are not destroyed */
 static long n_products;      /* that were made */
 static long last_algorithm;  /* which of those that were found */
-static int (*recorder)(void *stream, void *product);
+static void (*enqueue)(void *stream, void (*work)(void *), void *product);
 
 long fake_live(void) { return n_live; }
 long fake_products(void) { return n_products; }
 long fake_last_algorithm(void) { return last_algorithm; }
-/* called with each product; where it returns 1, the product is kept for fake_replay and not made now */
-void fake_record(int (*function)(void *, void *)) { recorder = function; }
+/* what gives work to a stream; without it, all is done at once */
+void fake_enqueue_with(void (*function)(void *, void (*)(void *), void *)) { enqueue = function; }
 
 static void *made(size_t size) { n_live++; return calloc(1, size); }
 static int gone(void *it) { if (!it) return INVALID; n_live--; free(it); return SUCCESS; }
@@ -252,7 +252,7 @@ typedef struct {
     Desc d; Layout a, b, c, out; const void *pa, *pb, *pc; void *pout, *workspace; double alpha, beta; size_t n_workspace; long number;
 } Product;
 
-void fake_replay(void *pointer) {
+static void make(void *pointer) {
     const Product *p = pointer;
     const Desc *d = &p->d;
     int64_t m = p->out.rows, n = p->out.cols, k = d->transa ? p->a.rows : p->a.cols;
@@ -291,12 +291,12 @@ int cublasLtMatmul(Handle *h, Desc *d, const void *alpha, const void *pa, Layout
     Product product = {*d, *a, *b, *c, *out, pa, pb, pc, pout, workspace, 0, 0, algo->data[2], (long)algo->data[1]};
     product.alpha = load(alpha, 0, d->scale);
     product.beta = load(beta, 0, d->scale);
-    if (recorder) {
-        Product *kept = malloc(sizeof product);
+    if (enqueue) {
+        Product *kept = malloc(sizeof product); /* for good: a captured graph may make it at any time */
         *kept = product;
-        if (recorder(stream, kept)) return SUCCESS;
-        free(kept);
+        enqueue(stream, make, kept);
+    } else {
+        make(&product);
     }
-    fake_replay(&product);
     return SUCCESS;
 }

@@ -1,0 +1,191 @@
+"""Convolutions and attention by cuDNN: graphs of its frontend, planned once a problem, run by addresses."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from distort.kernels.cuda import timing
+from distort.kernels.cuda.dnn_graphs import UIDS, AttentionProblem, ConvProblem, graph_of, nbytes_of, refusal
+from distort.kernels.cuda.libraries import LibraryFailed, cudnn_frontend
+
+#: onnxruntime's cudnn_conv_algo_search -> which of cuDNN's heuristics are asked, one after another
+HEURISTICS = {"DEFAULT": ("A", "FALLBACK"), "HEURISTIC": ("B", "A", "FALLBACK"), "EXHAUSTIVE": ("A", "FALLBACK")}
+#: what a plan may ask for with cudnn_conv_use_max_workspace=0
+SMALL_WORKSPACE_NBYTES = 32 << 20
+#: plans that are built and timed, at most
+_MOST_TIMED = 12
+#: what the frontend says where it isn't the problem that is wrong
+_BROKEN = ("LOADING_FAILED", "Create failed", "ALLOC_FAILED", "NOT_INITIALIZED", "cudaGetDevice", "VERSION_MISMATCH")
+
+Problem = ConvProblem | AttentionProblem
+#: memory of the device for a while: nbytes -> what keeps it, with its address as ``ptr``
+Allocate = Callable[[int], Any]
+
+
+class GraphPlan:
+    """A graph that is ready to run. Streams may run it at once, with workspaces of their own."""
+
+    def __init__(self, networks: Networks, graph: Any, index: int | None, nbytes: int, names: tuple[str, ...]) -> None:
+        self.workspace_nbytes = nbytes
+        #: of the tensors whose addresses a run wants
+        self.names = names
+        self._networks, self._graph = networks, graph
+        self._index = index  # of a plan that was chosen; None: cuDNN's own choice
+        self._uids = [(name, UIDS[name]) for name in names]
+
+    def run(self, addresses: Mapping[str, int], workspace: int, stream: int) -> None:
+        """Enqueue it: addresses by name; ``workspace`` has ``workspace_nbytes``, for this stream alone.
+
+        It neither allocates nor waits, so it can be captured.
+        """
+        pack = {uid: addresses[name] for name, uid in self._uids}
+        networks = self._networks
+        with networks.lock:
+            networks.cudnn.set_stream(handle=networks.handle, stream=stream)
+            if self._index is None:
+                self._graph.execute(pack, workspace, handle=networks.handle)
+            else:
+                self._graph.execute_plan_at_index(pack, workspace, self._index, handle=networks.handle)
+
+
+class Networks:
+    """cuDNN on the device that is current when this is made. ``compute_capability``: 90 for 9.0.
+
+    ``algorithm_search``: onnxruntime's cudnn_conv_algo_search, for convolutions; ``any_workspace``: its
+    cudnn_conv_use_max_workspace. EXHAUSTIVE times plans, in memory that ``allocate`` gives.
+    """
+
+    def __init__(
+        self,
+        compute_capability: int,
+        algorithm_search: str = "EXHAUSTIVE",
+        any_workspace: bool = True,
+        allocate: Allocate | None = None,
+        timer: Callable[[Callable[[int], None], int], float] = timing.milliseconds,
+    ) -> None:
+        if algorithm_search not in HEURISTICS:
+            raise ValueError(f"unknown algorithm search {algorithm_search!r}: there are {', '.join(HEURISTICS)}")
+        self.cudnn: Any = cudnn_frontend()
+        self.compute_capability = compute_capability
+        self._search, self._any_workspace = algorithm_search, any_workspace
+        self._allocate, self._timer = allocate or _allocate, timer
+        try:
+            self.handle = self.cudnn.create_handle()
+        except RuntimeError as error:
+            raise LibraryFailed(
+                f"cuDNN: {_first_line(error)}. Remedy: look whether the driver is at least as new as this CUDA."
+            ) from error
+        #: the handle has one stream at a time
+        self.lock = threading.RLock()
+        self._plans: dict[Problem, GraphPlan | None] = {}
+        #: why there is no plan for a problem
+        self.reasons: dict[Problem, str] = {}
+
+    def convolution(self, problem: ConvProblem) -> GraphPlan | None:
+        """A plan, kept for all who ask; None where cuDNN has no engine for it, see ``reasons``."""
+        return self._plan(problem)
+
+    def attention(self, problem: AttentionProblem) -> GraphPlan | None:
+        """As :meth:`convolution`."""
+        return self._plan(problem)
+
+    def _plan(self, problem: Problem) -> GraphPlan | None:
+        with self.lock:
+            if problem not in self._plans:
+                self._plans[problem] = self._planned(problem)
+            return self._plans[problem]
+
+    def _planned(self, problem: Problem) -> GraphPlan | None:
+        reason = refusal(problem, self.compute_capability)
+        if reason:
+            self.reasons[problem] = reason
+            return None
+        try:
+            return self._built(problem)
+        # ValueError: what the frontend itself finds wrong
+        except (self.cudnn.cudnnGraphNotSupportedError, RuntimeError, ValueError) as error:
+            if any(word in str(error) for word in _BROKEN):
+                raise LibraryFailed(
+                    f"cuDNN: {_first_line(error)} while planning {problem}. Remedy: look whether all of cuDNN's"
+                    " libraries are of one version, or run with enable_cudnn=0."
+                ) from error
+            self.reasons[problem] = f"cuDNN has no engine for {problem}: {_first_line(error)}"
+            return None
+
+    def _built(self, problem: Problem) -> GraphPlan:
+        cudnn = self.cudnn
+        is_convolution = isinstance(problem, ConvProblem)
+        search = self._search if is_convolution else "DEFAULT"
+        graph = graph_of(cudnn, problem, self.handle)
+        graph.validate()
+        graph.build_operation_graph()
+        graph.create_execution_plans([getattr(cudnn.heur_mode, mode) for mode in HEURISTICS[search]])
+        if isinstance(problem, ConvProblem) and problem.dtype == "float32" and not problem.tf32:
+            notes = cudnn.numerical_note
+            graph.deselect_numeric_notes([notes.TENSOR_CORE, notes.DOWN_CONVERT_INPUTS])
+        limit = None if self._any_workspace or not is_convolution else SMALL_WORKSPACE_NBYTES
+        if limit is not None:
+            graph.deselect_workspace_greater_than(limit)
+        graph.check_support()
+        names = tuple(nbytes_of(problem))
+        if search == "EXHAUSTIVE":
+            fastest = self._fastest(problem, graph, names, limit)
+            if fastest is not None:
+                return fastest
+        graph.build_plans()
+        return GraphPlan(self, graph, None, int(graph.get_workspace_size()), names)
+
+    def _fastest(self, problem: Problem, graph: Any, names: tuple[str, ...], limit: int | None) -> GraphPlan | None:
+        """All plans timed in memory of their own. None where there is no memory for that."""
+        best: tuple[float, int, GraphPlan] | None = None
+        try:
+            memory = {name: self._allocate(nbytes) for name, nbytes in nbytes_of(problem).items()}
+        except MemoryError:
+            return None
+        addresses = {name: int(kept.ptr) for name, kept in memory.items()}
+        for index in range(min(graph.get_execution_plan_count(), _MOST_TIMED)):
+            try:
+                graph.build_plan_at_index(index)
+                nbytes = int(graph.get_workspace_size_plan_at_index(index))
+                if limit is not None and nbytes > limit:
+                    continue
+                workspace = self._allocate(nbytes) if nbytes else None
+                plan = GraphPlan(self, graph, index, nbytes, names)
+                address = int(workspace.ptr) if workspace is not None else 0
+
+                def enqueue(stream: int, plan: GraphPlan = plan, address: int = address) -> None:
+                    plan.run(addresses, address, stream)
+
+                taken = self._timer(enqueue, 0)
+            except (self.cudnn.cudnnGraphNotSupportedError, RuntimeError, ValueError, MemoryError):
+                continue  # one that doesn't fit, or was only thought to go
+            if best is None or taken < best[0]:
+                best = (taken, index, plan)
+        return best[2] if best is not None else None
+
+    def close(self) -> None:
+        """Give back the handle; plans are of no use then."""
+        with self.lock:
+            self._plans.clear()
+            if self.handle is not None:
+                self.cudnn.destroy_handle(self.handle)
+                self.handle = None
+
+
+def _allocate(nbytes: int) -> Any:
+    import cupy
+
+    try:
+        return cupy.cuda.alloc(nbytes)
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        raise MemoryError(str(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+__all__ = ["AttentionProblem", "ConvProblem", "GraphPlan", "Networks"]
