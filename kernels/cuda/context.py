@@ -42,14 +42,27 @@ class Context:
         """cuBLASLt. Raises an error that says what is missing."""
         from distort.kernels.cuda.blaslt import Products
 
-        return Products(self.device_id, self.capability)
+        import cupy
+
+        with cupy.cuda.Device(self.device_id):
+            return Products(self._capability_number)
 
     @functools.cached_property
     def networks(self) -> Networks:
         """cuDNN. Raises an error that says what is missing."""
         from distort.kernels.cuda.dnn import Networks
 
-        return Networks(self.device_id)
+        import cupy
+
+        options = self.options
+        search, any_workspace = options.cudnn_conv_algo_search, options.cudnn_conv_use_max_workspace
+        with cupy.cuda.Device(self.device_id):
+            return Networks(self._capability_number, search, any_workspace, self.pool.malloc)
+
+    @property
+    def _capability_number(self) -> int:
+        """9.0 as 90."""
+        return 10 * self.capability[0] + self.capability[1]
 
     @property
     def most_blocks(self) -> int:

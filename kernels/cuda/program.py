@@ -497,7 +497,9 @@ class CudaProgram:
 
 
 def _is_on_device(value: Any) -> bool:
-    return hasattr(value, "__cuda_array_interface__")
+    import cupy
+
+    return isinstance(value, cupy.ndarray)
 
 
 def _type_of(value: Any) -> FeedType:

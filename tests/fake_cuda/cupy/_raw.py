@@ -5,10 +5,13 @@ Shared objects are kept in FAKE_CUDA_CACHE (a folder of the user's cache by defa
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -66,8 +69,7 @@ def _source(code: str, expressions: tuple[str, ...]) -> str:
             f"const unsigned *g, const unsigned *b, size_t s) {{ "
             f"return fake_cuda::launch(fake_body_{export}, a, g, b, s); }}\n"
         )
-    capability = os.environ.get("FAKE_CUDA_CAPABILITY", "8.0").replace(".", "")
-    head = f'#define FAKE_CUDA_ARCH {capability}0\n#include "fake_cuda.h"\n#line 1 "kernel.cu"\n'
+    head = '#include "fake_cuda.h"\n#line 1 "kernel.cu"\n'
     return head + body + "\n" + "".join(calls)
 
 
@@ -75,8 +77,8 @@ def _compile(code: str, options: tuple[str, ...], expressions: tuple[str, ...]) 
     source = _source(code, expressions)
     defines = [option for option in options if option.startswith(("-D", "--define-macro", "-I", "--include-path"))]
     defines = [re.sub(r"^--define-macro=?", "-D", re.sub(r"^--include-path=?", "-I", option)) for option in defines]
-    headers = b"".join(path.read_bytes() for path in sorted(_INCLUDE.iterdir()))
-    known = hashlib.sha256(headers + "\0".join([source, *defines, *_FLAGS]).encode()).hexdigest()[:32]
+    defines.append(f"-DFAKE_CUDA_ARCH={os.environ.get('FAKE_CUDA_CAPABILITY', '8.0').replace('.', '')}0")
+    known = hashlib.sha256(_headers() + "\0".join([source, *defines, *_FLAGS]).encode()).hexdigest()[:32]
     with _lock:
         if known not in _loaded:
             path = _cache() / f"{known}.so"
@@ -86,10 +88,32 @@ def _compile(code: str, options: tuple[str, ...], expressions: tuple[str, ...]) 
         return _loaded[known]
 
 
+@functools.cache
+def _headers() -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(_INCLUDE.iterdir()))
+
+
+@functools.cache
+def _precompiled(defines: tuple[str, ...]) -> Path:
+    """A folder with the headers, read by g++ already: that is most of what a small kernel takes."""
+    known = hashlib.sha256(_headers() + "\0".join([*defines, *_FLAGS]).encode()).hexdigest()[:32]
+    folder = _cache() / f"headers-{known}"
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+            place = Path(made) / "headers"
+            shutil.copytree(_INCLUDE, place)
+            header = str(place / "fake_cuda.h")
+            command = ["g++", *_FLAGS, *defines, "-x", "c++-header", header, "-o", f"{header}.gch"]
+            subprocess.run(command, check=True, capture_output=True)
+            with contextlib.suppress(OSError):  # another process was sooner
+                os.replace(place, folder)
+    return folder
+
+
 def _build(source: str, code: str, defines: list[str], path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / "made.so"
-        command = ["g++", *_FLAGS, f"-I{_INCLUDE}", *defines, "-x", "c++", "-", "-o", str(made)]
+        command = ["g++", *_FLAGS, f"-I{_precompiled(tuple(defines))}", *defines, "-x", "c++", "-", "-o", str(made)]
         done = subprocess.run(command, input=source, text=True, capture_output=True, check=False)
         if done.returncode:
             raise CompileException(done.stderr, code, "kernel.cu", tuple(defines))
