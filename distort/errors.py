@@ -88,6 +88,8 @@ def translate(error: BaseException) -> Exception | None:
             return make("INVALID_GRAPH", error.text)
         if isinstance(error, kernels.MissingKernel):
             return make("NOT_IMPLEMENTED", error.text)
+        if isinstance(error, kernels.OutOfMemory):
+            return make("RUNTIME_EXCEPTION", error.text)
         return make("FAIL", error.text)
     scheduler = sys.modules.get("distort.scheduler.errors")
     if scheduler is not None and isinstance(error, scheduler.PlanError):

@@ -6,6 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence, Set, ValuesView
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from distort.enums import ExecutionMode
 from distort.feeds import check, convert, read_feeds
 from distort.metadata import ModelMetadata, NodeArg
 from distort.native.base import native
-from distort.native.devices import OrtDevice, OrtMemoryInfo, cpu_memory
+from distort.native.devices import OrtDevice, OrtMemoryInfo, any_on_gpu, cpu_memory, cuda_memory, is_cuda, on_gpu
 from distort.native.values import OrtValue, OrtValueVector
 from distort.options import RunOptions, SessionOptions
 from distort.quick import QuickRuns
@@ -153,11 +154,13 @@ class InferenceSession:
 
     @property
     def input_meminfos(self) -> list[OrtMemoryInfo]:
-        return [cpu_memory() for _ in self._loaded.inputs]
+        gpu = self._loaded.engine.gpu
+        return [cpu_memory() if gpu is None else cuda_memory(gpu.device_id) for _ in self._loaded.inputs]
 
     @property
     def output_meminfos(self) -> list[OrtMemoryInfo]:
-        return [cpu_memory() for _ in self._loaded.output_names]
+        gpu = self._loaded.engine.gpu
+        return [cpu_memory() if gpu is None else cuda_memory(gpu.device_id) for _ in self._loaded.output_names]
 
     @property
     def input_epdevices(self) -> list[hardware.OrtEpDevice]:
@@ -242,9 +245,15 @@ class InferenceSession:
         arg5: Sequence[OrtDevice],
         /,
     ) -> None:
-        """Options, names and values of the feeds, names of the fetches, where they are appended, their devices."""
+        """Options, names and values of the feeds, names of the fetches, where they are appended, their devices.
+
+        Results of a session on a GPU stay there where the device is one, and are copied to the host where not.
+        """
         values = dict(zip(arg1, arg2, strict=True))
-        for value in self._run_to_ort_values(list(arg3), values, arg0):
+        names = list(arg3)
+        places = [place for place in arg5 or () if isinstance(place, OrtDevice)]
+        keep = frozenset(name for name, place in zip(names, places, strict=False) if is_cuda(place))
+        for value in self._run_to_ort_values(names, values, arg0, keep):
             arg4.push_back(value)
 
     def run_async(
@@ -306,14 +315,24 @@ class InferenceSession:
             raise errors.incompatible(function, signature, self, names, feeds, run_options)
 
     def _run_to_ort_values(
-        self, names: Sequence[str], given: Mapping[str, OrtValue], run_options: RunOptions | None
+        self,
+        names: Sequence[str],
+        given: Mapping[str, OrtValue],
+        run_options: RunOptions | None,
+        on_device: frozenset[str] = frozenset(),
     ) -> list[OrtValue]:
+        """Results on actors stay there, those of ``on_device`` on the session's GPU."""
         loaded = self._loaded
         values = read_feeds(loaded.specs, given)
-        keep = frozenset(names) if loaded.engine.parallel else frozenset()
+        keep = frozenset(names) if loaded.engine.parallel else on_device
         results = self._execute(loaded, names, values, run_options, keep)
         types = loaded.engine.model.graph.types
-        return [fetches.to_ort_value(results, i, types.get(name)) for i, name in enumerate(names)]
+        found = [fetches.to_ort_value(results, i, types.get(name)) for i, name in enumerate(names)]
+        for name, value in zip(names, found, strict=True):
+            if on_gpu(value._value):
+                value._told = partial(loaded.engine.copies.count, name)
+                value._settle = loaded.engine.pending
+        return found
 
     def _execute(
         self,
@@ -323,12 +342,18 @@ class InferenceSession:
         run_options: RunOptions | None,
         keep: frozenset[str] = frozenset(),
         begun: Callable[[], None] | None = None,
+        into: Mapping[str, Any] | None = None,
     ) -> list[Any]:
         """Values of a run, as the engine returns them. Raises onnxruntime's exceptions.
 
-        ``begun`` is called when the run has begun, and later ones come after it.
+        ``begun`` is called when the run has begun, and later ones come after it. ``into``: memory of the session's GPU
+        for results by name.
         """
         loaded.check_fetches(names)
+        if any_on_gpu(values.values()) and loaded.engine.gpu is None:
+            from distort.native import gpu_runs
+
+            values = gpu_runs.from_gpus(loaded, values)
         if run_options is not None and run_options._adapters:
             adapters = reversed(run_options._adapters)  # the first one wins
             parameters = {name: value for adapter in adapters for name, value in adapter._parameters.items()}
@@ -338,12 +363,12 @@ class InferenceSession:
             raise missing
         profiler = loaded.profiler
         control = None
-        if run_options is not None or profiler is not None:
-            control = RunControl()
+        if run_options is not None or profiler is not None or into:
+            control = RunControl(into=into)
             if profiler is not None:
                 control.observer, control.on_report = profiler.observe, profiler.report
             if run_options is not None:
-                _apply(run_options, control)
+                _apply(run_options, control, self._providers)
         logger = self._logger if run_options is None else self._logger_of(run_options)
         logger.log(logs.VERBOSE, "Begin execution")
         start_ns = time.time_ns() if profiler is not None else 0
@@ -352,6 +377,10 @@ class InferenceSession:
             if begun is not None:
                 begun()
             results = finish()
+            if loaded.engine.gpu is not None:
+                from distort.native import gpu_runs
+
+                results = gpu_runs.settle(loaded.engine, names, values, results, keep)
         except Exception as error:
             ours = errors.translate(error)
             if ours is None:
@@ -438,18 +467,25 @@ def _listed(names: Any) -> Any:
     return list(names) if isinstance(names, (Set, ValuesView, Generator, map, np.ndarray)) else names
 
 
-def _apply(options: RunOptions, control: RunControl) -> None:
+def _apply(options: RunOptions, control: RunControl, chosen: Sequence[tuple[str, Mapping[str, str]]]) -> None:
     """Run options into the engine's terms. Raises Fail and InvalidArgument."""
     severity = options.log_severity_level
     if not -1 <= severity <= 4:
         text = f"Invalid run log severity level. Not a valid onnxruntime::logging::Severity value: {severity}"
         raise errors.make("FAIL", text)
-    for device in options._config.get("memory.enable_memory_arena_shrinkage", "").split(";"):
-        if device not in ("", "cpu:0"):
-            text = "Did not find an arena based allocator registered for device-id combination in the memory arena "
-            raise errors.make("INVALID_ARGUMENT", f"{text}shrink list: {device}")
-    graph_id = options._config.get("gpu_graph_id", "0")
-    if not graph_id.lstrip("-").isdecimal():
-        raise errors.make("INVALID_ARGUMENT", f"Failed to parse the cuda graph annotation id: {graph_id}")
+    entries = options._config
+    if entries:
+        arenas = {"": False, "cpu:0": False}  # which of a session's arenas shrink
+        arenas.update((f"gpu:{given.get('device_id', '0')}", True) for name, given in chosen if name == providers.CUDA)
+        for device in entries.get("memory.enable_memory_arena_shrinkage", "").split(";"):
+            if device not in arenas:
+                text = "Did not find an arena based allocator registered for device-id combination in the memory arena "
+                raise errors.make("INVALID_ARGUMENT", f"{text}shrink list: {device}")
+            control.shrink |= arenas[device]
+        graph_id = entries.get("gpu_graph_id", "0")
+        if not graph_id.removeprefix("-").isdecimal():
+            raise errors.make("INVALID_ARGUMENT", f"Failed to parse the cuda graph annotation id: {graph_id}")
+        control.graph_id = int(graph_id)
+        control.synchronize = entries.get("disable_synchronize_execution_providers") != "1"
     control.cancellation = options._cancellation()
     control.only_path_to_fetches = options.only_execute_path_to_fetches

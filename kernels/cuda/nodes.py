@@ -106,4 +106,18 @@ class DeviceNodes(Program):
         return value
 
 
-__all__ = ["DeviceNodes"]
+def read_on_host(graph: Graph) -> frozenset[str]:
+    """Inputs of a graph that its nodes read on the host: shapes, axes, and what nodes on the CPU take."""
+    host: set[str] = set()
+    device = set(graph.outputs)
+    for node in graph.nodes:
+        entry = find(node.domain, node.op_type, node.opset, "cuda")
+        on_cpu = entry is not None and entry.device == "any" and fallback.reason(node.domain, node.op_type) is not None
+        for position, name in enumerate(node.inputs):
+            on_host = on_cpu or (entry is not None and position in entry.host)
+            (host if on_host else device).add(name)
+        device.update(node.captured())
+    return frozenset(name for name in graph.inputs if name in host and name not in device)
+
+
+__all__ = ["DeviceNodes", "read_on_host"]
