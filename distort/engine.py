@@ -170,8 +170,8 @@ class Engine:
                 )
         if self._actors is None:
             self._program = self._make_program()
-            if not isinstance(self._program, Program):
-                self._program.prepare_ahead()
+            if self.compiled is not None:
+                self.compiled.prepare_ahead()
 
     def _make_program(self) -> Program | CompiledProgram:
         config = self.config

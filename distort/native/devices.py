@@ -212,9 +212,12 @@ class OrtMemoryInfo:
         return self._vendor
 
 
-def cuda_memory(device_id: int) -> OrtMemoryInfo:
-    """A GPU's memory."""
-    made = OrtMemoryInfo("Cuda", OrtAllocatorType.ORT_ARENA_ALLOCATOR, device_id, OrtMemType.DEFAULT)
+def cuda_memory(device_id: int, *, pinned: bool = False) -> OrtMemoryInfo:
+    """A GPU's memory, or the memory of this process that it copies from and to by itself."""
+    kind = OrtMemType.CPU_OUTPUT if pinned else OrtMemType.DEFAULT
+    name = "CudaPinned" if pinned else "Cuda"
+    made = OrtMemoryInfo(name, OrtAllocatorType.ORT_ARENA_ALLOCATOR, device_id, kind)
+    made._device_mem_type = OrtDeviceMemoryType.HOST_ACCESSIBLE if pinned else OrtDeviceMemoryType.DEFAULT
     made._vendor = int(OrtDeviceVendorId.NVIDIA)
     return made
 

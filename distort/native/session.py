@@ -13,7 +13,7 @@ import numpy as np
 
 from distort import config_keys, errors, fetches, loading, logs, providers
 from distort.engine import RunControl
-from distort.enums import ExecutionMode
+from distort.enums import ExecutionMode, OrtExecutionProviderDevicePolicy
 from distort.feeds import check, convert, read_feeds
 from distort.metadata import ModelMetadata, NodeArg
 from distort.native.base import native
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from distort.native.binding import SessionIOBinding
 
 _MAX_SELECTIONS = 8  # devices that a selection delegate may choose
+_POLICIES_OF_GPUS = (OrtExecutionProviderDevicePolicy.PREFER_GPU, OrtExecutionProviderDevicePolicy.MAX_PERFORMANCE)
 _RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
 
 _RUN = (
@@ -76,27 +77,27 @@ class InferenceSession:
         wanted = [*zip(arg0, (dict(o) for o in arg1), strict=False), *added]
         wanted += [(name, {}) for name in arg0[len(arg1) :]]
         options = self._options
-        parallel = options.execution_mode == ExecutionMode.ORT_PARALLEL
-        usable = providers.usable([n for n, _ in wanted], [o for _, o in wanted], parallel=parallel)
+        if not wanted and options._policy in _POLICIES_OF_GPUS and not providers.why_no_gpu():
+            wanted = [(providers.CUDA, {})]
+        usable = providers.usable([n for n, _ in wanted], [o for _, o in wanted], parallel=self._is_parallel)
         for note in providers.notes(usable):
             self._logger.log(logs.WARNING, f"{note}.")
         if self._logger.severity <= logs.INFO:
             self._logger.log(logs.INFO, f"Initializing session. {options._text()}")
-        self._loaded = loading.load(
-            self._source,
-            options,
-            usable,
-            options.enable_profiling,
-            logger=self._logger,
-            read_config=bool(self._read_config),
-            disabled_optimizers=frozenset(arg2),
-        )
+        self._loaded = self._load(usable, frozenset(arg2))
         try:
             if not wanted and options._selection is not None:
-                self._select(options._selection)
+                chosen = self._select(options._selection)
+                if chosen:  # what the model is made to run on is known only now
+                    self._loaded.engine.close()
+                    usable = chosen
+                    self._loaded = self._load(usable, frozenset(arg2))
             with errors.translated():
                 explicit = any(name == providers.CPU for name, _ in wanted)
-                config_keys.check_providers(options._config, explicit, len(self._loaded.engine.model.graph.nodes))
+                if config_keys.refuses_cpu(options._config) or any(name == providers.CUDA for name, _ in usable):
+                    from distort import assignment
+
+                    assignment.check(self._loaded.engine, usable, options._config, explicit)
         except BaseException:
             self._loaded.engine.close()
             raise
@@ -107,8 +108,23 @@ class InferenceSession:
             weakref.finalize(self, self._loaded.profiler.end)
         self._logger.log(logs.INFO, f"Session successfully initialized on {', '.join(name for name, _ in usable)}.")
 
-    def _select(self, choose: Callable[..., Sequence[Any]]) -> None:
-        """Ask the caller's own function which devices to use. Raises Fail where it chooses none that there is."""
+    def _load(self, usable: Sequence[tuple[str, dict[str, str]]], disabled: frozenset[str]) -> loading.Loaded:
+        options = self._options
+        return loading.load(
+            self._source,
+            options,
+            usable,
+            options.enable_profiling,
+            logger=self._logger,
+            read_config=bool(self._read_config),
+            disabled_optimizers=disabled,
+        )
+
+    def _select(self, choose: Callable[..., Sequence[Any]]) -> list[tuple[str, dict[str, str]]]:
+        """Ask the caller's own function which devices to use: providers, where a GPU is among them, else nothing.
+
+        Raises Fail where it chooses none that there is.
+        """
         meta = self._loaded.metadata
         told = {
             "producer_name": meta.producer_name,
@@ -128,6 +144,12 @@ class InferenceSession:
             raise errors.make("FAIL", "EP selection delegate did not select anything.")
         if any(device not in devices for device in chosen):
             raise errors.make("FAIL", "EP selection delegate selected a device that it was not offered.")
+        names, given = [device.ep_name for device in chosen], [device.ep_options for device in chosen]
+        return providers.usable(names, given, parallel=self._is_parallel) if providers.CUDA in names else []
+
+    @property
+    def _is_parallel(self) -> bool:
+        return bool(self._options.execution_mode == ExecutionMode.ORT_PARALLEL)
 
     # -- describing
 
@@ -166,7 +188,8 @@ class InferenceSession:
     def input_epdevices(self) -> list[hardware.OrtEpDevice]:
         from distort.native import hardware
 
-        (device,) = hardware.get_ep_devices()
+        gpu = self._loaded.engine.gpu
+        device = hardware.cpu_provider() if gpu is None else hardware.provider_on_gpu(gpu.device_id)
         return [device for _ in self._loaded.inputs]
 
     def get_providers(self) -> list[str]:
@@ -178,20 +201,16 @@ class InferenceSession:
 
     def get_provider_graph_assignment_info(self) -> list[hardware.OrtEpAssignedSubgraph]:
         """The nodes that run, by provider; a parallel session's by stage."""
+        from distort import assignment
         from distort.native import hardware
 
         if self._options._config.get(_RECORD_ASSIGNMENT) != "1":
             text = f"Session configuration entry '{_RECORD_ASSIGNMENT}' must be set to \"1\" to retrieve EP graph "
             raise errors.make("FAIL", f"{text}assignment information.")
-        nodes = self._loaded.engine.model.graph.nodes
-        engine = self._loaded.engine
-        groups: list[Sequence[int]] = [range(len(nodes))]
-        if engine.parallel:
-            groups = [stage.nodes for stage in engine.plan.stages]
         made = []
-        for group in groups:
-            assigned = [hardware.OrtEpAssignedNode._of(nodes[i].name, nodes[i].domain, nodes[i].op_type) for i in group]
-            made.append(hardware.OrtEpAssignedSubgraph._of(providers.CPU, assigned))
+        for name, nodes in assignment.groups(self._loaded.engine):
+            assigned = [hardware.OrtEpAssignedNode._of(node.name, node.domain, node.op_type) for node in nodes]
+            made.append(hardware.OrtEpAssignedSubgraph._of(name, assigned))
         return made
 
     # -- running

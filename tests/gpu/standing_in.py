@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx.parser
 
 import distort
+from distort.engine import Engine
 from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.program import CudaProgram
 
@@ -31,14 +34,21 @@ class Noting(CudaProgram):
         super().shrink()
 
 
-def session_of(text: str, device_id: int = 0, **options: Any) -> distort.InferenceSession:
-    """A session of a model in ONNX's text."""
+def session_of(
+    text: str, device_id: int = 0, entries: Mapping[str, str] | None = None, **options: Any
+) -> distort.InferenceSession:
+    """A session of a model in ONNX's text. ``entries`` are of its config, ``options`` the provider's."""
     proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {text}')
     chosen = {"device_id": device_id, **options}
-    session = distort.InferenceSession(proto.SerializeToString(), providers=[(CUDA, chosen), "CPUExecutionProvider"])
-    engine = session._sess._loaded.engine
-    engine._program = Noting(engine.model.graph, CudaOptions.read(chosen))
-    return session
+    made = distort.SessionOptions()
+    for name, value in (entries or {}).items():
+        made.add_session_config_entry(name, value)
+
+    def make(engine: Engine) -> Noting:
+        return Noting(engine.model.graph, CudaOptions.read(chosen))
+
+    with mock.patch.object(Engine, "_make_program", make):
+        return distort.InferenceSession(proto.SerializeToString(), made, providers=[(CUDA, chosen)], enable_fallback=0)
 
 
 def program_of(session: distort.InferenceSession) -> Noting:
