@@ -21,10 +21,12 @@ def groups(engine: Engine) -> list[tuple[str, list[Node]]]:
         return [(names[stage.device.kind], [nodes[i] for i in stage.nodes]) for stage in engine.plan.stages]
     if engine.gpu is None:
         return [(providers.CPU, list(nodes))]
-    on_cpu = {id(node) for node, _ in engine.gpu.nodes.on_cpu}
+    from distort.kernels.cuda.builder import why_on_cpu
+
+    on_cpu = [why_on_cpu(node) is not None for node in nodes]
     parts = [
-        (providers.CUDA, [node for node in nodes if id(node) not in on_cpu]),
-        (providers.CPU, [node for node in nodes if id(node) in on_cpu]),
+        (providers.CUDA, [node for node, elsewhere in zip(nodes, on_cpu, strict=True) if not elsewhere]),
+        (providers.CPU, [node for node, elsewhere in zip(nodes, on_cpu, strict=True) if elsewhere]),
     ]
     return [(name, part) for name, part in parts if part]
 
@@ -58,7 +60,10 @@ def _check_capture(engine: Engine) -> None:
                 f"{start}the model has control flow nodes which can't be supported by {providers.CUDA}: "
                 f"{node.label()}. {remedy}",
             )
-    elsewhere = [f"{node.label()} ({why})" for node, why in engine.gpu.nodes.on_cpu]
+    from distort.kernels.cuda.builder import why_on_cpu
+
+    reasons = [(node, why_on_cpu(node)) for node in engine.model.graph.nodes]
+    elsewhere = [f"{node.label()} ({why})" for node, why in reasons if why is not None]
     if elsewhere:
         raise ModelError(
             "FAIL",

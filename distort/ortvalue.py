@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from distort.sparse import SparseTensor
 
 Array = np.ndarray[Any, Any]
+_DLPACK_CPU = 1
 
 
 @public
@@ -135,7 +136,25 @@ class OrtValue:
     def is_tensor_sequence(self) -> bool:
         return self._ortvalue.is_tensor_sequence()
 
-    def __dlpack__(self, *, stream: Any = None) -> Any:
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A capsule of DLPack's first version, to be read in ``stream``. Raises BufferError for another device."""
+        own = self._ortvalue.__dlpack_device__()
+        if dl_device is not None and (int(dl_device[0]), int(dl_device[1])) != own:
+            if int(dl_device[0]) != _DLPACK_CPU or copy is False:
+                raise BufferError(f"the value lies on DLPack's device {own}, and was to be exported to {dl_device}")
+            return OrtValue.ortvalue_from_numpy(self.numpy().copy()).__dlpack__()
+        if copy:
+            name = "cuda" if own[0] != _DLPACK_CPU else "cpu"
+            made = OrtValue.ortvalue_from_shape_and_type(self.shape(), self.element_type(), name, own[1])
+            made.update_inplace(self)
+            return made._ortvalue.__dlpack__(stream)
         return self._ortvalue.__dlpack__(stream)
 
     def __dlpack_device__(self) -> tuple[int, int]:

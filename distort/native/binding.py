@@ -112,8 +112,9 @@ class SessionIOBinding:
         self._inputs.clear()
 
     def synchronize_inputs(self) -> None:
-        """What is bound is there already; of a session on a GPU, all that its stream has yet to do is done then."""
-        self._loaded.engine.synchronize()
+        """Wait for all work on the session's GPU: other libraries may still be writing to what is bound."""
+        if self._gpu is not None:
+            self._gpu.synchronize()
 
     # -- outputs
 

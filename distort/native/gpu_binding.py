@@ -51,6 +51,13 @@ class OnGpu:
         self._engine.copies.count(name, "h2d", held.nbytes)
         return OrtValue._of(gpu_values.place(held, _gpu(self._device_id)), value._type)
 
+    def synchronize(self) -> None:
+        """Wait for all work on the session's GPU, of whatever stream."""
+        import cupy
+
+        cupy.cuda.Device(self._device_id).synchronize()
+        self._engine.synchronize()
+
     def memory_of(self, buffers: Mapping[str, OrtValue | None], inputs: Iterable[OrtValue]) -> dict[str, Any]:
         """Those buffers of outputs that a run can write to itself: C-contiguous, on its GPU, and nobody else's.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 import time
 import weakref
@@ -442,7 +443,10 @@ class InferenceSession:
         return OrtValue.ortvalue_from_shape_and_onnx_type(arg0, arg1, arg2)
 
     def release_captured_graph(self, arg0: int, /) -> None:
-        """Nothing to do: no graph is captured on the CPU."""
+        """Forget the graphs that were captured on a GPU for ``gpu_graph_id``; on the CPU none is."""
+        gpu = self._loaded.engine.gpu
+        if gpu is not None:
+            gpu.release_graphs(operator.index(arg0))
 
     def is_webgpu_graph_capture_enabled(self) -> bool:
         return False

@@ -440,7 +440,10 @@ def _of_gpu_capsule(data: Any, device_id: int | None) -> OrtValue:
 
 
 def copy_tensors(arg0: Sequence[OrtValue], arg1: Sequence[OrtValue], arg2: Any, /) -> None:
-    """Copy tensors into tensors of the same types and shapes, all or none. Raises RuntimeError."""
+    """Copy tensors into tensors of the same types and shapes, all or none. Raises RuntimeError.
+
+    ``arg2`` is a stream of a GPU, or None: what it has yet to do is done before, and the copies are there afterwards.
+    """
     sources, targets = list(arg0), list(arg1)
     if not all(isinstance(value, OrtValue) for value in (*sources, *targets)):
         signature = "(arg0: collections.abc.Sequence[OrtValue], arg1: collections.abc.Sequence[OrtValue], arg2: object)"
@@ -453,6 +456,8 @@ def copy_tensors(arg0: Sequence[OrtValue], arg1: Sequence[OrtValue], arg2: Any, 
                 f"copy_tensors: tensor {i} is {source.data_type()} {source.shape()}, and is to be copied into "
                 f"{target.data_type()} {target.shape()}."
             )
+    if getattr(arg2, "_stream", None) is not None:
+        arg2._stream.synchronize()  # what it has yet to write may be among the sources
     for source, target in zip(sources, targets, strict=True):
         target.update_inplace(source)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -106,6 +106,8 @@ class CudaProgram:
         #: feeds for which there is no plan, and why
         self.refused: dict[Key, str] = {}
         self._slab: Any = None
+        #: what runs under way use, each with an event that says when it is done
+        self._held: deque[tuple[Any, tuple[Any, ...]]] = deque()
         self._cpu: Program | None = None
         self._alone: dict[int, DeviceNodes] = {}
         self._number_of = {id(n): i for i, n in enumerate(graph.nodes) if not any(True for _ in n.subgraphs())}
@@ -130,8 +132,9 @@ class CudaProgram:
 
     def synchronize(self) -> None:
         """Wait for all runs."""
-        with self.using():
+        with self._lock, self.using():
             self.context.stream.synchronize()
+            self._held.clear()
 
     @contextmanager
     def using(self) -> Iterator[None]:
@@ -167,8 +170,20 @@ class CudaProgram:
         with self._lock, self.using():
             results = self._results(values, scope, into or {}, _Graphs(wanted, graph_id))
             if synchronize:
-                self.context.stream.synchronize()
+                self.synchronize()
+            else:
+                self._hold(values, into)
             return results
+
+    def _hold(self, *what: Any) -> None:
+        """Keep what a run that nobody waits for reads and writes: its memory may be other values' otherwise."""
+        import cupy
+
+        while self._held and self._held[0][0].done:
+            self._held.popleft()
+        done = cupy.cuda.Event(disable_timing=True)
+        self.context.stream.record(done)
+        self._held.append((done, what))
 
     def run_values(self, values: Sequence[Any], scope: RunScope) -> list[Any]:
         """As :meth:`Program.run_values`: for bodies. Results stay on the GPU, and may not be there yet."""
@@ -448,6 +463,13 @@ class CudaProgram:
             for executable in self._plans.values():
                 executable.settle(-1)
             self.context.pool.shrink()
+
+    def release_graphs(self, graph_id: int) -> None:
+        """Forget the graphs that were captured for a number."""
+        with self._lock, self.using():
+            self.context.stream.synchronize()  # one may be under way
+            for executable in self._plans.values():
+                executable.release_graphs(graph_id)
 
     # -- plans
 

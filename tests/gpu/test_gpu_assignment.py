@@ -11,7 +11,7 @@ import pytest
 import distort
 from distort import OrtValue, errors
 from distort.capi import onnxruntime_pybind11_state as C
-from distort.kernels.cuda import fallback
+from distort.kernels.cuda import builder, fallback
 
 from .standing_in import session_of
 
@@ -22,9 +22,20 @@ IF = """g (bool c, float[2] x) => (float[2] y) {
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
+def without_neg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if CuPy couldn't run Neg, and no CUDA C was printed for it."""
+    monkeypatch.setitem(fallback.REASONS, ("", "Neg"), "for a test")
+    monkeypatch.setattr(
+        builder, "lowering_of", lambda domain, op_type: None if op_type == "Neg" else found(domain, op_type)
+    )
+
+
+found = builder.lowering_of
+
+
 @pytest.fixture
 def neg_on_cpu(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(fallback.REASONS, ("", "Neg"), "for a test")
+    without_neg(monkeypatch)
 
 
 def test_nodes_are_told_by_their_provider(neg_on_cpu: None) -> None:
@@ -39,7 +50,7 @@ def test_nodes_are_told_by_their_provider(neg_on_cpu: None) -> None:
 def test_nodes_on_the_cpu_can_be_refused(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = {"session.disable_cpu_ep_fallback": "1"}
     session_of(RELU, entries=entries)
-    monkeypatch.setitem(fallback.REASONS, ("", "Neg"), "for a test")
+    without_neg(monkeypatch)
     with pytest.raises(C.Fail, match="graph nodes that are assigned to the default CPU EP"):
         session_of(RELU, entries=entries)
 
@@ -54,6 +65,19 @@ def test_a_captured_graph_has_no_nodes_on_the_cpu(neg_on_cpu: None) -> None:
     text = r"have not been partitioned to the CUDAExecutionProvider. On the CPU are Neg -> y \(for a test\). Leave out"
     with pytest.raises(C.Fail, match=text):
         session_of(RELU, enable_cuda_graph=1)
+
+
+def test_what_a_session_explains(neg_on_cpu: None) -> None:
+    session = session_of(RELU, 1, prefer_nhwc=1)
+    for _ in range(2):  # what the first one makes on the CPU is part of the second one's plan
+        (y,) = session.run(None, {"x": OrtValue.ortvalue_from_numpy(np.array([-1, 2], np.float32), "cuda", 1)})
+        assert y.tolist() == [0, -2]
+    told = session.explain()
+    assert "It runs in this process and on its GPU: no actor is asked." in told
+    assert "GPU program, on cuda:1:\n  1 plan made in " in told
+    assert "on the CPU: Neg -> y (for a test); its plan is no captured graph" in told
+    assert "GPU → host: Neg -> y, 16 B in 2 messages" in told
+    assert "CUDAExecutionProvider's prefer_nhwc=1 has no effect" in told
 
 
 # -- choosing

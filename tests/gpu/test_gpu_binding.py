@@ -244,3 +244,37 @@ def test_the_engine_is_given_what_is_on_the_gpu(session: distort.InferenceSessio
     session.run_with_iobinding(binding)
     (run,) = program_of(session).runs
     assert isinstance(run["feeds"]["x"], fake_cuda.ndarray)
+
+
+def test_other_libraries_streams_are_waited_for(session: distort.InferenceSession, fake_cuda: Any) -> None:
+    """What is bound may still be in the making, in a stream that the session doesn't know."""
+    x = on(np.zeros((3, 2), np.float32))
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("x", x)
+    binding.bind_output("y", "cuda")
+    fake_cuda.fake.set_lazy(True)
+    theirs = fake_cuda.cuda.Stream(non_blocking=True)
+    with theirs:
+        x._get_c_value()._value.fill(1)
+    assert not theirs.done
+    binding.synchronize_inputs()
+    assert theirs.done
+    session.run_with_iobinding(binding)
+    assert binding.copy_outputs_to_cpu()[0].tolist() == [[2, 3]] * 3
+    fake_cuda.fake.set_lazy(False)
+
+
+def test_a_stream_of_the_users(fake_cuda: Any) -> None:
+    stream = fake_cuda.cuda.Stream(non_blocking=True)
+    session = session_of(MUL, user_compute_stream=str(stream.ptr))
+    assert session.get_provider_options()["CUDAExecutionProvider"]["has_user_compute_stream"] == "1"
+    binding = session.io_binding()
+    x = on(np.zeros((3, 2), np.float32))
+    binding.bind_ortvalue_input("x", x)
+    binding.bind_output("y", "cuda")
+    fake_cuda.fake.set_lazy(True)
+    with stream:
+        x._get_c_value()._value.fill(1)  # the run comes after it, in the same stream
+    session.run_with_iobinding(binding)
+    assert binding.copy_outputs_to_cpu()[0].tolist() == [[2, 3]] * 3
+    fake_cuda.fake.set_lazy(False)

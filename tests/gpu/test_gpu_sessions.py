@@ -184,3 +184,64 @@ def test_what_a_run_made_and_did_not_wait_for_feeds_others(fake_cuda: Any) -> No
     first.run_with_iobinding(binding, options)
     assert second.run(None, {"x": binding.get_outputs()[0]})[0].tolist() == (WANTED * np.array([2, 3])).tolist()
     fake_cuda.fake.set_lazy(False)
+
+
+def test_what_a_run_under_way_reads_is_kept(fake_cuda: Any) -> None:
+    """A feed that its owner drops before the GPU has read it is not another value's memory in the meantime."""
+    session = session_of(MUL)
+    session.run(None, {"x": X})
+    fake_cuda.fake.set_lazy(True)
+    options = with_entries(disable_synchronize_execution_providers="1")
+    binding = session.io_binding()
+    binding.bind_output("y", "cuda")
+    x = on(X)
+    binding.bind_ortvalue_input("x", x)
+    session.run_with_iobinding(binding, options)
+    binding.clear_binding_inputs()
+    pointer = x.data_ptr()
+    del x
+    program_of(session).runs.clear()
+    other = on(X + 100)
+    assert other.data_ptr() != pointer
+    assert binding.get_outputs()[0].numpy().tolist() == WANTED.tolist()
+    del other
+    assert pointer in {on(X).data_ptr() for _ in range(1)}  # the run is done: it is free
+    fake_cuda.fake.set_lazy(False)
+
+
+# -- graphs
+
+
+def test_captured_graphs_are_by_number_and_can_be_released(fake_cuda: Any) -> None:
+    session = session_of(MUL, enable_cuda_graph="1")
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("x", on(X))
+    binding.bind_output("y", "cuda")
+
+    def graph_runs(number: str, n_runs: int) -> int:
+        before = program_of(session).n_graph_runs
+        for _ in range(n_runs):
+            session.run_with_iobinding(binding, with_entries(gpu_graph_id=number))
+        return program_of(session).n_graph_runs - before
+
+    session.run_with_iobinding(binding)  # it makes the output
+    assert graph_runs("3", 3) == 2
+    assert graph_runs("-1", 3) == 0
+    assert graph_runs("4", 1) == 0
+    assert graph_runs("3", 1) == 1
+    session.release_captured_graph(3)
+    assert graph_runs("3", 2) == 1
+    assert binding.copy_outputs_to_cpu()[0].tolist() == WANTED.tolist()
+
+
+def test_replays_read_what_is_bound_now(fake_cuda: Any) -> None:
+    session = session_of(MUL, enable_cuda_graph=True)
+    x = on(X)
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("x", x)
+    binding.bind_output("y", "cuda")
+    for step in range(5):
+        x.update_inplace(X + step)
+        session.run_with_iobinding(binding)
+        assert binding.copy_outputs_to_cpu()[0].tolist() == ((X + step) * [2, 3]).tolist()
+    assert program_of(session).n_graph_runs >= 2

@@ -216,6 +216,30 @@ def test_what_dlpack_can_not_do(fake_cuda: Any, make: Any, error: type[Exception
         make()
 
 
+def test_dlpack_to_the_host_and_copied(fake_cuda: Any) -> None:
+    value = on(X)
+    assert C.OrtValue.from_dlpack(value.__dlpack__(dl_device=(1, 0))).device_name() == "cpu"
+    same = OrtValue.from_dlpack(value.__dlpack__(dl_device=(2, 0), max_version=(1, 0)))
+    copied = OrtValue.from_dlpack(value.__dlpack__(copy=True))
+    assert same.data_ptr() == value.data_ptr() != copied.data_ptr()
+    assert copied.numpy().tolist() == X.tolist()
+    for wanted in ({"dl_device": (2, 1)}, {"dl_device": (1, 0), "copy": False}):
+        with pytest.raises(BufferError, match="lies on DLPack's device"):
+            value.__dlpack__(**wanted)  # type: ignore[arg-type]
+    assert np.from_dlpack(OrtValue.ortvalue_from_numpy(X.copy()), copy=True).tolist() == X.tolist()
+
+
+def test_an_allocator_for_a_gpu_is_told_to_be_of_no_use(fake_cuda: Any) -> None:
+    lines: list[str] = []
+    distort.set_default_logger_callback(lambda *line: lines.append(line[4]), 2)
+    memory = C.OrtMemoryInfo("Cuda", C.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, C.OrtMemType.DEFAULT)
+    try:
+        C.create_and_register_allocator_v2("CUDAExecutionProvider", memory, {"device_id": "0"}, C.OrtArenaCfg({}))
+    finally:
+        distort.set_default_logger_callback(None)
+    assert any("each session has a pool of memory of its own" in line for line in lines)
+
+
 def test_vectors_of_values(fake_cuda: Any) -> None:
     vector = C.OrtValueVector()
     source = on(X)
