@@ -48,7 +48,7 @@ SESSION_KEYS: tuple[Key, ...] = (
     _idle("ep.context_model_external_initializers_file_name", "", _CONTEXT),
     _idle("ep.context_source_model_path", "", _CONTEXT),
     _idle("ep.cpu.qmoe_deferred_scale", "0", "QMoE scales at once"),
-    _idle("ep.cuda.", "", "it steers kernels of onnxruntime's CUDA provider"),
+    _idle("ep.cuda.", "", "it steers kernels of onnxruntime's own CUDA provider"),
     _idle("ep.enable_weightless", "0", _CONTEXT),
     _idle("ep.enable_weightless_mode", "0", _CONTEXT),
     _idle("ep.enable_weightless_ep_context_nodes", "0", _CONTEXT),
@@ -148,9 +148,22 @@ SESSION_KEYS: tuple[Key, ...] = (
 )
 
 RUN_KEYS: tuple[Key, ...] = (
-    _idle("disable_synchronize_execution_providers", "0", "the CPU has nothing to synchronize"),
-    _obeyed("gpu_graph_id", "", "checked to be a number; no graph is captured on the CPU"),
-    _obeyed("memory.enable_memory_arena_shrinkage", "", "`cpu:0` is accepted and shrinks nothing; others raise"),
+    _obeyed(
+        "disable_synchronize_execution_providers",
+        "0",
+        "`1`: a run on a GPU returns before its results are there; whoever reads them here waits for them",
+    ),
+    _obeyed(
+        "gpu_graph_id",
+        "0",
+        "which captured graph of a GPU this run is one of, and is captured as; `-1`: none; without effect on the CPU",
+    ),
+    _obeyed(
+        "memory.enable_memory_arena_shrinkage",
+        "",
+        "`gpu:0`: what the session keeps of that GPU's memory for later runs is given back after this one; `cpu:0` is "
+        "accepted and shrinks nothing; others raise",
+    ),
     _idle("qnn.", "", "it steers the QNN provider"),
 )
 
@@ -177,9 +190,14 @@ def tell(entries: Mapping[str, str], keys: tuple[Key, ...], logger: Logger, what
             logger.log(severity, f"{what} config key '{name}' has no effect: {key.does}.")
 
 
+def refuses_cpu(entries: Mapping[str, str]) -> bool:
+    """Whether no node may run on the CPU (session.disable_cpu_ep_fallback)."""
+    return entries.get("session.disable_cpu_ep_fallback") == "1"
+
+
 def check_providers(entries: Mapping[str, str], explicit_cpu: bool, n_nodes: int) -> None:
-    """Obey session.disable_cpu_ep_fallback. Raises ModelError."""
-    if entries.get("session.disable_cpu_ep_fallback") != "1":
+    """Obey session.disable_cpu_ep_fallback, where the CPU runs ``n_nodes``. Raises ModelError."""
+    if not refuses_cpu(entries):
         return
     if explicit_cpu:
         raise ModelError(

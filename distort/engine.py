@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from distort.graph.pipeline import Pipeline
     from distort.graph.tensors import ExternalData
     from distort.kernels.compiler.program import CompiledProgram
+    from distort.kernels.cuda.copies import Copies
     from distort.parallel import Actors
     from distort.runs import ActorRuns
     from distort.scheduler.plan import Plan
@@ -63,6 +64,11 @@ class RunControl:
     observer: StepObserver | None = None
     on_report: Callable[[StageReport], None] | None = None  # what each stage's execution tells; asks for its events
     only_path_to_fetches: bool = False  # run only the nodes that the fetches depend on
+    # of sessions on a GPU of this process
+    graph_id: int = 0  # which captured graph of the same shapes; -1: none is captured or replayed
+    synchronize: bool = True  # the run returns when the GPU is done; else its results are still being made
+    shrink: bool = False  # memory that is not in use goes back to the GPU after the run
+    into: Mapping[str, Any] | None = None  # CuPy arrays that results of their names are written to
 
 
 def has_kernel(domain: str, op_type: str, opset: int) -> bool:
@@ -145,6 +151,8 @@ class Engine:
         self._plan: Plan | None = None
         self._typed = False
         self._closed = False
+        self._unfinished = False  # the last run did not wait for the GPU
+        self._copies: Copies | None = None
         graph = model.graph
         _require_kernels(graph)
         keys = config.distort_keys
@@ -162,8 +170,8 @@ class Engine:
                 )
         if self._actors is None:
             self._program = self._make_program()
-            if not isinstance(self._program, Program):
-                self._program.prepare_ahead()
+            if self.compiled is not None:
+                self.compiled.prepare_ahead()
 
     def _make_program(self) -> Program | CompiledProgram:
         config = self.config
@@ -246,7 +254,9 @@ class Engine:
     def compiled(self) -> CompiledProgram | None:
         """The compiled program of a sequential session that is open."""
         program = self._program
-        return None if self._closed or self.parallel or program is None or isinstance(program, Program) else program
+        return (
+            None if self._closed or self.parallel or isinstance(program, Program) or self.gpu is not None else program
+        )
 
     def _on_actors(self) -> ActorRuns | None:
         """What runs on actors; None where they aren't there (yet)."""
@@ -284,9 +294,22 @@ class Engine:
             # a parallel session's, until its actors are there
             program = self._program = self._make_program()
         use_threads(self.config.intra_op_threads)
-        if control.only_path_to_fetches:
+        if control.only_path_to_fetches and self.gpu is None:  # a plan on a GPU is of the whole graph
             program = self._paths.to(fetches)
-        results = program.run(local_values(feeds), control.observer, control.cancellation)
+        if self.gpu is not None and program is self._program:
+            self._unfinished = not control.synchronize
+            results = self.gpu.run(
+                local_values(feeds),
+                control.observer,
+                control.cancellation,
+                graph_id=control.graph_id,
+                synchronize=control.synchronize,
+                into=control.into,
+            )
+            if control.shrink:
+                self.gpu.shrink()
+        else:
+            results = program.run(local_values(feeds), control.observer, control.cancellation)
         by_name = dict(zip(program.outputs, results, strict=True))
         return [by_name[name] for name in fetches]
 
@@ -324,9 +347,59 @@ class Engine:
         return self._runs.told_of_split if self._runs is not None else ""
 
     def transfer_stats(self) -> list[dict[str, Any]]:
-        """Bytes and messages by edge since the start; empty in sequential mode, where nothing moves."""
+        """Bytes and messages by edge since the start; of a sequential session, those to and from its GPU."""
         executor = self.ready_executor
-        return executor.transfer_stats() if executor is not None else []
+        counted = self._copies if self.gpu is None else self.copies
+        copied = counted.rows() if counted is not None else []
+        return (executor.transfer_stats() if executor is not None else []) + copied
+
+    # -- of sessions on a GPU of this process
+
+    @property
+    def gpu(self) -> Any:
+        """The program (a ``CudaProgram``), where it runs on a GPU of this process; None where it doesn't."""
+        program = self._program
+        return program if program is not None and hasattr(program, "device_id") else None
+
+    @property
+    def copies(self) -> Copies:
+        """What the session copied between this process and GPUs."""
+        if self.gpu is not None:
+            counted: Copies = self.gpu.context.copies
+            return counted
+        if self._copies is None:
+            from distort.kernels.cuda.copies import Copies
+
+            self._copies = Copies()
+        return self._copies
+
+    def synchronize(self) -> None:
+        """Wait for all that the session's stream has yet to do; nothing where there is none."""
+        gpu = self.gpu
+        if gpu is not None:
+            gpu.synchronize()
+        self._unfinished = False
+
+    @property
+    def pending(self) -> Callable[[], None] | None:
+        """What waits for the last run's results, where the run itself didn't."""
+        return self.synchronize if self._unfinished else None
+
+    def synchronize_pending(self) -> None:
+        """Wait for the last run's results, where the run itself didn't."""
+        if self._unfinished:
+            self.synchronize()
+
+    def move_on_gpu(self, target: Any, source: Any) -> None:
+        """Write a result of the last run into memory of a GPU: in the session's stream, where the run didn't wait."""
+        from distort.kernels.cuda import copies
+
+        gpu = self.gpu
+        if self._unfinished and gpu is not None and target.device.id == gpu.device_id:
+            copies.move(target, source, gpu.stream, wait=False)
+            return
+        self.synchronize_pending()
+        copies.move(target, source)
 
     def close(self) -> None:
         """End the actors and free the weights. Safe to call twice."""

@@ -88,7 +88,14 @@ def translate(error: BaseException) -> Exception | None:
             return make("INVALID_GRAPH", error.text)
         if isinstance(error, kernels.MissingKernel):
             return make("NOT_IMPLEMENTED", error.text)
+        if isinstance(error, kernels.OutOfMemory):
+            return make("RUNTIME_EXCEPTION", error.text)
         return make("FAIL", error.text)
+    cuda = getattr(sys.modules.get("cupy"), "cuda", None)
+    if cuda is not None and isinstance(error, cuda.memory.OutOfMemoryError):
+        return make("RUNTIME_EXCEPTION", f"Failed to allocate memory: {error}")
+    if cuda is not None and isinstance(error, cuda.runtime.CUDARuntimeError):
+        return make("FAIL", f"CUDA failure: {error}. Where it names an address or a launch, start the process anew.")
     scheduler = sys.modules.get("distort.scheduler.errors")
     if scheduler is not None and isinstance(error, scheduler.PlanError):
         return make("INVALID_ARGUMENT", str(error))

@@ -41,8 +41,31 @@ def explain(snapshot: Snapshot, plan: Plan) -> str:
     return "\n".join(lines)
 
 
+def _of_gpu(engine: Engine) -> str:
+    """Lines about a program on a GPU: its plans, what runs on the CPU and why, what crossed."""
+    from distort.kernels.cuda import fallback
+
+    gpu = engine.gpu
+    lines = [f"GPU program, on cuda:{gpu.device_id}:"]
+    lines.append(f"{_count(len(gpu.plans), 'plan')} made in {format_us(gpu.compile_s * 1e6)}; ")
+    lines[-1] += f"{_count(gpu.n_graph_runs, 'run')} of one captured graph"
+    lines += [f"no plan for some feeds, whose nodes run one at a time: {why}" for why in gpu.refused.values()]
+    by_body = {id(step.host.origin): step.host.origin for _, plan in gpu.plans for step in plan.steps if step.host}
+    for node in by_body.values():
+        why = fallback.reason(node.domain, node.op_type)
+        where = f"on the CPU: {node.label()} ({why})" if why else f"over CuPy, by itself: {node.label()}"
+        lines.append(f"{where}; its plan is no captured graph")
+    names = {"h2d": "host → GPU", "d2h": "GPU → host"}
+    for row in engine.transfer_stats():
+        what = f"{row['value']}, {format_nbytes(row['nbytes'])} in {_count(row['messages'], 'message')}"
+        lines.append(f"{names.get(row['transport'], row['transport'])}: {what}")
+    return "\n  ".join(lines)
+
+
 def of_program(engine: Engine) -> str:
     """Lines about the program in this process: what is compiled, what is not and why."""
+    if engine.gpu is not None:
+        return _of_gpu(engine)
     from distort.kernels.compiler.choice import describe_program
 
     if engine.program is None or not engine.model.graph.nodes:

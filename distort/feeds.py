@@ -185,6 +185,7 @@ def convert(given: Any, name: str, spec: InputSpec | None) -> tuple[Any, ValueTy
         return tensor(given, spec)
     if isinstance(given, (OrtValue, native.OrtValue)):
         held = given._get_c_value() if isinstance(given, OrtValue) else given
+        held._wait()
         return held._value, held._type
     if isinstance(given, list):
         if spec is None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from distort.graph.ir import SparseInitializer
 from distort.graph.types import ValueType
+from distort.native.devices import on_gpu
 from distort.native.sparse import SparseTensor
 from distort.native.values import OrtValue
 
@@ -112,7 +113,7 @@ def contained(value: Any) -> Any:
 def to_ort_value(values: list[Any], index: int, declared: ValueType | None) -> OrtValue:
     """A handle of the value at ``index``, which stays on its actor if that is where it is."""
     value = values[index]
-    if hasattr(value, "fetch"):
+    if hasattr(value, "fetch") or on_gpu(value):
         return OrtValue._of(value, declared)
     if isinstance(value, np.ndarray):
         del value  # another name would count as another holder

@@ -305,11 +305,12 @@ class SessionOptions:
             signature = "(self: C.SessionOptions, arg0: collections.abc.Sequence[C.OrtEpDevice], "
             signature += "arg1: collections.abc.Mapping[str, str]) -> None"
             raise errors.incompatible("add_provider_for_devices", signature, self, arg0, arg1)
-        names = {device.ep_name for device in devices}
+        names = list(dict.fromkeys(device.ep_name for device in devices))
         if len(names) != 1:
             text = "All OrtEpDevice values in ep_devices must have the same execution provider."
             raise errors.make("INVALID_ARGUMENT", text if names else "Empty list of OrtEpDevice values.")
-        self._added_providers.append((names.pop(), dict(arg1)))
+        chosen = [{**device.ep_options, **arg1} for device in devices]
+        self._added_providers += [(names[0], options) for options in chosen]
 
     def has_providers(self) -> bool:
         return bool(self._added_providers)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from distort.sparse import SparseTensor
 
 Array = np.ndarray[Any, Any]
+_DLPACK_CPU = 1
 
 
 @public
@@ -51,7 +52,7 @@ class OrtValue:
         device_id: int = 0,
         vendor_id: int | OrtDeviceVendorId = -1,
     ) -> OrtValue:
-        """A tensor over the array's own memory; an array that is not contiguous is copied."""
+        """A tensor over the array's own memory; an array that is not contiguous is copied. On a GPU, a copy there."""
         device = _device(device_type, device_id, vendor_id)
         return cls(values.OrtValue.ortvalue_from_numpy(numpy_obj, device), numpy_obj)
 
@@ -85,13 +86,15 @@ class OrtValue:
 
     @classmethod
     def from_dlpack(cls, data: Any, /) -> OrtValue:
-        """A tensor over the memory of a DLPack capsule, or of an object that makes one."""
-        return cls(values.OrtValue.from_dlpack(data.__dlpack__() if hasattr(data, "__dlpack__") else data))
+        """A tensor over the memory of a DLPack capsule, or of an object that makes one, in this process or on a GPU."""
+        if hasattr(data, "__dlpack__"):
+            return cls(values.OrtValue._from_dlpack_object(data))
+        return cls(values.OrtValue.from_dlpack(data))
 
     # -- asking
 
     def numpy(self) -> Array:
-        """The values: a view of this process's memory, or a copy of what lies on an actor."""
+        """The values: a view of this process's memory, or a copy of what lies on a GPU or an actor."""
         return self._ortvalue.numpy()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
@@ -103,7 +106,7 @@ class OrtValue:
         return SparseTensor(self._ortvalue.as_sparse_tensor())
 
     def data_ptr(self) -> int:
-        """The address of the first element in this process."""
+        """The address of the first element, in this process's memory or a GPU's."""
         return self._ortvalue.data_ptr()
 
     def device_name(self) -> str:
@@ -133,11 +136,37 @@ class OrtValue:
     def is_tensor_sequence(self) -> bool:
         return self._ortvalue.is_tensor_sequence()
 
-    def __dlpack__(self, *, stream: Any = None) -> Any:
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A capsule of DLPack's first version, to be read in ``stream``. Raises BufferError for another device."""
+        own = self._ortvalue.__dlpack_device__()
+        if dl_device is not None and (int(dl_device[0]), int(dl_device[1])) != own:
+            if int(dl_device[0]) != _DLPACK_CPU or copy is False:
+                raise BufferError(f"the value lies on DLPack's device {own}, and was to be exported to {dl_device}")
+            return OrtValue.ortvalue_from_numpy(self.numpy().copy()).__dlpack__()
+        if copy:
+            name = "cuda" if own[0] != _DLPACK_CPU else "cpu"
+            made = OrtValue.ortvalue_from_shape_and_type(self.shape(), self.element_type(), name, own[1])
+            made.update_inplace(self)
+            return made._ortvalue.__dlpack__(stream)
         return self._ortvalue.__dlpack__(stream)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self._ortvalue.__dlpack_device__()
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """What libraries for GPUs read. Raises AttributeError for values elsewhere, as hasattr wants."""
+        found = self._ortvalue._cuda_array_interface()
+        if found is None:
+            raise AttributeError("__cuda_array_interface__: the value doesn't lie on a GPU")
+        return found
 
     # -- changing
 

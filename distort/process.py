@@ -105,4 +105,7 @@ def print_debug_info() -> None:
             print(f"{name}=={version(name)}")
         except PackageNotFoundError:
             continue
+    from distort.providers import CUDA, why_no_gpu
+
+    print(f"\n{CUDA}: {why_no_gpu() or 'available'}")
     print(f"\nEnvironment variable:\nLD_LIBRARY_PATH={os.environ.get('LD_LIBRARY_PATH', '(unset)')}")

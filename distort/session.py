@@ -95,6 +95,8 @@ class Session:
             from distort import explanation
 
             told = "It runs in this process: no actor is asked, nothing crosses."
+            if engine.gpu is not None:
+                told = "It runs in this process and on its GPU: no actor is asked."
             return f"{text}\n\n{told}\n\n{explanation.of_program(engine)}"
         with errors.translated():
             executor = engine.ready_executor

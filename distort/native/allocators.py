@@ -70,12 +70,21 @@ def create_and_register_allocator(arg0: OrtMemoryInfo, arg1: OrtArenaCfg | None,
 def create_and_register_allocator_v2(
     arg0: str, arg1: OrtMemoryInfo, arg2: Mapping[str, str], arg3: OrtArenaCfg, /
 ) -> None:
-    """As above, of a provider with options. Raises for providers that are not here."""
-    from distort.providers import available_providers
+    """As above, of a provider with options. Raises for providers that are not here.
+
+    Of a GPU too it is without effect, and the log says so: each session has a pool of its own there.
+    """
+    from distort import logs
+    from distort.providers import CUDA, available_providers, cuda_options
 
     if arg0 not in available_providers():
         raise RuntimeError(
             f"Error when creating and registering allocator in create_and_register_allocator_v2: {arg0} is not "
             "implemented in CreateAndRegisterAllocatorV2()"
         )
+    if arg0 == CUDA and isinstance(arg1, OrtMemoryInfo) and arg1.name == "Cuda":
+        cuda_options(arg2)  # raises for what can't be read
+        text = "An allocator for a GPU has no effect: each session has a pool of memory of its own, whose limit is "
+        logs.DEFAULT.log(logs.WARNING, f"{text}gpu_mem_limit of {CUDA}.")
+        return
     create_and_register_allocator(arg1, arg3)

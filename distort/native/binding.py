@@ -1,7 +1,9 @@
 """A session's inputs and outputs bound to memory, run after run.
 
 An output bound by name alone stays where it was made: in parallel mode on its actor, and fed back from there it does
-not move. Later runs write into the same memory, as onnxruntime's do. An output bound to a buffer is written into it.
+not move; of a session on a GPU, on that GPU if it is bound to it, and else it is copied to the host once a run. Later
+runs write into the same memory, as onnxruntime's do. An output bound to a buffer is written into it. Inputs of a
+session on a GPU are copied there when they are bound.
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ from distort.feeds import InputSpec, check_shape, read_feeds, runtime_text, unex
 from distort.graph.types import TensorType
 from distort.native import values
 from distort.native.base import native
-from distort.native.devices import OrtDevice, is_host
+from distort.native.devices import OrtDevice, is_cuda, is_host, on_gpu
 from distort.native.values import OrtValue, OrtValueVector
 
 if TYPE_CHECKING:
+    from distort.native.gpu_binding import OnGpu
     from distort.native.session import InferenceSession
     from distort.options import RunOptions
 
@@ -29,12 +32,18 @@ _INT = "typing.SupportsInt | typing.SupportsIndex"
 class _Output:
     """A bound output: the caller's buffer, or whatever the last run made."""
 
-    __slots__ = ("buffer", "by_name", "value")
+    __slots__ = ("buffer", "by_name", "place", "value")
 
-    def __init__(self, buffer: OrtValue | None) -> None:
+    def __init__(self, buffer: OrtValue | None, place: OrtDevice | None = None) -> None:
         self.buffer = buffer
+        self.place = place  # the GPU that it is to be on; None: this process, or where it is made
         self.by_name = buffer is None  # it stays where it is made, and so does what later runs make
         self.value = buffer if buffer is not None else OrtValue._of(None)
+
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether it is bound to a GPU, or to memory of one."""
+        return self.place is not None or (self.buffer is not None and on_gpu(self.buffer._value))
 
 
 @native
@@ -46,11 +55,16 @@ class SessionIOBinding:
         self._loaded = arg0._loaded
         self._inputs: dict[str, OrtValue] = {}
         self._outputs: dict[str, _Output] = {}
+        self._gpu: OnGpu | None = None
+        if self._loaded.engine.gpu is not None:
+            from distort.native.gpu_binding import OnGpu
+
+            self._gpu = OnGpu(self._loaded.engine)
 
     # -- inputs
 
     def bind_input(self, *args: Any) -> None:
-        """(name, array): changes made to it later are seen by later runs, unless it had to be made contiguous.
+        """(name, array): changes made to it later are seen by later runs, unless it had to be copied.
 
         (name, device, element type, shape, address): memory that must stay as long as it is bound.
         """
@@ -63,7 +77,7 @@ class SessionIOBinding:
             raise errors.incompatible("bind_input", signature, self, *args)
         name, device, element_type, shape, pointer = args
         _require_readable(device)
-        self._bind_value(name, values.from_pointer(int(pointer), element_type, shape))
+        self._bind_value(name, values.from_pointer(int(pointer), element_type, shape, place=device))
 
     def _bind_array(self, name: str, array: Any) -> None:
         if name not in self._loaded.specs:
@@ -72,7 +86,8 @@ class SessionIOBinding:
             raise RuntimeError("Unable to create OrtValue from the given python object")
         if array.dtype.kind in "OUST":
             raise RuntimeError("Only binding non-string Tensors is currently supported")
-        self._inputs[name] = OrtValue._of(np.asarray(array, order="C"), TensorType(values.tensor_element(array)))
+        value = OrtValue._of(np.asarray(array, order="C"), TensorType(values.tensor_element(array)))
+        self._inputs[name] = self._placed(name, value)
 
     def bind_ortvalue_input(self, arg0: str, arg1: OrtValue, /) -> None:
         """Bind a value, wherever it lies."""
@@ -81,27 +96,40 @@ class SessionIOBinding:
     def _bind_value(self, name: str, value: OrtValue) -> None:
         if name not in self._loaded.specs:
             raise RuntimeError(f"Error when binding input: Failed to find input name in the mapping: {name}")
-        self._inputs[name] = value
+        self._inputs[name] = self._placed(name, value)
+
+    def _placed(self, name: str, value: OrtValue) -> OrtValue:
+        """The value where the session reads it: copied there, unless it is there already."""
+        if self._gpu is not None:
+            return self._gpu.placed(name, value)
+        if on_gpu(value._value):
+            array = value._tensor()
+            self._loaded.engine.copies.count(name, "d2h", array.nbytes)
+            return OrtValue._of(array, value._type)
+        return value
 
     def clear_binding_inputs(self) -> None:
         self._inputs.clear()
 
     def synchronize_inputs(self) -> None:
-        """Nothing to wait for: what is bound is there."""
+        """Wait for all work on the session's GPU: other libraries may still be writing to what is bound."""
+        if self._gpu is not None:
+            self._gpu.synchronize()
 
     # -- outputs
 
     def bind_output(self, *args: Any) -> None:
         """(name, device): the output stays where it is made. (name, device, element type, shape, address): there."""
         if len(args) == 2 and isinstance(args[0], str) and isinstance(args[1], OrtDevice):
-            self._outputs[args[0]] = _Output(None)
+            self._outputs[args[0]] = _Output(None, args[1] if _is_here(args[1]) else None)
             return
         if len(args) != 5 or not _is_buffer(*args):
             signature = "(self: C.SessionIOBinding, arg0: str, arg1: C.OrtDevice, arg2: object, arg3: "
             signature += f"collections.abc.Sequence[{_INT}], arg4: {_INT}) -> None"
             raise errors.incompatible("bind_output", signature, self, *args)
-        name, _, element_type, shape, pointer = args
-        self._outputs[name] = _Output(values.from_pointer(int(pointer), element_type, shape))
+        name, device, element_type, shape, pointer = args
+        place = device if _is_here(device) else None
+        self._outputs[name] = _Output(values.from_pointer(int(pointer), element_type, shape, place=place), place)
 
     def bind_ortvalue_output(self, arg0: str, arg1: OrtValue, /) -> None:
         """Ask for an output in a value's memory."""
@@ -122,6 +150,8 @@ class SessionIOBinding:
         value = held._value
         if value is None and not any(output.value.has_value() for output in self._outputs.values()):
             raise RuntimeError(f"Output {name} holds nothing yet: run first.")
+        if on_gpu(value):
+            return held._from_gpu()
         if hasattr(value, "fetch"):
             with errors.translated():
                 value = value.fetch()
@@ -131,7 +161,8 @@ class SessionIOBinding:
         self._outputs.clear()
 
     def synchronize_outputs(self) -> None:
-        """Nothing to wait for: a run returns when its outputs are there."""
+        """A run returns when its outputs are there, unless its options say otherwise: then this waits for them."""
+        self._loaded.engine.synchronize()
 
     # -- running
 
@@ -156,7 +187,15 @@ class SessionIOBinding:
             keep = frozenset(
                 name for name, o in self._outputs.items() if o.buffer is None or o.by_name or _is_remote(o.buffer)
             )
-        results = self._session._execute(loaded, names, feeds, run_options, keep)
+        into = None
+        if self._gpu is not None:
+            keep = frozenset(names)  # where they go from there is up to each
+            buffers = {name: output.buffer for name, output in self._outputs.items()}
+            into = self._gpu.memory_of(buffers, self._inputs.values())
+        results = self._session._execute(loaded, names, feeds, run_options, keep, into=into)
+        if self._gpu is not None or any(output.is_on_gpu for output in self._outputs.values()):
+            self._take_in(names, results)
+            return
         types = loaded.engine.model.graph.types
         for i, name in enumerate(names):
             output = self._outputs[name]
@@ -173,6 +212,19 @@ class SessionIOBinding:
                 self._check_computed(name, output.buffer, results[i])
                 np.copyto(output.buffer._value, results[i])
 
+    def _take_in(self, names: Sequence[str], results: list[Any]) -> None:
+        """Results where their outputs are bound to, where a GPU is at one of the ends."""
+        from distort.native.gpu_binding import put
+
+        types = self._loaded.engine.model.graph.types
+        for i, name in enumerate(names):
+            output = self._outputs[name]
+            if output.buffer is not None:
+                self._check_computed(name, output.buffer, results[i])
+            output.value = put(self._loaded.engine, name, results, i, types.get(name), output.buffer, output.place)
+            if output.buffer is None and output.value.is_tensor():
+                output.buffer = output.value  # the next run writes there
+
     def _check_buffer(self, name: str, buffer: OrtValue) -> None:
         declared = self._loaded.engine.model.graph.types.get(name)
         if isinstance(declared, TensorType) and isinstance(buffer._type, TensorType):
@@ -184,7 +236,7 @@ class SessionIOBinding:
         """The buffer must have the shape that the run gave."""
         shape = tuple(getattr(value, "shape", ()))
         if shape == tuple(buffer.shape()):
-            computed = values.type_of(value)
+            computed = values.OrtValue._of(value, self._loaded.engine.model.graph.types.get(name))._type
             if computed is not None and runtime_text(computed) != runtime_text(buffer._type):
                 raise unexpected_type(buffer._type or computed, computed, "output")
             return
@@ -217,13 +269,22 @@ def _described(device: OrtDevice) -> str:
 
 
 def _require_readable(device: OrtDevice) -> None:
-    """An address in another device's memory means nothing to this process. Raises RuntimeError."""
-    if not is_host(device):
+    """An address in the memory of a device that isn't here means nothing to this process. Raises RuntimeError."""
+    if not is_host(device) and not _is_here(device):
         host = OrtDevice(0, 0, 0, 0)
         raise RuntimeError(
             "Error when binding input: There's no data transfer registered for copying tensors from "
             f"{_described(device)} to {_described(host)}"
         )
+
+
+def _is_here(device: OrtDevice) -> bool:
+    """Whether this is a GPU that this process can use."""
+    if not is_cuda(device):
+        return False
+    from distort.kernels.cuda import device as gpus
+
+    return device.device_id() < gpus.count()
 
 
 def _is_remote(buffer: OrtValue) -> bool:

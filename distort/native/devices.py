@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 from distort import errors
@@ -116,13 +118,37 @@ def is_host(device: OrtDevice) -> bool:
     return device.device_type() == CPU or device.mem_type() == _HOST_ACCESSIBLE
 
 
-def require_host(device: OrtDevice) -> None:
+def is_cuda(device: OrtDevice) -> bool:
+    """Whether this is an NVIDIA GPU by its name, be it here or not."""
+    return device.device_type() == GPU and device.vendor_id() == int(OrtDeviceVendorId.NVIDIA) and not is_host(device)
+
+
+def require_here(device: OrtDevice) -> None:
     """Raise unless this process can allocate there; actors' memory is reached through runs, not by name."""
-    if not is_host(device):
-        raise RuntimeError(
-            "Can't allocate memory on the device using this package of OnnxRuntime. Please use the appropriate package "
-            "of OnnxRuntime for your hardware to use this feature."
-        )
+    if is_host(device):
+        return
+    why = ""
+    if is_cuda(device):
+        from distort.kernels.cuda import device as gpus
+
+        if device.device_id() < gpus.count():
+            return
+        why = f" {gpus.why_not() or f'There is no cuda:{device.device_id()}: they are 0 to {gpus.count() - 1}.'}"
+    raise RuntimeError(
+        "Can't allocate memory on the device using this package of OnnxRuntime. Please use the appropriate package "
+        f"of OnnxRuntime for your hardware to use this feature.{why}"
+    )
+
+
+def on_gpu(value: Any) -> bool:
+    """Whether a value lies on a GPU of this process: is CuPy's array. Costs nothing where CuPy is not imported."""
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(value, cupy.ndarray)
+
+
+def any_on_gpu(values: Iterable[Any]) -> bool:
+    """Whether some value lies on a GPU of this process."""
+    return "cupy" in sys.modules and any(map(on_gpu, values))
 
 
 @native
@@ -184,6 +210,16 @@ class OrtMemoryInfo:
     @property
     def device_vendor_id(self) -> int:
         return self._vendor
+
+
+def cuda_memory(device_id: int, *, pinned: bool = False) -> OrtMemoryInfo:
+    """A GPU's memory, or the memory of this process that it copies from and to by itself."""
+    kind = OrtMemType.CPU_OUTPUT if pinned else OrtMemType.DEFAULT
+    name = "CudaPinned" if pinned else "Cuda"
+    made = OrtMemoryInfo(name, OrtAllocatorType.ORT_ARENA_ALLOCATOR, device_id, kind)
+    made._device_mem_type = OrtDeviceMemoryType.HOST_ACCESSIBLE if pinned else OrtDeviceMemoryType.DEFAULT
+    made._vendor = int(OrtDeviceVendorId.NVIDIA)
+    return made
 
 
 def cpu_memory(allocator: OrtAllocatorType = OrtAllocatorType.ORT_ARENA_ALLOCATOR) -> OrtMemoryInfo:

@@ -1,4 +1,4 @@
-"""DLPack capsules of this process's memory, for all of ONNX's element types: numpy knows only its own.
+"""DLPack capsules of this process's memory and of GPUs', for all of ONNX's element types: numpy knows only its own.
 
 The structures are those of https://github.com/dmlc/dlpack (version 0, unversioned capsules).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,8 @@ from distort.graph.types import DTYPE_OF, SUB_BYTE_BITS, element_of
 
 Array = np.ndarray[Any, Any]
 
-_CPU = 1  # kDLCPU
+#: kDLCPU, kDLCUDA, and host memory that CUDA pinned
+CPU, CUDA, CUDA_HOST = 1, 2, 3
 _INT, _UINT, _FLOAT, _BFLOAT, _BOOL = 0, 1, 2, 4, 6
 #: ONNX's element -> (code, bits)
 _TYPES = {
@@ -98,15 +99,31 @@ def export(array: Array) -> Any:
     if element not in _TYPES:
         packed = " packed" if element in SUB_BYTE_BITS else ""
         raise RuntimeError(f"DLPack has no{packed} type for {array.dtype}.")
-    code, bits = _TYPES[element]
     if array.dtype.isbuiltin == 1 and not array.flags.writeable:
         array.__dlpack__()  # raises numpy's BufferError
-    shape = (ctypes.c_int64 * array.ndim)(*array.shape)
-    strides = (ctypes.c_int64 * array.ndim)(*(stride // array.itemsize for stride in array.strides))
-    tensor = _Tensor(array.ctypes.data, _CPU, 0, array.ndim, code, bits, 1, shape, strides, 0)
+    strides = tuple(stride // array.itemsize for stride in array.strides)
+    return export_memory(array.ctypes.data, array.shape, element, (CPU, 0), owner=array, strides=strides)
+
+
+def export_memory(
+    pointer: int,
+    shape: tuple[int, ...],
+    element: int,
+    device: tuple[int, int],
+    *,
+    owner: object,
+    strides: tuple[int, ...] | None = None,
+) -> Any:
+    """A capsule over memory that ``owner`` keeps alive. ``strides`` are in elements; None: it is C-contiguous."""
+    code, bits = _TYPES[element]
+    sizes = (ctypes.c_int64 * len(shape))(*shape)
+    if strides is None:
+        strides = tuple(int(np.prod(shape[axis + 1 :], dtype=np.int64)) for axis in range(len(shape)))
+    steps = (ctypes.c_int64 * len(shape))(*strides)
+    tensor = _Tensor(pointer, *device, len(shape), code, bits, 1, sizes, steps, 0)
     number = next(_numbers)
     managed = _Managed(tensor, number, _deleter)
-    _exported[number] = (managed, array, shape, strides)
+    _exported[number] = (managed, owner, sizes, steps)
     return _new_capsule(ctypes.addressof(managed), b"dltensor", _destructor)
 
 
@@ -121,8 +138,21 @@ class _Owner:
             self._managed.contents.deleter(self._managed)
 
 
-def take(capsule: Any) -> Array:
-    """An array over a capsule's memory. Raises TypeError for what is no capsule, RuntimeError for other memory."""
+class Given(NamedTuple):
+    """A tensor that came in a capsule. Its memory is there as long as ``owner``."""
+
+    pointer: int
+    shape: tuple[int, ...]
+    element: int
+    device: tuple[int, int]  # DLPack's type of it, and its number
+    owner: object
+
+
+def take_memory(capsule: Any) -> Given:
+    """The memory of a capsule, which nobody else can take then. Raises TypeError for what is no capsule.
+
+    RuntimeError for elements that ONNX lacks, and for what is not C-contiguous.
+    """
     if type(capsule).__name__ != "PyCapsule" or not _is_valid(id(capsule), b"dltensor"):
         raise TypeError("from_dlpack expected a valid DLPack capsule named 'dltensor'")
     managed = ctypes.cast(_pointer_of(id(capsule), b"dltensor"), ctypes.POINTER(_Managed))
@@ -130,20 +160,37 @@ def take(capsule: Any) -> Array:
     element = _ELEMENTS.get((tensor.code, tensor.bits)) if tensor.lanes == 1 else None
     if element is None:
         raise RuntimeError(f"No ONNX type for DLPack's code {tensor.code}, {tensor.bits} bits, {tensor.lanes} lanes.")
-    if tensor.device_type != _CPU:
+    if tensor.device_type not in (CPU, CUDA, CUDA_HOST):
         raise RuntimeError(f"The tensor lies on a device of DLPack's type {tensor.device_type}, which is not here.")
-    dtype = DTYPE_OF[element]
     shape = tuple(tensor.shape[i] for i in range(tensor.ndim))
     if tensor.strides and not _is_contiguous(shape, tuple(tensor.strides[i] for i in range(tensor.ndim))):
         raise RuntimeError("ORT only supports contiguous tensor for now.")
+    device = (tensor.device_type, tensor.device_id)
+    pointer = (tensor.data or 0) + tensor.byte_offset
     _set_name(id(capsule), _USED)
-    owner = _Owner(managed)
-    count = int(np.prod(shape, dtype=np.int64))
+    return Given(pointer, shape, element, device, _Owner(managed))
+
+
+def device_of(capsule: Any) -> tuple[int, int]:
+    """The device of a capsule that nobody has taken: DLPack's type of it, and its number; the CPU for what is none."""
+    if type(capsule).__name__ != "PyCapsule" or not _is_valid(id(capsule), b"dltensor"):
+        return CPU, 0
+    managed = ctypes.cast(_pointer_of(id(capsule), b"dltensor"), ctypes.POINTER(_Managed))
+    return managed.contents.tensor.device_type, managed.contents.tensor.device_id
+
+
+def take(capsule: Any) -> Array:
+    """An array over a capsule's memory, in this process. Raises as :func:`take_memory`."""
+    given = take_memory(capsule)
+    if given.device[0] == CUDA:
+        raise RuntimeError(f"The tensor lies on a device of DLPack's type {CUDA}, which is not here.")
+    dtype = DTYPE_OF[given.element]
+    count = int(np.prod(given.shape, dtype=np.int64))
     if count == 0:
-        return np.zeros(shape, dtype)
-    memory = (ctypes.c_char * (count * dtype.itemsize)).from_address(tensor.data + tensor.byte_offset)
-    memory._owner = owner  # type: ignore[attr-defined]  # the array holds the memory, and it the owner
-    return np.frombuffer(memoryview(memory), np.uint8).view(dtype).reshape(shape)
+        return np.zeros(given.shape, dtype)
+    memory = (ctypes.c_char * (count * dtype.itemsize)).from_address(given.pointer)
+    memory._owner = given.owner  # type: ignore[attr-defined]  # the array holds the memory, and it the owner
+    return np.frombuffer(memoryview(memory), np.uint8).view(dtype).reshape(given.shape)
 
 
 def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:

@@ -10,10 +10,11 @@ from distort import __version__, errors, providers
 from distort.enums import (
     OrtCompiledModelCompatibility,
     OrtDeviceMemoryType,
+    OrtDeviceVendorId,
     OrtHardwareDeviceType,
 )
 from distort.native.base import Made, native
-from distort.native.devices import OrtMemoryInfo
+from distort.native.devices import OrtMemoryInfo, cuda_memory
 
 #: as CPUs name their makers -> (name, PCI vendor)
 _CPU_VENDORS = {
@@ -57,10 +58,13 @@ class OrtHardwareDevice(Made):
 
 @native
 class OrtSyncStream(Made):
-    """A queue of a device's work; the CPU has none."""
+    """A queue of a GPU's work; the CPU has none."""
+
+    _stream: Any = None
 
     def get_handle(self) -> int:
-        return 0
+        """The address of the ``cudaStream_t``."""
+        return 0 if self._stream is None else int(self._stream.ptr)
 
 
 @native
@@ -68,10 +72,11 @@ class OrtEpDevice(Made):
     """An execution provider on a processor."""
 
     _device: OrtHardwareDevice
+    _gpu: int | None = None  # its number
 
     @property
     def ep_name(self) -> str:
-        return providers.CPU
+        return providers.CPU if self._gpu is None else providers.CUDA
 
     @property
     def ep_vendor(self) -> str:
@@ -83,18 +88,29 @@ class OrtEpDevice(Made):
 
     @property
     def ep_options(self) -> dict[str, str]:
-        return {}
+        """What makes the provider use this processor."""
+        return {} if self._gpu is None else {"device_id": str(self._gpu)}
 
     @property
     def device(self) -> OrtHardwareDevice:
         return self._device
 
     def memory_info(self, arg0: OrtDeviceMemoryType, /) -> OrtMemoryInfo | None:
-        """Memory of the device's own; a CPU's is the process's, and has no entry."""
-        return None
+        """Memory of the device's own, or what it reads of the process's; a CPU's is the process's, and has no entry."""
+        if self._gpu is None:
+            return None
+        return cuda_memory(self._gpu, pinned=arg0 == OrtDeviceMemoryType.HOST_ACCESSIBLE)
 
     def create_sync_stream(self) -> OrtSyncStream:
-        raise RuntimeError("ep_device does not use DEFAULT memory of a non-CPU device.")
+        """A new stream of a GPU. Raises RuntimeError for a CPU."""
+        if self._gpu is None:
+            raise RuntimeError("ep_device does not use DEFAULT memory of a non-CPU device.")
+        import cupy
+
+        made: OrtSyncStream = OrtSyncStream.__new__(OrtSyncStream)
+        with cupy.cuda.Device(self._gpu):
+            made._stream = cupy.cuda.Stream(non_blocking=True)
+        return made
 
 
 @functools.cache
@@ -120,19 +136,41 @@ def _cpu_vendor() -> tuple[str, int]:
 
 
 @functools.cache
-def _cpu_provider() -> OrtEpDevice:
+def cpu_provider() -> OrtEpDevice:
+    """The CPU's provider."""
     made: OrtEpDevice = OrtEpDevice.__new__(OrtEpDevice)
     made._device = _cpu()
     return made
 
 
+@functools.cache
+def _gpu_provider(index: int) -> OrtEpDevice:
+    made: OrtEpDevice = OrtEpDevice.__new__(OrtEpDevice)
+    made._gpu = index
+    made._device = OrtHardwareDevice.__new__(OrtHardwareDevice)
+    made._device._type = OrtHardwareDeviceType.GPU
+    made._device._vendor, made._device._vendor_id = "NVIDIA", int(OrtDeviceVendorId.NVIDIA)
+    return made
+
+
+def _n_gpus() -> int:
+    from distort.kernels.cuda import device
+
+    return device.count()
+
+
 def get_hardware_devices() -> list[OrtHardwareDevice]:
-    return [_cpu()]
+    return [device.device for device in get_ep_devices()]
 
 
 def get_ep_devices() -> list[OrtEpDevice]:
     """Each provider on each processor that it runs on."""
-    return [_cpu_provider()]
+    return [cpu_provider(), *map(_gpu_provider, range(_n_gpus()))]
+
+
+def provider_on_gpu(index: int) -> OrtEpDevice:
+    """The CUDA provider on a GPU."""
+    return _gpu_provider(index)
 
 
 def get_hardware_device_ep_incompatibility_details(arg0: str, arg1: OrtHardwareDevice, /) -> dict[str, Any]:

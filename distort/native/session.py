@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence, Set, ValuesView
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distort import config_keys, errors, fetches, loading, logs, providers
 from distort.engine import RunControl
-from distort.enums import ExecutionMode
+from distort.enums import ExecutionMode, OrtExecutionProviderDevicePolicy
 from distort.feeds import check, convert, read_feeds
 from distort.metadata import ModelMetadata, NodeArg
 from distort.native.base import native
-from distort.native.devices import OrtDevice, OrtMemoryInfo, cpu_memory
+from distort.native.devices import OrtDevice, OrtMemoryInfo, any_on_gpu, cpu_memory, cuda_memory, is_cuda, on_gpu
 from distort.native.values import OrtValue, OrtValueVector
 from distort.options import RunOptions, SessionOptions
 from distort.quick import QuickRuns
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from distort.native.binding import SessionIOBinding
 
 _MAX_SELECTIONS = 8  # devices that a selection delegate may choose
+_POLICIES_OF_GPUS = (OrtExecutionProviderDevicePolicy.PREFER_GPU, OrtExecutionProviderDevicePolicy.MAX_PERFORMANCE)
 _RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
 
 _RUN = (
@@ -75,27 +78,27 @@ class InferenceSession:
         wanted = [*zip(arg0, (dict(o) for o in arg1), strict=False), *added]
         wanted += [(name, {}) for name in arg0[len(arg1) :]]
         options = self._options
-        parallel = options.execution_mode == ExecutionMode.ORT_PARALLEL
-        usable = providers.usable([n for n, _ in wanted], [o for _, o in wanted], parallel=parallel)
+        if not wanted and options._policy in _POLICIES_OF_GPUS and not providers.why_no_gpu():
+            wanted = [(providers.CUDA, {})]
+        usable = providers.usable([n for n, _ in wanted], [o for _, o in wanted], parallel=self._is_parallel)
         for note in providers.notes(usable):
             self._logger.log(logs.WARNING, f"{note}.")
         if self._logger.severity <= logs.INFO:
             self._logger.log(logs.INFO, f"Initializing session. {options._text()}")
-        self._loaded = loading.load(
-            self._source,
-            options,
-            usable,
-            options.enable_profiling,
-            logger=self._logger,
-            read_config=bool(self._read_config),
-            disabled_optimizers=frozenset(arg2),
-        )
+        self._loaded = self._load(usable, frozenset(arg2))
         try:
             if not wanted and options._selection is not None:
-                self._select(options._selection)
+                chosen = self._select(options._selection)
+                if chosen:  # what the model is made to run on is known only now
+                    self._loaded.engine.close()
+                    usable = chosen
+                    self._loaded = self._load(usable, frozenset(arg2))
             with errors.translated():
                 explicit = any(name == providers.CPU for name, _ in wanted)
-                config_keys.check_providers(options._config, explicit, len(self._loaded.engine.model.graph.nodes))
+                if config_keys.refuses_cpu(options._config) or any(name == providers.CUDA for name, _ in usable):
+                    from distort import assignment
+
+                    assignment.check(self._loaded.engine, usable, options._config, explicit)
         except BaseException:
             self._loaded.engine.close()
             raise
@@ -106,8 +109,23 @@ class InferenceSession:
             weakref.finalize(self, self._loaded.profiler.end)
         self._logger.log(logs.INFO, f"Session successfully initialized on {', '.join(name for name, _ in usable)}.")
 
-    def _select(self, choose: Callable[..., Sequence[Any]]) -> None:
-        """Ask the caller's own function which devices to use. Raises Fail where it chooses none that there is."""
+    def _load(self, usable: Sequence[tuple[str, dict[str, str]]], disabled: frozenset[str]) -> loading.Loaded:
+        options = self._options
+        return loading.load(
+            self._source,
+            options,
+            usable,
+            options.enable_profiling,
+            logger=self._logger,
+            read_config=bool(self._read_config),
+            disabled_optimizers=disabled,
+        )
+
+    def _select(self, choose: Callable[..., Sequence[Any]]) -> list[tuple[str, dict[str, str]]]:
+        """Ask the caller's own function which devices to use: providers, where a GPU is among them, else nothing.
+
+        Raises Fail where it chooses none that there is.
+        """
         meta = self._loaded.metadata
         told = {
             "producer_name": meta.producer_name,
@@ -127,6 +145,12 @@ class InferenceSession:
             raise errors.make("FAIL", "EP selection delegate did not select anything.")
         if any(device not in devices for device in chosen):
             raise errors.make("FAIL", "EP selection delegate selected a device that it was not offered.")
+        names, given = [device.ep_name for device in chosen], [device.ep_options for device in chosen]
+        return providers.usable(names, given, parallel=self._is_parallel) if providers.CUDA in names else []
+
+    @property
+    def _is_parallel(self) -> bool:
+        return bool(self._options.execution_mode == ExecutionMode.ORT_PARALLEL)
 
     # -- describing
 
@@ -153,17 +177,20 @@ class InferenceSession:
 
     @property
     def input_meminfos(self) -> list[OrtMemoryInfo]:
-        return [cpu_memory() for _ in self._loaded.inputs]
+        gpu = self._loaded.engine.gpu
+        return [cpu_memory() if gpu is None else cuda_memory(gpu.device_id) for _ in self._loaded.inputs]
 
     @property
     def output_meminfos(self) -> list[OrtMemoryInfo]:
-        return [cpu_memory() for _ in self._loaded.output_names]
+        gpu = self._loaded.engine.gpu
+        return [cpu_memory() if gpu is None else cuda_memory(gpu.device_id) for _ in self._loaded.output_names]
 
     @property
     def input_epdevices(self) -> list[hardware.OrtEpDevice]:
         from distort.native import hardware
 
-        (device,) = hardware.get_ep_devices()
+        gpu = self._loaded.engine.gpu
+        device = hardware.cpu_provider() if gpu is None else hardware.provider_on_gpu(gpu.device_id)
         return [device for _ in self._loaded.inputs]
 
     def get_providers(self) -> list[str]:
@@ -175,20 +202,16 @@ class InferenceSession:
 
     def get_provider_graph_assignment_info(self) -> list[hardware.OrtEpAssignedSubgraph]:
         """The nodes that run, by provider; a parallel session's by stage."""
+        from distort import assignment
         from distort.native import hardware
 
         if self._options._config.get(_RECORD_ASSIGNMENT) != "1":
             text = f"Session configuration entry '{_RECORD_ASSIGNMENT}' must be set to \"1\" to retrieve EP graph "
             raise errors.make("FAIL", f"{text}assignment information.")
-        nodes = self._loaded.engine.model.graph.nodes
-        engine = self._loaded.engine
-        groups: list[Sequence[int]] = [range(len(nodes))]
-        if engine.parallel:
-            groups = [stage.nodes for stage in engine.plan.stages]
         made = []
-        for group in groups:
-            assigned = [hardware.OrtEpAssignedNode._of(nodes[i].name, nodes[i].domain, nodes[i].op_type) for i in group]
-            made.append(hardware.OrtEpAssignedSubgraph._of(providers.CPU, assigned))
+        for name, nodes in assignment.groups(self._loaded.engine):
+            assigned = [hardware.OrtEpAssignedNode._of(node.name, node.domain, node.op_type) for node in nodes]
+            made.append(hardware.OrtEpAssignedSubgraph._of(name, assigned))
         return made
 
     # -- running
@@ -242,9 +265,15 @@ class InferenceSession:
         arg5: Sequence[OrtDevice],
         /,
     ) -> None:
-        """Options, names and values of the feeds, names of the fetches, where they are appended, their devices."""
+        """Options, names and values of the feeds, names of the fetches, where they are appended, their devices.
+
+        Results of a session on a GPU stay there where the device is one, and are copied to the host where not.
+        """
         values = dict(zip(arg1, arg2, strict=True))
-        for value in self._run_to_ort_values(list(arg3), values, arg0):
+        names = list(arg3)
+        places = [place for place in arg5 or () if isinstance(place, OrtDevice)]
+        keep = frozenset(name for name, place in zip(names, places, strict=False) if is_cuda(place))
+        for value in self._run_to_ort_values(names, values, arg0, keep):
             arg4.push_back(value)
 
     def run_async(
@@ -306,14 +335,24 @@ class InferenceSession:
             raise errors.incompatible(function, signature, self, names, feeds, run_options)
 
     def _run_to_ort_values(
-        self, names: Sequence[str], given: Mapping[str, OrtValue], run_options: RunOptions | None
+        self,
+        names: Sequence[str],
+        given: Mapping[str, OrtValue],
+        run_options: RunOptions | None,
+        on_device: frozenset[str] = frozenset(),
     ) -> list[OrtValue]:
+        """Results on actors stay there, those of ``on_device`` on the session's GPU."""
         loaded = self._loaded
         values = read_feeds(loaded.specs, given)
-        keep = frozenset(names) if loaded.engine.parallel else frozenset()
+        keep = frozenset(names) if loaded.engine.parallel else on_device
         results = self._execute(loaded, names, values, run_options, keep)
         types = loaded.engine.model.graph.types
-        return [fetches.to_ort_value(results, i, types.get(name)) for i, name in enumerate(names)]
+        found = [fetches.to_ort_value(results, i, types.get(name)) for i, name in enumerate(names)]
+        for name, value in zip(names, found, strict=True):
+            if on_gpu(value._value):
+                value._told = partial(loaded.engine.copies.count, name)
+                value._settle = loaded.engine.pending
+        return found
 
     def _execute(
         self,
@@ -323,12 +362,18 @@ class InferenceSession:
         run_options: RunOptions | None,
         keep: frozenset[str] = frozenset(),
         begun: Callable[[], None] | None = None,
+        into: Mapping[str, Any] | None = None,
     ) -> list[Any]:
         """Values of a run, as the engine returns them. Raises onnxruntime's exceptions.
 
-        ``begun`` is called when the run has begun, and later ones come after it.
+        ``begun`` is called when the run has begun, and later ones come after it. ``into``: memory of the session's GPU
+        for results by name.
         """
         loaded.check_fetches(names)
+        if any_on_gpu(values.values()) and loaded.engine.gpu is None:
+            from distort.native import gpu_runs
+
+            values = gpu_runs.from_gpus(loaded, values)
         if run_options is not None and run_options._adapters:
             adapters = reversed(run_options._adapters)  # the first one wins
             parameters = {name: value for adapter in adapters for name, value in adapter._parameters.items()}
@@ -338,12 +383,12 @@ class InferenceSession:
             raise missing
         profiler = loaded.profiler
         control = None
-        if run_options is not None or profiler is not None:
-            control = RunControl()
+        if run_options is not None or profiler is not None or into:
+            control = RunControl(into=into)
             if profiler is not None:
                 control.observer, control.on_report = profiler.observe, profiler.report
             if run_options is not None:
-                _apply(run_options, control)
+                _apply(run_options, control, self._providers)
         logger = self._logger if run_options is None else self._logger_of(run_options)
         logger.log(logs.VERBOSE, "Begin execution")
         start_ns = time.time_ns() if profiler is not None else 0
@@ -352,6 +397,10 @@ class InferenceSession:
             if begun is not None:
                 begun()
             results = finish()
+            if loaded.engine.gpu is not None:
+                from distort.native import gpu_runs
+
+                results = gpu_runs.settle(loaded.engine, names, values, results, keep)
         except Exception as error:
             ours = errors.translate(error)
             if ours is None:
@@ -394,7 +443,10 @@ class InferenceSession:
         return OrtValue.ortvalue_from_shape_and_onnx_type(arg0, arg1, arg2)
 
     def release_captured_graph(self, arg0: int, /) -> None:
-        """Nothing to do: no graph is captured on the CPU."""
+        """Forget the graphs that were captured on a GPU for ``gpu_graph_id``; on the CPU none is."""
+        gpu = self._loaded.engine.gpu
+        if gpu is not None:
+            gpu.release_graphs(operator.index(arg0))
 
     def is_webgpu_graph_capture_enabled(self) -> bool:
         return False
@@ -438,18 +490,25 @@ def _listed(names: Any) -> Any:
     return list(names) if isinstance(names, (Set, ValuesView, Generator, map, np.ndarray)) else names
 
 
-def _apply(options: RunOptions, control: RunControl) -> None:
+def _apply(options: RunOptions, control: RunControl, chosen: Sequence[tuple[str, Mapping[str, str]]]) -> None:
     """Run options into the engine's terms. Raises Fail and InvalidArgument."""
     severity = options.log_severity_level
     if not -1 <= severity <= 4:
         text = f"Invalid run log severity level. Not a valid onnxruntime::logging::Severity value: {severity}"
         raise errors.make("FAIL", text)
-    for device in options._config.get("memory.enable_memory_arena_shrinkage", "").split(";"):
-        if device not in ("", "cpu:0"):
-            text = "Did not find an arena based allocator registered for device-id combination in the memory arena "
-            raise errors.make("INVALID_ARGUMENT", f"{text}shrink list: {device}")
-    graph_id = options._config.get("gpu_graph_id", "0")
-    if not graph_id.lstrip("-").isdecimal():
-        raise errors.make("INVALID_ARGUMENT", f"Failed to parse the cuda graph annotation id: {graph_id}")
+    entries = options._config
+    if entries:
+        arenas = {"": False, "cpu:0": False}  # which of a session's arenas shrink
+        arenas.update((f"gpu:{given.get('device_id', '0')}", True) for name, given in chosen if name == providers.CUDA)
+        for device in entries.get("memory.enable_memory_arena_shrinkage", "").split(";"):
+            if device not in arenas:
+                text = "Did not find an arena based allocator registered for device-id combination in the memory arena "
+                raise errors.make("INVALID_ARGUMENT", f"{text}shrink list: {device}")
+            control.shrink |= arenas[device]
+        graph_id = entries.get("gpu_graph_id", "0")
+        if not graph_id.removeprefix("-").isdecimal():
+            raise errors.make("INVALID_ARGUMENT", f"Failed to parse the cuda graph annotation id: {graph_id}")
+        control.graph_id = int(graph_id)
+        control.synchronize = entries.get("disable_synchronize_execution_providers") != "1"
     control.cancellation = options._cancellation()
     control.only_path_to_fetches = options.only_execute_path_to_fetches

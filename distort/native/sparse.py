@@ -166,6 +166,7 @@ class SparseTensor(Made):
             raise RuntimeError(f"This sparse tensor does not contain {name} format")
 
     def to_cuda(self, arg0: OrtDevice, /) -> SparseTensor:
+        """Sparse tensors stay in this process's memory, where the nodes that read them run too. Raises RuntimeError."""
         raise RuntimeError("Cuda is not available in this build")
 
     @property

@@ -1,18 +1,20 @@
 """OrtValue: a handle of a value, which lies in this process or in the memory of an actor.
 
 A tensor made from numpy aliases the array, as onnxruntime's does on the CPU. A value that stayed on an actor answers
-what it is (type, shape, device) without moving; ``numpy()`` fetches it.
+what it is (type, shape, device) without moving; ``numpy()`` fetches it. A tensor on a GPU of this process is a CuPy
+array, of bytes where CuPy lacks the element type (see ``kernels/cuda/memory.py``).
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from distort import errors
+from distort.enums import OrtDeviceVendorId
 from distort.graph.ir import SparseInitializer
 from distort.graph.types import (
     DTYPE_OF,
@@ -25,7 +27,7 @@ from distort.graph.types import (
     element_of,
 )
 from distort.native.base import native
-from distort.native.devices import OrtDevice, OrtMemoryInfo, require_host
+from distort.native.devices import GPU, OrtDevice, OrtMemoryInfo, is_cuda, is_host, on_gpu, require_here
 from distort.native.sparse import SparseTensor
 
 _STRING = 8
@@ -71,6 +73,8 @@ def type_of(value: Any) -> ValueType | None:
         return TensorType(element_of(value.dtype))
     if isinstance(value, SparseInitializer):
         return SparseTensorType(element_of(value.values.dtype))
+    if on_gpu(value):
+        return TensorType(element_of(value.dtype))
     if hasattr(value, "fetch"):
         return TensorType(value.element) if value.element else None
     return None
@@ -83,6 +87,8 @@ class OrtValue:
     _value: Any
     _type: ValueType | None
     _sparse: SparseTensor | None = None  # what the value was made from, where that has a format of its own
+    _told: Callable[[str, int], None] | None = None  # told ("d2h", bytes) when the value of a run is copied from a GPU
+    _settle: Callable[[], None] | None = None  # waits for the run that makes the value, where the run itself didn't
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError(f"{errors.MODULE}.OrtValue: No constructor defined!")
@@ -94,24 +100,32 @@ class OrtValue:
         made._value = value
         declared = value_type.item if isinstance(value_type, OptionalType) else value_type
         made._type = type_of(value) or declared
+        if isinstance(declared, TensorType) and declared.element and on_gpu(value):
+            made._type = TensorType(declared.element)  # its array may be of bytes
         return made
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A value of this process is copied; one on an actor can't follow."""
         if hasattr(self._value, "fetch"):
             raise TypeError(f"cannot pickle '{errors.MODULE}.OrtValue' object: it lies on an actor; numpy() fetches it")
-        return _unpickled, (self._value, self._type)
+        # what lies on a GPU is read where it may be another
+        return _unpickled, (self._tensor() if on_gpu(self._value) else self._value, self._type)
 
     # -- making
 
     @staticmethod
     def ortvalue_from_numpy(arg0: Any, arg1: OrtDevice, /) -> OrtValue:
-        """A tensor over the array's own memory; an array that is not contiguous is copied."""
+        """A tensor over the array's own memory; an array that is not contiguous is copied. On a GPU, a copy there."""
         _check_device("ortvalue_from_numpy", f"(arg0: object, {_DEVICE}) -> C.OrtValue", arg0, arg1)
-        require_host(arg1)
+        require_here(arg1)
         if not isinstance(arg0, np.ndarray):
             raise RuntimeError(_NO_STRINGS)
-        return OrtValue._of(np.asarray(arg0, order="C"), TensorType(tensor_element(arg0)))
+        declared = TensorType(tensor_element(arg0))
+        if not is_host(arg1):
+            from distort.native import gpu_values
+
+            return OrtValue._of(gpu_values.place(arg0, arg1), declared)
+        return OrtValue._of(np.asarray(arg0, order="C"), declared)
 
     @staticmethod
     def ortvalue_from_numpy_with_onnx_type(arg0: Array, arg1: int, /) -> OrtValue:
@@ -171,10 +185,22 @@ class OrtValue:
 
     @staticmethod
     def from_dlpack(data: Any) -> OrtValue:
-        """A tensor over the memory of a DLPack capsule of this process's memory."""
+        """A tensor over the memory of a DLPack capsule, in this process or on a GPU."""
         from distort.native import dlpack
 
+        if dlpack.device_of(data)[0] == dlpack.CUDA:
+            return _of_gpu_capsule(data, None)
         return OrtValue._of(dlpack.take(data))
+
+    @staticmethod
+    def _from_dlpack_object(data: Any) -> OrtValue:
+        """As :meth:`from_dlpack`, of an object with DLPack's methods, which is told in which stream it is read."""
+        from distort.native import dlpack
+
+        kind, number = data.__dlpack_device__() if hasattr(data, "__dlpack_device__") else (dlpack.CPU, 0)
+        if int(kind) == dlpack.CUDA:
+            return _of_gpu_capsule(data, int(number))
+        return OrtValue.from_dlpack(data.__dlpack__())
 
     # -- asking
 
@@ -184,12 +210,29 @@ class OrtValue:
         if hasattr(value, "fetch"):
             with errors.translated():
                 value = value.fetch()
+        elif on_gpu(value):
+            value = self._from_gpu()
         if not isinstance(value, np.ndarray):
             raise RuntimeError("Only OrtValues that are Tensors are convertible to Numpy objects")
         return value
 
+    def _from_gpu(self) -> Array:
+        """A copy of what lies on a GPU."""
+        from distort.native import gpu_values
+
+        self._wait()
+        if self._told is not None:
+            self._told("d2h", int(self._value.nbytes))
+        return gpu_values.fetch(self._value, self.element_type())
+
+    def _wait(self) -> None:
+        """Until the value is there: a run that was told not to wait for the GPU may still be making it."""
+        if self._settle is not None:
+            self._settle()
+            self._settle = None
+
     def numpy(self) -> Array:
-        """The values: a view of this process's memory, or a copy of what lies on an actor."""
+        """The values: a view of this process's memory, or a copy of what lies on a GPU or an actor."""
         value = self._tensor()
         resident = value is not self._value
         if value.dtype == object or (resident and not value.flags.writeable):
@@ -197,16 +240,24 @@ class OrtValue:
         return value.view()
 
     def data_ptr(self) -> int:
-        """The address of the first element in this process."""
+        """The address of the first element, in this process's memory or a GPU's."""
         if hasattr(self._value, "fetch"):
             raise RuntimeError("The value lies in the memory of an actor; numpy() fetches it.")
+        if on_gpu(self._value):
+            return int(self._value.data.ptr)
         value = self._tensor()
         if value.dtype == object:
             raise RuntimeError(_NO_STRINGS)
         return int(value.ctypes.data)
 
     def device_name(self) -> str:
+        if on_gpu(self._value):
+            return "cuda"
         return str(getattr(self._value, "device", "cpu")) if hasattr(self._value, "fetch") else "cpu"
+
+    def _device_id(self) -> int:
+        """The number of the GPU that the value lies on; 0 elsewhere."""
+        return int(self._value.device.id) if on_gpu(self._value) else 0
 
     def shape(self) -> list[int]:
         if isinstance(self._value, SparseInitializer):
@@ -253,6 +304,11 @@ class OrtValue:
         return self._sparse or SparseTensor._of(self._value)
 
     def __dlpack__(self, stream: Any = None) -> Any:
+        if on_gpu(self._value):
+            from distort.native import gpu_values
+
+            self._wait()
+            return gpu_values.export(self._value, self.element_type(), stream)
         value = self._tensor()
         if value.dtype == object:
             raise RuntimeError(_NO_STRINGS)
@@ -265,7 +321,14 @@ class OrtValue:
         return self.__dlpack__()
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)
+        return (2, self._device_id()) if on_gpu(self._value) else (1, 0)
+
+    def _cuda_array_interface(self) -> dict[str, Any] | None:
+        """Numba's description of memory on a GPU, ready to be read in any stream; None where it lies elsewhere."""
+        if not on_gpu(self._value):
+            return None
+        self._wait()
+        return {**self._value.__cuda_array_interface__, "stream": None}
 
     def _is_webgpu_buffer(self) -> bool:
         return False
@@ -275,9 +338,11 @@ class OrtValue:
     def update_inplace(self, arg0: Array | OrtValue, /) -> None:
         """Write the elements of an array or a value, of the same dtype and count, where this value's are."""
         data = arg0
+        source: Any
         if isinstance(data, OrtValue):
-            source = data._tensor()
-            if source.dtype != self._dtype():
+            data._wait()
+            source = data._value if on_gpu(data._value) else data._tensor()
+            if data._dtype() != self._dtype():
                 raise RuntimeError("The source and destination OrtValues must have the same data type")
             if source.size != int(np.prod(self.shape(), dtype=np.int64)):
                 raise RuntimeError("The source and destination OrtValues must have the same size")
@@ -290,12 +355,33 @@ class OrtValue:
                 raise RuntimeError("The input data type of numpy arrays does not match the type of the OrtValue.")
         else:
             raise TypeError("data must be a numpy.ndarray or an OrtValue.")
+        self._wait()
+        if on_gpu(self._value) or on_gpu(source):
+            self._copy_of_gpu(data, source)
+            return
         source = source.reshape(self.shape())
         if hasattr(self._value, "fetch"):
             with errors.translated():
                 self._value = self._value.owner.keep_value(np.ascontiguousarray(source), self._value.stage)
         else:
             np.copyto(self._value, source)
+
+    def _copy_of_gpu(self, data: Array | OrtValue, source: Any) -> None:
+        """Write ``source``, which is the value of ``data``, where at least one end is on a GPU."""
+        from distort.native import gpu_values
+
+        if on_gpu(self._value):
+            if not on_gpu(source) and self._told is not None:
+                self._told("h2d", int(source.nbytes))
+            gpu_values.write(self._value, source)
+            return
+        assert isinstance(data, OrtValue)  # a numpy array lies on no GPU
+        if isinstance(self._value, np.ndarray) and self._value.flags.c_contiguous:
+            if data._told is not None:
+                data._told("d2h", int(source.nbytes))
+            gpu_values.read_into(self._value, source)
+            return
+        self.update_inplace(data._from_gpu())
 
     def _dtype(self) -> np.dtype[Any]:
         if not self.is_tensor() or self.element_type() == _STRING:
@@ -324,17 +410,40 @@ def _zeros(function: str, signature: str, shape: Sequence[int], element_type: An
     except TypeError:
         raise errors.incompatible(function, signature, shape, element_type, place) from None
     element = element_of_argument(element_type)
-    if isinstance(place, OrtDevice):
-        require_host(place)
-    elif place.name != "Cpu":
-        raise RuntimeError(f"No shared allocator found for: OrtMemoryInfo:[name:{place.name}]")
+    pinned = isinstance(place, OrtMemoryInfo) and place.name == "CudaPinned"
+    if isinstance(place, OrtMemoryInfo):
+        if place.name not in ("Cpu", "Cuda", "CudaPinned"):
+            raise RuntimeError(f"No shared allocator found for: OrtMemoryInfo:[name:{place.name}]")
+        kind = 0 if place.name == "Cpu" else GPU
+        place = OrtDevice(kind, 0, int(OrtDeviceVendorId.NVIDIA) if kind else 0, place.device_id)
+    require_here(place)
     if any(dim < 0 for dim in sizes):
         raise RuntimeError(errors.prefix("FAIL") + "Tensor shape.Size() must be >= 0")
-    return OrtValue._of(np.zeros(sizes, DTYPE_OF[element]))
+    if is_host(place):
+        return OrtValue._of(np.zeros(sizes, DTYPE_OF[element]))
+    from distort.native import gpu_values
+
+    if pinned:
+        return OrtValue._of(gpu_values.pinned_zeros(sizes, element))
+    return OrtValue._of(gpu_values.zeros(sizes, element, place), TensorType(element))
+
+
+def _of_gpu_capsule(data: Any, device_id: int | None) -> OrtValue:
+    """A tensor over a GPU's memory: of a capsule, or of an object that makes one on a GPU."""
+    from distort.kernels.cuda import device as gpus
+    from distort.native import gpu_values
+
+    if not gpus.count():
+        raise RuntimeError(f"The tensor lies on a GPU, which can't be used here. {gpus.why_not()}")
+    value, element = gpu_values.taken_capsule(data) if device_id is None else gpu_values.taken(data, device_id)
+    return OrtValue._of(value, TensorType(element))
 
 
 def copy_tensors(arg0: Sequence[OrtValue], arg1: Sequence[OrtValue], arg2: Any, /) -> None:
-    """Copy tensors into tensors of the same types and shapes, all or none. Raises RuntimeError."""
+    """Copy tensors into tensors of the same types and shapes, all or none. Raises RuntimeError.
+
+    ``arg2`` is a stream of a GPU, or None: what it has yet to do is done before, and the copies are there afterwards.
+    """
     sources, targets = list(arg0), list(arg1)
     if not all(isinstance(value, OrtValue) for value in (*sources, *targets)):
         signature = "(arg0: collections.abc.Sequence[OrtValue], arg1: collections.abc.Sequence[OrtValue], arg2: object)"
@@ -347,6 +456,8 @@ def copy_tensors(arg0: Sequence[OrtValue], arg1: Sequence[OrtValue], arg2: Any, 
                 f"copy_tensors: tensor {i} is {source.data_type()} {source.shape()}, and is to be copied into "
                 f"{target.data_type()} {target.shape()}."
             )
+    if getattr(arg2, "_stream", None) is not None:
+        arg2._stream.synchronize()  # what it has yet to write may be among the sources
     for source, target in zip(sources, targets, strict=True):
         target.update_inplace(source)
 
@@ -368,8 +479,9 @@ class OrtValueVector:
         self, arg0: Sequence[Any], arg1: Sequence[int], arg2: Sequence[Any], arg3: Sequence[Any], arg4: Any, /
     ) -> None:
         """Tensors over foreign memory: objects that keep it alive, addresses, dtypes, shapes, devices."""
-        for owner, pointer, element_type, shape in zip(arg0, arg1, arg2, arg3, strict=True):
-            self._values.append(from_pointer(pointer, element_type, shape, owner))
+        places = arg4 if isinstance(arg4, Sequence) else [arg4] * len(arg0)
+        for owner, pointer, element_type, shape, place in zip(arg0, arg1, arg2, arg3, places, strict=True):
+            self._values.append(from_pointer(pointer, element_type, shape, owner, place))
 
     def reserve(self, arg0: int, /) -> None:
         """Nothing to do: Python's lists grow by themselves."""
@@ -400,8 +512,13 @@ class OrtValueVector:
         return self._values[index]
 
 
-def from_pointer(pointer: int, element_type: Any, shape: Sequence[int], owner: object = None) -> OrtValue:
-    """A tensor over memory of this process that somebody else keeps alive, or that lives as long as ``owner``."""
+def from_pointer(
+    pointer: int, element_type: Any, shape: Sequence[int], owner: object = None, place: OrtDevice | None = None
+) -> OrtValue:
+    """A tensor over memory of this process, or of the GPU ``place``.
+
+    Somebody else keeps it alive, or it lives as long as ``owner``.
+    """
     import ctypes
 
     element = element_of_argument(element_type)
@@ -411,6 +528,10 @@ def from_pointer(pointer: int, element_type: Any, shape: Sequence[int], owner: o
     sizes = tuple(operator.index(dim) for dim in shape)
     if any(dim < 0 for dim in sizes):
         raise RuntimeError("shape.Size() must >=0")
+    if isinstance(place, OrtDevice) and is_cuda(place):
+        from distort.native import gpu_values
+
+        return OrtValue._of(gpu_values.over(pointer, sizes, element, place.device_id(), owner), TensorType(element))
     count = int(np.prod(sizes, dtype=np.int64))
     if count == 0:
         return OrtValue._of(np.zeros(sizes, dtype))

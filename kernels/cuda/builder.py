@@ -8,10 +8,10 @@ from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowering_of
 from distort.kernels.compiler.constants import Form
 from distort.kernels.compiler.ir import Host, Operation, Tensor
-from distort.kernels.cuda import lower
+from distort.kernels.cuda import fallback, lower
 from distort.kernels.cuda.codegen import printer_of
 from distort.kernels.cuda.library_call import has_library_call
-from distort.kernels.registry import custom_of
+from distort.kernels.registry import custom_of, find
 
 
 class CudaBuilder(Builder):
@@ -35,4 +35,14 @@ def runs(operation: Operation) -> bool:
     return isinstance(operation, Host) or printer_of(operation.kind) is not None or has_library_call(operation)
 
 
-__all__ = ["CudaBuilder", "runs"]
+def why_on_cpu(node: Node) -> str | None:
+    """Why a node runs on the CPU whatever its inputs are; None where a GPU may run it."""
+    entry = find(node.domain, node.op_type, node.opset, "cuda")
+    why = fallback.reason(node.domain, node.op_type) if entry is not None and entry.device == "any" else None
+    if why is None or custom_of(node.domain, node.op_type):
+        return why
+    compiled = lower.lowering_of(node.domain, node.op_type) or lowering_of(node.domain, node.op_type)
+    return None if compiled else why
+
+
+__all__ = ["CudaBuilder", "runs", "why_on_cpu"]

@@ -187,6 +187,12 @@ class Executable:
         graph.launch(self._context.stream)
         return True
 
+    def release_graphs(self, graph_id: int) -> None:
+        """Forget the graphs of a number, and how often their addresses came."""
+        for known in (self._graphs, self._seen):
+            for key in [key for key in known if key[0] == graph_id]:
+                del known[key]
+
     def _capture(self, feeds: Sequence[int], results: Sequence[int]) -> Any:
         stream = self._context.stream
         stream.begin_capture()

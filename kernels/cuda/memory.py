@@ -78,12 +78,19 @@ class Pool:
     @property
     def used_nbytes(self) -> int:
         """What is in use; 0 with the user's own allocator, which counts for itself."""
-        return 0 if self._pool is None else int(self._pool.used_bytes())
+        return self._of_device("used_bytes")
 
     @property
     def held_nbytes(self) -> int:
         """What the pool has of the GPU, in use or kept for later."""
-        return 0 if self._pool is None else int(self._pool.total_bytes())
+        return self._of_device("total_bytes")
+
+    def _of_device(self, figure: str) -> int:
+        """CuPy's pools tell of the current device."""
+        import cupy
+
+        with cupy.cuda.Device(self.device_id):
+            return 0 if self._pool is None else int(getattr(self._pool, figure)())
 
     def shrink(self) -> None:
         """Give what is not in use back to the GPU."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from distort.graph.ir import Graph, Node, SparseInitializer
 from distort.kernels.cuda import copies, fallback, memory
+from distort.kernels.cuda.builder import why_on_cpu
 from distort.kernels.cuda.copies import TO_DEVICE, TO_HOST, Copies
 from distort.kernels.cuda.weights import Weights, is_held
 from distort.kernels.program import MakesBodies, Program
@@ -106,4 +107,18 @@ class DeviceNodes(Program):
         return value
 
 
-__all__ = ["DeviceNodes"]
+def read_on_host(graph: Graph) -> frozenset[str]:
+    """Inputs of a graph that its nodes read on the host: shapes, axes, and what nodes on the CPU take."""
+    host: set[str] = set()
+    device = set(graph.outputs)
+    for node in graph.nodes:
+        entry = find(node.domain, node.op_type, node.opset, "cuda")
+        on_cpu = why_on_cpu(node) is not None
+        for position, name in enumerate(node.inputs):
+            on_host = on_cpu or (entry is not None and position in entry.host)
+            (host if on_host else device).add(name)
+        device.update(node.captured())
+    return frozenset(name for name in graph.inputs if name in host and name not in device)
+
+
+__all__ = ["DeviceNodes", "read_on_host"]

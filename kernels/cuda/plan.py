@@ -13,7 +13,7 @@ from distort.kernels.compiler import arena
 from distort.kernels.compiler.codegen.target import Target, of_features
 from distort.kernels.compiler.constants import Constants
 from distort.kernels.compiler.fuse import fuse
-from distort.kernels.compiler.ir import Buffer, Host, Operation, Tensor
+from distort.kernels.compiler.ir import Buffer, Host, Operation, Place, Tensor
 from distort.kernels.compiler.specialise import FeedType, Result, late, lifetimes, lowered, unknown_of
 from distort.kernels.cuda.builder import CudaBuilder
 from distort.kernels.cuda.codegen import launches
@@ -44,6 +44,8 @@ class CudaPlan:
     result_offsets: dict[int, int]
     #: likewise of the feeds, for those that come from the host
     feed_offsets: dict[int, int]
+    #: numbers of feeds that kernels and libraries read; others are read by nodes' bodies alone
+    gpu_feeds: frozenset[int]
     unknown: list[str]
     guessed: bool
     expects: bool
@@ -88,10 +90,17 @@ def plan_of(
         slab_nbytes,
         result_offsets,
         feed_offsets,
+        _read_by_kernels(steps),
         unknown_of([step.operation for step in steps]),
         builder.guessed,
         builder.expects,
     )
+
+
+def _read_by_kernels(steps: Sequence[CudaStep]) -> frozenset[int]:
+    """Numbers of the feeds that steps read on the GPU."""
+    tensors = (tensor for step in steps if step.host is None for tensor in step.operation.inputs)
+    return frozenset(tensor.buffer.number for tensor in tensors if tensor.buffer.place is Place.FEED)
 
 
 def _step(operation: Operation, context: Any) -> CudaStep:

@@ -8,9 +8,10 @@ kernel refuses) is done by the nodes alone, or by NumPy kernels, which say what 
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,11 +21,12 @@ import numpy as np
 
 from distort.graph.ir import Graph
 from distort.kernels.compiler.constants import Constants
-from distort.kernels.compiler.ir import Host, Tensor
+from distort.kernels.compiler.ir import Host, Place, Tensor
 from distort.kernels.cuda import copies
 from distort.kernels.cuda.context import Context
 from distort.kernels.cuda.executable import Executable
-from distort.kernels.cuda.nodes import DeviceNodes
+from distort.kernels.cuda.memory import device_dtype
+from distort.kernels.cuda.nodes import DeviceNodes, read_on_host
 from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.plan import ALIGNMENT_NBYTES, CudaPlan, plan_of
 from distort.kernels.cuda.weights import is_held
@@ -104,6 +106,8 @@ class CudaProgram:
         #: feeds for which there is no plan, and why
         self.refused: dict[Key, str] = {}
         self._slab: Any = None
+        #: what runs under way use, each with an event that says when it is done
+        self._held: deque[tuple[Any, tuple[Any, ...]]] = deque()
         self._cpu: Program | None = None
         self._alone: dict[int, DeviceNodes] = {}
         self._number_of = {id(n): i for i, n in enumerate(graph.nodes) if not any(True for _ in n.subgraphs())}
@@ -116,6 +120,11 @@ class CudaProgram:
     def device_id(self) -> int:
         return self.context.device_id
 
+    @functools.cached_property
+    def host_inputs(self) -> frozenset[str]:
+        """Inputs that only this process reads: they are better left there."""
+        return read_on_host(self._graph)
+
     @property
     def stream(self) -> Any:
         """The CuPy stream that runs are on."""
@@ -123,8 +132,9 @@ class CudaProgram:
 
     def synchronize(self) -> None:
         """Wait for all runs."""
-        with self.using():
+        with self._lock, self.using():
             self.context.stream.synchronize()
+            self._held.clear()
 
     @contextmanager
     def using(self) -> Iterator[None]:
@@ -148,7 +158,8 @@ class CudaProgram:
         """Feeds are NumPy or CuPy arrays of this GPU, by name. Results in the order of ``outputs``.
 
         They are CuPy arrays, the caller's own; but what a node made on the CPU, or followed from shapes, is NumPy's.
-        ``into``: CuPy arrays, contiguous and of the right shapes, that results of their names are written to.
+        ``into``: contiguous CuPy arrays of this GPU, that results of their names are written to, and which are then
+        the results; where one has another shape or type than the result, the result is an array of its own.
         ``graph_id``: graphs are captured for each by itself, for -1 none. Without ``synchronize`` results may still
         be in the making, on ``stream``. ``room`` is for compiled programs of a CPU.
         """
@@ -159,8 +170,20 @@ class CudaProgram:
         with self._lock, self.using():
             results = self._results(values, scope, into or {}, _Graphs(wanted, graph_id))
             if synchronize:
-                self.context.stream.synchronize()
+                self.synchronize()
+            else:
+                self._hold(values, into)
             return results
+
+    def _hold(self, *what: Any) -> None:
+        """Keep what a run that nobody waits for reads and writes: its memory may be other values' otherwise."""
+        import cupy
+
+        while self._held and self._held[0][0].done:
+            self._held.popleft()
+        done = cupy.cuda.Event(disable_timing=True)
+        self.context.stream.record(done)
+        self._held.append((done, what))
 
     def run_values(self, values: Sequence[Any], scope: RunScope) -> list[Any]:
         """As :meth:`Program.run_values`: for bodies. Results stay on the GPU, and may not be there yet."""
@@ -207,9 +230,9 @@ class CudaProgram:
     def _into(self, results: list[Any], into: Mapping[str, Any]) -> list[Any]:
         """Results with those that were given memory in it."""
         for number, name in enumerate(self.outputs):
-            target = into.get(name)
-            if target is not None:
-                _copy(target, results[number])
+            target, value = into.get(name), results[number]
+            if target is not None and value is not target and _fits(target, value.shape, value.dtype):
+                _copy(target, value)
                 results[number] = target
         return results
 
@@ -229,7 +252,9 @@ class CudaProgram:
         base = self._settle(executable)
         given = values.copy()
         for number, offset in plan.feed_offsets.items():
-            given[number] = self._fed(number, given[number], base + offset)
+            stays = isinstance(given[number], np.ndarray) and self.inputs[number] in self.host_inputs
+            if number in plan.gpu_feeds or not stays:
+                given[number] = self._fed(number, given[number], base + offset)
         feeds = [value.data.ptr if _is_on_device(value) and value.size else 0 for value in given]
         if scope.cancellation is not None and scope.cancellation.requested:
             raise RunCancelled(TERMINATED)
@@ -239,7 +264,7 @@ class CudaProgram:
             tensor = result.tensor
             if tensor is None:
                 made.append(None)
-            elif name in into:
+            elif name in into and _is_place_of(into[name], tensor):
                 made.append(into[name])
             elif eager or graphs.wanted is False:
                 made.append(cupy.empty(tensor.shape, tensor.dtype))
@@ -270,11 +295,10 @@ class CudaProgram:
                 array = self._named(result.name, given, named)
             elif result.value is not None:
                 array = result.value.copy()
-            elif name not in into and self._is_in_slab(array):
+            elif array is not into.get(name) and self._is_in_slab(array):
                 array = array.copy()
             found.append(array)
-        elsewhere = [n for n, result in zip(self.outputs, plan.results, strict=True) if result.tensor is None]
-        return self._into(found, {name: into[name] for name in elsewhere if name in into})
+        return self._into(found, into)
 
     def _fed(self, number: int, value: Any, address: int) -> Any:
         """A feed as kernels read it: on this GPU, contiguous and aligned; in the slab where it wasn't so."""
@@ -290,6 +314,7 @@ class CudaProgram:
         elif isinstance(value, np.ndarray) and value is self._graph.initializers.get(self.inputs[number]):
             return self.context.weights.of(value)
         else:
+            self.context.copies.count(self.inputs[number], copies.TO_DEVICE, value.nbytes)
             copies.write(place, value, self.context.stream)
         return place
 
@@ -361,6 +386,8 @@ class CudaProgram:
                 arguments.append(self._named(argument, given, named))
             elif argument.value is not None:
                 arguments.append(argument.value)
+            elif argument.buffer.place is Place.FEED and isinstance(given[argument.buffer.number], np.ndarray):
+                arguments.append(_part(given[argument.buffer.number], argument))
             else:
                 arguments.append(executable.array(argument, feeds, results))
         nodes, number = self._nodes_of(host)
@@ -437,6 +464,13 @@ class CudaProgram:
                 executable.settle(-1)
             self.context.pool.shrink()
 
+    def release_graphs(self, graph_id: int) -> None:
+        """Forget the graphs that were captured for a number."""
+        with self._lock, self.using():
+            self.context.stream.synchronize()  # one may be under way
+            for executable in self._plans.values():
+                executable.release_graphs(graph_id)
+
     # -- plans
 
     @property
@@ -504,6 +538,23 @@ def _is_on_device(value: Any) -> bool:
 
 def _type_of(value: Any) -> FeedType:
     return (np.dtype(value.dtype), tuple(value.shape)) if hasattr(value, "dtype") and hasattr(value, "shape") else None
+
+
+def _fits(target: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Whether an array given for a result can have its elements."""
+    return target.shape == tuple(shape) and dtype.kind != "O" and target.dtype == device_dtype(dtype)
+
+
+def _is_place_of(target: Any, tensor: Tensor) -> bool:
+    """Whether kernels can write a result into an array at once: they count on alignment."""
+    return _fits(target, tensor.shape, tensor.dtype) and target.data.ptr % ALIGNMENT_NBYTES == 0
+
+
+def _part(feed: np.ndarray[Any, Any], tensor: Tensor) -> np.ndarray[Any, Any]:
+    """A feed that stays on the host, as a node reads it: perhaps in another shape."""
+    strides = [stride * feed.itemsize for stride in tensor.strides]
+    whole = np.ascontiguousarray(feed).reshape(-1)[tensor.offset :]
+    return np.lib.stride_tricks.as_strided(whole, tensor.shape, strides, writeable=False)
 
 
 def _copy(target: Any, value: Any) -> None:

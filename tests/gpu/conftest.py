@@ -24,9 +24,10 @@ def _modules() -> list[str]:
 
 def _take_out() -> dict[str, Any]:
     taken = {name: sys.modules.pop(name) for name in _modules()}
-    device = sys.modules.get("distort.kernels.cuda.device")
-    if device is not None:
-        device.forget()  # what the product knows of this machine's GPUs is asked anew
+    for name in ("device", "modules"):
+        module = sys.modules.get(f"distort.kernels.cuda.{name}")
+        if module is not None:
+            module.forget()  # what the product knows of this machine's GPUs is asked anew
     return taken
 
 

@@ -147,19 +147,40 @@ def test_a_session_with_options_that_can_not_be_read(
     assert "EP Error" in capsys.readouterr().out
 
 
-def test_a_parallel_session_may_have_several_gpus(two_gpus: None) -> None:
+class Loading(Exception):
+    """A session got as far as its model, which these tests don't need: ``providers`` are what it would run on."""
+
+    def __init__(self, chosen: list[tuple[str, dict[str, str]]]) -> None:
+        super().__init__(str(chosen))
+        self.providers = chosen
+
+
+@pytest.fixture
+def loading(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(source: object, options: object, chosen: list[tuple[str, dict[str, str]]], *_: object, **__: Any) -> None:
+        raise Loading(chosen)
+
+    monkeypatch.setattr("distort.native.session.loading.load", load)
+
+
+def test_a_parallel_session_may_have_several_gpus(loading: None) -> None:
     wanted = [(CUDA, {"device_id": 0, "gpu_mem_limit": 10**9}), (CUDA, {"device_id": 1}), CPU]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        session = distort.InferenceSession(MODEL, parallel(), providers=wanted)
+        with pytest.raises(Loading) as made:
+            distort.InferenceSession(MODEL, parallel(), providers=wanted)
     kept = [(CUDA, {"device_id": "0", "gpu_mem_limit": "1000000000"}), (CUDA, {"device_id": "1"}), (CPU, {})]
-    assert session._sess._loaded.engine.config.providers == kept
+    assert made.value.providers == kept
+    with pytest.raises(Loading) as made:
+        distort.InferenceSession(MODEL, parallel(), [CUDA, CUDA], [{"device_id": 1}, {"device_id": 0}])
+    assert [given for _, given in made.value.providers] == [{"device_id": "1"}, {"device_id": "0"}, {}]
+
+
+def test_several_gpus_are_one_provider(two_gpus: None) -> None:
+    session = distort.InferenceSession(MODEL)
+    session._sess._providers = [(CUDA, {"device_id": "0", "gpu_mem_limit": "9"}), (CUDA, {"device_id": "1"}), (CPU, {})]
     assert session.get_providers() == [CUDA, CPU]
-    assert session.get_provider_options()[CUDA]["gpu_mem_limit"] == "1000000000"
-    by_name = distort.InferenceSession(MODEL, parallel(), [CUDA, CUDA], [{"device_id": 1}, {"device_id": 0}])
-    assert [given for _, given in by_name._sess._providers] == [{"device_id": "1"}, {"device_id": "0"}, {}]
-    session.close()
-    by_name.close()
+    assert session.get_provider_options()[CUDA]["gpu_mem_limit"] == "9"
 
 
 def test_a_sequential_session_has_the_first(two_gpus: None) -> None:
@@ -171,10 +192,13 @@ def test_a_sequential_session_has_the_first(two_gpus: None) -> None:
     assert session.get_provider_options()[CUDA]["device_id"] == "1"
 
 
-def test_the_same_gpu_twice_is_a_duplicate(two_gpus: None) -> None:
-    with pytest.warns(UserWarning, match=r"Duplicate provider 'CUDAExecutionProvider' encountered, ignoring\.$"):
-        session = distort.InferenceSession(MODEL, parallel(), providers=[CUDA, (CUDA, {"device_id": 0})])
-    session.close()
+def test_the_same_gpu_twice_is_a_duplicate(loading: None) -> None:
+    with (
+        pytest.warns(UserWarning, match=r"Duplicate provider 'CUDAExecutionProvider' encountered, ignoring\.$"),
+        pytest.raises(Loading) as made,
+    ):
+        distort.InferenceSession(MODEL, parallel(), providers=[CUDA, (CUDA, {"device_id": 0})])
+    assert made.value.providers == [(CUDA, {}), (CPU, {})]
 
 
 def test_a_users_stream_is_refused_on_actors(two_gpus: None) -> None:
@@ -183,10 +207,10 @@ def test_a_users_stream_is_refused_on_actors(two_gpus: None) -> None:
         distort.InferenceSession(MODEL, parallel(), providers=wanted, enable_fallback=0)
 
 
-def test_providers_of_session_options(two_gpus: None) -> None:
+def test_providers_of_session_options(loading: None) -> None:
     made = parallel()
     made.add_provider(CUDA, {"device_id": "0"})
     made.add_provider(CUDA, {"device_id": "1"})
-    session = distort.InferenceSession(MODEL, made)
-    assert session._sess._providers == [(CUDA, {"device_id": "0"}), (CUDA, {"device_id": "1"}), (CPU, {})]
-    session.close()
+    with pytest.raises(Loading) as raised:
+        distort.InferenceSession(MODEL, made)
+    assert raised.value.providers == [(CUDA, {"device_id": "0"}), (CUDA, {"device_id": "1"}), (CPU, {})]

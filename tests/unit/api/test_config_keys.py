@@ -122,8 +122,8 @@ def test_what_has_no_effect_is_told(mul: bytes) -> None:
             "mine": 1,
         }
         lines.clear()
-        distort.RunOptions().add_run_config_entry("disable_synchronize_execution_providers", "1")
-        assert "has no effect: the CPU has nothing to synchronize" in lines[0][1]
+        distort.RunOptions().add_run_config_entry("qnn.htp_perf_mode", "burst")
+        assert "has no effect: it steers the QNN provider" in lines[0][1]
     finally:
         distort.set_default_logger_callback(None)
         logs.DEFAULT.severity = severity

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from .. import _state
@@ -157,7 +157,8 @@ class _Pooled(BaseMemory):
         if chunk is not None:
             if self._heap is not None:
                 if _state.lazy:
-                    _state.stream_of(self._key[1]).drain()
+                    with suppress(CUDARuntimeError):  # the stream may be gone, and its work done with it
+                        _state.stream_of(self._key[1]).drain()
                 self._heap.end_lending(self.ptr)
             self.ptr = 0
             self._pool.take_back(chunk, self._key)

@@ -1,0 +1,247 @@
+"""Sessions on a GPU: runs, what crosses between it and the host, run options, what a session tells."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+import distort
+from distort import OrtValue
+from distort.capi import onnxruntime_pybind11_state as C
+from distort.kernels.cuda import copies
+
+from .standing_in import crossed, program_of, session_of
+
+MUL = "g (float[N,2] x) => (float[N,2] y) <float[2] w = {2.0, 3.0}> { y = Mul(x, w) }"
+SAME = "g (float[2] x) => (float[2] y, float[2] z) { y = Identity(x) z = Identity(x) }"
+X = np.arange(1, 7, dtype=np.float32).reshape(3, 2)
+WANTED = X * np.array([2, 3], np.float32)
+
+
+def on(array: np.ndarray, device_id: int = 0) -> OrtValue:
+    return OrtValue.ortvalue_from_numpy(array, "cuda", device_id)
+
+
+def test_a_run_gives_arrays_of_this_process(fake_cuda: Any) -> None:
+    session = session_of(MUL)
+    (y,) = session.run(None, {"x": X})
+    assert type(y) is np.ndarray and y.tolist() == WANTED.tolist() and y.flags.writeable
+    assert copies.is_pinned(y)  # copied there by the GPU, and by nobody again
+    assert crossed(session) == {("x", "h2d"): 24, ("y", "d2h"): 24}
+    assert session.run(None, {"x": X[:1]})[0].tolist() == WANTED[:1].tolist()
+    assert y.tolist() == WANTED.tolist()
+
+
+def test_values_on_the_gpu_do_not_cross(fake_cuda: Any) -> None:
+    session = session_of(MUL)
+    value = on(X)
+    for _ in range(2):
+        assert session.run(None, {"x": value})[0].tolist() == WANTED.tolist()
+    assert crossed(session) == {("y", "d2h"): 48}
+
+
+def test_results_of_run_with_ort_values_are_on_the_host(fake_cuda: Any) -> None:
+    session = session_of(MUL)
+    (y,) = session.run_with_ort_values(None, {"x": on(X)})
+    assert (y.device_name(), y.numpy().tolist()) == ("cpu", WANTED.tolist())
+
+
+def test_results_of_vectors_are_on_the_devices_asked_for(fake_cuda: Any) -> None:
+    session = session_of(MUL)
+    feeds, gpu, cpu = C.OrtValueVector(), C.OrtDevice(1, 0, 0x10DE, 0), C.OrtDevice(0, 0, 0, 0)
+    feeds.push_back(on(X))
+    for place, name in ((gpu, "cuda"), (cpu, "cpu")):
+        fetched = C.OrtValueVector()
+        session.run_with_ortvaluevector(None, ["x"], feeds, ["y"], fetched, [place])
+        assert (fetched[0].device_name(), fetched[0].numpy().tolist()) == (name, WANTED.tolist())
+
+
+def test_a_result_is_nobody_elses(fake_cuda: Any) -> None:
+    """Outputs that are a feed, and each other, have memory of their own."""
+    session = session_of(SAME)
+    x = on(np.ones(2, np.float32))
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("x", x)
+    binding.bind_output("y", "cuda")
+    binding.bind_output("z", "cuda")
+    session.run_with_iobinding(binding)
+    assert len({x.data_ptr(), *(value.data_ptr() for value in binding.get_outputs())}) == 3
+    y, z = session.run(None, {"x": x})
+    y[:] = 5
+    assert z.tolist() == [1, 1] == x.numpy().tolist()
+
+
+def test_asynchronous_runs(fake_cuda: Any) -> None:
+    import threading
+
+    session = session_of(MUL)
+    done = threading.Event()
+    found: list[Any] = []
+
+    def callback(results: list[Any], data: Any, text: str) -> None:
+        found.append((results, text))
+        done.set()
+
+    session.run_async(None, {"x": X}, callback, None)
+    assert done.wait(30)
+    assert found[0][1] == "" and found[0][0][0].tolist() == WANTED.tolist()
+
+
+def test_inputs_that_only_the_host_reads_stay(fake_cuda: Any) -> None:
+    text = "g (float[3,2] x, int64[1] s) => (float[6] y) { y = Reshape(x, s) }"
+    session = session_of(text)
+    feeds = {"x": X, "s": np.array([6])}
+    assert session.run(None, feeds)[0].tolist() == X.reshape(-1).tolist()
+    assert crossed(session) == {("x", "h2d"): 24, ("y", "d2h"): 24}
+
+
+def test_memory_infos_name_the_gpu(fake_cuda: Any) -> None:
+    session = session_of(MUL, 1)
+    for info in (*session.get_input_memory_infos(), *session.get_output_memory_infos()):
+        assert (info.name, info.device_id) == ("Cuda", 1)
+
+
+# -- run options
+
+
+def with_entries(**entries: str) -> distort.RunOptions:
+    made = distort.RunOptions()
+    for name, value in entries.items():
+        made.add_run_config_entry(name.replace("__", "."), value)
+    return made
+
+
+def test_run_options_reach_the_program(fake_cuda: Any) -> None:
+    session = session_of(MUL)
+    program = program_of(session)
+    session.run(None, {"x": X}, distort.RunOptions())
+    session.run(None, {"x": X}, with_entries(gpu_graph_id="-1"))
+    session.run(None, {"x": X}, with_entries(gpu_graph_id="7"))
+    assert [run["graph_id"] for run in program.runs] == [0, -1, 7]
+    assert all(run["synchronize"] for run in program.runs) and not program.n_shrunk
+    session.run(None, {"x": X}, with_entries(memory__enable_memory_arena_shrinkage="cpu:0"))
+    assert not program.n_shrunk
+    session.run(None, {"x": X}, with_entries(memory__enable_memory_arena_shrinkage="cpu:0;gpu:0"))
+    assert program.n_shrunk == 1
+
+
+@pytest.mark.parametrize(
+    ("entries", "text"),
+    [
+        ({"gpu_graph_id": "x"}, "Failed to parse the cuda graph annotation id: x"),
+        ({"gpu_graph_id": "--1"}, "Failed to parse the cuda graph annotation id: --1"),
+        ({"memory__enable_memory_arena_shrinkage": "gpu:1"}, "memory arena shrink list: gpu:1"),
+        ({"memory__enable_memory_arena_shrinkage": "tpu:0"}, "memory arena shrink list: tpu:0"),
+    ],
+)
+def test_run_options_that_can_not_be_obeyed(fake_cuda: Any, entries: dict[str, str], text: str) -> None:
+    session = session_of(MUL)
+    with pytest.raises(C.InvalidArgument, match=re.escape(text)):
+        session.run(None, {"x": X}, with_entries(**entries))
+
+
+def test_a_run_that_does_not_wait(fake_cuda: Any) -> None:
+    """Its results are waited for where they are read: with this process's copies at once, on the GPU later."""
+    session = session_of(MUL)
+    fake_cuda.fake.set_lazy(True)
+    options = with_entries(disable_synchronize_execution_providers="1")
+    assert session.run(None, {"x": on(X)}, options)[0].tolist() == WANTED.tolist()
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("x", on(X))
+    binding.bind_output("y", "cuda")
+    for _ in range(2):  # the second into the buffer of the first
+        session.run_with_iobinding(binding, options)
+        assert not program_of(session).stream.done
+    (y,) = binding.get_outputs()
+    assert y.numpy().tolist() == WANTED.tolist()
+    session.run_with_iobinding(binding, options)
+    binding.synchronize_outputs()
+    assert program_of(session).stream.done
+    session.run_with_iobinding(binding, options)
+    binding.synchronize_inputs()
+    assert program_of(session).stream.done
+    fake_cuda.fake.set_lazy(False)
+
+
+def test_what_a_run_made_and_did_not_wait_for_feeds_others(fake_cuda: Any) -> None:
+    fake_cuda.fake.set_lazy(True)
+    options = with_entries(disable_synchronize_execution_providers="1")
+    first, second = session_of(MUL), session_of(MUL)
+    binding = first.io_binding()
+    binding.bind_ortvalue_input("x", on(X))
+    binding.bind_output("y", "cuda")
+    first.run_with_iobinding(binding, options)
+    (y,) = binding.get_outputs()
+    again = second.io_binding()
+    again.bind_ortvalue_input("x", y)
+    assert program_of(first).stream.done  # another session's stream doesn't wait for this one's
+    again.bind_output("y", "cuda")
+    second.run_with_iobinding(again, options)
+    assert again.copy_outputs_to_cpu()[0].tolist() == (WANTED * np.array([2, 3])).tolist()
+    first.run_with_iobinding(binding, options)
+    assert second.run(None, {"x": binding.get_outputs()[0]})[0].tolist() == (WANTED * np.array([2, 3])).tolist()
+    fake_cuda.fake.set_lazy(False)
+
+
+def test_what_a_run_under_way_reads_is_kept(fake_cuda: Any) -> None:
+    """A feed that its owner drops before the GPU has read it is not another value's memory in the meantime."""
+    session = session_of(MUL)
+    session.run(None, {"x": X})
+    fake_cuda.fake.set_lazy(True)
+    options = with_entries(disable_synchronize_execution_providers="1")
+    binding = session.io_binding()
+    binding.bind_output("y", "cuda")
+    x = on(X)
+    binding.bind_ortvalue_input("x", x)
+    session.run_with_iobinding(binding, options)
+    binding.clear_binding_inputs()
+    pointer = x.data_ptr()
+    del x
+    program_of(session).runs.clear()
+    other = on(X + 100)
+    assert other.data_ptr() != pointer
+    assert binding.get_outputs()[0].numpy().tolist() == WANTED.tolist()
+    del other
+    assert pointer in {on(X).data_ptr() for _ in range(1)}  # the run is done: it is free
+    fake_cuda.fake.set_lazy(False)
+
+
+# -- graphs
+
+
+def test_captured_graphs_are_by_number_and_can_be_released(fake_cuda: Any) -> None:
+    session = session_of(MUL, enable_cuda_graph="1")
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("x", on(X))
+    binding.bind_output("y", "cuda")
+
+    def graph_runs(number: str, n_runs: int) -> int:
+        before = program_of(session).n_graph_runs
+        for _ in range(n_runs):
+            session.run_with_iobinding(binding, with_entries(gpu_graph_id=number))
+        return program_of(session).n_graph_runs - before
+
+    session.run_with_iobinding(binding)  # it makes the output
+    assert graph_runs("3", 3) == 2
+    assert graph_runs("-1", 3) == 0
+    assert graph_runs("4", 1) == 0
+    assert graph_runs("3", 1) == 1
+    session.release_captured_graph(3)
+    assert graph_runs("3", 2) == 1
+    assert binding.copy_outputs_to_cpu()[0].tolist() == WANTED.tolist()
+
+
+def test_replays_read_what_is_bound_now(fake_cuda: Any) -> None:
+    session = session_of(MUL, enable_cuda_graph=True)
+    x = on(X)
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("x", x)
+    binding.bind_output("y", "cuda")
+    for step in range(5):
+        x.update_inplace(X + step)
+        session.run_with_iobinding(binding)
+        assert binding.copy_outputs_to_cpu()[0].tolist() == ((X + step) * [2, 3]).tolist()
+    assert program_of(session).n_graph_runs >= 2
