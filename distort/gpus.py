@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from distort import errors
 from distort import providers as execution_providers
 from distort.kernels.cuda import device as facts
+from distort.kernels.cuda import fallback
 from distort.kernels.registry import find
 
 if TYPE_CHECKING:
@@ -69,12 +70,13 @@ def _tf32(options: Mapping[str, str]) -> bool:
 
 
 def nodes_on_host(graph: Graph) -> frozenset[int]:
-    """Nodes for which there is no kernel for a GPU."""
+    """Nodes that run on the CPU within a GPU's stage: without a kernel for GPUs, or with one that CuPy can't run."""
     return frozenset(i for i, node in enumerate(graph.nodes) if not _runs_on_gpu(node))
 
 
 def _runs_on_gpu(node: Node) -> bool:
-    return find(node.domain, node.op_type, node.opset, "cuda") is not None
+    has_kernel = find(node.domain, node.op_type, node.opset, "cuda") is not None
+    return has_kernel and fallback.reason(node.domain, node.op_type) is None
 
 
 def seats_of(units: Units, providers: Entries) -> list[GpuSeat | None]:
