@@ -6,6 +6,8 @@ when the stream has got past it, so that a run is under way on the GPU while its
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distort.cluster.errors import ClusterError
 from distort.cluster.gpu.exports import DeviceSlots
 from distort.cluster.gpu.imports import DeviceValue
 from distort.cluster.gpu.pinning import Pinning
@@ -33,6 +36,7 @@ class GpuStage:
 
     def __init__(self, graph: Graph, outputs: Sequence[str], seat: GpuSeat) -> None:
         self.device_id = adopt(seat)
+        _require_gpu(self.device_id)
         import cupy
 
         from distort.kernels.cuda.memory import device_dtype
@@ -212,6 +216,19 @@ class GpuStage:
         if self.pins.obstacle:
             lines.append(f"shared memory is not page-locked, and copied more slowly: {self.pins.obstacle}")
         return lines
+
+
+def _require_gpu(device_id: int) -> None:
+    """Raises ClusterError where this process has no such GPU, with why and the remedy."""
+    from distort.kernels.cuda import device
+
+    with contextlib.suppress(ImportError):
+        import cupy  # noqa: F401  # it is needed anyway, and says most itself
+    why = device.why_not()
+    if not why and device_id < device.count():
+        return
+    why = why or f"It sees {device.count()} of them, and is to have number {device_id}."
+    raise ClusterError(f"An actor on {socket.gethostname()} can't use its GPU. {why}")
 
 
 class _Part:

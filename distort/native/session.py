@@ -76,7 +76,9 @@ class InferenceSession:
         wanted += [(name, {}) for name in arg0[len(arg1) :]]
         options = self._options
         parallel = options.execution_mode == ExecutionMode.ORT_PARALLEL
-        usable = providers.usable([n for n, _ in wanted], [o for _, o in wanted], parallel=parallel)
+        names, chosen = [name for name, _ in wanted], [given for _, given in wanted]
+        elsewhere = parallel and options._is_elsewhere()
+        usable = providers.usable(names, chosen, parallel=parallel, elsewhere=elsewhere)
         for note in providers.notes(usable):
             self._logger.log(logs.WARNING, f"{note}.")
         if self._logger.severity <= logs.INFO:

@@ -9,13 +9,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx.parser
 import ray
 from ray.cluster_utils import Cluster
 
+import distort
 from distort.cluster.errors import ClusterError
 from distort.cluster.grounds import Grounds
 from distort.cluster.nodes import gpus_of, nodes
 from distort.cluster.resources import attach
+
+FAKE = str(Path(__file__).resolve().parents[1] / "fake_cuda")
+MODEL = """
+<ir_version: 9, opset_import: ["" : 17]>
+g (float[N,64] x) => (float[N,64] y) { a = Tanh (x) b = Add (a, x) c = Mul (b, a) y = Sub (c, x) }
+"""
 
 
 class Probe:
@@ -63,10 +72,36 @@ def several_nodes(folder: Path) -> dict[str, Any]:
         told = placed(cluster.address, [1] * 4, [1, 1, 1, 0])
         known = {node.node_id: node.n_gpus for node in nodes()}
         devices = [device.id for device in gpus_of(nodes())]
-        return {"told": told, "gpus": [known[actor["node"]] for actor in told], "devices": devices}
+        found = {"told": told, "gpus": [known[actor["node"]] for actor in told], "devices": devices}
+        return {**found, **session_on(cluster.address)}
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+def session_on(address: str) -> dict[str, Any]:
+    """A session on three GPUs of a cluster, from a process that has none."""
+    model = onnx.parser.parse_model(MODEL).SerializeToString()
+    options = distort.SessionOptions()
+    options.execution_mode = distort.ExecutionMode.ORT_PARALLEL
+    options.inter_op_num_threads = 3
+    for key, value in {"address": address, "runtime_env": json.dumps({"env_vars": {"PYTHONPATH": FAKE}})}.items():
+        options.add_session_config_entry(f"distort.{key}", value)
+    feeds = {"x": np.random.default_rng(0).standard_normal((500, 64)).astype(np.float32)}
+    want = distort.InferenceSession(model).run(None, feeds)[0]
+    with distort.InferenceSession(model, options, providers=["CUDAExecutionProvider"]) as session:
+        session.disable_fallback()
+        result = session.run(None, feeds)[0]
+        free = ray.available_resources().get("GPU", 0)
+        hosts = session._sess._loaded.engine.executor.hosts
+        return {
+            "right": bool(np.allclose(result, want, rtol=1e-5, atol=1e-6)),
+            "devices of stages": [stage.device.id for stage in session.plan.stages],
+            "gpus of actors": sorted((host.facts.node, host.facts.gpu) for host in hosts),
+            "free": free,
+            "moved": sorted({row["transport"] for row in session.get_transfer_stats()}),
+            "here": "cupy" in sys.modules,
+        }
 
 
 SCENARIOS: dict[str, Callable[[Path], dict[str, Any]]] = {

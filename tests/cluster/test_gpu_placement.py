@@ -25,3 +25,9 @@ def test_over_nodes_each_goes_where_a_gpu_is(scenario: Scenario) -> None:
     assert all(len(actor["granted"]) == 1 for actor in found["told"][:3])
     assert found["told"][3]["granted"] == []
     assert found["devices"] == ["cuda:0", "cuda:1", "cuda:2"]
+    # a session, whose driver has neither a GPU nor CuPy
+    assert found["right"] and not found["here"]
+    assert found["devices of stages"] == ["cuda:0", "cuda:1", "cuda:2"]
+    assert len({tuple(own) for own in found["gpus of actors"]}) == 3 and found["free"] == 0
+    # from node to node there is no memory that both see
+    assert "object_store" in found["moved"]

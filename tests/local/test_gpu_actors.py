@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -20,7 +21,7 @@ import onnx.parser
 import pytest
 
 from distort import gpus
-from distort.cluster.errors import StageLost
+from distort.cluster.errors import ClusterError, StageLost
 from distort.cluster.executor import Executor
 from distort.engine import load_model
 from distort.graph.inference import infer
@@ -216,6 +217,20 @@ def test_part_of_a_graph_runs_that_part_alone() -> None:
         np.testing.assert_allclose(a, np.tanh(feeds["x"]), rtol=1e-6, atol=1e-6)
         executed = [told.executions for told in executor.stats() if told is not None]
         assert executed == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"FAKE_CUDA_DEVICES": "1"}, "It sees 1 of them, and is to have number 1"),
+        ({"FAKE_CUDA_DRIVER": "11040"}, "driver is too old"),
+    ],
+)
+def test_an_actor_without_its_gpu_says_so_when_it_starts(variables: dict[str, str], reason: str) -> None:
+    graph = graph_of()
+    with pytest.raises(ClusterError, match=rf"An actor on {socket.gethostname()} can't use its GPU\..*{reason}"):  # noqa: SIM117
+        with opened(graph, [0, 0, 1, 1], [cuda(0), cuda(1)], variables=variables):
+            pass
 
 
 def test_errors_of_a_gpus_stage_come_to_the_run() -> None:
