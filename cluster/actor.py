@@ -12,14 +12,25 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distort.cluster.brief_runs import BriefRuns
 from distort.cluster.clocks import Reading, read_clock
 from distort.cluster.errors import StaleResident
-from distort.cluster.orders import ActorFacts, ActorStats, ExecuteOrder, Held, NodeEvent, StagePayload, StageReport
+from distort.cluster.orders import (
+    ActorFacts,
+    ActorStats,
+    ExecuteOrder,
+    GpuSeat,
+    Held,
+    NodeEvent,
+    StagePayload,
+    StageReport,
+)
 from distort.cluster.resident import ResidentMeta
 from distort.cluster.shm.channel import network_of_host
 from distort.cluster.shm.loop import StageLoop
@@ -31,16 +42,21 @@ from distort.kernels.compiler.choice import describe_program, make_program
 from distort.kernels.events import describe
 from distort.kernels.program import Cancellation, Paths, Program, Room, StepObserver
 
+if TYPE_CHECKING:
+    from distort.cluster.gpu.stage import GpuStage
+
 
 class StageActor:
     def __init__(self) -> None:
         self._payload: StagePayload | None = None
-        self._program: Any = None  # plain or compiled
+        self._program: Any = None  # plain, compiled, or a GPU's
+        self._gpu: GpuStage | None = None
         self._brief: BriefRuns | None = None
         self._loop: StageLoop | None = None
         self._pool: Pool | None = None
         self._resident: dict[int, Any] = {}
         self._n_kept = 0
+        self._paths: Any = None
         self._cancellations: dict[int, Cancellation] = {}
         self._cancelled: set[int] = set()
         self._lock = threading.Lock()  # one execution at a time; control methods don't take it
@@ -65,6 +81,8 @@ class StageActor:
         graph = payload.graph
         for group in (*weights, open_weights(payload.files)):
             graph.initializers.update({name: group[name] for name in group if name not in graph.initializers})
+        if payload.gpu is not None:
+            return self._load_on_gpu(payload, payload.gpu)
         self._pool = Pool(payload.pool) if payload.pool else None
         self._program = make_program(
             graph,
@@ -82,6 +100,15 @@ class StageActor:
         endpoint = self._listen(payload) if payload.token else ""
         return ActorFacts(os.getpid(), *_node(), network_of_host(), endpoint, payload.threads)
 
+    def _load_on_gpu(self, payload: StagePayload, seat: GpuSeat) -> ActorFacts:
+        from distort.cluster.gpu.stage import GpuStage
+
+        self._gpu = self._program = self._paths = GpuStage(payload.graph, payload.outputs, seat)
+        self._payload = payload
+        endpoint = self._listen(payload) if payload.token else ""
+        facts = ActorFacts(os.getpid(), *_node(), network_of_host(), endpoint, payload.threads)
+        return replace(facts, gpu=self._gpu.bus_id)
+
     def _listen(self, payload: StagePayload) -> str:
         endpoint = f"distort-{payload.session}-{payload.unit}-{os.getpid()}"
         try:
@@ -92,10 +119,11 @@ class StageActor:
                 payload.token,
                 self._compute,
                 release=self.release,
-                export=self.export,
+                export=self._lend,
                 cancel=self._cancel,
                 on_caller_gone=self.on_caller_gone,
                 spin_s=payload.spin_us * 1e-6,
+                gpu=self._gpu,
             )
         except OSError:  # a host that has no abstract names, or no memfd: values go by Ray
             return ""
@@ -104,10 +132,12 @@ class StageActor:
     def on_caller_gone(self) -> None:
         """The process that the actor works for has died. Ray ends the actor, sooner or later."""
 
-    def set_peers(self, endpoints: dict[int, str]) -> None:
-        """Where the other units of this host listen."""
+    def set_peers(self, endpoints: dict[int, str], gpus: dict[int, str] | None = None) -> None:
+        """Where the other units of this host listen, and the GPUs that they have."""
         if self._loop is not None:
-            self._loop.set_peers(endpoints)
+            gpu = self._gpu
+            near = [unit for unit, of in (gpus or {}).items() if gpu is not None and gpu.is_read_by(of)]
+            self._loop.set_peers(endpoints, near)
 
     def execute(self, order: ExecuteOrder, run: int, oldest: int, *values: Any) -> Any:
         """Run the stage once, by a call. Returns the report, then one value for each name of ``order.returns``."""
@@ -118,7 +148,7 @@ class StageActor:
         if order.mail:
             assert self._loop is not None, "mail comes by the loop"
             mail = self._loop.mail.wait_for(run, order.mail, oldest)
-            mailed, release = mail.nbytes, mail.release
+            mailed, release = mail.nbytes, partial(self._loop.release, mail)
             feeds.update(mail.values)
         try:
             outputs, report = self._compute(order, run, feeds, received)
@@ -128,6 +158,8 @@ class StageActor:
                 assert self._loop is not None
                 self._loop.send_mail(order, run, outputs)
             # what is handed back may be a view of what is about to be released
+            if self._gpu is not None:
+                outputs = self._gpu.on_host({name: outputs[name] for name in order.returns})
             returned = [_own(outputs[name]) if order.mail else outputs[name] for name in order.returns]
         finally:
             feeds.clear()
@@ -166,9 +198,10 @@ class StageActor:
         observer: StepObserver | None = None
         if order.profile:
             weights = self._payload.graph.initializers
+            provider = "CPUExecutionProvider" if self._gpu is None else "CUDAExecutionProvider"
 
             def observer(node: Node, begin: int, end: int, ins: Sequence[Any], outs: Sequence[Any]) -> None:
-                args = describe(node, ins, outs, weights, "CPUExecutionProvider")
+                args = describe(node, ins, outs, weights, provider)
                 output = next(filter(None, node.outputs), "")
                 events.append(NodeEvent(node.name, node.op_type, output, begin, end, args))
 
@@ -209,18 +242,32 @@ class StageActor:
         self._n_kept += 1
         key = self._n_kept
         # a copy where it is a view of something larger, or of memory that its owner may take back
-        value = _own(value)
+        value = _own(value) if self._gpu is None else self._gpu.own(value)
         self._resident[key] = value
-        if isinstance(value, np.ndarray):
-            return ResidentMeta(key, element_of(value.dtype), value.shape, nbytes_of(value))
+        if isinstance(value, np.ndarray) or (self._gpu is not None and self._gpu.is_on_gpu(value)):
+            device = "cpu" if isinstance(value, np.ndarray) else self._device_name()
+            shape = tuple(value.shape)
+            return ResidentMeta(key, element_of(np.dtype(value.dtype)), shape, nbytes_of(value), device=device)
         return ResidentMeta(key, 0, (), nbytes_of(value))
+
+    def _device_name(self) -> str:
+        """What the plan calls this actor's GPU."""
+        assert self._payload is not None and self._payload.gpu is not None
+        return f"cuda:{self._payload.gpu.device_id}"
 
     def keep_value(self, value: Any) -> ResidentMeta:
         """Take a value in and hold it."""
+        if self._gpu is not None:
+            return self._keep(self._gpu.bring(value))
         return self._keep(np.array(value) if isinstance(value, np.ndarray) else value)
 
     def export(self, key: int) -> Any:
-        """Hand a held value out."""
+        """Hand a held value out, on the host."""
+        value = self._held(key, f"value {key}")
+        return value if self._gpu is None else self._gpu.on_host({"": value})[""]
+
+    def _lend(self, key: int) -> Any:
+        """A held value where it lies."""
         return self._held(key, f"value {key}")
 
     def release(self, keys: Sequence[int]) -> None:
@@ -257,8 +304,15 @@ class StageActor:
             {} if loop is None else dict(loop.mail.received),
             *self.held(),
             0 if loop is None else loop.out.pool.nbytes,
-            "\n".join(describe_program(self._program)) if self._program is not None else "",
+            "\n".join(self._described()),
+            frozenset() if self._gpu is None else frozenset(self._gpu.by_device),
+            0 if self._gpu is None else self._gpu.slots.nbytes,
         )
+
+    def _described(self) -> list[str]:
+        if self._gpu is not None:
+            return self._gpu.describe()
+        return describe_program(self._program) if self._program is not None else []
 
     def clock(self) -> Reading:
         return read_clock()
@@ -294,7 +348,7 @@ def nbytes_of(value: Any) -> int:
         return len(value.encode())
     if isinstance(value, (int, float)):
         return 8
-    return 0
+    return int(getattr(value, "nbytes", 0))  # on a GPU
 
 
 def _node() -> tuple[str, str]:

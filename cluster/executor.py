@@ -313,12 +313,22 @@ class Executor:
             run.reports.clear()
             run.returned.clear()
 
+    def _way(self, producer: int, consumer: int, by_device: bool = True) -> str:
+        """What values inside a host go by, between stages (-1: this process). ``by_device``: GPUs share memory."""
+        source, target = (end != CALLER and self.plan.stages[end].device.kind == "cuda" for end in (producer, consumer))
+        if source and target:
+            return "cuda_ipc" if by_device else "shm"
+        return "d2h" if source else "h2d" if target else "shm"
+
     def _count_feeds(self, run: Run, stage: int, feeds: Iterable[tuple[str, Any]]) -> None:
         """What went with an order."""
         for name, value in feeds:
-            if type(value) is not Held:
+            if type(value) is Held:
+                if self.plan.stages[stage].device.kind == "cuda":  # it lies on the stage's GPU already
+                    self._traffic.count(name, stage, stage, "pointer", 0)
+            else:
                 nbytes = nbytes_of(value)
-                self._traffic.count(name, CALLER, stage, "shm", nbytes)
+                self._traffic.count(name, CALLER, stage, self._way(CALLER, stage), nbytes)
                 if run.profile:
                     run.sent.setdefault(stage, []).append((name, nbytes))
 
@@ -369,7 +379,7 @@ class Executor:
     def _note(self, run: Run, stage: int, news: Answer) -> None:
         for name, (value, nbytes) in news.values.items():
             run.results[name] = value
-            self._count_result(run, name, nbytes, "shm")
+            self._count_result(run, name, nbytes, self._way(stage, CALLER))
         report = news.report
         if report is None:
             return
@@ -380,9 +390,11 @@ class Executor:
             producer = fed.stage if isinstance(fed, Resident) else self._producer.get(name, CALLER)
             if not direct:
                 self._traffic.count(name, producer, stage, "object_store", nbytes)
-            report.edges.append((name, producer, nbytes, "shm" if direct else "object_store"))
-        report.edges += [(name, self._producer[name], nbytes, "shm") for name, nbytes in report.mail.items()]
-        report.edges += [(name, CALLER, nbytes, "shm") for name, nbytes in run.sent.get(stage, ())]
+            report.edges.append((name, producer, nbytes, self._way(producer, stage) if direct else "object_store"))
+        for name, nbytes in report.mail.items():
+            producer = self._producer[name]
+            report.edges.append((name, producer, nbytes, self._way(producer, stage)))
+        report.edges += [(name, CALLER, nbytes, self._way(CALLER, stage)) for name, nbytes in run.sent.get(stage, ())]
         for name, meta in report.kept.items():
             run.kept[name] = None if meta.empty else self._resident(news.unit, meta)
 
@@ -428,7 +440,7 @@ class Executor:
         if not self._closed and not self._state.executions(value.unit):
             answer = self._fetching.fetch(host, value.unit, value.meta.key, self._hear)
             if answer is not None:
-                return result_of(answer), "shm"
+                return result_of(answer), self._way(value.stage, CALLER)
         return self._transport.get(host.export(value.meta.key)), "object_store"
 
     def _is_current(self, unit: int, epoch: int) -> bool:
@@ -526,7 +538,10 @@ class Executor:
             found.append(stats)
             if stats is not None:
                 stage = self.units.stage_of[unit]
-                edges = {(name, self._producer[name], stage, "shm"): sums for name, sums in stats.received.items()}
+                edges = {}
+                for name, sums in stats.received.items():
+                    producer = self._producer[name]
+                    edges[name, producer, stage, self._way(producer, stage, name in stats.by_device)] = sums
                 self._traffic.tell(unit, host.epoch, edges)
         return found
 

@@ -164,7 +164,7 @@ def share_out(
         host = hosts[position] if hosts else None
         gpu = gpus[position] if gpus else 0.0
         able = [node for node in order if host is None or node.host == host or (host == "" and node.host in here)]
-        if gpu:  # nodes with free GPUs first; stable, so the driver's host stays the first of those
+        if gpu and granted:  # nodes with free GPUs first; stable, so the driver's host stays the first of those
             able = sorted((node for node in able if node.n_gpus), key=lambda n: free[n.node_id].gpus < gpu)
         fitting = [node for node in able if room[node.node_id].has(wanted, gpu)]
         node = next((node for node in fitting if free[node.node_id].has(wanted, gpu)), None)

@@ -138,3 +138,5 @@ class ActorStats:
     held_nbytes: int
     slots_nbytes: int
     program: str = ""  # what is compiled and what is not, in words
+    by_device: frozenset[str] = frozenset()  # of what was received, what came by GPUs' memory
+    device_slots_nbytes: int = 0

@@ -21,6 +21,7 @@ class ResidentMeta:
     shape: tuple[int, ...]
     nbytes: int
     empty: bool = False  # an optional value without one: nothing is kept
+    device: str = "cpu"  # or cuda:1, as the plan calls it
 
 
 class Resident:
@@ -74,7 +75,8 @@ class Resident:
 
     @property
     def device(self) -> str:
-        return "cpu"
+        """What it lies on: cpu, or cuda:1."""
+        return self.meta.device
 
     @property
     def alive(self) -> bool:

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from distort.scheduler.plan import Plan
 
 
+_CUDA = "CUDAExecutionProvider"
+
+
 @dataclass(slots=True)
 class EngineConfig:
     """What a session asks of its engine."""
@@ -174,7 +177,14 @@ class Engine:
                 self.compiled.prepare_ahead()
 
     def _make_program(self) -> Program | CompiledProgram:
+        """What runs the model in this process: on a GPU where that is the first of a sequential session's providers."""
         config = self.config
+        if not config.parallel and config.providers and config.providers[0][0] == _CUDA:
+            from distort.kernels.cuda.options import CudaOptions
+            from distort.kernels.cuda.program import CudaProgram
+
+            on_gpu: Any = CudaProgram(self.model.graph, CudaOptions.read(config.providers[0][1]))
+            return on_gpu  # type: ignore[no-any-return]  # it has what a program has
         return make_program(
             self.model.graph,
             n_threads=config.intra_op_threads,

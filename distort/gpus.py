@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distort import errors
 from distort import providers as execution_providers
+from distort.kernels.cuda import device as facts
+from distort.kernels.cuda import fallback
 from distort.kernels.registry import find
 
 if TYPE_CHECKING:
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
     from distort.scheduler.units import Units
 
 Entries = Sequence[tuple[str, Mapping[str, str]]]
-
-#: options that are addresses in the session's own process
-_OF_THIS_PROCESS = ("user_compute_stream", "gpu_external_alloc", "gpu_external_free", "gpu_external_empty_cache")
-#: and what they are where they aren't used
-_NONE = ("", "0", "0x0", "None")
 
 
 def entries_of(providers: Entries) -> list[Mapping[str, str]]:
@@ -43,7 +39,6 @@ def devices_here(providers: Entries) -> list[Device]:
     from distort.scheduler.device import cuda
     from distort.scheduler.gpus import figures_of
 
-    facts: Any = import_module("distort.kernels.cuda.device")
     devices = []
     for options in entries_of(providers):
         index = _number(options)
@@ -51,7 +46,7 @@ def devices_here(providers: Entries) -> list[Device]:
             known = facts.properties(index)
         except ValueError as error:
             raise errors.make("INVALID_ARGUMENT", f"{execution_providers.CUDA}: {error}") from error
-        figures = figures_of(known.name, tuple(known.capability))
+        figures = figures_of(known.name, known.capability)
         devices.append(cuda(index, known.memory_nbytes, figures=figures, tf32=_tf32(options)))
     return devices
 
@@ -75,25 +70,21 @@ def _tf32(options: Mapping[str, str]) -> bool:
 
 
 def nodes_on_host(graph: Graph) -> frozenset[int]:
-    """Nodes for which there is no kernel for a GPU."""
+    """Nodes that run on the CPU within a GPU's stage: without a kernel for GPUs, or with one that CuPy can't run."""
     return frozenset(i for i, node in enumerate(graph.nodes) if not _runs_on_gpu(node))
 
 
 def _runs_on_gpu(node: Node) -> bool:
-    return find(node.domain, node.op_type, node.opset, "cuda") is not None
+    has_kernel = find(node.domain, node.op_type, node.opset, "cuda") is not None
+    return has_kernel and fallback.reason(node.domain, node.op_type) is None
 
 
 def seats_of(units: Units, providers: Entries) -> list[GpuSeat | None]:
-    """The GPU of each unit; None for those on a CPU. Units of one device share it.
-
-    Raises InvalidArgument for options that are addresses in this process.
-    """
+    """The GPU of each unit; None for those on a CPU. Units of one device share it."""
     from distort.cluster.orders import GpuSeat
 
     options = {_number(entry): dict(entry) for entry in entries_of(providers)}
     first = next(iter(options.values()), {})
-    for entry in options.values():
-        _refuse_addresses(entry)
     places = [(device.host, device.index) if device.kind == "cuda" else None for device in units.device_of]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     seats: list[GpuSeat | None] = []
@@ -105,14 +96,3 @@ def seats_of(units: Units, providers: Entries) -> list[GpuSeat | None]:
         share = int(1e4 / places.count(place)) / 1e4  # Ray counts in ten thousandths
         seats.append(GpuSeat(index, share, options.get(index, first) if not host else first, visible))
     return seats
-
-
-def _refuse_addresses(options: Mapping[str, Any]) -> None:
-    for name in _OF_THIS_PROCESS:
-        if str(options.get(name, "")) not in _NONE:
-            raise errors.make(
-                "INVALID_ARGUMENT",
-                f"{execution_providers.CUDA}: {name} is an address in this process, and stages on actors are in "
-                "processes of their own. Leave it out, or run the session in this process (execution_mode "
-                "ORT_SEQUENTIAL).",
-            )

@@ -358,6 +358,10 @@ class SessionOptions:
         chosen = {name.removeprefix("_"): value for name, value in vars(self).items() if value not in ({}, [], None)}
         return ", ".join(f"{name}: {value}" for name, value in chosen.items())
 
+    def _is_elsewhere(self) -> bool:
+        """Whether stages are to run on a cluster at an address."""
+        return bool(self._config.get(f"{_PREFIX}address"))
+
     def _distort_keys(self) -> dict[str, str]:
         return {k.removeprefix(_PREFIX): v for k, v in self._config.items() if k.startswith(_PREFIX)}
 

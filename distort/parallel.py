@@ -51,7 +51,7 @@ class Actors:
     ) -> None:
         """``on_ready``, a method, is called when the actors are there, on the thread that starts them.
 
-        ``providers`` have the options of the plan's GPUs. Raises InvalidArgument for those that no actor can obey.
+        ``providers`` have the options of the plan's GPUs.
         """
         self._spin_us = spin_us
         self._seats = seats_of(Units(plan.stages), providers)
@@ -172,7 +172,9 @@ def stage_payloads(
     weights = []
     for stage in plan.stages:
         part = graph.extract(stage.nodes, name=f"{graph.name or 'graph'}.{stage.id}")
-        part.types = {}
+        # a GPU holds some elements as bytes, and is to say what they are
+        on_gpu = stage.device.kind == "cuda"
+        part.types = {name: graph.types[name] for name in part.outputs if name in graph.types} if on_gpu else {}
         payload = StagePayload(session, stage.index, part, tuple(part.outputs), 0, pack(part), 0, names)
         weights.append(take_weights(payload))
         by_stage.append(payload)

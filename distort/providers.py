@@ -81,11 +81,15 @@ def normalize(
     provider_options: Sequence[dict[Any, Any]] | None,
     *,
     several_gpus: bool,
+    elsewhere: bool = False,
 ) -> tuple[list[str], list[dict[str, str]]]:
-    """As above, for a session here. With ``several_gpus`` the CUDA provider may be there once for each GPU."""
+    """As above, for a session. With ``several_gpus`` the CUDA provider may be there once for each GPU.
+
+    ``elsewhere``: its stages run on a cluster, which may have GPUs that this machine lacks.
+    """
     # the CPU is always here: a session that wants nothing else has no GPU looked for, which takes a while
     known = providers is None or (isinstance(providers, list) and all(name == CPU for name in providers))
-    here = [CPU] if known else available_providers()
+    here = [CPU] if known else [CUDA, CPU] if elsewhere else available_providers()
     chosen = _distinct(_entries(providers, provider_options), here, several_gpus=several_gpus)
     return [name for name, _ in chosen], [options for _, options in chosen]
 
@@ -158,13 +162,15 @@ def _gpu(options: Mapping[str, str]) -> str:
 
 
 def usable(
-    names: Sequence[str], options: Sequence[dict[str, str]], *, parallel: bool = False
+    names: Sequence[str], options: Sequence[dict[str, str]], *, parallel: bool = False, elsewhere: bool = False
 ) -> list[tuple[str, dict[str, str]]]:
     """The wanted providers that are here, the CPU always last. A parallel session may have CUDA for several GPUs.
 
+    ``elsewhere``: on a cluster, whose GPUs nobody has looked at yet.
+
     Raises RuntimeError for a name that nobody has, and for options of CUDA that can't be read or obeyed.
     """
-    here = [CPU] if all(name == CPU for name in names) else available_providers()
+    here = [CPU] if all(name == CPU for name in names) else [CUDA, CPU] if elsewhere else available_providers()
     found: list[tuple[str, dict[str, str]]] = []
     for name, chosen in zip(names, options, strict=True):
         if name not in ALL_PROVIDERS:
@@ -178,7 +184,7 @@ def usable(
         if name == CUDA:
             from distort.kernels.cuda import device
 
-            cuda_options(chosen, n_devices=device.count(), in_process=not parallel)
+            cuda_options(chosen, n_devices=None if elsewhere else device.count(), in_process=not parallel)
     return found
 
 

@@ -343,7 +343,8 @@ class InferenceSession(Session):
         options: Any = self._sess_options_initial
         mode = getattr(options, "execution_mode", ExecutionMode.ORT_SEQUENTIAL)
         parallel = mode == ExecutionMode.ORT_PARALLEL
-        names, chosen = providers.normalize(wanted, provider_options, several_gpus=parallel)
+        elsewhere = parallel and options._is_elsewhere()
+        names, chosen = providers.normalize(wanted, provider_options, several_gpus=parallel, elsewhere=elsewhere)
         if options is None:
             from distort.options import SessionOptions
 

@@ -453,6 +453,8 @@ class _Planner:
         notes += [f"costs of nodes on {', '.join(dict.fromkeys(ids))}: {basis}" for basis, ids in bases.items()]
         if on_gpus := [n for s in stages if s.device.kind == "cuda" for n in s.nodes if n in costs.on_host]:
             notes.append(sharing.on_host_note(self.graph, on_gpus))
+        if far := sharing.far_note(stages, edges):
+            notes.append(far)
         notes += gap_notes(self.graph, costs, self.dag)
         predicted = Prediction(
             latency_us=chosen.latency_us,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from distort.graph.ir import Graph
 from distort.scheduler.candidate import Candidate, Evaluator
 from distort.scheduler.device import Device
+from distort.scheduler.plan import Edge, Stage
 
 
 def merged(evaluator: Evaluator, candidate: Candidate) -> Candidate:
@@ -126,3 +127,18 @@ def on_host_note(graph: Graph, nodes: Sequence[int]) -> str:
     kinds = ", ".join(sorted({graph.nodes[node].op_type for node in nodes}))
     count = f"{len(nodes)} node{'' if len(nodes) == 1 else 's'}"
     return f"{count} that no GPU runs here are on the CPU within GPUs' stages, with copies of what they read: {kinds}"
+
+
+def far_note(stages: Sequence[Stage], edges: Sequence[Edge]) -> str:
+    """How values go between GPUs of different hosts, where any do; else nothing."""
+    far = {
+        (stages[e.producer].id, stages[e.consumer].id)
+        for e in edges
+        if e.between_stages
+        and all(stages[end].device.kind == "cuda" for end in (e.producer, e.consumer))
+        and len({device.host for end in (e.producer, e.consumer) for device in stages[end].devices}) > 1
+    }
+    if not far:
+        return ""
+    pairs = ", ".join(f"{producer} → {consumer}" for producer, consumer in sorted(far))
+    return f"between GPUs of different hosts values go by the hosts' memory and Ray's object store: {pairs}"

@@ -16,7 +16,7 @@ import threading
 from array import array
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from distort.cluster.shm.slots import Slot, map_slot
 
@@ -31,14 +31,22 @@ _CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
 _CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 
 # first bytes of the messages that a channel keeps to itself; others begin with what their senders choose
-_ANNOUNCE, _FORGET = b"\0"[0], b"\1"[0]
+_ANNOUNCE, _FORGET, _ANNOUNCE_PAGE = range(3)
 _SLOT = struct.Struct("<BIQ")  # number and capacity of a slot whose descriptor comes along
 #: the first byte that a message of others may have
-FIRST_KIND = 2
+FIRST_KIND = 3
 
 
 class PeerGone(Exception):
     """The other end is closed."""
+
+
+class Pins(Protocol):
+    """Page-locks memory that a GPU is to copy from or to (cluster/gpu/pinning.py)."""
+
+    def lock(self, memory: Any) -> None: ...
+
+    def unlock(self, memory: Any) -> None: ...
 
 
 class Channel:
@@ -56,6 +64,9 @@ class Channel:
         self._outbox: deque[tuple[bytes, int | None]] = deque()  # messages, each with a descriptor
         self._segments: dict[int, Any] = {}  # the peer's slots that are mapped here
         self.gone = False
+        #: whether the peer reads a GPU's memory (cluster/gpu), and what is told of slots that are mapped here, and end
+        self.takes_pages = False
+        self.pins: Pins | None = None
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -71,6 +82,12 @@ class Channel:
         if self not in slot.known_to:
             slot.known_to.add(self)
             self._send(_SLOT.pack(_ANNOUNCE, slot.number, slot.capacity), slot.fd)
+
+    def announce_page(self, page: Any) -> None:
+        """The same for a slot of a GPU's memory. Raises PeerGone."""
+        if self not in page.known_to:
+            page.known_to.add(self)
+            self._send(_SLOT.pack(_ANNOUNCE_PAGE, page.number, page.capacity), page.fd)
 
     def forget(self, numbers: Sequence[int]) -> None:
         """Tell the peer that slots are given back. Raises PeerGone."""
@@ -135,12 +152,25 @@ class Channel:
             if kind == _ANNOUNCE:
                 _, number, capacity = _SLOT.unpack_from(self._buffer)
                 (fd,) = array("i", ancillary[0][2])
-                self._segments[number] = map_slot(fd, capacity)
+                self._segments[number] = memory = map_slot(fd, capacity)
+                if self.pins is not None:
+                    self.pins.lock(memory)
             elif kind == _FORGET:
                 for number in array("I", self._buffer[1:nbytes]):
-                    self._segments.pop(number, None)
+                    self._let_go(number)
+            elif kind == _ANNOUNCE_PAGE:
+                from distort.cluster.gpu.imports import DevicePage
+
+                _, number, capacity = _SLOT.unpack_from(self._buffer)
+                (fd,) = array("i", ancillary[0][2])
+                self._segments[number] = DevicePage(map_slot(fd, capacity))
             else:
                 return self._view[:nbytes]
+
+    def _let_go(self, number: int) -> None:
+        memory = self._segments.pop(number, None)
+        if self.pins is not None and memory is not None:
+            self.pins.unlock(memory)
 
     def find_slot(self, number: int) -> Any:
         """The memory of the peer's slot."""
@@ -153,7 +183,8 @@ class Channel:
                 if fd is not None:
                     os.close(fd)
             self._outbox.clear()
-        self._segments.clear()
+        for number in list(self._segments):
+            self._let_go(number)
         self._socket.close()
 
 

@@ -10,9 +10,9 @@ import os
 import pickle
 import select
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distort.cluster.orders import ExecuteOrder, StageReport
 from distort.cluster.shm.channel import Channel, PeerGone, connect, listen
@@ -44,6 +44,11 @@ from distort.cluster.shm.spinning import Spinner
 from distort.cluster.shm.wire import read_values
 from distort.kernels.program import Room
 
+if TYPE_CHECKING:
+    from distort.cluster.gpu.stage import GpuStage
+
+#: how often a loop with nothing else to do looks whether its GPU has read what it was given
+_GPU_POLL_S = 0.001
 #: the program behind the loop: order, run, inputs by name, bytes of those that came as mail, room -> outputs by name,
 #: and a report where the order asks for one
 Compute = Callable[
@@ -67,6 +72,7 @@ class StageLoop:
         cancel: Callable[[int], None],
         on_caller_gone: Callable[[], None],
         spin_s: float = 0.0,
+        gpu: GpuStage | None = None,
     ) -> None:
         self.unit = unit
         self.endpoint = endpoint
@@ -74,12 +80,14 @@ class StageLoop:
         self._compute, self._release, self._export, self._cancel = compute, release, export, cancel
         self._on_caller_gone = on_caller_gone
         self.mail = Mailroom(names)
-        self.out = Outgoing(names, self._peer, self._watch)
+        self._gpu = gpu
+        self.out = Outgoing(names, self._peer, self._watch, gpu)
         self._templates: dict[int, Template] = {}  # by number
         self._early: dict[int, list[tuple[int, int]]] = {}  # runs whose order's number is not known yet, oldest then
         self._channels: dict[int, Channel] = {}  # by descriptor, those that are read
         self._strangers: set[int] = set()  # of them, those that have not said who they are
         self._endpoints: dict[int, str] = {}  # of other units
+        self._near: frozenset[int] = frozenset()  # of them, those that read this one's GPU
         self._peers_lock = threading.Lock()
         self._listener = listen(endpoint)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -103,9 +111,10 @@ class StageLoop:
             self._clean_up()
 
     def _loop(self) -> None:
-        mail = self.mail
+        mail, gpu = self.mail, self._gpu
         while not self._stopped:
-            for fd, event in self._epoll.poll(0) if mail.is_busy else self._spinner.poll():
+            pause = None if gpu is None or not gpu.releases.poll() else _GPU_POLL_S
+            for fd, event in self._epoll.poll(0) if mail.is_busy else self._spinner.poll(pause):
                 if fd == self._wake:
                     os.eventfd_read(fd)
                     for other, channel in list(self._channels.items()):  # others add to them
@@ -125,6 +134,8 @@ class StageLoop:
         except OSError:
             return
         channel = Channel(sock)
+        if self._gpu is not None:
+            channel.pins = self._gpu.pins
         self._channels[channel.fileno()] = channel
         self._strangers.add(channel.fileno())
         self._epoll.register(channel.fileno(), select.EPOLLIN)
@@ -214,15 +225,22 @@ class StageLoop:
         try:
             outputs, report = self._compute(template.order, mail.run, mail.values, mail.nbytes, rooms.room)
             parcel = rooms.pack(outputs)
-            mail.release()  # before others hear of it: a slot that is free is taken again while it is in a cache
+            self.release(mail)  # before others hear of it: a slot that is free is taken again while it is in a cache
             self.out.post(template, mail.run, parcel, self.mail.oldest)
             self.out.answer(template, mail.run, parcel, report)
         except Exception as error:  # noqa: BLE001  # the actor boundary: every error travels to the run that asked
             self.out.tell(FAILED, mail.run, picklable(error))
         finally:
             mail.values.clear()
-            mail.release()
+            self.release(mail)
             rooms.close()
+
+    def release(self, mail: Mail) -> None:
+        """What a run has read: at once, or when a GPU has read it too."""
+        if self._gpu is not None:
+            self._gpu.release_after(mail.readings)
+        else:
+            mail.release()
 
     def send_mail(self, order: ExecuteOrder, run: int, outputs: Mapping[str, Any]) -> None:
         """Send what other units of this host read, of a run that came as a call.
@@ -247,9 +265,10 @@ class StageLoop:
 
     # -- other units
 
-    def set_peers(self, endpoints: Mapping[int, str]) -> None:
-        """Where other units listen. A channel to one that has moved is closed."""
+    def set_peers(self, endpoints: Mapping[int, str], near: Collection[int] = ()) -> None:
+        """Where other units listen. A channel to one that has moved is closed. ``near``: those that read this GPU."""
         with self._peers_lock:
+            self._near = (self._near - endpoints.keys()) | frozenset(near)
             for unit, endpoint in endpoints.items():
                 if self._endpoints.get(unit) != endpoint:
                     self._endpoints[unit] = endpoint
@@ -265,6 +284,7 @@ class StageLoop:
                 channel.send(bytes([HELLO]) + f"{self._token} {self.unit}".encode())
             except (OSError, PeerGone, KeyError):
                 return None
+            channel.takes_pages = unit in self._near
             self.out.add(unit, channel)
             # nothing is read from it but its end, and the room for what waits to be sent
             self._channels[channel.fileno()] = channel
@@ -299,6 +319,8 @@ class StageLoop:
             os.close(self._wake)
             self._wake = -1
         self.out.pool.close()
+        if self._gpu is not None:
+            self._gpu.close()
 
 
 def _nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distort.cluster.errors import ClusterError
 from distort.cluster.orders import ExecuteOrder, StageReport
@@ -13,8 +13,13 @@ from distort.cluster.shm.channel import Channel, PeerGone
 from distort.cluster.shm.messages import DONE, DONE_HEAD, MAIL, MAIL_HEAD, REPORT_NAME, REPORT_NBYTES
 from distort.cluster.shm.rooms import Rooms
 from distort.cluster.shm.slots import SlotPool
-from distort.cluster.shm.wire import Message, Staged, inline_limit, stage
+from distort.cluster.shm.wire import DEVICE, INLINE_NBYTES, Message, Staged, inline_limit, stage
 
+if TYPE_CHECKING:
+    from distort.cluster.gpu.stage import GpuStage
+
+#: a value's name -> it, ready to be sent, with its readers (``gpu/rooms.py`` has those that are sent two ways)
+Parcel = Mapping[str, Any]
 #: a unit -> the channel to it, made where there is none yet; None where it can't be reached
 Reach = Callable[[int], Channel | None]
 
@@ -39,10 +44,15 @@ class Template:
 class Outgoing:
     """The channels that a loop writes to. ``watch`` sees to it that what a socket did not take is sent later."""
 
-    def __init__(self, names: Sequence[str], reach: Reach, watch: Callable[[Channel], None]) -> None:
+    def __init__(
+        self, names: Sequence[str], reach: Reach, watch: Callable[[Channel], None], gpu: GpuStage | None = None
+    ) -> None:
         self._number = {name: number for number, name in enumerate(names)}
         self._reach, self._watch = reach, watch
         self.pool = SlotPool()
+        self.gpu = gpu
+        if gpu is not None:
+            self.pool.pins = gpu.pins
         self.caller: Channel | None = None
         self._lock = threading.Lock()
         self.peers: dict[int, Channel] = {}  # of other units
@@ -65,16 +75,22 @@ class Outgoing:
             self._since += 1
             channel = self.peers.pop(unit, None)
         if channel is not None:
-            self.pool.lose_reader(channel)
+            self._lose_reader(channel)
         return channel
 
     def lose(self, channel: Channel) -> None:
         """Whoever is at its other end is gone, and reads no more."""
-        self.pool.lose_reader(channel)
+        self._lose_reader(channel)
         with self._lock:
             self._since += 1
             for unit in [unit for unit, other in self.peers.items() if other is channel]:
                 del self.peers[unit]
+
+    def _lose_reader(self, channel: Channel) -> None:
+        self.pool.lose_reader(channel)
+        if self.gpu is not None:
+            with self.gpu.current():
+                self.gpu.slots.lose_reader(channel)
 
     def _find_readers(self, template: Template) -> None:
         since = self._since
@@ -101,27 +117,35 @@ class Outgoing:
         """Where a run's outputs may be made."""
         if template.since != self._since:
             self._find_readers(template)
-        return Rooms(self.pool, template.readers, template.inline_nbytes, template.order.keep)
+        arguments = (self.pool, template.readers, template.inline_nbytes, template.order.keep)
+        if self.gpu is None:
+            return Rooms(*arguments)
+        from distort.cluster.gpu.rooms import GpuRooms
 
-    def post(
-        self, template: Template, run: int, parcel: Mapping[str, tuple[Staged, tuple[Any, ...]]], oldest: int
-    ) -> None:
+        return GpuRooms(*arguments, self.gpu)
+
+    def post(self, template: Template, run: int, parcel: Parcel, oldest: int) -> None:
         """Send each unit what it reads."""
         for channel, number, names in template.targets:
-            if any(channel not in parcel[name][1] for name in names):
+            parts = [_part(parcel[name], channel) for name in names]
+            if any(channel not in readers for _, readers in parts):
                 continue
             message = Message(MAIL_HEAD, MAIL, run, number, oldest)
-            for name in names:
-                value, readers = parcel[name]
-                self._announce(channel, value)
-                message.add(self._number[name], value, readers.index(channel))
+            try:
+                for name, (value, readers) in zip(names, parts, strict=True):
+                    page = self._announce_page(channel, value) if value.kind == DEVICE else None
+                    self._announce(channel, value)
+                    message.add(self._number[name], value, readers.index(channel), page)
+            except PeerGone:
+                self.lose(channel)
+                continue
             self.send(channel, message.packed())
 
     def answer(
         self,
         template: Template,
         run: int,
-        parcel: Mapping[str, tuple[Staged, tuple[Any, ...]]],
+        parcel: Parcel,
         report: StageReport | None,
     ) -> None:
         """Tell the caller that a run is done, with what it asked for."""
@@ -131,7 +155,7 @@ class Outgoing:
         body = b"" if report is None else pickle.dumps(report, pickle.HIGHEST_PROTOCOL)
         message = Message(DONE_HEAD, DONE, run, len(body))
         for name in template.results:
-            value, readers = parcel[name]
+            value, readers = _part(parcel[name], caller)
             if caller in readers:
                 self._announce(caller, value)
                 message.add(self._number[name], value, readers.index(caller))
@@ -148,14 +172,20 @@ class Outgoing:
         caller = self.caller
         if caller is None:
             return
-        value = stage(what, self.pool, (caller,))
+        if self.gpu is not None and self.gpu.is_on_gpu(what):
+            from distort.cluster.gpu.rooms import GpuRooms
+
+            rooms = GpuRooms(self.pool, {"": (caller,)}, INLINE_NBYTES, (), self.gpu)
+            value = rooms.pack({"": what})[""][0]
+        else:
+            value = stage(what, self.pool, (caller,))
         message = Message(MAIL_HEAD, kind, number, 0, 0)
         self._announce(caller, value)
         message.add(0, value, 0)
         self.send(caller, message.packed())
 
     def _announce(self, channel: Channel, staged: Staged) -> None:
-        if staged.slot is None:
+        if staged.slot is None or staged.kind == DEVICE:
             return
         try:
             channel.announce(staged.slot)
@@ -163,6 +193,17 @@ class Outgoing:
                 channel.forget(numbers)
         except PeerGone:
             self.lose(channel)
+
+    def _announce_page(self, channel: Channel, staged: Staged) -> Any:
+        """Let a reader know a slot of the GPU's memory; what they share of it. Raises PeerGone."""
+        assert self.gpu is not None
+        page = staged.slot.pages.get(channel)
+        if page is None:  # the channel is lost since, and nobody will read the message
+            raise PeerGone
+        channel.announce_page(page)
+        if numbers := self.gpu.slots.take_forgotten(channel):
+            channel.forget(numbers)
+        return page
 
     def send(self, channel: Channel, message: bytes) -> None:
         try:
@@ -172,6 +213,12 @@ class Outgoing:
             return
         if channel.waiting:
             self._watch(channel)
+
+
+def _part(entry: Any, channel: Channel) -> tuple[Staged, tuple[Any, ...]]:
+    """A value of a parcel as one of its readers is sent it, and all who are sent it so."""
+    found: tuple[Staged, tuple[Any, ...]] = entry if type(entry) is tuple else entry.of(channel)
+    return found
 
 
 def picklable(error: Exception) -> Exception:

@@ -61,6 +61,8 @@ class SlotPool:
         self._slots: dict[int, list[Slot]] = {}  # by capacity, the one used last at the end
         self._n_made = 0
         self.nbytes = 0
+        #: what page-locks slots for a GPU (cluster/gpu/pinning.py)
+        self.pins: Any = None
         #: slots given back, for their readers to hear: peer -> numbers
         self.forgotten: dict[Any, list[int]] = {}
 
@@ -97,6 +99,8 @@ class SlotPool:
             os.close(fd)
             raise
         self.nbytes += capacity
+        if self.pins is not None:
+            self.pins.lock(memory)
         return Slot(self._n_made, fd, memory, capacity, memoryview(memory)[:HEADER_NBYTES])
 
     def _trim(self) -> None:
@@ -110,6 +114,11 @@ class SlotPool:
         self.nbytes -= slot.capacity
         for peer in slot.known_to:
             self.forgotten.setdefault(peer, []).append(slot.number)
+        self._close(slot)
+
+    def _close(self, slot: Slot) -> None:
+        if self.pins is not None:
+            self.pins.unlock(slot.memory)
         slot.close()
 
     def take_forgotten(self, peer: Any) -> list[int]:
@@ -139,7 +148,7 @@ class SlotPool:
         with self._lock:
             for slots in self._slots.values():
                 for slot in slots:
-                    slot.close()
+                    self._close(slot)
             self._slots.clear()
             self.forgotten.clear()
 

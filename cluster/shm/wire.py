@@ -26,8 +26,8 @@ INLINE_NBYTES = 4096
 MESSAGE_NBYTES = 65536
 _FEW_VALUES = MESSAGE_NBYTES // INLINE_NBYTES
 
-# a slot that is shared has other readers too
-_TENSOR, _SLOT, _SHARED_SLOT, _PICKLE, _PICKLE_SLOT, _HELD = range(6)
+# a slot that is shared has other readers too; what lies in a GPU's memory is found by a page (cluster/gpu)
+_TENSOR, _SLOT, _SHARED_SLOT, _PICKLE, _PICKLE_SLOT, _HELD, DEVICE = range(7)
 _HEAD = struct.Struct("<HBBB")  # name, kind, element, rank
 _SIZE = struct.Struct("<I")
 _PLACE = struct.Struct("<IBQ")  # slot, position of the flag, bytes
@@ -46,7 +46,7 @@ class Staged:
     element: int
     dims: tuple[int, ...]
     data: bytes  # in the message
-    slot: Slot | None  # or in a slot
+    slot: Any  # or in a slot, of shared memory or of a GPU's (cluster/gpu/ledger.py)
     nbytes: int
 
 
@@ -54,6 +54,11 @@ class Staged:
 _ELEMENTS: dict[np.dtype[Any], int] = {
     dtype: number for number, dtype in DTYPE_OF.items() if number != _STRING and dtype.kind not in "OUST"
 }
+
+
+def element_that_travels(dtype: np.dtype[Any]) -> int | None:
+    """The element of tensors that lie in slots as they are; None for others."""
+    return _ELEMENTS.get(dtype) if dtype.isnative else None
 
 
 def in_slot(value: np.ndarray[Any, Any], slot: Slot) -> Staged:
@@ -96,9 +101,9 @@ class Message:
         self._layout: list[bytes] = []
         self._data: list[bytes] = []
 
-    def add(self, name: int, staged: Staged, position: int) -> None:
-        """A value; ``position`` is the receiver's among the value's readers."""
-        slot = staged.slot
+    def add(self, name: int, staged: Staged, position: int, slot: Any = None) -> None:
+        """A value; ``position`` is the receiver's among the value's readers, ``slot`` its page of a GPU's slot."""
+        slot = slot or staged.slot
         if slot is None:
             self._layout.append(_entry(name, staged.kind, staged.element, staged.dims, staged.nbytes))
             self._data.append(staged.data)
@@ -175,7 +180,7 @@ def read_values(
     offset: int,
     layout_nbytes: int,
     find: FindSlot,
-    readings: list[Reading],
+    readings: list[Any],
     leases: set[int] | None = None,
 ) -> tuple[list[tuple[int, Any, int]], int]:
     """The values whose layout begins at ``offset``, as (name, value, bytes), and where their bytes end.
@@ -196,6 +201,10 @@ def read_values(
         elif kind == _PICKLE:
             value = pickle.loads(data[offset : offset + nbytes])
             offset += nbytes
+        elif kind == DEVICE:
+            page = find(number)
+            value = page.value(dtype, dims, nbytes)
+            readings.append(page.page)
         else:
             reading = Reading(find(number), position, nbytes)
             if kind == _PICKLE_SLOT:

@@ -297,11 +297,14 @@ class ActorTransport:
                 )
         self._look_for_lines()
         endpoints = {unit: host.facts.endpoint for unit, host in enumerate(self._hosts) if host.facts is not None}
+        gpus = {unit: host.facts.gpu for unit, host in enumerate(self._hosts) if host.facts is not None}
         told = []
         for unit, host in enumerate(self._hosts):
             others = {other: endpoints[other] for other in endpoints if other != unit and self.linked(unit, other)}
             if others:
-                told.append(host.actor.set_peers.remote(others))
+                told.append(
+                    host.actor.set_peers.remote(others, {other: gpus[other] for other in others if gpus[other]})
+                )
         ray.wait(told, num_returns=len(told), timeout=LOAD_TIMEOUT_S)  # one that is gone needs to know nothing
 
     def reopen(self, unit: int) -> StageHost:

@@ -80,7 +80,10 @@ class InferenceSession:
         options = self._options
         if not wanted and options._policy in _POLICIES_OF_GPUS and not providers.why_no_gpu():
             wanted = [(providers.CUDA, {})]
-        usable = providers.usable([n for n, _ in wanted], [o for _, o in wanted], parallel=self._is_parallel)
+        parallel = self._is_parallel
+        names, chosen = [name for name, _ in wanted], [given for _, given in wanted]
+        elsewhere = parallel and options._is_elsewhere()
+        usable = providers.usable(names, chosen, parallel=parallel, elsewhere=elsewhere)
         for note in providers.notes(usable):
             self._logger.log(logs.WARNING, f"{note}.")
         if self._logger.severity <= logs.INFO:

@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--address", default=os.environ.get("RAY_ADDRESS", "auto"), help="host:port or auto")
     parser.add_argument("--actors", type=int, default=2)
     parser.add_argument("--threads", type=int, default=0, help="of each actor; 0: the planner decides")
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs to run on instead of CPUs, a stage each")
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--timeout", type=float, default=60, help="seconds that a run may take")
     parser.add_argument("--dim", action="append", default=[], metavar="NAME=SIZE")
@@ -37,7 +38,7 @@ def main() -> None:
 
     options = onnxruntime.SessionOptions()
     options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
-    options.inter_op_num_threads = arguments.actors
+    options.inter_op_num_threads = arguments.gpus or arguments.actors
     options.intra_op_num_threads = arguments.threads
     options.add_session_config_entry("distort.address", arguments.address)
     options.add_session_config_entry("distort.start", "wait")  # for the actors, rather than answer here meanwhile
@@ -45,7 +46,8 @@ def main() -> None:
     # what nodes lack, they are sent: {"pip": ["onnx"]}, {"env_vars": {…}}
     options.add_session_config_entry("distort.runtime_env", os.environ.get("DISTORT_RUNTIME_ENV", "{}"))
     dims = {name: int(size) for name, _, size in (text.partition("=") for text in arguments.dim)}
-    with onnxruntime.InferenceSession(arguments.model, options) as session:
+    providers = ["CUDAExecutionProvider"] if arguments.gpus else []
+    with onnxruntime.InferenceSession(arguments.model, options, providers=providers) as session:
         print(session.plan.to_text())
         feeds = {argument.name: feed(argument, dims) for argument in session.get_inputs()}
         began = time.perf_counter()
@@ -56,7 +58,8 @@ def main() -> None:
             print(f"{output.name}: {getattr(result, 'shape', type(result).__name__)}")
         print(f"{seconds * 1e3:.3g} ms a run")
         for edge in session.get_transfer_stats():
-            print(f"{edge['value']}: {edge['producer']} -> {edge['consumer']}, {edge['nbytes']} bytes")
+            ends = f"{edge['value']}: {edge['producer']} -> {edge['consumer']}"
+            print(f"{ends}, {edge['nbytes']} bytes by {edge['transport']}")
 
 
 if __name__ == "__main__":

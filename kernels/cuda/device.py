@@ -135,6 +135,8 @@ def _has_driver() -> bool:
 def _count(cupy: Any) -> tuple[int, Obstacle | None]:
     runtime = cupy.cuda.runtime
     built, driver = runtime.runtimeGetVersion(), runtime.driverGetVersion()
+    if not driver:
+        return 0, Obstacle(f"There is no NVIDIA driver ({_DRIVER}).", "Install NVIDIA's driver.")
     if driver // 1000 < built // 1000:
         older = _DISTRIBUTION_OF.get(driver // 1000)
         instead = f", or install distort[{older}] instead" if older else ""

@@ -15,6 +15,8 @@ from distort.kernels.errors import OutOfMemory
 
 #: dtypes that CuPy has no array of: their bytes lie in arrays of uint8, one an element, as NumPy's do
 _BYTES = np.dtype(np.uint8)
+#: NumPy's own dtypes have lower numbers; ``isbuiltin`` is 0 for those that were unpickled
+_N_OWN = 24
 _HOST, _DEVICE, _MANAGED = 1, 2, 3  # cudaMemoryType
 
 
@@ -23,7 +25,7 @@ def device_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
     Raises TypeError for text and other objects.
     """
-    if dtype.kind in "biufc" and dtype.isbuiltin == 1:
+    if dtype.num < _N_OWN and dtype.kind in "biufc" and dtype.isnative:
         return dtype
     if dtype.name == "bfloat16":
         return dtype

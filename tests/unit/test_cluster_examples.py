@@ -97,6 +97,7 @@ def test_the_script_is_one_for_bash() -> None:
         "SLURM_JOB_NODELIST",
         "SLURM_JOB_NUM_NODES",
         "SLURM_CPUS_PER_TASK",
+        "SLURM_GPUS_ON_NODE",
         "SLURM_SUBMIT_DIR",
     }
 

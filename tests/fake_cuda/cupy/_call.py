@@ -19,7 +19,7 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 def supported(dtype: Any) -> np.dtype[Any]:
     """A type of elements that CuPy has; ValueError for others: strings, objects, float8, int4, times."""
     found = np.dtype(dtype)
-    if found == BFLOAT16 or (found.isbuiltin == 1 and found.char in _CHARS):
+    if found == BFLOAT16 or (found.num < 24 and found.isnative and found.char in _CHARS):
         return found
     raise ValueError(f"Unsupported dtype {found}")
 

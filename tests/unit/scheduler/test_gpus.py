@@ -185,3 +185,12 @@ def test_devices_as_text_are_usual_gpus() -> None:
     first, second, third = parse_devices("2xcuda:80GB,1xcpu:4")
     assert (first.id, first.memory_nbytes, first.gflops) == ("cuda:0", 80 * 10**9, USUAL.gflops)
     assert second.id == "cuda:1" and third.threads == 4
+
+
+def test_gpus_of_different_hosts_go_by_the_hosts_memory(graph_of: GraphOf) -> None:
+    plan = make_plan(products(graph_of, 4, rows=8), [cuda(0, host="a"), cuda(1, host="b")], n_stages=2)
+    (edge,) = [edge for edge in plan.edges if edge.between_stages]
+    assert edge.transport == "object_store"
+    assert any("stage0 → stage1" in note and "object store" in note for note in plan.notes)
+    near = make_plan(products(graph_of, 4, rows=8), [cuda(0, host="a"), cuda(1, host="a")], n_stages=2)
+    assert not any("different hosts" in note for note in near.notes)
