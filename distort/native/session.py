@@ -81,9 +81,9 @@ class InferenceSession:
         if not wanted and options._policy in _POLICIES_OF_GPUS and not providers.why_no_gpu():
             wanted = [(providers.CUDA, {})]
         parallel = self._is_parallel
-        names, chosen = [name for name, _ in wanted], [given for _, given in wanted]
+        wanted_names, wanted_options = [name for name, _ in wanted], [given for _, given in wanted]
         elsewhere = parallel and options._is_elsewhere()
-        usable = providers.usable(names, chosen, parallel=parallel, elsewhere=elsewhere)
+        usable = providers.usable(wanted_names, wanted_options, parallel=parallel, elsewhere=elsewhere)
         for note in providers.notes(usable):
             self._logger.log(logs.WARNING, f"{note}.")
         if self._logger.severity <= logs.INFO:
