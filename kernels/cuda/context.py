@@ -40,9 +40,9 @@ class Context:
     @functools.cached_property
     def products(self) -> Products:
         """cuBLASLt. Raises an error that says what is missing."""
-        from distort.kernels.cuda.blaslt import Products
-
         import cupy
+
+        from distort.kernels.cuda.blaslt import Products
 
         with cupy.cuda.Device(self.device_id):
             return Products(self._capability_number)
@@ -50,9 +50,9 @@ class Context:
     @functools.cached_property
     def networks(self) -> Networks:
         """cuDNN. Raises an error that says what is missing."""
-        from distort.kernels.cuda.dnn import Networks
-
         import cupy
+
+        from distort.kernels.cuda.dnn import Networks
 
         options = self.options
         search, any_workspace = options.cudnn_conv_algo_search, options.cudnn_conv_use_max_workspace
