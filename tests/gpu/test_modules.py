@@ -48,7 +48,7 @@ def test_a_function_runs(fake_cuda: Any) -> None:
 
 def test_what_does_not_compile_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = Kernel("kernel_bad", 'extern "C" __global__ void kernel_bad(float* x) { x[0] = undeclared; }\n')
-    with pytest.raises(KernelError, match=r"kernel_bad can't be compiled.*DISTORT_DUMP") as caught:
+    with pytest.raises(KernelError, match=r"(?s)kernel_bad can't be compiled.*DISTORT_DUMP") as caught:
         modules.modules_of(0).get([*kernels()[:1], bad])
     assert "undeclared" in str(caught.value)
     monkeypatch.setenv("DISTORT_DUMP", str(tmp_path))

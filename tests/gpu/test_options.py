@@ -127,7 +127,7 @@ def parallel() -> distort.SessionOptions:
     return made
 
 
-def test_a_session_tells_all_options(two_gpus: None) -> None:
+def test_a_session_tells_all_options(fake_cuda: Any) -> None:
     session = distort.InferenceSession(MODEL, providers=[(CUDA, {"device_id": 1, "prefer_nhwc": True}), CPU])
     assert session.get_providers() == [CUDA, CPU]
     told = session.get_provider_options()
@@ -183,7 +183,7 @@ def test_several_gpus_are_one_provider(two_gpus: None) -> None:
     assert session.get_provider_options()[CUDA]["gpu_mem_limit"] == "9"
 
 
-def test_a_sequential_session_has_the_first(two_gpus: None) -> None:
+def test_a_sequential_session_has_the_first(fake_cuda: Any) -> None:
     wanted = [(CUDA, {"device_id": 1}), (CUDA, {"device_id": 0}), CPU]
     text = "Duplicate provider 'CUDAExecutionProvider' encountered, ignoring. A sequential session runs in one process"
     with pytest.warns(UserWarning, match=re.escape(text)) as told:
