@@ -6,12 +6,14 @@ max|a| times the largest sum of |b| along the contracted axis; it holds for ever
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 from typing import Any
 
 Array = Any
 
 _EXACT_FLOAT32 = float(1 << 24)
+_LARGEST = 255  # of 8 bits less a zero point
 
 
 def exact_pair(xp: ModuleType, a: Array, b: Array, contracted: int | tuple[int, ...]) -> tuple[Array, Array]:
@@ -19,6 +21,11 @@ def exact_pair(xp: ModuleType, a: Array, b: Array, contracted: int | tuple[int, 
 
     ``contracted`` are the axes of b that are summed over. 8-bit operands stay exact in float64 up to 2**36 terms.
     """
+    if xp.__name__ != "numpy":  # the operands' largest values are asked for on no GPU: that would wait for it
+        axes = contracted if isinstance(contracted, tuple) else (contracted,)
+        if _LARGEST**2 * math.prod(b.shape[axis] for axis in axes) < _EXACT_FLOAT32:
+            return a, b
+        return a.astype(xp.float64), b.astype(xp.float64)
     largest = float(xp.abs(a).max(initial=0.0)) * float(xp.abs(b).sum(axis=contracted).max(initial=0.0))
     if largest < _EXACT_FLOAT32:
         return a, b

@@ -100,7 +100,7 @@ def element_of(dtype: np.dtype[Any]) -> int:
 
 def limits_of(dtype: np.dtype[Any]) -> Any:
     """numpy's or ml_dtypes' ``finfo`` or ``iinfo`` of a dtype."""
-    if dtype.isbuiltin == 1:
+    if dtype.isbuiltin != 2:  # NumPy's own; 0 where the dtype came out of a pickle
         return np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
     import ml_dtypes
 

@@ -99,7 +99,7 @@ def export(array: Array) -> Any:
     if element not in _TYPES:
         packed = " packed" if element in SUB_BYTE_BITS else ""
         raise RuntimeError(f"DLPack has no{packed} type for {array.dtype}.")
-    if array.dtype.isbuiltin == 1 and not array.flags.writeable:
+    if array.dtype.isbuiltin != 2 and not array.flags.writeable:
         array.__dlpack__()  # raises numpy's BufferError
     strides = tuple(stride // array.itemsize for stride in array.strides)
     return export_memory(array.ctypes.data, array.shape, element, (CPU, 0), owner=array, strides=strides)

@@ -71,7 +71,7 @@ class DeviceNodes(Program):
     # -- one node
 
     def _run(self, node: Node, call: Callable[..., Any], host: frozenset[int], *values: Any) -> Any:
-        if any(isinstance(value, np.ndarray) and not is_held(value.dtype) for value in values):
+        if fallback.reason_of_values(node, fallback.dtypes_of(values)) is not None:
             return self._cpu_call(node)(*values)
         arguments = [
             self.on_host(node, value) if position in host else self._on_device(node, value)

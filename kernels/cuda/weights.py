@@ -9,6 +9,7 @@ import numpy as np
 
 from distort.kernels.compiler.ir import Array, Buffer
 from distort.kernels.cuda import copies, memory
+from distort.kernels.cuda.fallback import on_host
 
 
 class Weights:
@@ -45,7 +46,7 @@ class Weights:
 
 def is_held(dtype: np.dtype[Any]) -> bool:
     """Whether CuPy computes with a dtype; what it only stores (8-bit floats, int4, text) is the CPU's."""
-    return (dtype.kind in "biufc" and dtype.isbuiltin == 1) or dtype.name == "bfloat16"
+    return not on_host(dtype)
 
 
 __all__ = ["Weights", "is_held"]

@@ -194,7 +194,7 @@ def swish(xp: Any, x: Any, *, alpha: float = 1.0) -> Any:
 
 @kernel("ThresholdedRelu", 10)
 def thresholded_relu(xp: Any, x: Any, *, alpha: float = 1.0) -> Any:
-    return xp.where(working(xp, x) > alpha, x, x.dtype.type(0))
+    return xp.where(working(xp, x) > alpha, x, x.dtype.type(0)).astype(x.dtype, copy=False)
 
 
 @kernel("Shrink", 9)

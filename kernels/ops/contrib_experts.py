@@ -101,7 +101,7 @@ def _mixture(
     chosen, shares = _routed(xp, router.astype(xp.float32), k, normalize, router_weights)
     fc1, fc2, fc3 = layers
     y = xp.zeros_like(wide)
-    for expert in np.unique(np.asarray(chosen)).tolist():
+    for expert in xp.unique(chosen).tolist():
         tokens, place = xp.nonzero(chosen == expert)
         part = wide[tokens]
         h = _layer(xp, part, fc1(expert), biases[0], expert)

@@ -112,7 +112,7 @@ def _group_attend(
     shown = logits
     if seen is not None:
         logits = xp.where(seen, logits, -xp.inf)
-    top = logits.max(axis=-1, keepdims=True, initial=-xp.inf)
+    top = logits.max(axis=-1, keepdims=True) if keys else xp.full((heads, steps, 1), -xp.inf, logits.dtype)
     if sink is not None:
         top = xp.maximum(top, sink.astype(logits.dtype)[:, None, None])
     top = xp.where(xp.isneginf(top), 0, top)

@@ -28,12 +28,15 @@ def activated(xp: ModuleType, y: Array, activation: str, parameters: Sequence[fl
         half = y.dtype.type(0.5)
         return xp.tanh(y * half) * half + half
     if activation == "LeakyRelu":
-        return xp.where(y >= 0, y, y * y.dtype.type(given[0] if given else 0.01))
+        slope = y.dtype.type(given[0] if given else 0.01)
+        return xp.where(y >= 0, y, y * slope).astype(y.dtype, copy=False)
     if activation in ("Clip", "HardSigmoid"):
         if len(given) != 2:
             raise InvalidInput(f"{activation} needs two activation_params, got {given}")
         first, second = (y.dtype.type(value) for value in given)
-        return xp.minimum(xp.maximum(y, first), second) if activation == "Clip" else xp.clip(y * first + second, 0, 1)
+        if activation == "Clip":
+            return xp.minimum(xp.maximum(y, first), second)
+        return xp.clip(y * first + second, 0, 1).astype(y.dtype, copy=False)
     raise MissingKernel(f"FusedConv has no activation {activation!r}")
 
 

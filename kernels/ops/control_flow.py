@@ -13,6 +13,13 @@ from distort.kernels.program import Body
 from distort.kernels.registry import kernel
 
 
+def _stacked(xp: Any, values: Sequence[Any]) -> Any:
+    """Values of all rounds in one array. On a GPU some are still NumPy's: numbers of rounds, strings."""
+    if all(isinstance(value, np.ndarray) for value in values):
+        return np.stack(values)
+    return xp.stack([xp.asarray(value) for value in values])
+
+
 @kernel("If", host=(0,))
 def if_else(xp: Any, condition: Any, *, then_branch: Body, else_branch: Body) -> Any:
     if condition.size != 1:
@@ -36,7 +43,7 @@ def loop(xp: Any, trips: Any, condition: Any, *state: Any, body: Body, n_outputs
             collected.append(value)
         round_number += 1
     stacked = [
-        xp.stack(values) if values else body.empty_output(xp, 1 + len(carried) + position)
+        _stacked(xp, values) if values else body.empty_output(xp, 1 + len(carried) + position)
         for position, values in enumerate(scanned)
     ]
     return tuple([*carried, *stacked])
@@ -70,7 +77,7 @@ def scan(
         if not values:
             results.append(body.empty_output(xp, n_state + position))
             continue
-        stacked = xp.stack(values[::-1] if _direction(scan_output_directions, position) else values)
+        stacked = _stacked(xp, values[::-1] if _direction(scan_output_directions, position) else values)
         axis = axis_of(_direction(scan_output_axes, position), stacked.ndim)
         results.append(xp.moveaxis(stacked, 0, axis))
     return tuple([*state, *results])

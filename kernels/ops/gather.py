@@ -170,7 +170,7 @@ def top_k(xp: Any, x: Any, k: Any, *, axis: int = -1, largest: int = 1, sorted: 
     position = axis_of(axis, x.ndim)
     if not 0 <= count <= x.shape[position]:
         raise Failed(f"k argument [{count}] should not be greater than specified axis dim value [{x.shape[position]}]")
-    if 0 < count < x.shape[position] // 8 and x.dtype.kind in "iuf" and x.dtype.isbuiltin == 1 and not _has_nan(xp, x):
+    if xp is np and 0 < count < x.shape[position] // 8 and _is_sortable(x.dtype) and not _has_nan(xp, x):
         rows = xp.moveaxis(x, position, -1)
         few = _contenders(xp, rows, count, largest)
         values = xp.take_along_axis(rows, few, axis=-1)
@@ -183,11 +183,17 @@ def top_k(xp: Any, x: Any, k: Any, *, axis: int = -1, largest: int = 1, sorted: 
 
 def _ranked(xp: Any, x: Any, largest: int, axis: int) -> Any:
     """Indices along the axis, best first, the lower index first among equals."""
+    if xp is not np and x.dtype.kind == "V":
+        x = x.astype(xp.float32)  # cupy sorts no bfloat16
     if not largest:
         return xp.argsort(x, axis=axis, kind="stable")
     # a stable sort of the reversed axis puts the lower index first among equals
     flipped = xp.argsort(xp.flip(x, axis), axis=axis, kind="stable")
     return x.shape[axis] - 1 - xp.flip(flipped, axis)
+
+
+def _is_sortable(dtype: Any) -> bool:
+    return dtype.kind in "iuf" and dtype.isbuiltin != 2
 
 
 def _has_nan(xp: Any, x: Any) -> bool:
@@ -214,6 +220,8 @@ def unique(xp: Any, x: Any, *, axis: int | None = None, sorted: int = 1) -> Any:
     position = axis_of(axis, x.ndim) if axis is not None else 0
     if flat.dtype == object:
         flat = flat.astype(str)
+    if xp is not np and flat.dtype.kind == "V":
+        flat = flat.astype(xp.float32)  # cupy sorts no bfloat16
     values, first, inverse, counts = xp.unique(
         flat, return_index=True, return_inverse=True, return_counts=True, axis=position
     )

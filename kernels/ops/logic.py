@@ -30,7 +30,7 @@ unary_ufunc("Not", "logical_not")
 @kernel("Where", 9)
 def where(xp: Any, condition: Any, x: Any, y: Any) -> Any:
     try:
-        return xp.where(condition, x, y)
+        return xp.where(condition, x, y).astype(x.dtype, copy=False)  # cupy's bfloat16 became float32
     except ValueError as error:
         raise unbroadcastable(error, condition, x, y) from error
 

@@ -75,12 +75,15 @@ class Forest:
             *(features, splits, modes, children.reshape(-1), missing.astype(bool), leaf, roots, _DECISIONS),
             *(members, bounds),
         )
-        self._tables: dict[str, tuple[Array, ...]] = {"numpy": self.host}
+        self._tables: dict[int, tuple[Array, ...]] = {}  # by device
 
     def _on(self, xp: ModuleType) -> tuple[Array, ...]:
-        tables = self._tables.get(xp.__name__)
+        if xp is np:
+            return self.host
+        device = xp.cuda.runtime.getDevice()
+        tables = self._tables.get(device)
         if tables is None:
-            tables = self._tables[xp.__name__] = tuple(xp.asarray(table) for table in self.host)
+            tables = self._tables[device] = tuple(xp.asarray(table) for table in self.host)
         return tables
 
     def leaves(self, xp: ModuleType, x: Array) -> Array:

@@ -103,7 +103,7 @@ def _max_with_indices(
         better = (candidate > best) | ((index < 0) & inside)
         if x.dtype.kind not in "iu":
             better |= xp.isnan(candidate) & ~xp.isnan(best)
-        best = xp.where(better, candidate, best)
+        best = xp.where(better, candidate, best).astype(x.dtype, copy=False)  # cupy's bfloat16 became float32
         index = xp.where(better, place, index)
     planes = xp.arange(x.shape[0] * x.shape[1], dtype=xp.int64) * int(np.prod(size))
     index += planes.reshape(*x.shape[:2], *(1,) * rank)

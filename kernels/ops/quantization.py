@@ -144,8 +144,9 @@ def dequantize_linear(
 @kernel("DynamicQuantizeLinear", since=11)
 def dynamic_quantize_linear(xp: ModuleType, x: Array) -> tuple[Array, Array, Array]:
     """uint8 over the range of x, widened to hold zero; an all-zero or empty x has scale 1, as in onnxruntime."""
-    low = xp.asarray(x.min(initial=0), dtype=xp.float32)
-    high = xp.asarray(x.max(initial=0), dtype=xp.float32)
+    zero = xp.float32(0)
+    low = xp.asarray(xp.minimum(x.min(), zero) if x.size else zero, dtype=xp.float32)
+    high = xp.asarray(xp.maximum(x.max(), zero) if x.size else zero, dtype=xp.float32)
     scale = xp.where(high == low, xp.float32(1), (high - low) / xp.float32(255)).astype(xp.float32)
     zero_point = xp.asarray(saturated(xp, xp.rint(-low / scale), np.dtype(np.uint8)))
     y = xp.rint(x / scale) + zero_point.astype(xp.float32)

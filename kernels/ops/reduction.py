@@ -66,7 +66,7 @@ def _log_sum(xp: Any, x: Any, axes: tuple[int, ...], keep: bool) -> Any:
 def _log_sum_exp(xp: Any, x: Any, axes: tuple[int, ...], keep: bool) -> Any:
     """log(sum(exp(x))), shifted by the largest element so that it neither overflows nor loses all."""
     x = _as_float(xp, x)
-    largest = xp.max(x, axis=axes, keepdims=True, initial=-xp.inf)
+    largest = _maximum(xp, x, axes, True)
     shift = xp.where(xp.isfinite(largest), largest, x.dtype.type(0))  # inf - inf would be NaN
     powers = xp.asarray(xp.subtract(x, shift))
     xp.exp(powers, out=powers)
@@ -84,15 +84,22 @@ def _extreme(xp: Any, dtype: Any, largest: bool) -> Any:
     return xp.inf if largest else -xp.inf
 
 
+def _over_nothing(xp: Any, x: Any, axes: tuple[int, ...], keep: bool, value: Any) -> Any:
+    """What a reduction of an array without elements is (cupy's have no ``initial``)."""
+    reduced = {axis % x.ndim for axis in (axes if axes is not None else range(x.ndim))}
+    shape = [1 if axis in reduced else n for axis, n in enumerate(x.shape) if keep or axis not in reduced]
+    return xp.full(tuple(shape), value, dtype=x.dtype)
+
+
 def _maximum(xp: Any, x: Any, axes: tuple[int, ...], keep: bool) -> Any:
     if not x.size:
-        return xp.max(x, axis=axes, keepdims=keep, initial=x.dtype.type(_extreme(xp, x.dtype, False)))
+        return _over_nothing(xp, x, axes, keep, _extreme(xp, x.dtype, False))
     return xp.max(x, axis=axes, keepdims=keep)
 
 
 def _minimum(xp: Any, x: Any, axes: tuple[int, ...], keep: bool) -> Any:
     if not x.size:
-        return xp.min(x, axis=axes, keepdims=keep, initial=x.dtype.type(_extreme(xp, x.dtype, True)))
+        return _over_nothing(xp, x, axes, keep, _extreme(xp, x.dtype, True))
     return xp.min(x, axis=axes, keepdims=keep)
 
 

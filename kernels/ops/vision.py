@@ -177,9 +177,10 @@ def _kept(xp: ModuleType, corners: Array, candidates: Array, most: int, overlap:
         rivals = np.packbits(_on_host(_overlapping(xp, here, here, overlap)), axis=1, bitorder="little")
         masks = [int.from_bytes(row.tobytes(), "little") for row in rivals]
         dead = 0
+        numbers = _on_host(block).tolist()
         for place in np.flatnonzero(_on_host(alive)).tolist():
             if not dead >> place & 1:
-                kept.append(int(block[place]))
+                kept.append(numbers[place])
                 if len(kept) == most:
                     return kept
                 dead |= masks[place]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +33,33 @@ def _take_out() -> dict[str, Any]:
     return taken
 
 
-@pytest.fixture
-def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The fake ``cupy``: two GPUs (FAKE_CUDA_DEVICES, set before this fixture is asked for, says otherwise)."""
+@contextmanager
+def _installed() -> Iterator[Any]:
     before = _take_out()
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import cupy
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        paths = [str(FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]
+        patch.setenv("PYTHONPATH", os.pathsep.join(paths))  # for processes that a test starts
+        import cupy
 
-    yield cupy
-    cupy.fake.check()
-    cupy.fake.shutdown()
-    _take_out()
-    sys.modules.update(before)
+        yield cupy
+        try:
+            cupy.fake.check()
+        finally:
+            cupy.fake.shutdown()
+            _take_out()
+            sys.modules.update(before)
+
+
+@pytest.fixture
+def fake_cuda() -> Iterator[Any]:
+    """The fake ``cupy``: two GPUs (FAKE_CUDA_DEVICES, set before this fixture is asked for, says otherwise)."""
+    with _installed() as cupy:
+        yield cupy
+
+
+@pytest.fixture(scope="module")
+def fake_cuda_for_all() -> Iterator[Any]:
+    """The same for all tests of a module."""
+    with _installed() as cupy:
+        yield cupy

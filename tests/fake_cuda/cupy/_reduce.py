@@ -117,7 +117,10 @@ def repeat(a: Any, repeats: Any, axis: Any = None) -> Any:
     if isinstance(repeats, _call.Operand):
         _state.declare("repeat")  # the size of the result is on the device
     elif isinstance(repeats, np.ndarray):
-        repeats = repeats.tolist()
+        raise TypeError("'repeats' does not accept numpy.ndarray; convert with cupy.array() first")
+    elif not np.isscalar(repeats):
+        repeats = _creation.array(repeats, dtype=np.intp)
+        _state.declare("repeat")
     return _call.compute(np.repeat, a, repeats, axis=axis)
 
 

@@ -136,6 +136,9 @@ class ufunc:
             raise NotImplementedError(f"`{self.name}.at` is not supported yet")
         from . import _indexing
 
+        if a.dtype.char not in _SCATTERS[self.name] or a.dtype == _call.BFLOAT16:
+            raise TypeError(f"cupy.{self.__name__}.at does not support {a.dtype}")
+        b = b.astype(a.dtype, copy=False) if isinstance(b, _call.Operand) else b  # type: ignore[attr-defined]
         parts, _ = _indexing.prepare(indices)
         function: Any = self._function
 
@@ -162,8 +165,15 @@ class ufunc:
         return _call.compute(np.add.reduceat, array, asarray(indices), axis, dtype)
 
 
+#: the types of elements that each has atomic operations for
 _SCATTERS = {
-    f"cupy_{name}" for name in ("add", "subtract", "maximum", "minimum", "bitwise_and", "bitwise_or", "bitwise_xor")
+    "cupy_add": "ilqILQefd",
+    "cupy_subtract": "iI",
+    "cupy_maximum": "ilqILQfd",
+    "cupy_minimum": "ilqILQfd",
+    "cupy_bitwise_and": "ilqILQ",
+    "cupy_bitwise_or": "ilqILQ",
+    "cupy_bitwise_xor": "ilqILQ",
 }
 
 
