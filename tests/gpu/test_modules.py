@@ -24,10 +24,11 @@ def _anew(fake_cuda: Any) -> Iterator[None]:
 
 
 def kernels() -> list[Kernel]:
-    return [launch.kernel for operation in (*corpus.maps(), *corpus.rows()) for launch in launches(operation) or []]
+    some = [*list(corpus.maps())[-3:], *list(corpus.rows())[:4]]
+    return [launch.kernel for operation in some for launch in launches(operation) or []]
 
 
-def test_all_kinds_of_kernels_are_one_module(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_of_several_kinds_are_one_module(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     original = fake_cuda.RawModule
     monkeypatch.setattr(fake_cuda, "RawModule", lambda **given: made.append(given) or original(**given))
@@ -48,7 +49,7 @@ def test_a_function_runs(fake_cuda: Any) -> None:
 
 def test_what_does_not_compile_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = Kernel("kernel_bad", 'extern "C" __global__ void kernel_bad(float* x) { x[0] = undeclared; }\n')
-    with pytest.raises(KernelError, match=r"kernel_bad can't be compiled.*DISTORT_DUMP") as caught:
+    with pytest.raises(KernelError, match=r"(?s)kernel_bad can't be compiled.*DISTORT_DUMP") as caught:
         modules.modules_of(0).get([*kernels()[:1], bad])
     assert "undeclared" in str(caught.value)
     monkeypatch.setenv("DISTORT_DUMP", str(tmp_path))
