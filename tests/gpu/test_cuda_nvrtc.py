@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(nvrtc.library() is None, reason="NVRTC is not in
 
 
 @pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
-@pytest.mark.parametrize("kind", [corpus.maps, corpus.rows], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [corpus.maps, corpus.rows, corpus.moves], ids=lambda kind: kind.__name__)
 def test_kernels(kind: Callable[[], Iterator[Operation]], architecture: str) -> None:
     kernels = [launch.kernel for operation in kind() for launch in launches(operation) or []]
     assert nvrtc.compile_all(kernels, architecture) > 0

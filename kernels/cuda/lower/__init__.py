@@ -12,7 +12,14 @@ from importlib import import_module
 from distort.kernels.compiler.builder import TAKE_WIDE, Lowering
 
 #: (domain, module) -> operators
-OPERATORS: dict[tuple[str, str], str] = {}
+OPERATORS: dict[tuple[str, str], str] = {
+    ("", "gathering"): "Gather GatherElements GatherND",
+    ("", "pooling"): "AveragePool MaxPool",
+    ("", "scattering"): "Scatter ScatterElements ScatterND",
+    ("", "selection"): "CumProd CumSum TopK",
+    ("com.microsoft", "gathering"): "GatherND",
+    ("com.microsoft", "nbits"): "MatMulNBits",
+}
 #: (domain, operator) -> module
 HOME = {
     (domain, operator): module for (domain, module), operators in OPERATORS.items() for operator in operators.split()
