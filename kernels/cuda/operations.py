@@ -96,4 +96,17 @@ class CudaNBits(Operation):
     kind: ClassVar[str] = "cuda_n_bits"
 
 
-__all__ = ["CudaGather", "CudaNBits", "CudaPool", "CudaScan", "CudaScatter", "CudaTopK"]
+@dataclass(eq=False)
+class CudaResize(Operation):
+    """Elements of x, or weighted sums of some, at places along ``axes`` that tables hold; the result is contiguous.
+
+    Inputs: x, then for each axis the places [taps, n] (int32, in elements of x), and if ``weighs`` their weights
+    [taps, n], float32 (float64 where x is).
+    """
+
+    axes: tuple[int, ...]
+    weighs: bool
+    kind: ClassVar[str] = "cuda_resize"
+
+
+__all__ = ["CudaGather", "CudaNBits", "CudaPool", "CudaResize", "CudaScan", "CudaScatter", "CudaTopK"]

@@ -35,7 +35,7 @@ def _resize(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         return None
     known: list[Any] = [None if t is None else t.value for t in inputs[1:]]
     try:
-        plans, method = _of_node(node, np.broadcast_to(np.zeros((), x.dtype), x.shape), known)
+        plans, method = of_node(node, np.broadcast_to(np.zeros((), x.dtype), x.shape), known)
     except KernelError:
         return None
     active = [a for a, plan in enumerate(plans) if plan.scale != 1 or plan.roi not in (None, (0.0, 1.0))]
@@ -53,7 +53,7 @@ def _resize(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     return _weighted(b, b.plain(x), axes, method) if x.element == "float32" else None
 
 
-def _of_node(node: Node, x: Array, known: list[Any]) -> tuple[list[ResizedAxis], Method]:
+def of_node(node: Node, x: Array, known: list[Any]) -> tuple[list[ResizedAxis], Method]:
     """How each axis is resized, and the method. Raises KernelError."""
     attributes = node.attributes
     mode = attributes.get("mode", "nearest")

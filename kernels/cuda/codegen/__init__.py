@@ -25,6 +25,7 @@ _PRINTERS = {
     "cuda_gather": ("gathering", "gather_launches"),
     "cuda_n_bits": ("nbits", "n_bits_launches"),
     "cuda_pool": ("pooling", "pool_launches"),
+    "cuda_resize": ("resizing", "resize_launches"),
     "cuda_scan": ("scans", "scan_launches"),
     "cuda_scatter": ("scattering", "scatter_launches"),
     "cuda_top_k": ("selection", "top_k_launches"),

@@ -15,6 +15,7 @@ from distort.kernels.compiler.builder import TAKE_WIDE, Lowering
 OPERATORS: dict[tuple[str, str], str] = {
     ("", "gathering"): "Gather GatherElements GatherND",
     ("", "pooling"): "AveragePool MaxPool",
+    ("", "resizing"): "Resize Upsample",
     ("", "scattering"): "Scatter ScatterElements ScatterND",
     ("", "selection"): "CumProd CumSum TopK",
     ("com.microsoft", "gathering"): "GatherND",
