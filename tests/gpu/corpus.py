@@ -92,8 +92,11 @@ def rows() -> Iterator[Operation]:
 
 
 def moves() -> Iterator[Operation]:
-    """Gather, scatter, pooling, selection."""
-    for dtype, name in (("float32", "float"), ("float16", "float16"), ("int8", "int8"), ("int64", "int64")):
+    """Gather, scatter, pooling, resizing, selection, packed weights."""
+    for mode in ("nearest", "linear"):
+        text = f'(float y) <int64[4] s = {{1, 2, 9, 9}}> {{ y = Resize <mode = "{mode}"> (x, , , s) }}'
+        yield from of_graph(text, {"x": ((1, 2, 6, 6), "float32")})
+    for dtype, name in (("float16", "float16"), ("int8", "int8"), ("int64", "int64")):
         x = {"x": ((6, 64), dtype), "i": ((5,), "int64")}
         yield from of_graph(f"({name} y) {{ y = Gather (x, i) }}", x)
         yield from of_graph(f"({name} y) {{ y = Gather <axis = 1> (x, i) }}", x)

@@ -15,11 +15,16 @@ from distort.kernels.compiler.builder import TAKE_WIDE, Lowering
 OPERATORS: dict[tuple[str, str], str] = {
     ("", "gathering"): "Gather GatherElements GatherND",
     ("", "pooling"): "AveragePool MaxPool",
+    ("", "quantization"): "DequantizeLinear DynamicQuantizeLinear QuantizeLinear",
+    ("", "reductions"): (
+        "ReduceL1 ReduceL2 ReduceLogSum ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
+    ),
     ("", "resizing"): "Resize Upsample",
     ("", "scattering"): "Scatter ScatterElements ScatterND",
     ("", "selection"): "CumProd CumSum TopK",
     ("com.microsoft", "gathering"): "GatherND",
     ("com.microsoft", "nbits"): "MatMulNBits",
+    ("com.microsoft", "quantization"): "DequantizeLinear QuantizeLinear",
 }
 #: (domain, operator) -> module
 HOME = {
