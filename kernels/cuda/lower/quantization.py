@@ -25,7 +25,7 @@ _REALS = ("float32", "float16", "bfloat16")
 def _by_blocks(
     b: Builder, node: Node, x: Tensor, parameters: list[Tensor | None]
 ) -> tuple[Tensor, list[Tensor | None]] | None:
-    """x and what broadcasts to it: x with an axis as [blocks, block], where there are any. None where they don't fit."""
+    """x and what broadcasts to it: x with an axis as [blocks, block], if there are any. None where they don't fit."""
     axis, size = node.attributes.get("axis", 1), node.attributes.get("block_size", 0)
     rank = len(x.shape)
     if not size:
