@@ -71,3 +71,25 @@ def test_an_index_out_of_range_is_told_and_reads_nothing_else(wrong: int) -> Non
 def test_nothing_is_gathered() -> None:
     feeds = {"x": array(5, 8), "i": np.zeros((0, 2), np.int64)}
     assert check("(float y) { y = Gather (x, i) }", feeds) == []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("interleaved", [0, 1])
+@pytest.mark.parametrize("turned", [0, 4])
+def test_rotary_embedding(turned: int, interleaved: int, dtype: str) -> None:
+    name = {"float32": "float"}.get(dtype, dtype)
+    pairs = (turned or 8) // 2
+    feeds = {
+        "x": RANDOM.standard_normal((2, 3, 5, 8)).astype(dtype),
+        "c": RANDOM.standard_normal((20, pairs)).astype(dtype),
+        "s": RANDOM.standard_normal((20, pairs)).astype(dtype),
+        "p": RANDOM.integers(0, 20, (2, 5)),
+    }
+    attributes = f"interleaved = {interleaved}, rotary_embedding_dim = {turned}"
+    text = f"({name} y) {{ y = RotaryEmbedding <{attributes}> (x, c, s, p) }}"
+    check(text, feeds, opset=23, ways=WAYS[1:2], rtol=1e-2 if dtype == "float16" else 1e-4)
+
+
+def test_losses_read_by_index() -> None:
+    feeds = {"x": array(6, 5), "t": RANDOM.integers(0, 5, 6)}
+    check("(float y) { y = SoftmaxCrossEntropyLoss (x, t) }", feeds, ways=WAYS[1:2])

@@ -16,7 +16,7 @@ from distort.kernels.compiler.ir import Array, Call, Native, Scratch, Tensor, Wo
 from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.layout import in_blocks, memory
 from distort.kernels.compiler.loops import merged
-from distort.kernels.compiler.lower.gathering import CHUNK, element_of, gathered
+from distort.kernels.compiler.lower.gathering import CHUNK, element_of
 from distort.kernels.errors import KernelError
 from distort.kernels.ops.resize import Method, ResizedAxis, method_of, nearest_indices, plans_of, weights_of
 
@@ -123,7 +123,7 @@ def _nearest(b: Builder, x: Tensor, axes: dict[int, ResizedAxis], method: Method
         return result
 
     def one(axis: int, x: Tensor) -> Tensor:
-        return gathered(b, x, axis, b.constant(found[axis][0]))
+        return b.gathered(x, axis, b.constant(found[axis][0]))
 
     for step in _in_order(rank, axes, both, one):
         x = step(x)

@@ -27,6 +27,24 @@ def _gather_at(
     return result
 
 
+def gathered(b: Builder, x: Tensor, axis: int, indices: Tensor) -> Tensor:
+    """x [outer…, n, inner…] at indices: [outer…, number of indices, inner…], contiguous. x is not in blocks."""
+    shape = [*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]]
+    of_x = [*x.strides[:axis], *(0,) * len(indices.shape), *x.strides[axis + 1 :]]
+    of_indices = [*(0,) * axis, *indices.strides, *(0,) * (len(x.shape) - 1 - axis)]
+    made = _gather_at(
+        b, x.view(shape, of_x), indices.view(shape, of_indices), shape, [(x.shape[axis], x.strides[axis])]
+    )
+    return made.reshaped((*x.shape[:axis], indices.size, *x.shape[axis + 1 :]))
+
+
+def gathered_elements(b: Builder, x: Tensor, axis: int, indices: Tensor) -> Tensor:
+    """Along one axis; indices are no longer along the others than x."""
+    strides = [0 if i == axis else stride for i, stride in enumerate(x.strides)]
+    source = x.view(indices.shape, strides)
+    return _gather_at(b, source, indices, indices.shape, [(x.shape[axis], x.strides[axis])])
+
+
 @lowers_cuda("Gather")
 def _gather(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, indices = inputs
@@ -45,11 +63,7 @@ def _gather(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     shape = [*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]]
     if not size and 0 not in shape:
         return None
-    n_indices = len(indices.shape)
-    of_x = [*x.strides[:axis], *(0,) * n_indices, *x.strides[axis + 1 :]]
-    of_indices = [*(0,) * axis, *indices.strides, *(0,) * (len(x.shape) - 1 - axis)]
-    source, places = x.view(shape, of_x), indices.view(shape, of_indices)
-    return [_gather_at(b, source, places, shape, [(size, x.strides[axis])])]
+    return [gathered(b, x, axis, indices).reshaped(shape)]
 
 
 @lowers_cuda("GatherElements")
@@ -66,9 +80,7 @@ def _gather_elements(b: Builder, node: Node, inputs: list[Tensor | None]) -> Res
         return None
     if indices.size and not x.shape[axis]:
         return None
-    strides = [0 if i == axis else stride for i, stride in enumerate(x.strides)]
-    source = x.view(indices.shape, strides)
-    return [_gather_at(b, source, indices, indices.shape, [(x.shape[axis], x.strides[axis])])]
+    return [gathered_elements(b, x, axis, indices)]
 
 
 @lowers_cuda("GatherND")
