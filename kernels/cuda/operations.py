@@ -97,6 +97,16 @@ class CudaNBits(Operation):
 
 
 @dataclass(eq=False)
+class CudaUnpack(Operation):
+    """Weights [N, K], contiguous, of 4 or 8 bits made numbers of. Inputs: as of :class:`CudaNBits`, from codes on."""
+
+    bits: int
+    block_size: int
+    has_zeros: bool
+    kind: ClassVar[str] = "cuda_unpack"
+
+
+@dataclass(eq=False)
 class CudaResize(Operation):
     """Elements of x, or weighted sums of some, at places along ``axes`` that tables hold; the result is contiguous.
 
@@ -109,4 +119,4 @@ class CudaResize(Operation):
     kind: ClassVar[str] = "cuda_resize"
 
 
-__all__ = ["CudaGather", "CudaNBits", "CudaPool", "CudaResize", "CudaScan", "CudaScatter", "CudaTopK"]
+__all__ = ["CudaGather", "CudaNBits", "CudaPool", "CudaResize", "CudaScan", "CudaScatter", "CudaTopK", "CudaUnpack"]

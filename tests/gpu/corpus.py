@@ -10,6 +10,7 @@ import numpy as np
 
 from distort.kernels.compiler.expression import Expression, Instruction
 from distort.kernels.compiler.ir import Map, Operation
+from distort.kernels.cuda.operations import CudaUnpack
 
 from .graphs import graph_of, operations_of
 from .simulating import view
@@ -123,3 +124,5 @@ def moves() -> Iterator[Operation]:
             for names in ("a, w, s", "a, w, s, z"):
                 attributes = f"K = 64, N = 8, bits = {bits}, block_size = 32"
                 yield from of_graph(f"({name} y) {{ y = com.microsoft.MatMulNBits <{attributes}> ({names}) }}", weights)
+            parts = [np.zeros(shape, kind(d)) for shape, d in (((8, 2, 4 * bits), "uint8"), ((8, 2), dtype))]
+            yield CudaUnpack([view(x) for x in parts], [view(np.zeros((8, 64), kind(dtype)))], bits, 32, False)

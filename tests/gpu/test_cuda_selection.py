@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from distort.kernels.cuda.codegen import launches
+from distort.kernels.cuda.operations import CudaUnpack
 
 from .graphs import check
-from .simulating import WAYS, Array
+from .simulating import WAYS, Array, Memory, run_all, view
 
 RANDOM = np.random.default_rng(17)
 _NAMES = {"float32": "float", "float64": "double"}
@@ -86,3 +87,32 @@ def test_packed_weights(n_rows: int, zeros: str, dtype: str, bits: int) -> None:
     large = 200 if bits == 8 else 10
     tolerance = large * (1e-3 if dtype == "float16" else 1e-5)
     check(text, feeds, kinds=["cuda_n_bits"], rtol=1e-3, atol=tolerance)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("zeros", ["", "uint8", "real"])
+def test_packed_weights_are_unpacked(zeros: str, dtype: str, bits: int) -> None:
+    depth, columns, block = 96, 37, 32
+    n_blocks = depth // block
+    numbers = RANDOM.integers(0, 1 << bits, (columns, n_blocks, block)).astype(np.uint8)
+    codes = numbers[..., ::2] | numbers[..., 1::2] << 4 if bits == 4 else numbers
+    scales = RANDOM.uniform(0.01, 0.1, (columns, n_blocks)).astype(dtype)
+    inputs, points = [codes, scales], np.full((columns, n_blocks), 1 << (bits - 1), np.float32)
+    if zeros == "uint8":
+        wide = np.zeros((columns, n_blocks + n_blocks % 2), np.uint8)
+        wide[:, :n_blocks] = RANDOM.integers(0, 1 << bits, (columns, n_blocks))
+        points = wide[:, :n_blocks].astype(np.float32)
+        inputs.append(wide[:, ::2] | wide[:, 1::2] << 4 if bits == 4 else np.ascontiguousarray(wide[:, :n_blocks]))
+    elif zeros:
+        points = RANDOM.uniform(0, 1 << bits, (columns, n_blocks)).astype(dtype)
+        inputs.append(points)
+    made = view(np.zeros((columns, depth), dtype))
+    operation = CudaUnpack([view(np.ascontiguousarray(x)) for x in inputs], [made], bits, block, bool(zeros))
+    want = (numbers - points[..., None].astype(np.float32)) * scales[..., None].astype(np.float32)
+    for way in WAYS:
+        memory = Memory()
+        run_all([operation], memory, way)
+        np.testing.assert_allclose(
+            memory.view(made), want.reshape(columns, depth), rtol=2e-3 if dtype == "float16" else 1e-6
+        )

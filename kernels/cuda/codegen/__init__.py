@@ -28,6 +28,7 @@ _PRINTERS = {
     "cuda_resize": ("resizing", "resize_launches"),
     "cuda_scan": ("scans", "scan_launches"),
     "cuda_scatter": ("scattering", "scatter_launches"),
+    "cuda_unpack": ("nbits", "unpack_launches"),
     "cuda_top_k": ("selection", "top_k_launches"),
 }
 

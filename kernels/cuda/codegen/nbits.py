@@ -1,4 +1,4 @@
-"""Weights of 4 and 8 bits by few rows: a warp makes one column, and reads each code once.
+"""Weights of 4 and 8 bits by few rows: a warp makes one column, and reads each code once. For many they are unpacked.
 
 Sums of a chunk of codes are made of the codes as they are, scaled and moved to the zero point afterwards.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import functools
 
 from distort.kernels.cuda.codegen.dtypes import STORED, computed, stored
+from distort.kernels.cuda.codegen.grids import BLOCK, grid_kernel
 from distort.kernels.cuda.codegen.helpers import with_helpers
 from distort.kernels.cuda.launch import NAME, Argument, Kernel, Launch, kernel_of
-from distort.kernels.cuda.operations import CudaNBits
+from distort.kernels.cuda.operations import CudaNBits, CudaUnpack
 
 #: rows that a warp has sums of in its registers
 MOST_ROWS = 8
@@ -35,11 +36,54 @@ def n_bits_launches(operation: CudaNBits) -> list[Launch]:
     return [Launch(kernel, arguments, n_columns * _WARP, _BLOCK, blocks=n_blocks)]
 
 
+def unpack_launches(operation: CudaUnpack) -> list[Launch]:
+    others = operation.inputs[2:]
+    (w,) = operation.outputs
+    if not w.size:
+        return []
+    zeros, pitch = (others[0].element, others[0].shape[-1]) if operation.has_zeros else ("", 0)
+    kernel = _unpacking(w.element, operation.bits, zeros)
+    arguments: list[Argument] = [*(t.address() for t in operation.inputs), w.address()]
+    n_items = w.size // _CHUNK
+    return [Launch(kernel, [*arguments, w.shape[1], operation.block_size, pitch, n_items], n_items, BLOCK)]
+
+
+@functools.lru_cache(64)
+def _unpacking(dtype: str, bits: int, zeros: str) -> Kernel:
+    element, word = STORED[dtype], "unsigned" if bits == 4 else "unsigned long long"
+    parameters = [f"const {word}* __restrict__ codes", f"const {element}* __restrict__ scales"]
+    parameters += [f"const {STORED[zeros]}* __restrict__ zeros"] if zeros else []
+    parameters += [f"{element}* __restrict__ w", "long long depth", "long long block_size", "long long pitch"]
+    code = f"(float)((unsigned)(word >> (i * {bits})) & {(1 << bits) - 1}u)"
+    lines = [
+        f"const long long n_chunks = depth / {_CHUNK}, column = item / n_chunks, chunk = item % n_chunks;",
+        f"const long long block = chunk * {_CHUNK} / block_size;",
+        f"const {word} word = codes[item];",
+        f"const float scale = {computed('scales[column * (depth / block_size) + block]', dtype)};",
+        f"const float zero = {_zero(zeros, bits)};",
+        f"Pack<{element}, {_CHUNK}> made;",
+        "#pragma unroll",
+        f"for (int i = 0; i < {_CHUNK}; ++i) made.at[i] = {stored(f'({code} - zero) * scale', dtype)};",
+        f"store_pack<{element}, {_CHUNK}>(w + item * {_CHUNK}, made);",
+    ]
+    return grid_kernel("unpack", parameters, lines, True)
+
+
+def _zero(zeros: str, bits: int) -> str:
+    """The zero point of a column's block; the middle of the codes where none is given."""
+    if not zeros:
+        return f"{1 << (bits - 1)}.0f"
+    if zeros != "uint8":
+        return computed("zeros[column * pitch + block]", zeros)
+    if bits == 4:
+        return "(float)(zeros[column * pitch + block / 2] >> (block % 2 * 4) & 15)"
+    return "(float)zeros[column * pitch + block]"
+
+
 @functools.lru_cache(128)
 def _kernel(dtype: str, bits: int, zeros: str, has_bias: bool, n_rows: int) -> Kernel:
     element = STORED[dtype]
-    packed = bits == 4
-    word = "unsigned" if packed else "unsigned long long"
+    word = "unsigned" if bits == 4 else "unsigned long long"
     parameters = [f"const {element}* __restrict__ a", f"const {word}* __restrict__ codes"]
     parameters.append(f"const {element}* __restrict__ scales")
     parameters += [f"const {STORED[zeros]}* __restrict__ zeros"] if zeros else []
@@ -47,14 +91,7 @@ def _kernel(dtype: str, bits: int, zeros: str, has_bias: bool, n_rows: int) -> K
     parameters += [f"{element}* __restrict__ y", "long long depth", "long long n_columns", "long long block_size"]
     parameters.append("long long pitch")
     rows = range(n_rows)
-    if not zeros:
-        zero = f"{1 << (bits - 1)}.0f"
-    elif zeros != "uint8":
-        zero = computed("zeros[column * pitch + block]", zeros)
-    elif packed:
-        zero = "(float)(zeros[column * pitch + block / 2] >> (block % 2 * 4) & 15)"
-    else:
-        zero = "(float)zeros[column * pitch + block]"
+    zero = _zero(zeros, bits)
     totals = ", ".join(f"total_{row} = 0" for row in rows)
     sums = "".join(
         f"""            {{
@@ -104,4 +141,4 @@ def _kernel(dtype: str, bits: int, zeros: str, has_bias: bool, n_rows: int) -> K
     return kernel_of("n_bits", with_helpers(text))
 
 
-__all__ = ["MOST_ROWS", "n_bits_launches"]
+__all__ = ["MOST_ROWS", "n_bits_launches", "unpack_launches"]
