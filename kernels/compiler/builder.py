@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -83,6 +83,9 @@ _NO_NODE = Node("", "", [], [])
 
 class Builder:
     """What lowerings work with. ``learned``: what runs have shown of values whose shapes nobody could tell."""
+
+    #: whether kernels of LLVM IR may be added where an operation of another kind would do as well
+    takes_native: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -260,6 +263,18 @@ class Builder:
     def copy(self, source: Tensor, target: Tensor) -> None:
         """Copy elements into a view of the same shape."""
         self.add(Map([source], [target], Expression((source.element,), (), (0,))))
+
+    def gathered(self, x: Tensor, axis: int, indices: Tensor) -> Tensor:
+        """x [outer…, n, inner…] at indices: [outer…, number of indices, inner…], contiguous. No size is 0."""
+        from distort.kernels.compiler.lower import gathering
+
+        return gathering.gathered(self, x, axis, indices)
+
+    def gathered_elements(self, x: Tensor, axis: int, indices: Tensor) -> Tensor:
+        """Along one axis, which has elements; indices are no longer along the others than x."""
+        from distort.kernels.compiler.lower import gathering
+
+        return gathering.gathered_elements(self, x, axis, indices)
 
     def contiguous(self, tensor: Tensor) -> Tensor:
         """The tensor, or a copy of it where its elements don't lie next to each other."""

@@ -11,11 +11,14 @@ from distort.kernels.compiler.ir import Host, Operation, Tensor
 from distort.kernels.cuda import fallback, lower
 from distort.kernels.cuda.codegen import printer_of
 from distort.kernels.cuda.library_call import has_library_call
+from distort.kernels.cuda.lower import gathering
 from distort.kernels.registry import custom_of, find
 
 
 class CudaBuilder(Builder):
     """As :class:`Builder`; what it adds are operations that :func:`runs` on a GPU."""
+
+    takes_native = False
 
     def _lower_compiled(self, form: Form, node: Node, inputs: list[Tensor | None]) -> bool:
         if custom_of(node.domain, node.op_type):
@@ -25,6 +28,12 @@ class CudaBuilder(Builder):
             return True
         common = lowering_of(node.domain, node.op_type)
         return common is not None and self._try(common, node, inputs)
+
+    def gathered(self, x: Tensor, axis: int, indices: Tensor) -> Tensor:
+        return gathering.gathered(self, x, axis, indices)
+
+    def gathered_elements(self, x: Tensor, axis: int, indices: Tensor) -> Tensor:
+        return gathering.gathered_elements(self, x, axis, indices)
 
     def _takes(self, added: Sequence[Operation]) -> bool:
         return all(runs(operation) for operation in added)

@@ -10,6 +10,7 @@ import numpy as np
 
 from distort.kernels.compiler.expression import Expression, Instruction
 from distort.kernels.compiler.ir import Map, Operation
+from distort.kernels.cuda.operations import CudaUnpack
 
 from .graphs import graph_of, operations_of
 from .simulating import view
@@ -89,3 +90,39 @@ def rows() -> Iterator[Operation]:
         for axis in (0, 1):
             yield from of_graph(f"(int64 y) {{ y = ArgMax <axis = {axis}> (x) }}", {"x": ((6, 64), dtype)})
         yield from of_graph(f"({name} y) {{ y = ReduceMin (x) }}", {"x": ((6, 64), dtype)})
+
+
+def moves() -> Iterator[Operation]:
+    """Gather, scatter, pooling, resizing, selection, packed weights."""
+    for mode in ("nearest", "linear"):
+        text = f'(float y) <int64[4] s = {{1, 2, 9, 9}}> {{ y = Resize <mode = "{mode}"> (x, , , s) }}'
+        yield from of_graph(text, {"x": ((1, 2, 6, 6), "float32")})
+    for dtype, name in (("float16", "float16"), ("int8", "int8"), ("int64", "int64")):
+        x = {"x": ((6, 64), dtype), "i": ((5,), "int64")}
+        yield from of_graph(f"({name} y) {{ y = Gather (x, i) }}", x)
+        yield from of_graph(f"({name} y) {{ y = Gather <axis = 1> (x, i) }}", x)
+        updates = {"x": ((6, 64), dtype), "i": ((3, 2), "int32"), "u": ((3,), dtype)}
+        for reduction in ("none", "add", "max"):
+            yield from of_graph(f'({name} y) {{ y = ScatterND <reduction = "{reduction}"> (x, i, u) }}', updates)
+    for dtype, name in (("float32", "float"), ("float16", "float16"), ("float64", "double")):
+        image = {"x": ((2, 3, 8, 9), dtype)}
+        yield from of_graph(f"({name} y, int64 i) {{ y, i = MaxPool <kernel_shape = [3, 2]> (x) }}", image)
+        yield from of_graph(f"({name} y) {{ y = MaxPool <kernel_shape = [3, 2]> (x) }}", image)
+        yield from of_graph(f"({name} y) {{ y = AveragePool <kernel_shape = [3, 2]> (x) }}", image)
+    for dtype, name in (("float32", "float"), ("float16", "float16"), ("int16", "int16")):
+        text = f"({name} v, int64 i) <int64[1] k = {{5}}> {{ v, i = TopK (x, k) }}"
+        yield from of_graph(text, {"x": ((6, 64), dtype)})
+    for dtype, name in (("float32", "float"), ("int64", "int64")):
+        for axis in (0, 1):
+            for exclusive in (0, 1):
+                text = f"({name} y) <int64 a = {{{axis}}}> {{ y = CumSum <exclusive = {exclusive}> (x, a) }}"
+                yield from of_graph(text, {"x": ((6, 64), dtype)})
+    for dtype, name in (("float32", "float"), ("float16", "float16"), ("bfloat16", "bfloat16")):
+        for bits in (4, 8):
+            weights = {"a": ((2, 64), dtype), "w": ((8, 2, 4 * bits), "uint8"), "s": ((16,), dtype)}
+            weights["z"] = ((8 * bits // 4,), "uint8")
+            for names in ("a, w, s", "a, w, s, z"):
+                attributes = f"K = 64, N = 8, bits = {bits}, block_size = 32"
+                yield from of_graph(f"({name} y) {{ y = com.microsoft.MatMulNBits <{attributes}> ({names}) }}", weights)
+            parts = [np.zeros(shape, kind(d)) for shape, d in (((8, 2, 4 * bits), "uint8"), ((8, 2), dtype))]
+            yield CudaUnpack([view(x) for x in parts], [view(np.zeros((8, 64), kind(dtype)))], bits, 32, False)

@@ -9,14 +9,13 @@ import numpy as np
 import onnx.parser
 
 from distort.graph import reader
-from distort.graph.ir import Graph, Node
-from distort.kernels.compiler.builder import Builder
+from distort.graph.ir import Graph
 from distort.kernels.compiler.codegen.target import host
-from distort.kernels.compiler.constants import Constants, Form
+from distort.kernels.compiler.constants import Constants
 from distort.kernels.compiler.fuse import fuse
-from distort.kernels.compiler.ir import Operation, Place, Tensor
+from distort.kernels.compiler.ir import Operation, Place
 from distort.kernels.compiler.specialise import Result, lowered
-from distort.kernels.cuda import lower
+from distort.kernels.cuda.builder import CudaBuilder
 from distort.kernels.cuda.codegen import printer_of
 from distort.kernels.program import Program
 
@@ -25,14 +24,8 @@ from .simulating import WAYS, Array, Memory, run_all
 _NAMES = {"float32": "float", "float64": "double"}
 
 
-class _Builder(Builder):
-    """The GPU's lowerings first, then those of the CPU that only add what is printed."""
-
-    def _lower_compiled(self, form: Form, node: Node, inputs: list[Tensor | None]) -> bool:
-        own = lower.lowering_of(node.domain, node.op_type)
-        if own is not None and self._try(own, node, inputs):
-            return True
-        return super()._lower_compiled(form, node, inputs)
+class _Builder(CudaBuilder):
+    """Takes what is printed, and nothing that libraries do."""
 
     def _takes(self, added: Sequence[Operation]) -> bool:
         return all(printer_of(operation.kind) is not None for operation in added)

@@ -11,6 +11,7 @@ from typing import Any
 
 from distort.kernels.cuda.launch import Kernel
 
+#: from the oldest on
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
 
 

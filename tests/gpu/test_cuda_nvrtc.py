@@ -14,8 +14,12 @@ from . import corpus, nvrtc
 pytestmark = pytest.mark.skipif(nvrtc.library() is None, reason="NVRTC is not installed (extra cuda-test)")
 
 
-@pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
-@pytest.mark.parametrize("kind", [corpus.maps, corpus.rows], ids=lambda kind: kind.__name__)
+#: the newest and the oldest take all, others what has instructions that came in between
+_OF_ALL = [(corpus.maps, architecture) for architecture in nvrtc.ARCHITECTURES]
+_OF_ALL += [(kind, nvrtc.ARCHITECTURES[end]) for kind in (corpus.rows, corpus.moves) for end in (0, -1)]
+
+
+@pytest.mark.parametrize(("kind", "architecture"), _OF_ALL)
 def test_kernels(kind: Callable[[], Iterator[Operation]], architecture: str) -> None:
     kernels = [launch.kernel for operation in kind() for launch in launches(operation) or []]
     assert nvrtc.compile_all(kernels, architecture) > 0

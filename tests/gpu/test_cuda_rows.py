@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -148,3 +149,13 @@ def test_a_row_has_a_thread_a_warp_or_a_block() -> None:
     assert lanes(100, 4) == (1, 256)
     assert lanes(100, 64) == (16, 256)
     assert lanes(10, 2048) == (512, 512)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_many_reductions_share_their_memory(axis: int) -> None:
+    lines = [f"y{n} = Softmax <axis = {axis}> (y{n - 1})" for n in range(1, 9)]
+    text = f"(double z) {{ y0 = Gelu (x) \n {chr(10).join(lines)} \n z = Neg (y8) }}"
+    (operation,) = check(text, {"x": array(40, 40, dtype=np.float64)}, kinds=["rows"], ways=WAYS[1:])
+    (launch,) = launches(operation) or []
+    declared = re.findall(r"__shared__ (?:double|long long) \w+\[(\d+)\]", launch.kernel.source)
+    assert 8 * sum(map(int, declared)) + launch.shared_nbytes <= 48 << 10

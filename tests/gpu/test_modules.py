@@ -24,10 +24,11 @@ def _anew(fake_cuda: Any) -> Iterator[None]:
 
 
 def kernels() -> list[Kernel]:
-    return [launch.kernel for operation in (*corpus.maps(), *corpus.rows()) for launch in launches(operation) or []]
+    some = [*list(corpus.maps())[-3:], *list(corpus.rows())[:4]]
+    return [launch.kernel for operation in some for launch in launches(operation) or []]
 
 
-def test_all_kinds_of_kernels_are_one_module(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_of_several_kinds_are_one_module(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     original = fake_cuda.RawModule
     monkeypatch.setattr(fake_cuda, "RawModule", lambda **given: made.append(given) or original(**given))

@@ -8,7 +8,6 @@ from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.expression import Instruction
 from distort.kernels.compiler.ir import Tensor
-from distort.kernels.compiler.lower.gathering import gathered
 from distort.kernels.compiler.lower.rows import standardized
 from distort.kernels.compiler.rows import Body
 
@@ -37,7 +36,7 @@ def _embed_layer_normalization(b: Builder, node: Node, inputs: list[Tensor | Non
     shape = (batch, steps, *width)
 
     def rows(table: Tensor, at: Tensor) -> Tensor:
-        return gathered(b, table, 0, at).reshaped((*at.shape, *width))
+        return b.gathered(table, 0, at).reshaped((*at.shape, *width))
 
     parts = [rows(words, ids)]
     if place_ids is not None:

@@ -15,7 +15,6 @@ from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.codegen.expecting import MOST
 from distort.kernels.compiler.ir import Call, ErrorWord, Native, Tensor, Word
 from distort.kernels.compiler.keys import Key
-from distort.kernels.compiler.lower.gathering import gathered
 
 Result = list[Tensor | None] | None
 _INDEXED = frozenset(["bool", "int8", "uint8", "int16", "int32", "int64", "float32", "float64"])
@@ -60,7 +59,7 @@ def _compress(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         return None
     flat = b.contiguous(b.plain(condition)).reshaped((condition.size,))
     places = _places(b, flat.view((min(flat.size, x.shape[axis]),), (1,)), shape[axis])
-    return [gathered(b, x, axis, places.reshaped((shape[axis],))) if shape[axis] else b.new(x.dtype, shape)]
+    return [b.gathered(x, axis, places.reshaped((shape[axis],))) if shape[axis] else b.new(x.dtype, shape)]
 
 
 def counted(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:

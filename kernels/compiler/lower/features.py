@@ -12,7 +12,7 @@ from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.expression import Instruction
 from distort.kernels.compiler.ir import Array, Call, ErrorWord, Native, Tensor, Word
 from distort.kernels.compiler.keys import Key
-from distort.kernels.compiler.lower.gathering import gathered, regular
+from distort.kernels.compiler.lower.gathering import regular
 from distort.kernels.compiler.lower.linear import prepared
 from distort.kernels.compiler.rows import Body
 from distort.kernels.ops import ml, ml_text
@@ -39,7 +39,7 @@ def _extractor(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         view = regular(x, axis, np.where(found < 0, found + size, found))
         if view is not None:
             return [view if len(x.shape) > 1 else view.view(shape, (0, *view.strides))]
-    return [gathered(b, x, axis, indices).reshaped(shape)]
+    return [b.gathered(x, axis, indices).reshaped(shape)]
 
 
 @lowers("Binarizer", domain=_ML)
@@ -154,7 +154,7 @@ def _label_encoder(b: Builder, node: Node, inputs: list[Tensor | None]) -> Resul
         Instruction("where", (6, 2, 3), "int64"),
     ]
     index = b.map("", [x, first, size], np.int64, body=body)
-    return [gathered(b, b.constant(table), 0, index).reshaped(x.shape)]
+    return [b.gathered(b.constant(table), 0, index).reshaped(x.shape)]
 
 
 def _of_sparse_keys(b: Builder, x: Tensor, table: Any, keys: list[int]) -> Result:
@@ -173,4 +173,4 @@ def _of_sparse_keys(b: Builder, x: Tensor, table: Any, keys: list[int]) -> Resul
     n_halvings = (len(keys) - 1).bit_length()
     words: list[Word] = [x.size, x.address(), len(keys), known.address(), n_halvings, index.address()]
     b.add(Native([x, known], [index], [Call(Key("find", ()), words, x.size * (2.0 + n_halvings), most_threads=x.size)]))
-    return [gathered(b, b.constant(values), 0, index).reshaped(x.shape)]
+    return [b.gathered(b.constant(values), 0, index).reshaped(x.shape)]

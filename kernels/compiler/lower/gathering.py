@@ -56,7 +56,7 @@ def _gather(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         return [b.new(x.dtype, shape)]
     if not size:
         return None
-    return [gathered(b, x, axis, indices).reshaped(shape)]
+    return [b.gathered(x, axis, indices).reshaped(shape)]
 
 
 def regular(x: Tensor, axis: int, indices: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Tensor | None:
@@ -151,7 +151,7 @@ def _gather_elements(b: Builder, node: Node, inputs: list[Tensor | None]) -> Res
         return None
     if math.prod(indices.shape) and not x.shape[axis]:
         return None
-    return [gathered_elements(b, b.plain(x), axis, b.plain(indices))]
+    return [b.gathered_elements(b.plain(x), axis, b.plain(indices))]
 
 
 def gathered_elements(b: Builder, x: Tensor, axis: int, indices: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowering_of, lowers
 from distort.kernels.compiler.expression import Instruction
 from distort.kernels.compiler.ir import Tensor
-from distort.kernels.compiler.lower.gathering import gathered, gathered_elements
 from distort.kernels.compiler.rows import Body
 
 Result = list[Tensor | None] | None
@@ -62,9 +61,9 @@ def _loss(b: Builder, node: Node, x: Tensor, target: Tensor, weight: Tensor | No
         ]
     classes = b.map("", [target], target.dtype, body=instructions)
     wide = classes.view((shape[0], 1, *shape[2:]), (classes.strides[0], 0, *classes.strides[1:]))
-    chosen = gathered_elements(b, x, 1, wide)
+    chosen = b.gathered_elements(x, 1, wide)
     loss = b.map("neg", [chosen.reshaped(target.shape)])
-    scale = None if weight is None else gathered(b, weight, 0, classes).reshaped(target.shape)
+    scale = None if weight is None else b.gathered(weight, 0, classes).reshaped(target.shape)
     if ignored is not None:
         zero, one = (b.constant(np.asarray(number, np.float32)) for number in (0, 1))
         hit = b.map("equal", [target, b.constant(np.asarray(ignored, target.dtype))], np.bool_)

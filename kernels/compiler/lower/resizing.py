@@ -16,7 +16,7 @@ from distort.kernels.compiler.ir import Array, Call, Native, Scratch, Tensor, Wo
 from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.layout import in_blocks, memory
 from distort.kernels.compiler.loops import merged
-from distort.kernels.compiler.lower.gathering import CHUNK, element_of, gathered
+from distort.kernels.compiler.lower.gathering import CHUNK, element_of
 from distort.kernels.errors import KernelError
 from distort.kernels.ops.resize import Method, ResizedAxis, method_of, nearest_indices, plans_of, weights_of
 
@@ -35,7 +35,7 @@ def _resize(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         return None
     known: list[Any] = [None if t is None else t.value for t in inputs[1:]]
     try:
-        plans, method = _of_node(node, np.broadcast_to(np.zeros((), x.dtype), x.shape), known)
+        plans, method = of_node(node, np.broadcast_to(np.zeros((), x.dtype), x.shape), known)
     except KernelError:
         return None
     active = [a for a, plan in enumerate(plans) if plan.scale != 1 or plan.roi not in (None, (0.0, 1.0))]
@@ -53,7 +53,7 @@ def _resize(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     return _weighted(b, b.plain(x), axes, method) if x.element == "float32" else None
 
 
-def _of_node(node: Node, x: Array, known: list[Any]) -> tuple[list[ResizedAxis], Method]:
+def of_node(node: Node, x: Array, known: list[Any]) -> tuple[list[ResizedAxis], Method]:
     """How each axis is resized, and the method. Raises KernelError."""
     attributes = node.attributes
     mode = attributes.get("mode", "nearest")
@@ -123,7 +123,7 @@ def _nearest(b: Builder, x: Tensor, axes: dict[int, ResizedAxis], method: Method
         return result
 
     def one(axis: int, x: Tensor) -> Tensor:
-        return gathered(b, x, axis, b.constant(found[axis][0]))
+        return b.gathered(x, axis, b.constant(found[axis][0]))
 
     for step in _in_order(rank, axes, both, one):
         x = step(x)

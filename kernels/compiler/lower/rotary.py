@@ -14,7 +14,6 @@ from distort.kernels.compiler.codegen.rotary import WORDS
 from distort.kernels.compiler.expression import Expression, Instruction
 from distort.kernels.compiler.ir import Call, Map, Native, Tensor, Word
 from distort.kernels.compiler.keys import Key
-from distort.kernels.compiler.lower.gathering import gathered
 from distort.kernels.compiler.scores import split_heads
 
 Result = list[Tensor | None] | None
@@ -24,7 +23,7 @@ _ELEMENT_NS = 0.1
 
 def rotated(b: Builder, x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, to: Tensor) -> None:
     """x [B, H, S, D] turned by cos and sin [B or 1, S, turned / 2], in a view of its shape; the rest is copied."""
-    if all(t.element == "float32" and 1 in (t.shape[-1], t.strides[-1]) for t in (x, cos, sin, to)):
+    if b.takes_native and all(t.element == "float32" and 1 in (t.shape[-1], t.strides[-1]) for t in (x, cos, sin, to)):
         _turn(b, x, cos, sin, interleaved, to)
         return
     turned = 2 * cos.shape[2]
@@ -40,15 +39,17 @@ def rotated(b: Builder, x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, 
     for angle in (cos, sin):
         b_stride = angle.strides[0] if angle.shape[0] == x.shape[0] else 0
         angles.append(angle.view(real.shape, (b_stride, 0, *angle.strides[1:])))
-    for begin, crossed, op in ((first, (2, 3), "sub"), (second, (3, 2), "add")):
-        body = (
-            Instruction("mul", (0, crossed[0]), "float32"),
-            Instruction("mul", (1, crossed[1]), "float32"),
-            Instruction(op, (4, 5), x.element),
-        )
-        inputs = [real, imaginary, *angles]
-        expression = Expression(tuple(t.element for t in inputs), body, (6,))
-        b.add(Map(inputs, [part(to, begin, step, turned // 2)], expression))
+    body = (
+        Instruction("mul", (0, 2), "float32"),
+        Instruction("mul", (1, 3), "float32"),
+        Instruction("sub", (4, 5), x.element),
+        Instruction("mul", (0, 3), "float32"),
+        Instruction("mul", (1, 2), "float32"),
+        Instruction("add", (7, 8), x.element),
+    )
+    inputs = [real, imaginary, *angles]
+    outputs = [part(to, begin, step, turned // 2) for begin in (first, second)]
+    b.add(Map(inputs, outputs, Expression(tuple(t.element for t in inputs), body, (6, 9))))
     if turned < x.shape[3]:
         b.copy(part(x, turned, 1, x.shape[3] - turned), part(to, turned, 1, x.shape[3] - turned))
 
@@ -81,7 +82,7 @@ def angles_at(b: Builder, caches: tuple[Tensor, Tensor], positions: Tensor) -> t
         # a gather takes negative ones from the end
         below, most = b.constant(np.zeros((), positions.dtype)), b.constant(np.array(size, positions.dtype))
         positions = b.map("where", [b.map("less", [positions, below], np.bool_), most, positions], positions.dtype)
-    cos, sin = (gathered(b, t, 0, positions).reshaped((*positions.shape, count)) for t in caches)
+    cos, sin = (b.gathered(t, 0, positions).reshaped((*positions.shape, count)) for t in caches)
     return cos, sin
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from distort.kernels.compiler.ir import Operation
@@ -17,17 +18,28 @@ def launches(operation: Operation) -> list[Launch] | None:
     return None if printer is None else printer(operation)
 
 
+#: kind -> module, function
+_PRINTERS = {
+    "map": ("maps", "map_launches"),
+    "rows": ("rows", "row_launches"),
+    "cuda_gather": ("gathering", "gather_launches"),
+    "cuda_n_bits": ("nbits", "n_bits_launches"),
+    "cuda_pool": ("pooling", "pool_launches"),
+    "cuda_resize": ("resizing", "resize_launches"),
+    "cuda_scan": ("scans", "scan_launches"),
+    "cuda_scatter": ("scattering", "scatter_launches"),
+    "cuda_unpack": ("nbits", "unpack_launches"),
+    "cuda_top_k": ("selection", "top_k_launches"),
+}
+
+
 def printer_of(kind: str) -> Printer | None:
     """By an operation's kind; modules are imported when a plan has one of theirs."""
-    if kind == "map":
-        from distort.kernels.cuda.codegen.maps import map_launches
-
-        return map_launches
-    if kind == "rows":
-        from distort.kernels.cuda.codegen.rows import row_launches
-
-        return row_launches
-    return None
+    if kind not in _PRINTERS:
+        return None
+    module, function = _PRINTERS[kind]
+    found: Printer = getattr(import_module(f"{__name__}.{module}"), function)
+    return found
 
 
 __all__ = ["Printer", "launches", "printer_of"]

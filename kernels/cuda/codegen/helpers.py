@@ -229,6 +229,35 @@ template <typename T> __device__ __forceinline__ T other_lane(T x, int bits) {
     return __shfl_xor_sync(0xffffffffu, x, bits);
 }
 """,
+    # an element of any size as "changed" makes it of what is there, at once
+    "change_at": """
+template <typename W, typename T, typename F> __device__ __forceinline__ void change_word_at(T* to, F changed) {
+    union Word { W bits; T value; } seen, wanted;
+    seen.value = *to;
+    for (;;) {
+        wanted.value = changed(seen.value);
+        const W found = atomicCAS(reinterpret_cast<W*>(to), seen.bits, wanted.bits);
+        if (found == seen.bits) return;
+        seen.bits = found;
+    }
+}
+template <typename T, typename F> __device__ __forceinline__ void change_at(T* to, F changed) {
+    if constexpr (sizeof(T) == 8) change_word_at<unsigned long long>(to, changed);
+    else if constexpr (sizeof(T) == 4) change_word_at<unsigned>(to, changed);
+    else {
+        const unsigned long long place = (unsigned long long)to;
+        unsigned* const word = reinterpret_cast<unsigned*>(place & ~3ull);
+        const unsigned shift = (unsigned)(place & 3ull) * 8u, mask = (sizeof(T) == 1 ? 0xffu : 0xffffu) << shift;
+        unsigned seen = *word;
+        for (;;) {
+            const T value = changed((T)(seen >> shift));
+            const unsigned found = atomicCAS(word, seen, (seen & ~mask) | ((unsigned)value << shift & mask));
+            if (found == seen) return;
+            seen = found;
+        }
+    }
+}
+""",
     "dynamic_shared": """
 #if defined(__CUDACC_VER_MAJOR__)
 #define dynamic_shared(name) extern __shared__ __align__(16) unsigned char name[]

@@ -12,13 +12,13 @@ from distort.kernels.compiler.ir import Place, Tensor
 from distort.kernels.cuda.codegen.dtypes import STORED
 
 #: places and numbers of items beyond this need 64 bits: what a grid's stride is added to does not overflow
-_MOST = 1 << 30
+MOST = 1 << 30
 
 
 def is_wide(sizes: Sequence[int], strides: Sequence[Sequence[int]], n_items: int) -> bool:
     """Whether 32 bits are too few for these loops."""
     reach = [sum(abs(step) * (size - 1) for step, size in zip(steps, sizes, strict=True)) for steps in strides]
-    return max([n_items, *reach]) >= _MOST
+    return max([n_items, *reach]) >= MOST
 
 
 def divisor(size: int) -> int:
@@ -39,7 +39,7 @@ def size_parameters(n_loops: int, prefix: str = "size") -> list[str]:
 
 
 def size_arguments(sizes: Sequence[int]) -> list[int]:
-    return [number for size in sizes[1:] for number in (size, divisor(size) if size < _MOST else 0)]
+    return [number for size in sizes[1:] for number in (size, divisor(size) if size < MOST else 0)]
 
 
 def unravel(item: str, n_loops: int, wide: bool, prefix: str = "size", index: str = "i") -> list[str]:

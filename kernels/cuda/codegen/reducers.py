@@ -13,6 +13,16 @@ from distort.kernels.cuda.codegen.dtypes import COMPUTED, is_real, literal
 from distort.kernels.cuda.codegen.expressions import unsigned
 
 
+def lowest(dtype: str) -> float:
+    """What nothing is below."""
+    return -math.inf if is_real(dtype) else np.iinfo(dtype).min
+
+
+def highest(dtype: str) -> float:
+    """What nothing is above."""
+    return math.inf if is_real(dtype) else np.iinfo(dtype).max
+
+
 @dataclass(frozen=True, slots=True)
 class Reducer:
     """One reduction, instruction ``number``, of elements of ``dtype``. Its state is one variable or two.
@@ -43,12 +53,7 @@ class Reducer:
         """What variables hold before the first element."""
         if self.op in ("row_sum", "row_mean", "row_prod"):
             return [literal(self.op == "row_prod", self.dtype)]
-        largest = self.op in ("row_max", "row_argmax")
-        if is_real(self.dtype):
-            first: float = -math.inf if largest else math.inf
-        else:
-            limits = np.iinfo(self.dtype)
-            first = limits.min if largest else limits.max
+        first = lowest(self.dtype) if self.op in ("row_max", "row_argmax") else highest(self.dtype)
         return [literal(first, self.dtype), "0"] if REDUCTIONS[self.op] else [literal(first, self.dtype)]
 
     def step(self, value: str, place: str) -> str:
@@ -95,4 +100,4 @@ class Reducer:
         return f"{'larger' if largest else 'smaller'}<{kind}>({a}, {b})"
 
 
-__all__ = ["Reducer"]
+__all__ = ["Reducer", "highest", "lowest"]

@@ -103,9 +103,15 @@ class _Rows:
             lines.append("const int slot = threadIdx.x % n_slots, lane = threadIdx.x / n_slots;")
         else:
             lines.append("const int slot = threadIdx.x / group, lane = threadIdx.x % group;")
+        # reductions come one after another: they share their memory
         n_parts = _MOST_THREADS if s.across else _MOST_THREADS // 32
+        if reducers:
+            lines.append(f"__shared__ double parts[{n_parts}];")
+        if any(len(reducer.variables) > 1 for reducer in reducers):
+            lines.append(f"__shared__ long long part_places[{n_parts}];")
         for reducer in reducers:
-            lines += [f"__shared__ {type_} part_{name}[{n_parts}];" for type_, name in reducer.variables]
+            for (type_, name), memory in zip(reducer.variables, ("parts", "part_places"), strict=False):
+                lines.append(f"{type_}* const part_{name} = ({type_}*){memory};")
         if self.kept:
             lines.append("dynamic_shared(room);")
         for position, number in enumerate(self.kept):

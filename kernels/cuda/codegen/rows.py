@@ -27,7 +27,8 @@ _BLOCK, _MOST_BLOCK, _THREADS = 256, 1024, 1 << 17
 #: packs of a row that one thread of a group has, at least, where there are threads enough
 _PACKS = 4
 _WARP = 32
-#: bytes of a block's shared memory for kept elements, at most: several blocks are to have room
+#: bytes of a block's shared memory for kept elements, at most: several blocks are to have room, and with parts of
+#: reductions (16 KiB) a block has no more than every GPU gives it
 _MOST_KEPT_NBYTES = 32 * 1024
 _PACK_NBYTES, _MOST_PACKED = 16, 8
 #: instructions that see elements of a row in their order

@@ -12,7 +12,20 @@ from importlib import import_module
 from distort.kernels.compiler.builder import TAKE_WIDE, Lowering
 
 #: (domain, module) -> operators
-OPERATORS: dict[tuple[str, str], str] = {}
+OPERATORS: dict[tuple[str, str], str] = {
+    ("", "gathering"): "Gather GatherElements GatherND",
+    ("", "pooling"): "AveragePool MaxPool",
+    ("", "quantization"): "DequantizeLinear DynamicQuantizeLinear QuantizeLinear",
+    ("", "reductions"): (
+        "ReduceL1 ReduceL2 ReduceLogSum ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
+    ),
+    ("", "resizing"): "Resize Upsample",
+    ("", "scattering"): "Scatter ScatterElements ScatterND",
+    ("", "selection"): "CumProd CumSum TopK",
+    ("com.microsoft", "gathering"): "GatherND",
+    ("com.microsoft", "nbits"): "MatMulNBits",
+    ("com.microsoft", "quantization"): "DequantizeLinear QuantizeLinear",
+}
 #: (domain, operator) -> module
 HOME = {
     (domain, operator): module for (domain, module), operators in OPERATORS.items() for operator in operators.split()

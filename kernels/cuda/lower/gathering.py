@@ -1,0 +1,106 @@
+"""Gather, GatherElements and GatherND: what isn't a view is one kernel, whatever strides x has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from distort.graph.ir import Node
+from distort.kernels.compiler.builder import Builder
+from distort.kernels.compiler.ir import Tensor
+from distort.kernels.compiler.lower.gathering import regular
+from distort.kernels.cuda.lower import lowers_cuda
+from distort.kernels.cuda.operations import CudaGather
+
+Result = list[Tensor | None] | None
+INDEX_TYPES = ("int32", "int64")
+
+
+def _gather_at(
+    b: Builder, x: Tensor, indices: Tensor, shape: Sequence[int], axes: Sequence[tuple[int, int]], index_step: int = 0
+) -> Tensor:
+    """``x`` and ``indices``: views of ``shape``."""
+    result = b.new(x.dtype, shape)
+    if result.size:
+        b.add(CudaGather([x, indices], [result], tuple(axes), index_step))
+    return result
+
+
+def gathered(b: Builder, x: Tensor, axis: int, indices: Tensor) -> Tensor:
+    """x [outer…, n, inner…] at indices: [outer…, number of indices, inner…], contiguous. x is not in blocks."""
+    shape = [*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]]
+    of_x = [*x.strides[:axis], *(0,) * len(indices.shape), *x.strides[axis + 1 :]]
+    of_indices = [*(0,) * axis, *indices.strides, *(0,) * (len(x.shape) - 1 - axis)]
+    made = _gather_at(
+        b, x.view(shape, of_x), indices.view(shape, of_indices), shape, [(x.shape[axis], x.strides[axis])]
+    )
+    return made.reshaped((*x.shape[:axis], indices.size, *x.shape[axis + 1 :]))
+
+
+def gathered_elements(b: Builder, x: Tensor, axis: int, indices: Tensor) -> Tensor:
+    """Along one axis; indices are no longer along the others than x."""
+    strides = [0 if i == axis else stride for i, stride in enumerate(x.strides)]
+    source = x.view(indices.shape, strides)
+    return _gather_at(b, source, indices, indices.shape, [(x.shape[axis], x.strides[axis])])
+
+
+@lowers_cuda("Gather")
+def _gather(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    x, indices = inputs
+    axis = node.attributes.get("axis", 0)
+    if x is None or indices is None or indices.element not in INDEX_TYPES or not -len(x.shape) <= axis < len(x.shape):
+        return None
+    axis %= len(x.shape)
+    size = x.shape[axis]
+    if indices.value is not None:
+        found = np.asarray(indices.value, np.int64)
+        if found.size and not -size <= found.min() <= found.max() < size:
+            return None
+        view = regular(x, axis, np.where(found < 0, found + size, found))
+        if view is not None:
+            return [view]
+    shape = [*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]]
+    if not size and 0 not in shape:
+        return None
+    return [gathered(b, x, axis, indices).reshaped(shape)]
+
+
+@lowers_cuda("GatherElements")
+def _gather_elements(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    x, indices = inputs
+    axis = node.attributes.get("axis", 0)
+    if x is None or indices is None or indices.element not in INDEX_TYPES or len(x.shape) != len(indices.shape):
+        return None
+    rank = len(x.shape)
+    if not -rank <= axis < rank:
+        return None
+    axis %= rank
+    if any(n > m for i, (n, m) in enumerate(zip(indices.shape, x.shape, strict=True)) if i != axis):
+        return None
+    if indices.size and not x.shape[axis]:
+        return None
+    return [gathered_elements(b, x, axis, indices)]
+
+
+@lowers_cuda("GatherND")
+@lowers_cuda("GatherND", domain="com.microsoft")
+def _gather_nd(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    x, indices = inputs
+    if x is None or indices is None or indices.element not in INDEX_TYPES or not indices.shape:
+        return None
+    batch, depth = node.attributes.get("batch_dims", 0), indices.shape[-1]
+    rank = len(x.shape)
+    if not 0 <= batch < len(indices.shape) or not 1 <= depth <= rank - batch or depth > 8:
+        return None
+    if x.shape[:batch] != indices.shape[:batch]:
+        return None
+    inner = batch + depth
+    shape = [*indices.shape[:-1], *x.shape[inner:]]
+    if 0 in x.shape and 0 not in shape:
+        return None
+    n_rows = len(indices.shape) - 1 - batch
+    of_x = [*x.strides[:batch], *(0,) * n_rows, *x.strides[inner:]]
+    of_indices = [*indices.strides[:-1], *(0,) * (rank - inner)]
+    axes = list(zip(x.shape[batch:inner], x.strides[batch:inner], strict=True))
+    return [_gather_at(b, x.view(shape, of_x), indices.view(shape, of_indices), shape, axes, indices.strides[-1])]

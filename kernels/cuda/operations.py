@@ -1,0 +1,122 @@
+"""Operations that only a GPU has kernels of its own for, beside those of ``compiler.ir`` and ``compiler.rows``.
+
+They say what is done, in shapes and strides; ``codegen`` prints how.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from distort.kernels.compiler.ir import Operation
+from distort.kernels.windows import Windows
+
+
+@dataclass(eq=False)
+class CudaPool(Operation):
+    """Windows over planes of x [N, C, …], contiguous. Outputs: the results, and of ``max`` the places, if wanted.
+
+    Places count elements of all of x; ``by_columns``: the first axis of a plane fastest.
+    """
+
+    windows: Windows
+    mode: str  # max, mean (of what is inside), or mean_padded (padding counts)
+    by_columns: bool = False
+    kind: ClassVar[str] = "cuda_pool"
+
+
+@dataclass(eq=False)
+class CudaGather(Operation):
+    """y = x at places that indices say. Inputs: x and indices, as views of the result's shape (stride 0 where repeated,
+    and where x is indexed).
+
+    ``axes``: size and stride in x of each axis that is indexed; index j of an element lies ``index_step · j`` further.
+    """
+
+    axes: tuple[tuple[int, int], ...]
+    index_step: int = 0
+    kind: ClassVar[str] = "cuda_gather"
+
+
+@dataclass(eq=False)
+class CudaScatter(Operation):
+    """Writing by index, in place: ``phase`` says what is done.
+
+    ``claim``: of indices and winners (int32, -1 before), winners become the number of each place's last update.
+    ``put``: of the result, indices, updates and winners (or none, where no place comes twice), the result is changed
+    where an update has won. ``reduce``: likewise, with all updates, by ``reduction``.
+
+    Operands are views of one shape, with the stride 0 where repeated, and where the result or winners are indexed.
+    ``axes``: size and stride in the result of each axis that is indexed, ``winner_steps``: strides in winners;
+    ``n_repeated`` elements of the shape belong to one index.
+    """
+
+    axes: tuple[tuple[int, int], ...]
+    index_step: int
+    winner_steps: tuple[int, ...]
+    phase: str
+    reduction: str = "none"
+    n_repeated: int = 1
+    kind: ClassVar[str] = "cuda_scatter"
+
+
+@dataclass(eq=False)
+class CudaTopK(Operation):
+    """The first k of each row of x [rows, n], and where they are (int64): both [rows, k]; lower places first.
+
+    Inputs may have any strides.
+    """
+
+    largest: bool
+    kind: ClassVar[str] = "cuda_top_k"
+
+
+@dataclass(eq=False)
+class CudaScan(Operation):
+    """Running sums or products along the middle axis of x [outer, n, inner], contiguous."""
+
+    product: bool
+    exclusive: bool
+    reverse: bool
+    kind: ClassVar[str] = "cuda_scan"
+
+
+@dataclass(eq=False)
+class CudaNBits(Operation):
+    """y [rows, N] = a [rows, K] · weights of 4 or 8 bits, a row of which is one of y's columns; for few rows.
+
+    Inputs: a, codes [N, blocks, bytes], scales [N, blocks], zero points where there are (of as many bits as weights,
+    packed by rows [N, bytes], or as scales are), and a bias [N] if ``has_bias``. All contiguous.
+    """
+
+    bits: int
+    block_size: int
+    has_zeros: bool
+    has_bias: bool
+    kind: ClassVar[str] = "cuda_n_bits"
+
+
+@dataclass(eq=False)
+class CudaUnpack(Operation):
+    """Weights [N, K], contiguous, of 4 or 8 bits made numbers of. Inputs: as of :class:`CudaNBits`, from codes on."""
+
+    bits: int
+    block_size: int
+    has_zeros: bool
+    kind: ClassVar[str] = "cuda_unpack"
+
+
+@dataclass(eq=False)
+class CudaResize(Operation):
+    """Elements of x, or weighted sums of some, at places along ``axes`` that tables hold; the result is contiguous.
+
+    Inputs: x, then for each axis the places [taps, n] (int32, in elements of x), and if ``weighs`` their weights
+    [taps, n], float32 (float64 where x is).
+    """
+
+    axes: tuple[int, ...]
+    weighs: bool
+    kind: ClassVar[str] = "cuda_resize"
+
+
+__all__ = ["CudaGather", "CudaNBits", "CudaPool", "CudaResize", "CudaScan", "CudaScatter", "CudaTopK", "CudaUnpack"]
