@@ -9,13 +9,24 @@ from distort.kernels.compiler.builder import Builder, lowering_of
 from distort.kernels.compiler.constants import Form
 from distort.kernels.compiler.ir import Host, Operation, Tensor
 from distort.kernels.cuda import fallback, lower
+from distort.kernels.cuda.attention import attend
 from distort.kernels.cuda.codegen import printer_of
+from distort.kernels.cuda.device_libraries import Libraries
 from distort.kernels.cuda.library_call import has_library_call
 from distort.kernels.registry import custom_of, find
+from distort.kernels.cuda.products import multiply
 
 
 class CudaBuilder(Builder):
     """As :class:`Builder`; what it adds are operations that :func:`runs` on a GPU."""
+
+    #: of the device: see :meth:`use`
+    libraries: Libraries | None = None
+
+    def use(self, libraries: Libraries) -> None:
+        """Let a device's libraries make products and attention, and what else there are lowerings for."""
+        self.libraries = libraries
+        self.multiplies, self.attends = multiply, attend
 
     def _lower_compiled(self, form: Form, node: Node, inputs: list[Tensor | None]) -> bool:
         if custom_of(node.domain, node.op_type):

@@ -13,11 +13,15 @@ FOLDER = Path(__file__).resolve().parents[1] / "fake_cuda"
 
 
 def _modules() -> list[str]:
-    """Modules of cupy, the real one's where it is installed, and all that lie in the fake's folder."""
+    """Those that are faked, the real ones where they are installed, and all that lie in the fake's folder."""
     found = []
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None) or ""
-        if name.partition(".")[0] == "cupy" or file.startswith(str(FOLDER)):
+        if (
+            name.partition(".")[0] in ("cupy", "cudnn")
+            or name.startswith("cuda.pathfinder")
+            or file.startswith(str(FOLDER))
+        ):
             found.append(name)
     return found
 
@@ -41,5 +45,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     yield cupy
     cupy.fake.check()
     cupy.fake.shutdown()
+    if "cublaslt" in sys.modules:
+        sys.modules["cublaslt"].library().fake_enqueue_with(None)
     _take_out()
     sys.modules.update(before)

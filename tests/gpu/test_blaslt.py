@@ -38,6 +38,7 @@ def _fake() -> Any:
 
 
 LIBRARY = _fake()
+LIBRARY.fake_enqueue_with(None)
 PRODUCTS = Products(90, LIBRARY)
 
 

@@ -12,7 +12,11 @@ from importlib import import_module
 from distort.kernels.compiler.builder import TAKE_WIDE, Lowering
 
 #: (domain, module) -> operators
-OPERATORS: dict[tuple[str, str], str] = {}
+OPERATORS: dict[tuple[str, str], str] = {
+    ("", "convolution"): "Conv ConvTranspose",
+    ("", "quantized"): "MatMulInteger",
+    ("com.microsoft", "convolution"): "FusedConv",
+}
 #: (domain, operator) -> module
 HOME = {
     (domain, operator): module for (domain, module), operators in OPERATORS.items() for operator in operators.split()
