@@ -91,7 +91,10 @@ def attend(
 def _by_cudnn(b: Builder, q: Tensor, k: Tensor, v: Tensor, scores: Scores, zeros: bool, out: Tensor) -> bool:
     """Whether cuDNN does it as one operation, which is added then."""
     libraries = libraries_of(b)
-    if q.element not in ATTENTION_DTYPES or not libraries.options.uses_cudnn_attention or libraries.networks is None:
+    networks = None if libraries is None else libraries.networks
+    if libraries is None or networks is None:
+        return False
+    if q.element not in ATTENTION_DTYPES or not libraries.options.uses_cudnn_attention:
         return False
     (batch, heads, steps, size), (groups, keys), columns = q.shape, k.shape[1:3], v.shape[3]
     plain = scores.plain((steps, keys), _HIDDEN)
@@ -120,7 +123,7 @@ def _by_cudnn(b: Builder, q: Tensor, k: Tensor, v: Tensor, scores: Scores, zeros
         None if bias is None else (bias.shape, bias.strides),
     )
     del zeros  # every query sees a key, by what is taken here
-    if not libraries.networks.supports(problem):
+    if not networks.supports(problem):
         return False
     b.add(CudaAttention([q, k, v, *([] if bias is None else [bias])], [out], libraries, problem))
     return True

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distort.kernels.cuda import device
 from distort.kernels.cuda.copies import Copies
+from distort.kernels.cuda.device_libraries import Libraries
 from distort.kernels.cuda.memory import Pool
 from distort.kernels.cuda.modules import Modules, modules_of
 from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.weights import Weights
-
-if TYPE_CHECKING:
-    from distort.kernels.cuda.blaslt import Products
-    from distort.kernels.cuda.dnn import Networks
 
 
 class Context:
@@ -63,6 +60,10 @@ class Context:
     def _capability_number(self) -> int:
         """9.0 as 90."""
         return 10 * self.capability[0] + self.capability[1]
+    def libraries(self) -> Libraries:
+        """cuBLASLt and cuDNN."""
+        major, minor = self.capability
+        return Libraries(10 * major + minor, self.options)
 
     @property
     def most_blocks(self) -> int:

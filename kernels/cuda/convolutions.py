@@ -112,8 +112,8 @@ def convolution(
     The bias [K] is added after it, where cuDNN has no convolution with one.
     """
     libraries = libraries_of(b)
-    networks = libraries.networks
-    if networks is None or x.element not in CONVOLUTION_DTYPES or w.dtype != x.dtype:
+    networks = None if libraries is None else libraries.networks
+    if libraries is None or networks is None or x.element not in CONVOLUTION_DTYPES or w.dtype != x.dtype:
         return None
     if bias is not None and (bias.dtype != x.dtype or bias.size != shape[1]):
         return None

@@ -70,11 +70,10 @@ class LibraryOperation(Operation):
         raise NotImplementedError
 
 
-def libraries_of(b: Builder) -> Libraries:
-    """Of the device that a builder lowers for."""
+def libraries_of(b: Builder) -> Libraries | None:
+    """Of the device that a builder lowers for; None where it may use none."""
     found = getattr(b, "libraries", None)
-    assert isinstance(found, Libraries)
-    return found
+    return found if isinstance(found, Libraries) else None
 
 
 __all__ = ["Libraries", "LibraryOperation", "libraries_of"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -72,11 +73,14 @@ class Networks:
         self._search, self._any_workspace = algorithm_search, any_workspace
         self._allocate, self._timer = allocate or _allocate, timer
         try:
-            self.handle = self.cudnn.create_handle()
+            self.handle: Any = self.cudnn.create_handle()
         except RuntimeError as error:
             raise LibraryFailed(
                 f"cuDNN: {_first_line(error)}. Remedy: look whether the driver is at least as new as this CUDA."
             ) from error
+        #: gives the handle back when nobody has this any more; at exit CUDA does
+        self._given_back = weakref.finalize(self, self.cudnn.destroy_handle, self.handle)
+        self._given_back.atexit = False
         #: the handle has one stream at a time
         self.lock = threading.RLock()
         self._graphs: dict[Problem, Any] = {}
@@ -191,9 +195,8 @@ class Networks:
         with self.lock:
             self._plans.clear()
             self._graphs.clear()
-            if self.handle is not None:
-                self.cudnn.destroy_handle(self.handle)
-                self.handle = None
+            self._given_back()
+            self.handle = None
 
 
 def _allocate(nbytes: int) -> Any:

@@ -76,6 +76,7 @@ def plan_of(
     """``context``: the device's libraries and options, for operations that libraries do."""
     target = target_of(context.capability)
     builder = CudaBuilder(graph, target, 1, constants, learned, cautious=cautious, steady=steady, keep_qdq=True)
+    builder.use(context.libraries)
     operations, results = lowered(builder, outputs, inputs, feeds)
     steps = [_step(operation, context) for operation in late(fuse(operations, target))]
     slab_nbytes = arena.place(lifetimes(steps), ALIGNMENT_NBYTES)

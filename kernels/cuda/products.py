@@ -182,7 +182,9 @@ def multiply(b: Builder, left: Tensor, right: Tensor, result: str = "", to: Tens
 
     ``result``: dtype of what is made, if it isn't the operands'. ``to``: where it is made, if not in memory of its own.
     """
-    dtype = left.element
+    libraries, dtype = libraries_of(b), left.element
+    if libraries is None:
+        return None
     result = result or ("int32" if dtype == "int8" else dtype)
     if left.dtype != right.dtype or left.shape[-1] != right.shape[-2] or result not in RESULTS.get(dtype, ()):
         return None
@@ -198,8 +200,8 @@ def multiply(b: Builder, left: Tensor, right: Tensor, result: str = "", to: Tens
     made = b.new(left.dtype if result == dtype else np.dtype(result), shape) if to is None else to
     assert made.shape == shape and made.element == result
     operands = _in_loops(b, left, right, made)
-    operation = CudaProduct(list(operands[:2]), [made], libraries_of(b), operands[2].shape)
-    problem, products = operation.problem(), operation.libraries.products
+    operation = CudaProduct(list(operands[:2]), [made], libraries, operands[2].shape)
+    problem, products = operation.problem(), libraries.products
     if problem is None or products is None or products.plan(problem) is None:
         return None
     b.add(operation)

@@ -31,7 +31,7 @@ Array = np.ndarray[Any, Any]
 _LIBRARY = Library()
 
 
-def _model_of(
+def model_of(
     nodes: Sequence[Any], feeds: Mapping[str, Array], weights: Mapping[str, Array], fetch: Sequence[str]
 ) -> bytes:
     def kind(array: Array) -> int:
@@ -132,7 +132,7 @@ def run(
     fetch: Sequence[str] = ("y",),
 ) -> Ran:
     """A model of these nodes: what the GPU's operations make, and what the plain program does."""
-    graph = load_model(_model_of(nodes, feeds, weights, fetch)).graph
+    graph = load_model(model_of(nodes, feeds, weights, fetch)).graph
     builder = _Builder(graph, host(), 1, Constants(), {}, keep_qdq=True)
     builder.use(libraries)
     types = [(value.dtype, value.shape) for value in feeds.values()]
