@@ -38,6 +38,8 @@ def epilogue_of(after: Map, made: Buffer) -> Epilogue | None:
         if operands.count(current) != 1:
             return None
         others = [o for o in operands if o != current]
+        if op == "div" and operands[0] != current:
+            return None
         if not _takes(found, op, others, numbers, after, instruction.attributes):
             return None
         found.dtype = instruction.dtype
@@ -57,9 +59,12 @@ def _takes(
         return True
     if found.activation:
         return False
-    if op == "mul" and others[0] in numbers:
-        found.scale *= numbers[others[0]]
-        return not found.added
+    if op in ("mul", "div") and others[0] in numbers:
+        number = numbers[others[0]]
+        if found.added or not number or found.dtype[:3] == "int":
+            return False
+        found.scale *= number if op == "mul" else 1 / number
+        return True
     if op == "add" and others[0] < len(after.inputs):
         found.added.append(after.inputs[others[0]])
         return True

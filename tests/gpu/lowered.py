@@ -21,6 +21,7 @@ from distort.kernels.compiler.fuse import fuse
 from distort.kernels.compiler.ir import Address, Buffer, Host, Operation, Place, Tensor
 from distort.kernels.compiler.library import Library
 from distort.kernels.compiler.specialise import lowered
+from distort.kernels.cuda.attending import attend
 from distort.kernels.cuda.builder import CudaBuilder
 from distort.kernels.cuda.device_libraries import Libraries, LibraryOperation
 from distort.kernels.program import Program
@@ -137,7 +138,7 @@ def run(
     builder.use(libraries)
     types = [(value.dtype, value.shape) for value in feeds.values()]
     operations, results = lowered(builder, list(fetch), list(feeds), types)
-    operations = fuse(operations, host())
+    operations = attend(fuse(operations, host()), libraries)
     assert not any(isinstance(o, Host) for o in operations), [o.names for o in operations if isinstance(o, Host)]
     made = _Run(stream)
     for name, value in feeds.items():

@@ -377,6 +377,32 @@ def test_multi_head_attention(libraries: Libraries, stream: Any, dtype: str, mas
     _attended(ran, dtype == "float16", 3e-3 if dtype == "float16" else 1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("mask", [(), (2, 1, 1, 6), (2, 3, 5, 6), (1, 1, 5, 6), (5, 6)])
+@pytest.mark.parametrize("scale", ["before", "after"])
+def test_attention_is_found(libraries: Libraries, stream: Any, dtype: str, mask: tuple[int, ...], scale: str) -> None:
+    """As exporters write it down: projections with heads apart, products, a softmax."""
+    last = "d" if scale == "after" else "m"
+    nodes = [
+        node("Transpose", "q", "qt", perm=[0, 2, 1, 3]),
+        node("Transpose", "k", "kt", perm=[0, 2, 3, 1]),
+        node("Transpose", "v", "vt", perm=[0, 2, 1, 3]),
+        *([node("Mul", "qt s", "qs")] if scale == "before" else []),
+        node("MatMul", "qs kt" if scale == "before" else "qt kt", "m"),
+        *([node("Div", "m r", "d")] if scale == "after" else []),
+        *([node("Add", f"{last} mask", "e")] if mask else []),
+        node("Softmax", "e" if mask else last, "w", axis=-1),
+        node("MatMul", "w vt", "o"),
+        node("Transpose", "o", perm=[0, 2, 1, 3]),
+    ]
+    feeds = {"q": real(2, 5, 3, 8, dtype=dtype), "k": real(2, 6, 3, 8, dtype=dtype), "v": real(2, 6, 3, 8, dtype=dtype)}
+    if mask:
+        feeds["mask"] = real(*mask, dtype=dtype)
+    weights = {"s": np.array(0.25, dtype), "r": np.array(4.0, dtype)}
+    ran = run(nodes, feeds, weights, libraries, stream)
+    _attended(ran, dtype == "float16", 1e-2 if dtype == "float16" else 1e-5)
+
+
 def test_a_softcap_is_none_of_cudnn_s(libraries: Libraries, stream: Any) -> None:
     feeds = {name: real(1, 2, 4, 8, seed=i, dtype=np.float16) for i, name in enumerate("qkv")}
     ran = run([node("Attention", "q k v", softcap=2.0)], feeds, {}, libraries, stream)
