@@ -10,6 +10,7 @@ from typing import Any
 from distort.kernels.cuda import timing
 from distort.kernels.cuda.dnn_graphs import UIDS, AttentionProblem, ConvProblem, graph_of, nbytes_of, refusal
 from distort.kernels.cuda.libraries import LibraryFailed, cudnn_frontend
+from distort.kernels.errors import OutOfMemory
 
 #: onnxruntime's cudnn_conv_algo_search -> which of cuDNN's heuristics are asked, one after another
 HEURISTICS = {"DEFAULT": ("A", "FALLBACK"), "HEURISTIC": ("B", "A", "FALLBACK"), "EXHAUSTIVE": ("A", "FALLBACK")}
@@ -204,7 +205,7 @@ def _allocate(nbytes: int) -> Any:
 
     try:
         return cupy.cuda.alloc(nbytes)
-    except cupy.cuda.memory.OutOfMemoryError as error:
+    except (cupy.cuda.memory.OutOfMemoryError, OutOfMemory) as error:
         raise MemoryError(str(error)) from error
 
 

@@ -35,11 +35,12 @@ def _host(array: Any) -> Any:
 
 
 @pytest.mark.parametrize("captured", [False, True])
-def test_a_convolutional_network(fake_cuda: Any, captured: bool) -> None:
+@pytest.mark.parametrize("search", ["DEFAULT", "EXHAUSTIVE"])
+def test_a_convolutional_network(fake_cuda: Any, captured: bool, search: str) -> None:
     from distort.kernels.cuda.program import CudaProgram
 
     graph = load_model(model_of(_CONVOLUTIONAL, {"x": real(2, 3, 5, 5)}, _WEIGHTS, ["y"])).graph
-    options = CudaOptions(enable_cuda_graph=captured, cudnn_conv_algo_search="DEFAULT")
+    options = CudaOptions(enable_cuda_graph=captured, cudnn_conv_algo_search=search)
     program = CudaProgram(graph, options)
     for seed in range(4):
         feeds = {"x": real(2, 3, 5, 5, seed=seed)}
@@ -49,6 +50,18 @@ def test_a_convolutional_network(fake_cuda: Any, captured: bool) -> None:
     assert [step.operation.kind for step in plan.steps] == ["cuda convolution", "cuda product", "rows"]
     assert program.n_graph_runs >= (3 if captured else 1)
     assert not program.context.libraries.missing
+
+
+def test_plans_are_timed_within_the_memory_limit(fake_cuda: Any) -> None:
+    """One that wants more is none of those that are timed."""
+    from distort.kernels.cuda.program import CudaProgram
+
+    graph = load_model(model_of(_CONVOLUTIONAL[:1], {"x": real(2, 3, 5, 5)}, _WEIGHTS, ["c"])).graph
+    program = CudaProgram(graph, CudaOptions(gpu_mem_limit=16 << 20, use_tf32=False))
+    feeds = {"x": real(2, 3, 5, 5)}
+    np.testing.assert_allclose(_host(program.run(feeds)[0]), Program(graph).run(feeds)[0], 1e-4, 1e-4)
+    ((_, plan),) = program.plans
+    assert [step.library.workspace_nbytes for step in plan.steps if step.library is not None] == [1024]
 
 
 @pytest.mark.parametrize("captured", [False, True])
