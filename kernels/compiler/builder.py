@@ -100,6 +100,7 @@ class Builder:
     ) -> None:
         #: who makes products and attention for another device, see ``products.multiply`` and ``scores.attend``
         self.multiplies: Callable[[Builder, Tensor, Tensor], Tensor | None] | None = None
+        self.multiplies_bytes: Callable[..., Tensor | None] | None = None
         self.attends: Callable[..., Tensor | None] | None = None
         #: whether runs have many shapes: what they have in common is worth more than the best for each
         self.varied = varied

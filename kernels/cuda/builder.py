@@ -10,6 +10,7 @@ from distort.kernels.compiler.constants import Form
 from distort.kernels.compiler.ir import Host, Operation, Tensor
 from distort.kernels.cuda import fallback, lower
 from distort.kernels.cuda.attention import attend
+from distort.kernels.cuda.byte_products import multiply_bytes
 from distort.kernels.cuda.codegen import printer_of
 from distort.kernels.cuda.device_libraries import Libraries
 from distort.kernels.cuda.library_call import has_library_call
@@ -26,7 +27,7 @@ class CudaBuilder(Builder):
     def use(self, libraries: Libraries) -> None:
         """Let a device's libraries make products and attention, and what else there are lowerings for."""
         self.libraries = libraries
-        self.multiplies, self.attends = multiply, attend
+        self.multiplies, self.multiplies_bytes, self.attends = multiply, multiply_bytes, attend
 
     def _lower_compiled(self, form: Form, node: Node, inputs: list[Tensor | None]) -> bool:
         if custom_of(node.domain, node.op_type):

@@ -27,16 +27,17 @@ class CudaConv(LibraryOperation):
     def absorb(self, after: Map, position: int, target: Target) -> Operation | None:
         del position, target
         p, made = self.problem, self.outputs[0]
-        if p.activation or len(after.outputs) != 1 or after.outputs[0].dtype != made.dtype:
+        if len(after.outputs) != 1 or after.outputs[0].dtype != made.dtype:
             return None
-        epilogue = epilogue_of(after, made.buffer)
+        epilogue = epilogue_of(after, made.buffer, p.activation)
         if epilogue is None or epilogue.scale != 1.0 or epilogue.activation not in ACTIVATIONS:
             return None
         y = self._viewed(after.outputs[0])
         of_y = None if y is None else strides_in(y)
         if y is None or of_y is None:
             return None
-        problem = replace(p, y_strides=of_y, activation=epilogue.activation, parameters=epilogue.parameters)
+        parameters = p.parameters if epilogue.activation == p.activation else epilogue.parameters
+        problem = replace(p, y_strides=of_y, activation=epilogue.activation, parameters=parameters)
         x, w, *others = self.inputs
         bias = others.pop(0) if p.bias else None
         z = others.pop(0) if p.z_strides is not None else None

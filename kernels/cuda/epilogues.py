@@ -18,8 +18,11 @@ class Epilogue:
     parameters: tuple[float, ...] = ()
 
 
-def epilogue_of(after: Map, made: Buffer) -> Epilogue | None:
-    """What a map does to the values of ``made``, as an epilogue; None where it does something else."""
+def epilogue_of(after: Map, made: Buffer, activation: str = "") -> Epilogue | None:
+    """What a map does to the values of ``made``, as an epilogue; None where it does something else.
+
+    ``activation``: what was done to them before.
+    """
     expression = after.expression
     if len(expression.results) != 1:
         return None
@@ -28,7 +31,12 @@ def epilogue_of(after: Map, made: Buffer) -> Epilogue | None:
     if len(reads) != 1:
         return None
     current = reads[0]
-    found = Epilogue(expression.inputs[current])
+    found = Epilogue(expression.inputs[current], activation=activation)
+    if not activation and [i.op for i in expression.body] == ["sigmoid", "mul"]:
+        (sigmoid, product), last = expression.body, n_inputs + 1
+        if sigmoid.operands == (current,) and sorted(product.operands) == [current, n_inputs]:
+            found.activation = "swish"
+            return found if expression.results[0] == last else None
     numbers: dict[int, float] = {}
     for place, instruction in enumerate(expression.body, n_inputs):
         op, operands = instruction.op, instruction.operands

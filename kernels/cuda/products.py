@@ -44,10 +44,9 @@ class CudaProduct(LibraryOperation):
 
     def absorb(self, after: Map, position: int, target: Target) -> Operation | None:
         del position, target
-        if self.activation or len(after.outputs) != 1:
+        if len(after.outputs) != 1:
             return None
-        made = self.outputs[0]
-        epilogue = epilogue_of(after, made.buffer)
+        epilogue = epilogue_of(after, self.outputs[0].buffer, self.activation)
         if epilogue is None or epilogue.activation not in ("", "relu", "gelu_tanh"):
             return None
         result = after.outputs[0]

@@ -14,7 +14,6 @@ from distort.kernels.compiler.builder import TAKE_WIDE, Lowering
 #: (domain, module) -> operators
 OPERATORS: dict[tuple[str, str], str] = {
     ("", "convolution"): "Conv ConvTranspose",
-    ("", "quantized"): "MatMulInteger",
     ("com.microsoft", "convolution"): "FusedConv",
 }
 #: (domain, operator) -> module

@@ -149,6 +149,9 @@ class pygraph:
     def tanh(self, input: Tensor) -> Tensor:
         return self._step("tanh", {"a": input})
 
+    def swish(self, input: Tensor, swish_beta: float | None = None) -> Tensor:
+        return self._step("swish", {"a": input}, beta=1.0 if swish_beta is None else swish_beta)
+
     def sdpa(
         self,
         q: Tensor,
