@@ -12,7 +12,7 @@ from distort.kernels.compiler.fuse import Uses
 from distort.kernels.compiler.ir import Buffer, Map, Operation, Tensor, strides_of
 from distort.kernels.compiler.rows import Rows
 from distort.kernels.cuda.attention import CudaAttention
-from distort.kernels.cuda.device_libraries import Libraries
+from distort.kernels.cuda.device_libraries import Libraries, is_aligned
 from distort.kernels.cuda.dnn_graphs import ATTENTION_DTYPES, AttentionProblem
 from distort.kernels.cuda.epilogues import epilogue_of
 from distort.kernels.cuda.products import CudaProduct
@@ -93,7 +93,7 @@ def _joined(found: _Found, libraries: Libraries) -> list[Operation] | None:
     if not _same(made, taken) or not _same(given, used):
         return None
     k = turned.permuted([0, 1, 3, 2])
-    if any(t.strides[3] != 1 or min(t.strides) < 1 for t in (q, k, v, o)):
+    if any(t.strides[3] != 1 or min(t.strides) < 1 or not is_aligned(t) for t in (q, k, v, o)):
         return None
     # softmax of what the product makes: scaled, with something added
     step = Map([t.broadcast(weights.shape) for t in weights.inputs], [weights.outputs[0]], before)
@@ -109,7 +109,7 @@ def _joined(found: _Found, libraries: Libraries) -> list[Operation] | None:
         if view is None or view.element not in (q.element, "float32"):
             return None
         bias = _without_repeats(view)
-        if bias.strides[3] != 1 or bias.strides[2] < keys:
+        if bias.strides[3] != 1 or bias.strides[2] < keys or not is_aligned(bias):
             dense = Tensor(bias.dtype, bias.shape, strides_of(bias.shape), Buffer(bias.nbytes))
             copies.append(Map([bias], [dense], identity(bias.element)))
             bias = dense

@@ -14,7 +14,7 @@ from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.ir import Map, Tensor
 from distort.kernels.compiler.rows import Body
 from distort.kernels.compiler.scores import Scores
-from distort.kernels.cuda.device_libraries import LibraryOperation, libraries_of
+from distort.kernels.cuda.device_libraries import LibraryOperation, copied, is_aligned, libraries_of
 from distort.kernels.cuda.dnn import GraphPlan
 from distort.kernels.cuda.dnn_graphs import ATTENTION_DTYPES, AttentionProblem
 from distort.kernels.cuda.library_call import LibraryCall
@@ -104,7 +104,7 @@ def _by_cudnn(b: Builder, q: Tensor, k: Tensor, v: Tensor, scores: Scores, zeros
     bias = _bias(b, added, (batch, heads, steps, keys), q)
     if added and bias is None:
         return False
-    q, k, v = (t if t.strides[3] == 1 and min(t.strides) > 0 else b.contiguous(t) for t in (q, k, v))
+    q, k, v = (t if t.strides[3] == 1 and min(t.strides) > 0 and is_aligned(t) else copied(b, t) for t in (q, k, v))
     problem = AttentionProblem(
         q.element,
         batch,

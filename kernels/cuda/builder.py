@@ -14,8 +14,8 @@ from distort.kernels.cuda.byte_products import multiply_bytes
 from distort.kernels.cuda.codegen import printer_of
 from distort.kernels.cuda.device_libraries import Libraries
 from distort.kernels.cuda.library_call import has_library_call
-from distort.kernels.registry import custom_of, find
 from distort.kernels.cuda.products import multiply
+from distort.kernels.registry import custom_of, find
 
 
 class CudaBuilder(Builder):

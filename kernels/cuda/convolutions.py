@@ -11,7 +11,7 @@ from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.ir import Map, Operation, Tensor, is_dense, strides_of
 from distort.kernels.compiler.lower.views import strides_after
 from distort.kernels.cuda.attention import GraphCall
-from distort.kernels.cuda.device_libraries import LibraryOperation, libraries_of
+from distort.kernels.cuda.device_libraries import LibraryOperation, copied, is_aligned, libraries_of
 from distort.kernels.cuda.dnn_graphs import ACTIVATIONS, CONVOLUTION_DTYPES, ConvProblem
 from distort.kernels.cuda.epilogues import epilogue_of
 from distort.kernels.cuda.library_call import LibraryCall
@@ -34,7 +34,7 @@ class CudaConv(LibraryOperation):
             return None
         y = self._viewed(after.outputs[0])
         of_y = None if y is None else strides_in(y)
-        if y is None or of_y is None:
+        if y is None or of_y is None or not is_aligned(y):
             return None
         parameters = p.parameters if epilogue.activation == p.activation else epilogue.parameters
         problem = replace(p, y_strides=of_y, activation=epilogue.activation, parameters=parameters)
@@ -43,7 +43,7 @@ class CudaConv(LibraryOperation):
         z = others.pop(0) if p.z_strides is not None else None
         for tensor in epilogue.added:
             view = self._viewed(tensor)
-            if view is None or view.dtype != made.dtype:
+            if view is None or view.dtype != made.dtype or not is_aligned(view):
                 return None
             steps = [0 if n == 1 else step for n, step in zip(view.shape, view.strides, strict=True)]
             if (
@@ -134,7 +134,8 @@ def convolution(
     if bias is not None:
         with_bias = replace(problem, bias=True)
         if networks.supports(with_bias):
-            b.add(CudaConv([x, w, b.contiguous(b.plain(bias)).reshaped((bias.size,))], [y], libraries, with_bias))
+            column, _ = _laid_out(b, bias.view((1, bias.size, 1), (0, bias.strides[0] if bias.shape else 0, 0)))
+            b.add(CudaConv([x, w, column.reshaped((bias.size,))], [y], libraries, with_bias))
             return y
     if not networks.supports(problem):
         return None
@@ -149,7 +150,9 @@ def _laid_out(b: Builder, tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     """The tensor, or a copy of it, and its strides."""
     tensor = b.plain(tensor)
     strides = strides_in(tensor)
-    return (tensor, strides) if strides is not None else (b.contiguous(tensor), strides_of(tensor.shape))
+    if strides is not None and is_aligned(tensor):
+        return tensor, strides
+    return copied(b, tensor), strides_of(tensor.shape)
 
 
 __all__ = ["CudaConv", "convolution", "strides_in"]

@@ -6,12 +6,15 @@ import threading
 from dataclasses import dataclass
 
 from distort.kernels.compiler.builder import Builder
-from distort.kernels.compiler.ir import Operation
+from distort.kernels.compiler.ir import Operation, Tensor
 from distort.kernels.cuda.blaslt import Products
-from distort.kernels.cuda.dnn import Networks
+from distort.kernels.cuda.dnn import Allocate, Networks
 from distort.kernels.cuda.libraries import LibraryMissing
 from distort.kernels.cuda.library_call import LibraryCall
 from distort.kernels.cuda.options import CudaOptions
+
+#: what cuDNN's frontend takes tensors to be aligned to
+ALIGNMENT_NBYTES = 16
 
 
 class Libraries:
@@ -20,9 +23,11 @@ class Libraries:
     Where one can't be opened, what would use it does without it; ``missing`` says why.
     """
 
-    def __init__(self, compute_capability: int, options: CudaOptions) -> None:
+    def __init__(self, compute_capability: int, options: CudaOptions, allocate: Allocate | None = None) -> None:
+        """``compute_capability``: 90 for 9.0. ``allocate``: where what is timed lies; else in memory of CuPy's own."""
         self.compute_capability = compute_capability
         self.options = options
+        self._allocate = allocate
         #: library -> why it is not there
         self.missing: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -46,7 +51,7 @@ class Libraries:
             if self._networks is None and options.enable_cudnn and "cuDNN" not in self.missing:
                 search, whole = options.cudnn_conv_algo_search, options.cudnn_conv_use_max_workspace
                 try:
-                    self._networks = Networks(self.compute_capability, search, whole)
+                    self._networks = Networks(self.compute_capability, search, whole, self._allocate)
                 except LibraryMissing as error:
                     self.missing["cuDNN"] = error.text
             return self._networks
@@ -70,10 +75,24 @@ class LibraryOperation(Operation):
         raise NotImplementedError
 
 
+def is_aligned(tensor: Tensor) -> bool:
+    """Whether it begins where cuDNN wants tensors to, if its memory does."""
+    return tensor.offset * tensor.dtype.itemsize % ALIGNMENT_NBYTES == 0
+
+
+def copied(b: Builder, tensor: Tensor) -> Tensor:
+    """A copy, contiguous and aligned; a known one is that already where it is made a constant."""
+    if tensor.value is not None:
+        return b.constant(tensor.value)
+    made = b.new(tensor.dtype, tensor.shape)
+    b.copy(tensor, made)
+    return made
+
+
 def libraries_of(b: Builder) -> Libraries | None:
     """Of the device that a builder lowers for; None where it may use none."""
     found = getattr(b, "libraries", None)
     return found if isinstance(found, Libraries) else None
 
 
-__all__ = ["Libraries", "LibraryOperation", "libraries_of"]
+__all__ = ["Libraries", "LibraryOperation", "copied", "is_aligned", "libraries_of"]

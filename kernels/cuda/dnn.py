@@ -168,7 +168,7 @@ class Networks:
         best: tuple[float, int, GraphPlan] | None = None
         try:
             memory = {name: self._allocate(nbytes) for name, nbytes in nbytes_of(problem).items()}
-        except MemoryError:
+        except (MemoryError, OutOfMemory):
             return None
         addresses = {name: int(kept.ptr) for name, kept in memory.items()}
         for index in range(min(graph.get_execution_plan_count(), _MOST_TIMED)):
@@ -185,7 +185,7 @@ class Networks:
                     plan.run(addresses, address, stream)
 
                 taken = self._timer(enqueue, 0)
-            except (self.cudnn.cudnnGraphNotSupportedError, RuntimeError, ValueError, MemoryError):
+            except (self.cudnn.cudnnGraphNotSupportedError, RuntimeError, ValueError, MemoryError, OutOfMemory):
                 continue  # one that doesn't fit, or was only thought to go
             if best is None or taken < best[0]:
                 best = (taken, index, plan)
@@ -205,7 +205,7 @@ def _allocate(nbytes: int) -> Any:
 
     try:
         return cupy.cuda.alloc(nbytes)
-    except (cupy.cuda.memory.OutOfMemoryError, OutOfMemory) as error:
+    except cupy.cuda.memory.OutOfMemoryError as error:
         raise MemoryError(str(error)) from error
 
 

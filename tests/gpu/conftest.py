@@ -31,7 +31,6 @@ def _take_out() -> dict[str, Any]:
     for name in ("device", "modules"):
         module = sys.modules.get(f"distort.kernels.cuda.{name}")
         if module is not None:
-            module.forget()  # what the product knows of this machine's GPUs is asked anew
             module.forget()  # what is known of this machine's GPUs, and compiled for them
     return taken
 

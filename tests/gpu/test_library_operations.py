@@ -352,6 +352,21 @@ def test_what_cudnn_has_not_with_a_bias_is_done_after_it(
     ran.close(1e-4, 1e-4)
 
 
+def test_parts_that_begin_anywhere_are_copied(libraries: Libraries, stream: Any) -> None:
+    """cuDNN wants tensors to begin at multiples of 16 bytes: what doesn't is read, and written, by way of copies."""
+    nodes = [
+        node("Split", "x", "p q", axis=1, num_outputs=2),
+        node("Conv", "q w", "c"),
+        node("Concat", "p c", axis=1),
+    ]
+    ran = run(nodes, {"x": real(1, 6, 3, 3)}, {"w": real(2, 3, 1, 1)}, libraries, stream)
+    assert ran.kinds.count("cuda convolution") == 1
+    convolution = next(o for o in ran.operations if o.kind == "cuda convolution")
+    for tensor in (*convolution.inputs, *convolution.outputs):
+        assert tensor.offset * 4 % 16 == 0
+    ran.close(1e-4, 1e-4)
+
+
 # -- attention
 
 
