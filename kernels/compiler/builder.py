@@ -101,6 +101,10 @@ class Builder:
         chains: dict[int, Chain] | None = None,
         keep_qdq: bool = False,
     ) -> None:
+        #: who makes products and attention for another device, see ``products.multiply`` and ``scores.attend``
+        self.multiplies: Callable[[Builder, Tensor, Tensor], Tensor | None] | None = None
+        self.multiplies_bytes: Callable[..., Tensor | None] | None = None
+        self.attends: Callable[..., Tensor | None] | None = None
         #: whether runs have many shapes: what they have in common is worth more than the best for each
         self.varied = varied
         #: whether shapes that depend on numbers of a run may be taken for those of earlier runs, and some were

@@ -227,6 +227,8 @@ class Product(Operation):
 
 def multiply(b: Builder, left: Tensor, right: Tensor) -> Tensor | None:
     """left [..., rows, depth] · right [..., depth, columns], batches broadcast. None where it is not done here."""
+    if b.multiplies is not None:
+        return b.multiplies(b, left, right)
     if left.dtype != right.dtype or name_of(left.dtype) not in DTYPES or left.shape[-1] != right.shape[-2]:
         return None
     left, right = b.plain(left), b.plain(right)

@@ -72,6 +72,31 @@ class Scores:
             found.append(view if view.strides[-1] in (0, 1) else b.contiguous(tensor).broadcast(shape))
         return found
 
+    def plain(
+        self, shape: tuple[int, int], least: float
+    ) -> tuple[float, str, list[tuple[Tensor, float | None]]] | None:
+        """The steps as a scale, a causal mask and what is added; None where they are something else.
+
+        ``shape``: queries S, keys T. ``least``: what hides a key. The mask: "", "first" (query n sees keys up to n),
+        "last" (up to n + T - S). Added are tensors, or masks of integers with what is added where these are 0.
+        """
+        scale, masked, added = 1.0, "", list[tuple[Tensor, float | None]]()
+        for op, operands, _ in self._steps:
+            if op == "mul" and isinstance(operands[1], float) and not added and not masked:
+                scale *= operands[1]
+            elif op == "add" and isinstance(operands[1], int) and operands[1]:
+                added.append((self._operands[operands[1] - 1], None))
+            elif op == "hidden":
+                added.append((self._operands[int(operands[0]) - 1], float(operands[1])))
+            elif op == "where" and operands[1] == 0 and isinstance(operands[2], float) and operands[2] <= least:
+                found = _causal_of(self._operands[int(operands[0]) - 1], shape)
+                if masked or not found:
+                    return None
+                masked = found
+            else:
+                return None
+        return scale, masked, added
+
     def expression(self) -> Expression:
         body: list[Instruction] = []
         first = 1 + len(self._operands)
@@ -97,6 +122,17 @@ class Scores:
                     places.append(operand or current)
             current = add(op, tuple(places), dtype)
         return Expression(("float32", *(t.element for t in self._operands)), tuple(body), (current,))
+
+
+def _causal_of(mask: Tensor, shape: tuple[int, int]) -> str:
+    """Which causal mask a known mask is; "" for none."""
+    steps, keys = shape
+    if mask.value is None or mask.value.shape != shape:
+        return ""
+    ahead = np.arange(keys) - np.arange(steps)[:, None]
+    if np.array_equal(mask.value, ahead <= 0):
+        return "first"
+    return "last" if np.array_equal(mask.value, ahead <= keys - steps) else ""
 
 
 def split_heads(b: Builder, x: Tensor, heads: int) -> Tensor | None:
@@ -139,6 +175,8 @@ def attend(
     NaN. ``reach``: query n sees no more than n + reach keys, by what ``scores`` say. ``limits``: int64 [B], how many
     keys an entry has, at least 1. None where it is not done here.
     """
+    if b.attends is not None:
+        return b.attends(b, q, k, v, scores, zeros=zeros, flat=flat, reach=reach, limits=limits)
     (batch, heads, steps, size), (groups, keys), columns = q.shape, k.shape[1:3], v.shape[3]
     same = k.shape == (batch, groups, keys, size) and v.shape[:3] == k.shape[:3] and groups > 0
     if not same or heads % groups or not keys or not size or not math.prod((batch, heads, steps, columns)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -142,6 +143,7 @@ class ProductPlan:
         except LibraryFailed:
             self.close()
             raise
+        products.made.update(self._made)
         self.workspace_nbytes = int(first.workspace_nbytes)
         self._algorithms[_ALIGNMENT_NBYTES] = first.algorithm
 
@@ -278,6 +280,7 @@ class ProductPlan:
     def close(self) -> None:
         for made in self._made:
             made.close()
+            self._products.made.discard(made)
 
 
 def _computed(p: ProductProblem) -> tuple[int, str, Any]:
@@ -301,6 +304,11 @@ class Products:
         self.workspace_nbytes = HOPPER_WORKSPACE_NBYTES if compute_capability >= _HOPPER else WORKSPACE_NBYTES
         self.handle = ctypes.c_void_p()
         check(self.functions.cublasLtCreate(ctypes.byref(self.handle)), "making a handle")
+        #: descriptors of all plans
+        self.made: set[Descriptor] = set()
+        #: gives back all that the library has, when nobody has this any more; at exit CUDA does
+        self._given_back = weakref.finalize(self, _give_back, self.functions, self.handle, self.made)
+        self._given_back.atexit = False
         self._lock = threading.Lock()
         self._plans: dict[ProductProblem, ProductPlan | None] = {}
         #: why there is no plan for a problem
@@ -331,13 +339,16 @@ class Products:
     def close(self) -> None:
         """Give back descriptors and the handle; plans are of no use then."""
         with self._lock:
-            for plan in self._plans.values():
-                if plan is not None:
-                    plan.close()
             self._plans.clear()
-            if self.handle:
-                self.functions.cublasLtDestroy(self.handle)
-                self.handle = ctypes.c_void_p()
+            self._given_back()
+            self.handle = ctypes.c_void_p()
+
+
+def _give_back(functions: Any, handle: ctypes.c_void_p, made: set[Descriptor]) -> None:
+    for descriptor in made:
+        descriptor.close()
+    made.clear()
+    functions.cublasLtDestroy(handle)
 
 
 __all__ = ["Matrix", "ProductPlan", "ProductProblem", "Products", "refusal"]

@@ -9,9 +9,13 @@ from distort.kernels.compiler.builder import Builder, lowering_of
 from distort.kernels.compiler.constants import Form
 from distort.kernels.compiler.ir import Host, Operation, Tensor
 from distort.kernels.cuda import fallback, lower
+from distort.kernels.cuda.attention import attend
+from distort.kernels.cuda.byte_products import multiply_bytes
 from distort.kernels.cuda.codegen import printer_of
+from distort.kernels.cuda.device_libraries import Libraries
 from distort.kernels.cuda.library_call import has_library_call
 from distort.kernels.cuda.lower import gathering
+from distort.kernels.cuda.products import multiply
 from distort.kernels.registry import custom_of, find
 
 
@@ -19,6 +23,13 @@ class CudaBuilder(Builder):
     """As :class:`Builder`; what it adds are operations that :func:`runs` on a GPU."""
 
     takes_native = False
+    #: of the device: see :meth:`use`
+    libraries: Libraries | None = None
+
+    def use(self, libraries: Libraries) -> None:
+        """Let a device's libraries make products and attention, and what else there are lowerings for."""
+        self.libraries = libraries
+        self.multiplies, self.multiplies_bytes, self.attends = multiply, multiply_bytes, attend
 
     def _lower_compiled(self, form: Form, node: Node, inputs: list[Tensor | None]) -> bool:
         if custom_of(node.domain, node.op_type):

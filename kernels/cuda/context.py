@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distort.kernels.cuda import device
 from distort.kernels.cuda.copies import Copies
+from distort.kernels.cuda.device_libraries import Libraries
 from distort.kernels.cuda.memory import Pool
 from distort.kernels.cuda.modules import Modules, modules_of
 from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.weights import Weights
-
-if TYPE_CHECKING:
-    from distort.kernels.cuda.blaslt import Products
-    from distort.kernels.cuda.dnn import Networks
 
 
 class Context:
@@ -38,31 +35,10 @@ class Context:
                 self.stream = cupy.cuda.Stream(non_blocking=True)
 
     @functools.cached_property
-    def products(self) -> Products:
-        """cuBLASLt. Raises an error that says what is missing."""
-        import cupy
-
-        from distort.kernels.cuda.blaslt import Products
-
-        with cupy.cuda.Device(self.device_id):
-            return Products(self._capability_number)
-
-    @functools.cached_property
-    def networks(self) -> Networks:
-        """cuDNN. Raises an error that says what is missing."""
-        import cupy
-
-        from distort.kernels.cuda.dnn import Networks
-
-        options = self.options
-        search, any_workspace = options.cudnn_conv_algo_search, options.cudnn_conv_use_max_workspace
-        with cupy.cuda.Device(self.device_id):
-            return Networks(self._capability_number, search, any_workspace, self.pool.malloc)
-
-    @property
-    def _capability_number(self) -> int:
-        """9.0 as 90."""
-        return 10 * self.capability[0] + self.capability[1]
+    def libraries(self) -> Libraries:
+        """cuBLASLt and cuDNN, which open when a plan first asks for them."""
+        major, minor = self.capability
+        return Libraries(10 * major + minor, self.options, self.pool.malloc)
 
     @property
     def most_blocks(self) -> int:

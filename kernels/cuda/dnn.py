@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from distort.kernels.cuda import timing
 from distort.kernels.cuda.dnn_graphs import UIDS, AttentionProblem, ConvProblem, graph_of, nbytes_of, refusal
 from distort.kernels.cuda.libraries import LibraryFailed, cudnn_frontend
+from distort.kernels.errors import OutOfMemory
 
 #: onnxruntime's cudnn_conv_algo_search -> which of cuDNN's heuristics are asked, one after another
 HEURISTICS = {"DEFAULT": ("A", "FALLBACK"), "HEURISTIC": ("B", "A", "FALLBACK"), "EXHAUSTIVE": ("A", "FALLBACK")}
@@ -72,13 +74,17 @@ class Networks:
         self._search, self._any_workspace = algorithm_search, any_workspace
         self._allocate, self._timer = allocate or _allocate, timer
         try:
-            self.handle = self.cudnn.create_handle()
+            self.handle: Any = self.cudnn.create_handle()
         except RuntimeError as error:
             raise LibraryFailed(
                 f"cuDNN: {_first_line(error)}. Remedy: look whether the driver is at least as new as this CUDA."
             ) from error
+        #: gives the handle back when nobody has this any more; at exit CUDA does
+        self._given_back = weakref.finalize(self, self.cudnn.destroy_handle, self.handle)
+        self._given_back.atexit = False
         #: the handle has one stream at a time
         self.lock = threading.RLock()
+        self._graphs: dict[Problem, Any] = {}
         self._plans: dict[Problem, GraphPlan | None] = {}
         #: why there is no plan for a problem
         self.reasons: dict[Problem, str] = {}
@@ -91,19 +97,32 @@ class Networks:
         """As :meth:`convolution`."""
         return self._plan(problem)
 
+    def supports(self, problem: Problem) -> bool:
+        """Whether there is a plan, without building and timing more of them than it takes to know."""
+        with self.lock:
+            return self._supported(problem) is not None
+
     def _plan(self, problem: Problem) -> GraphPlan | None:
         with self.lock:
             if problem not in self._plans:
-                self._plans[problem] = self._planned(problem)
+                graph = self._supported(problem)
+                self._plans[problem] = (
+                    None if graph is None else self._asked(problem, lambda: self._built(problem, graph))
+                )
             return self._plans[problem]
 
-    def _planned(self, problem: Problem) -> GraphPlan | None:
-        reason = refusal(problem, self.compute_capability)
-        if reason:
-            self.reasons[problem] = reason
-            return None
+    def _supported(self, problem: Problem) -> Any:
+        """A graph that some engine runs; None where there is none, see ``reasons``."""
+        if problem not in self._graphs:
+            reason = refusal(problem, self.compute_capability)
+            if reason:
+                self.reasons[problem] = reason
+            self._graphs[problem] = None if reason else self._asked(problem, lambda: self._checked(problem))
+        return self._graphs[problem]
+
+    def _asked(self, problem: Problem, ask: Callable[[], Any]) -> Any:
         try:
-            return self._built(problem)
+            return ask()
         # ValueError: what the frontend itself finds wrong
         except (self.cudnn.cudnnGraphNotSupportedError, RuntimeError, ValueError) as error:
             if any(word in str(error) for word in _BROKEN):
@@ -114,24 +133,31 @@ class Networks:
             self.reasons[problem] = f"cuDNN has no engine for {problem}: {_first_line(error)}"
             return None
 
-    def _built(self, problem: Problem) -> GraphPlan:
-        cudnn = self.cudnn
-        is_convolution = isinstance(problem, ConvProblem)
-        search = self._search if is_convolution else "DEFAULT"
+    def _search_of(self, problem: Problem) -> str:
+        return self._search if isinstance(problem, ConvProblem) else "DEFAULT"
+
+    def _limit_of(self, problem: Problem) -> int | None:
+        """How large a workspace may be; None: as large as it likes."""
+        return None if self._any_workspace or not isinstance(problem, ConvProblem) else SMALL_WORKSPACE_NBYTES
+
+    def _checked(self, problem: Problem) -> Any:
+        cudnn, limit = self.cudnn, self._limit_of(problem)
         graph = graph_of(cudnn, problem, self.handle)
         graph.validate()
         graph.build_operation_graph()
-        graph.create_execution_plans([getattr(cudnn.heur_mode, mode) for mode in HEURISTICS[search]])
+        graph.create_execution_plans([getattr(cudnn.heur_mode, mode) for mode in HEURISTICS[self._search_of(problem)]])
         if isinstance(problem, ConvProblem) and problem.dtype == "float32" and not problem.tf32:
             notes = cudnn.numerical_note
             graph.deselect_numeric_notes([notes.TENSOR_CORE, notes.DOWN_CONVERT_INPUTS])
-        limit = None if self._any_workspace or not is_convolution else SMALL_WORKSPACE_NBYTES
         if limit is not None:
             graph.deselect_workspace_greater_than(limit)
         graph.check_support()
+        return graph
+
+    def _built(self, problem: Problem, graph: Any) -> GraphPlan:
         names = tuple(nbytes_of(problem))
-        if search == "EXHAUSTIVE":
-            fastest = self._fastest(problem, graph, names, limit)
+        if self._search_of(problem) == "EXHAUSTIVE":
+            fastest = self._fastest(problem, graph, names, self._limit_of(problem))
             if fastest is not None:
                 return fastest
         graph.build_plans()
@@ -142,7 +168,7 @@ class Networks:
         best: tuple[float, int, GraphPlan] | None = None
         try:
             memory = {name: self._allocate(nbytes) for name, nbytes in nbytes_of(problem).items()}
-        except MemoryError:
+        except (MemoryError, OutOfMemory):
             return None
         addresses = {name: int(kept.ptr) for name, kept in memory.items()}
         for index in range(min(graph.get_execution_plan_count(), _MOST_TIMED)):
@@ -159,7 +185,7 @@ class Networks:
                     plan.run(addresses, address, stream)
 
                 taken = self._timer(enqueue, 0)
-            except (self.cudnn.cudnnGraphNotSupportedError, RuntimeError, ValueError, MemoryError):
+            except (self.cudnn.cudnnGraphNotSupportedError, RuntimeError, ValueError, MemoryError, OutOfMemory):
                 continue  # one that doesn't fit, or was only thought to go
             if best is None or taken < best[0]:
                 best = (taken, index, plan)
@@ -169,9 +195,9 @@ class Networks:
         """Give back the handle; plans are of no use then."""
         with self.lock:
             self._plans.clear()
-            if self.handle is not None:
-                self.cudnn.destroy_handle(self.handle)
-                self.handle = None
+            self._graphs.clear()
+            self._given_back()
+            self.handle = None
 
 
 def _allocate(nbytes: int) -> Any:

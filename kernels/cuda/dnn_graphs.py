@@ -17,7 +17,7 @@ DTYPES = {"float32": "FLOAT", "float64": "DOUBLE", "float16": "HALF", "bfloat16"
 CONVOLUTION_DTYPES = ("float32", "float64", "float16", "bfloat16")
 ATTENTION_DTYPES = ("float16", "bfloat16")
 #: what is done to a convolution's sums: how many numbers it takes
-ACTIVATIONS = {"": 0, "relu": 0, "leaky_relu": 1, "clip": 2, "sigmoid": 0, "tanh": 0}
+ACTIVATIONS = {"": 0, "relu": 0, "leaky_relu": 1, "clip": 2, "sigmoid": 0, "tanh": 0, "swish": 0}
 
 Sizes = tuple[int, ...]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import importlib
 from typing import Any
 
@@ -23,11 +22,6 @@ class LibraryFailed(KernelError):
 
 def open_library(name: str) -> ctypes.CDLL:
     """A library by the name without prefix and version: ``cublasLt``. Raises LibraryMissing."""
-    return _opened(name)
-
-
-@functools.cache
-def _opened(name: str) -> ctypes.CDLL:
     try:
         pathfinder = importlib.import_module("cuda.pathfinder")
     except ImportError as error:

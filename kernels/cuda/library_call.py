@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 class LibraryCall(Protocol):
     """``workspace_nbytes`` of a step's scratch memory are its own while it runs."""
 
-    workspace_nbytes: int
+    @property
+    def workspace_nbytes(self) -> int: ...
 
     def run(self, addresses: Sequence[int], workspace: int, stream: int) -> None:
         """Enqueue; nothing is allocated, nobody waits. ``addresses``: of the operation's inputs, then its outputs."""

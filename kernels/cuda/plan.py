@@ -15,6 +15,7 @@ from distort.kernels.compiler.constants import Constants
 from distort.kernels.compiler.fuse import fuse
 from distort.kernels.compiler.ir import Buffer, Host, Operation, Place, Tensor
 from distort.kernels.compiler.specialise import FeedType, Result, late, lifetimes, lowered, unknown_of
+from distort.kernels.cuda.attending import attend
 from distort.kernels.cuda.builder import CudaBuilder
 from distort.kernels.cuda.codegen import launches
 from distort.kernels.cuda.launch import Launch
@@ -76,8 +77,9 @@ def plan_of(
     """``context``: the device's libraries and options, for operations that libraries do."""
     target = target_of(context.capability)
     builder = CudaBuilder(graph, target, 1, constants, learned, cautious=cautious, steady=steady, keep_qdq=True)
+    builder.use(context.libraries)
     operations, results = lowered(builder, outputs, inputs, feeds)
-    steps = [_step(operation, context) for operation in late(fuse(operations, target))]
+    steps = [_step(operation, context) for operation in late(attend(fuse(operations, target), context.libraries))]
     slab_nbytes = arena.place(lifetimes(steps), ALIGNMENT_NBYTES)
     feed_offsets, slab_nbytes = _offsets(
         {number: _nbytes(feed) for number, feed in enumerate(feeds) if feed is not None and _nbytes(feed)}, slab_nbytes

@@ -15,11 +15,15 @@ FOLDER = Path(__file__).resolve().parents[1] / "fake_cuda"
 
 
 def _modules() -> list[str]:
-    """Modules of cupy, the real one's where it is installed, and all that lie in the fake's folder."""
+    """Those that are faked, the real ones where they are installed, and all that lie in the fake's folder."""
     found = []
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None) or ""
-        if name.partition(".")[0] == "cupy" or file.startswith(str(FOLDER)):
+        if (
+            name.partition(".")[0] in ("cupy", "cudnn")
+            or name.startswith("cuda.pathfinder")
+            or file.startswith(str(FOLDER))
+        ):
             found.append(name)
     return found
 
@@ -29,7 +33,7 @@ def _take_out() -> dict[str, Any]:
     for name in ("device", "modules"):
         module = sys.modules.get(f"distort.kernels.cuda.{name}")
         if module is not None:
-            module.forget()  # what the product knows of this machine's GPUs is asked anew
+            module.forget()  # what is known of this machine's GPUs, and compiled for them
     return taken
 
 
@@ -47,6 +51,8 @@ def _installed() -> Iterator[Any]:
             cupy.fake.check()
         finally:
             cupy.fake.shutdown()
+            if "cublaslt" in sys.modules:
+                sys.modules["cublaslt"].library().fake_enqueue_with(None)
             _take_out()
             sys.modules.update(before)
 

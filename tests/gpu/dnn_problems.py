@@ -81,6 +81,7 @@ CONVOLUTIONS = {
     "leaky": conv("float32", (1, 2, 5, 5), (3, 2, 3, 3), activation="leaky_relu", parameters=(0.1,)),
     "clipped": conv("float32", (1, 2, 5, 5), (3, 2, 3, 3), activation="clip", parameters=(0.0, 6.0)),
     "sigmoid": conv("float32", (1, 2, 5, 5), (3, 2, 3, 3), activation="sigmoid"),
+    "swish": conv("float16", (1, 8, 5, 5), (8, 8, 3, 3), bias=True, activation="swish", last=True),
     "tanh": conv("float32", (1, 2, 5, 5), (3, 2, 3, 3), bias=True, activation="tanh"),
     "transposed": conv("float32", (2, 4, 4, 5), (4, 3, 3, 2), steps=(2, 2), begins=(1, 0), transposed=True),
     "transposed, groups": conv("float32", (1, 4, 4, 4), (4, 2, 3, 3), groups=2, steps=(2, 1), transposed=True),

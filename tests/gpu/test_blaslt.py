@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib.util
 import re
 import sys
@@ -10,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -38,6 +39,7 @@ def _fake() -> Any:
 
 
 LIBRARY = _fake()
+LIBRARY.fake_enqueue_with(None)
 PRODUCTS = Products(90, LIBRARY)
 
 
@@ -239,6 +241,15 @@ def test_plans_are_kept_and_descriptors_given_back() -> None:
     assert LIBRARY.fake_live() == before
 
 
+def test_what_nobody_has_any_more_is_given_back() -> None:
+    before = LIBRARY.fake_live()
+    products = Products(75, LIBRARY)
+    assert products.plan(plain("float32", 3, 5, 7)) is not None
+    del products
+    gc.collect()
+    assert LIBRARY.fake_live() == before
+
+
 def test_a_refused_plan_leaves_no_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     products = Products(80, LIBRARY)
     before = LIBRARY.fake_live()
@@ -341,6 +352,7 @@ def test_the_real_library_takes_our_descriptors(real: Any, monkeypatch: pytest.M
 
     class Without:
         functions, workspace_nbytes, handle = api.functions_of(real), 1 << 20, None
+        made: ClassVar[set[Any]] = set()
 
     first = api.HeuristicResult()
     monkeypatch.setattr(ProductPlan, "_candidates", lambda *_: [first])

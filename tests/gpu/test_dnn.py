@@ -90,6 +90,7 @@ def reference(p: ConvProblem, x: Any, w: Any, bias: Any, z: Any) -> Any:
         "clip": lambda y: np.clip(y, *p.parameters),
         "sigmoid": lambda y: 1 / (1 + np.exp(-y)),
         "tanh": np.tanh,
+        "swish": lambda y: y / (1 + np.exp(-y)),
     }[p.activation](y)
 
 

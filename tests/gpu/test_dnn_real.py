@@ -51,7 +51,7 @@ def test_the_real_frontend_has_what_is_called(real: Any) -> None:
     planning = "build_operation_graph create_execution_plans check_support build_plans build_plan_at_index"
     choosing = "deselect_numeric_notes deselect_workspace_greater_than get_execution_plan_count"
     running = "get_workspace_size get_workspace_size_plan_at_index execute execute_plan_at_index"
-    operations = "leaky_relu relu sigmoid tanh add bias sdpa"
+    operations = "leaky_relu relu sigmoid swish tanh add bias sdpa"
     for method in " ".join([planning, choosing, running, operations]).split():
         assert hasattr(real.pygraph, method), method
 

@@ -82,11 +82,11 @@ def _fused_conv(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         if z.shape != y.shape or z.dtype != y.dtype:
             return None
         y = b.map("add", [y, z])
-    activated = _activated(b, y, node.attributes.get("activation", ""), node.attributes.get("activation_params") or ())
-    return None if activated is None else [activated]
+    result = activated(b, y, node.attributes.get("activation", ""), node.attributes.get("activation_params") or ())
+    return None if result is None else [result]
 
 
-def _activated(b: Builder, y: Tensor, activation: str, given: Sequence[float]) -> Tensor | None:
+def activated(b: Builder, y: Tensor, activation: str, given: Sequence[float]) -> Tensor | None:
     if activation == "":
         return y
     if activation in ("Relu", "Tanh", "Sigmoid"):

@@ -20,6 +20,8 @@ BYTES = (np.uint8, np.int8)
 
 def product(b: Builder, a: Tensor, w: Tensor, a_zero: Tensor | None, w_zero: Tensor | None) -> Tensor | None:
     """int32 [..., columns] of ``a`` [..., depth] · known ``w`` [depth, columns]. None where there is no such kernel."""
+    if b.multiplies_bytes is not None:
+        return b.multiplies_bytes(b, a, w, a_zero, w_zero)
     if a.dtype not in BYTES or w.dtype not in BYTES or w.value is None or len(w.shape) != 2 or not a.shape:
         return None
     depth, columns = w.shape

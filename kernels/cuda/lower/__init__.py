@@ -13,6 +13,7 @@ from distort.kernels.compiler.builder import TAKE_WIDE, Lowering
 
 #: (domain, module) -> operators
 OPERATORS: dict[tuple[str, str], str] = {
+    ("", "convolution"): "Conv ConvTranspose",
     ("", "gathering"): "Gather GatherElements GatherND",
     ("", "pooling"): "AveragePool MaxPool",
     ("", "quantization"): "DequantizeLinear DynamicQuantizeLinear QuantizeLinear",
@@ -22,6 +23,7 @@ OPERATORS: dict[tuple[str, str], str] = {
     ("", "resizing"): "Resize Upsample",
     ("", "scattering"): "Scatter ScatterElements ScatterND",
     ("", "selection"): "CumProd CumSum TopK",
+    ("com.microsoft", "convolution"): "FusedConv",
     ("com.microsoft", "gathering"): "GatherND",
     ("com.microsoft", "nbits"): "MatMulNBits",
     ("com.microsoft", "quantization"): "DequantizeLinear QuantizeLinear",

@@ -17,7 +17,7 @@ _SOURCE = Path(__file__).with_name("cublaslt.c")
 def path() -> str:
     """Of the shared library."""
     digest = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"distort-fake-cuda-{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / f"fake-cuda-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     made = folder / f"cublaslt-{digest}.so"
     if not made.exists():

@@ -11,7 +11,7 @@ import sys
 from typing import Any, NamedTuple
 
 from . import arithmetic
-from .arithmetic import DTYPES, Tensor
+from .arithmetic import Tensor
 
 __version__ = "1.18.0"
 
@@ -43,6 +43,8 @@ PLANS = (
     Plan(0, builds=False),
     Plan(1024),
 )
+#: what tensors are aligned to, unless they say otherwise
+_ALIGNMENT_NBYTES = 16
 #: called with each graph that heuristics are asked about: why there is no engine for it, or ""
 decline: Any = None
 #: plans that were executed: (number, stream)
@@ -148,6 +150,9 @@ class pygraph:
 
     def tanh(self, input: Tensor) -> Tensor:
         return self._step("tanh", {"a": input})
+
+    def swish(self, input: Tensor, swish_beta: float | None = None) -> Tensor:
+        return self._step("swish", {"a": input}, beta=1.0 if swish_beta is None else swish_beta)
 
     def sdpa(
         self,
@@ -267,7 +272,7 @@ class pygraph:
         addresses = dict(pack)
         for tensor in given:
             address = addresses.get(tensor.uid)
-            if type(address) is not int or not address or address % DTYPES[tensor.data_type.name].itemsize:
+            if type(address) is not int or not address or address % _ALIGNMENT_NBYTES:
                 raise RuntimeError(f"CUDNN_STATUS_BAD_PARAM: no good address for {tensor.name}: {address}")
         stream = handles[handle]
 

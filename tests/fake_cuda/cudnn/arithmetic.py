@@ -162,6 +162,8 @@ def _computed(step: Step, given: dict[str, Array]) -> Array:
         return np.clip(a, how["low"], how["high"])
     if step.op == "leaky_relu":
         return np.where(a < 0, a * np.float32(how["slope"]), a)
+    if step.op == "swish":
+        return a / (1 + np.exp(-a * np.float32(how["beta"])))
     if step.op == "sigmoid":
         return 1 / (1 + np.exp(-a))
     assert step.op == "tanh"

@@ -1,0 +1,84 @@
+"""A program on a GPU whose steps are libraries' work between kernels of ours: eager, and as one launch of a graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distort.engine import load_model
+from distort.kernels.cuda.options import CudaOptions
+from distort.kernels.program import Program
+
+from .lowered import model_of
+from .test_library_operations import node, real
+
+_CONVOLUTIONAL = [
+    node("Conv", "x w b", "c", pads=[1, 1, 1, 1]),
+    node("Relu", "c", "r"),
+    node("Flatten", "r", "f"),
+    node("MatMul", "f m", "g"),
+    node("Add", "g d", "h"),
+    node("Softmax", "h"),
+]
+_WEIGHTS = {"w": real(4, 3, 3, 3), "b": real(4), "m": real(100, 6), "d": real(6)}
+_ATTENTIVE = [
+    node("MatMul", "x m", "p"),
+    node("Attention", "p p p", "a", q_num_heads=2, kv_num_heads=2, is_causal=1),
+    node("Add", "a x"),
+]
+
+
+def _host(array: Any) -> Any:
+    return array.get() if hasattr(array, "get") else array
+
+
+@pytest.mark.parametrize("captured", [False, True])
+@pytest.mark.parametrize("search", ["DEFAULT", "EXHAUSTIVE"])
+def test_a_convolutional_network(fake_cuda: Any, captured: bool, search: str) -> None:
+    from distort.kernels.cuda.program import CudaProgram
+
+    graph = load_model(model_of(_CONVOLUTIONAL, {"x": real(2, 3, 5, 5)}, _WEIGHTS, ["y"])).graph
+    options = CudaOptions(enable_cuda_graph=captured, cudnn_conv_algo_search=search)
+    program = CudaProgram(graph, options)
+    for seed in range(4):
+        feeds = {"x": real(2, 3, 5, 5, seed=seed)}
+        (got,) = program.run(feeds)
+        np.testing.assert_allclose(_host(got), Program(graph).run(feeds)[0], 2e-2, 1e-3)  # TF32
+    ((_, plan),) = program.plans
+    assert [step.operation.kind for step in plan.steps] == ["cuda convolution", "cuda product", "rows"]
+    assert program.n_graph_runs >= (3 if captured else 1)
+    assert not program.context.libraries.missing
+
+
+def test_plans_are_timed_within_the_memory_limit(fake_cuda: Any) -> None:
+    """One that wants more is none of those that are timed."""
+    from distort.kernels.cuda.program import CudaProgram
+
+    graph = load_model(model_of(_CONVOLUTIONAL[:1], {"x": real(2, 3, 5, 5)}, _WEIGHTS, ["c"])).graph
+    program = CudaProgram(graph, CudaOptions(gpu_mem_limit=16 << 20, use_tf32=False))
+    feeds = {"x": real(2, 3, 5, 5)}
+    np.testing.assert_allclose(_host(program.run(feeds)[0]), Program(graph).run(feeds)[0], 1e-4, 1e-4)
+    ((_, plan),) = program.plans
+    assert [step.library.workspace_nbytes for step in plan.steps if step.library is not None] == [1024]
+
+
+@pytest.mark.parametrize("captured", [False, True])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_an_attentive_network(fake_cuda: Any, captured: bool, dtype: str) -> None:
+    from distort.kernels.cuda.program import CudaProgram
+
+    weights = {"m": real(16, 16, dtype=dtype)}
+    graph = load_model(model_of(_ATTENTIVE, {"x": real(2, 5, 16, dtype=dtype)}, weights, ["y"])).graph
+    program = CudaProgram(graph, CudaOptions(enable_cuda_graph=captured, use_tf32=False))
+    for seed in range(4):
+        feeds = {"x": real(2, 5, 16, seed=seed, dtype=dtype)}
+        (got,) = program.run(feeds)
+        atol = 2e-2 if dtype == "float16" else 1e-4
+        np.testing.assert_allclose(_host(got), Program(graph).run(feeds)[0], atol, atol)
+    ((_, plan),) = program.plans
+    kinds = [step.operation.kind for step in plan.steps]
+    assert ("cuda attention" in kinds) == (dtype == "float16")
+    assert kinds.count("cuda product") == (1 if dtype == "float16" else 3)
+    assert program.n_graph_runs >= (3 if captured else 1)
