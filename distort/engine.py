@@ -414,6 +414,7 @@ class Engine:
     def close(self) -> None:
         """End the actors and free the weights. Safe to call twice."""
         self._closed = True
+        self.synchronize_pending()  # what runs under way use is about to go
         if self._actors is not None:
             self._actors.close()
         self._leave()

@@ -193,12 +193,12 @@ class SessionIOBinding:
             buffers = {name: output.buffer for name, output in self._outputs.items()}
             into = self._gpu.memory_of(buffers, self._inputs.values())
         results = self._session._execute(loaded, names, feeds, run_options, keep, into=into)
-        if self._gpu is not None or any(output.is_on_gpu for output in self._outputs.values()):
-            self._take_in(names, results)
-            return
         types = loaded.engine.model.graph.types
         for i, name in enumerate(names):
             output = self._outputs[name]
+            if self._may_cross(output, results[i]):
+                self._take_in(name, output, results, i)
+                continue
             # a run in this process may have made the buffer, before the actors were there
             moves = output.by_name and hasattr(results[i], "fetch")
             if output.buffer is None or (moves and not _is_remote(output.buffer)):
@@ -212,18 +212,23 @@ class SessionIOBinding:
                 self._check_computed(name, output.buffer, results[i])
                 np.copyto(output.buffer._value, results[i])
 
-    def _take_in(self, names: Sequence[str], results: list[Any]) -> None:
-        """Results where their outputs are bound to, where a GPU is at one of the ends."""
+    def _may_cross(self, output: _Output, result: Any) -> bool:
+        """Whether a GPU of this process is at one of the ends; what lies on an actor is none of its business."""
+        if hasattr(result, "fetch") or (output.buffer is not None and _is_remote(output.buffer)):
+            return False
+        return self._gpu is not None or output.is_on_gpu
+
+    def _take_in(self, name: str, output: _Output, results: list[Any], index: int) -> None:
+        """The result at ``index`` where its output is bound to."""
         from distort.native.gpu_binding import put
 
-        types = self._loaded.engine.model.graph.types
-        for i, name in enumerate(names):
-            output = self._outputs[name]
-            if output.buffer is not None:
-                self._check_computed(name, output.buffer, results[i])
-            output.value = put(self._loaded.engine, name, results, i, types.get(name), output.buffer, output.place)
-            if output.buffer is None and output.value.is_tensor():
-                output.buffer = output.value  # the next run writes there
+        if output.buffer is not None:
+            self._check_computed(name, output.buffer, results[index])
+        engine = self._loaded.engine
+        declared = engine.model.graph.types.get(name)
+        output.value = put(engine, name, results, index, declared, output.buffer, output.place)
+        if output.buffer is None and output.value.is_tensor():
+            output.buffer = output.value  # the next run writes there
 
     def _check_buffer(self, name: str, buffer: OrtValue) -> None:
         declared = self._loaded.engine.model.graph.types.get(name)

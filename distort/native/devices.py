@@ -119,8 +119,9 @@ def is_host(device: OrtDevice) -> bool:
 
 
 def is_cuda(device: OrtDevice) -> bool:
-    """Whether this is an NVIDIA GPU by its name, be it here or not."""
-    return device.device_type() == GPU and device.vendor_id() == int(OrtDeviceVendorId.NVIDIA) and not is_host(device)
+    """Whether this is an NVIDIA GPU by its name, or a GPU of nobody's in particular, be it here or not."""
+    vendors = (int(OrtDeviceVendorId.NVIDIA), int(OrtDeviceVendorId.NONE))
+    return device.device_type() == GPU and device.vendor_id() in vendors and not is_host(device)
 
 
 def require_here(device: OrtDevice) -> None:

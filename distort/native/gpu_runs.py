@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distort.kernels.cuda import copies
-from distort.native.devices import on_gpu
+from distort.native.devices import any_on_gpu, on_gpu
 from distort.native.values import OrtValue
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def settle(
 ) -> list[Any]:
     """Results of a run: those of ``keep`` where they are, and nobody else's; others as arrays of this process."""
     types = engine.model.graph.types
-    found = list(results)
+    found = [_items_home(engine, name, value) for name, value in zip(names, results, strict=True)]
     home = [i for i, name in enumerate(names) if on_gpu(found[i]) and name not in keep]
     if home:
         engine.synchronize_pending()
@@ -38,6 +38,18 @@ def settle(
                 found[i] = copies.moved(found[i], int(found[i].device.id))
             seen.add(id(found[i].data.mem))
     return found
+
+
+def _items_home(engine: Engine, name: str, value: Any) -> Any:
+    """A sequence with its tensors as arrays of this process; other values as they are."""
+    if not isinstance(value, (list, tuple)) or not any_on_gpu(value):
+        return value
+    engine.synchronize_pending()
+    there = [item for item in value if on_gpu(item)]
+    for item in there:
+        engine.copies.count(name, copies.TO_HOST, int(item.nbytes))
+    home = iter(copies.to_host(there, [item.dtype for item in there]))
+    return [next(home) if on_gpu(item) else item for item in value]
 
 
 def from_gpus(loaded: Loaded, feeds: Mapping[str, Any]) -> dict[str, Any]:

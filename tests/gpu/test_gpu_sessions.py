@@ -245,3 +245,41 @@ def test_replays_read_what_is_bound_now(fake_cuda: Any) -> None:
         session.run_with_iobinding(binding)
         assert binding.copy_outputs_to_cpu()[0].tolist() == ((X + step) * [2, 3]).tolist()
     assert program_of(session).n_graph_runs >= 2
+
+
+def test_sequences_come_home(fake_cuda: Any) -> None:
+    text = """g (float[4] x, int64 n) => (seq(float[2]) s, float[2] y) <int64 zero = {0}> {
+        s = SplitToSequence <axis = 0> (x, n)
+        y = SequenceAt(s, zero)
+    }"""
+    session = session_of(text)
+    feeds = {"x": on(np.arange(4, dtype=np.float32)), "n": np.array(2)}
+    s, y = session.run(None, feeds)
+    assert [part.tolist() for part in s] == [[0, 1], [2, 3]] and y.tolist() == [0, 1]
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("x", feeds["x"])
+    binding.bind_cpu_input("n", feeds["n"])
+    binding.bind_output("s")
+    session.run_with_iobinding(binding)
+    assert [part.tolist() for part in binding.copy_outputs_to_cpu()[0]] == [[0, 1], [2, 3]]
+
+
+def test_text_stays_on_the_host(fake_cuda: Any) -> None:
+    session = session_of("g (string[2] x) => (string[2] y) { y = Identity(x) }")
+    assert session.run(None, {"x": np.array(["a", "b"])})[0].tolist() == ["a", "b"]
+    assert crossed(session) == {}
+
+
+def test_a_session_that_is_closed_lets_its_runs_end(fake_cuda: Any) -> None:
+    session = session_of(MUL)
+    fake_cuda.fake.set_lazy(True)
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("x", on(X))
+    binding.bind_output("y", "cuda")
+    session.run_with_iobinding(binding, with_entries(disable_synchronize_execution_providers="1"))
+    (y,) = binding.get_outputs()
+    session.close()
+    assert y.numpy().tolist() == WANTED.tolist()
+    with pytest.raises(C.Fail, match="The session is closed"):
+        session.run(None, {"x": X})
+    fake_cuda.fake.set_lazy(False)
