@@ -34,6 +34,7 @@ from distort.cluster.orders import (
 from distort.cluster.resident import ResidentMeta
 from distort.cluster.shm.channel import network_of_host
 from distort.cluster.shm.loop import StageLoop
+from distort.cluster.shm.outgoing import picklable
 from distort.cluster.shm.pooled import Pool
 from distort.cluster.weights import open_weights
 from distort.graph.ir import Node
@@ -130,7 +131,7 @@ class StageActor:
         return endpoint
 
     def on_caller_gone(self) -> None:
-        """The process that the actor works for has died. Ray ends the actor, sooner or later."""
+        """The process that the actor works for has died, or the actor's GPU. Ray ends the actor, sooner or later."""
 
     def set_peers(self, endpoints: dict[int, str], gpus: dict[int, str] | None = None) -> None:
         """Where the other units of this host listen, and the GPUs that they have."""
@@ -161,6 +162,11 @@ class StageActor:
             if self._gpu is not None:
                 outputs = self._gpu.on_host({name: outputs[name] for name in order.returns})
             returned = [_own(outputs[name]) if order.mail else outputs[name] for name in order.returns]
+        except Exception as error:
+            if self._gpu is None:
+                raise
+            self._gpu.leave_if_lost(self.on_caller_gone)
+            raise picklable(error) from None
         finally:
             feeds.clear()
             release()

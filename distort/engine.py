@@ -177,13 +177,15 @@ class Engine:
                 self.compiled.prepare_ahead()
 
     def _make_program(self) -> Program | CompiledProgram:
-        """What runs the model in this process: on a GPU where that is the first of a sequential session's providers."""
+        """What runs the model in this process: on a GPU where that is the first of a sequential session's providers, or
+        where the plan of a parallel one is a single stage there."""
         config = self.config
-        if not config.parallel and config.providers and config.providers[0][0] == _CUDA:
+        gpu = self._gpu_options()
+        if gpu is not None:
             from distort.kernels.cuda.options import CudaOptions
             from distort.kernels.cuda.program import CudaProgram
 
-            on_gpu: Any = CudaProgram(self.model.graph, CudaOptions.read(config.providers[0][1]))
+            on_gpu: Any = CudaProgram(self.model.graph, CudaOptions.read(gpu))
             return on_gpu  # type: ignore[no-any-return]  # it has what a program has
         return make_program(
             self.model.graph,
@@ -193,6 +195,18 @@ class Engine:
             precision=config.distort_keys.get("compute_precision", "float32"),
             keep_qdq=config.distort_keys.get("keep_qdq") == "1",
         )
+
+    def _gpu_options(self) -> Mapping[str, Any] | None:
+        """The options of the GPU that this process is to use; None where it is to use none."""
+        providers = self.config.providers
+        if not self.config.parallel:
+            return providers[0][1] if providers and providers[0][0] == _CUDA else None
+        plan = self._plan
+        if plan is None or not plan.in_process or not plan.stages or plan.stages[0].device.kind != "cuda":
+            return None
+        device_id = str(plan.stages[0].device.index)
+        given = [chosen for name, chosen in providers if name == _CUDA]
+        return next((g for g in given if str(g.get("device_id", "0")) == device_id), {"device_id": device_id})
 
     # -- planning
 

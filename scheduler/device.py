@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from distort.scheduler.gpus import GpuFigures, figures_of
+from distort.scheduler.gpus import GpuFigures, figures_named, figures_of
 
 #: Estimates, for devices of which nothing was measured: what compiled stages get out of one thread of a server CPU
 #: in float32, and what one process draws from memory and the last cache.
@@ -14,7 +14,7 @@ CPU_GBYTES_PER_S = 30.0
 
 _NBYTES_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _ENTRY = re.compile(
-    r"(?:(\d+)\s*[x×])?\s*([a-z]+)((?:\s*:\s*[0-9.]+\s*[A-Za-z]*)*)\s*(?:@\s*([\w.-]+))?", re.IGNORECASE
+    r"(?:(\d+)\s*[x×])?\s*([a-z][a-z0-9-]*)((?:\s*:\s*[0-9.]+\s*[A-Za-z]*)*)\s*(?:@\s*([\w.-]+))?", re.IGNORECASE
 )
 _FIELD = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)")
 
@@ -154,17 +154,20 @@ def cuda(
 def parse_devices(text: str) -> tuple[Device, ...]:
     """Devices from ``COUNTxKIND:FIELDS@HOST,…``: ``2xcpu:4,1xcuda:80GB`` is two CPU shares of four threads and one GPU.
 
-    A bare number is threads, a number with a unit is memory; both may be given (``cpu:4:16GB``). Without ``@HOST`` a
-    device is on the caller's host. Raises ValueError with the part that can't be read.
+    The kind may be the name of a GPU: ``2xh100``, which has the memory that such a one has. A bare number is threads, a
+    number with a unit is memory; both may be given (``cpu:4:16GB``). Without ``@HOST`` a device is on the caller's
+    host. Raises ValueError with the part that can't be read.
     """
     devices: list[Device] = []
     counts = {"cpu": 0, "cuda": 0}
     for part in (item.strip() for item in text.split(",")):
         match = _ENTRY.fullmatch(part)
         kind = match.group(2).lower() if match else ""
+        figures = figures_named(kind)
+        kind = "cuda" if figures is not None else kind
         if match is None or kind not in counts:
             raise ValueError(
-                f"devices {text!r}: can't read {part!r}; write for example 2xcpu:4, 1xcuda:80GB or cpu:4@host"
+                f"devices {text!r}: can't read {part!r}; write for example 2xcpu:4, 1xcuda:80GB, 2xh100 or cpu:4@host"
             )
         threads, memory_nbytes = _fields(match.group(3), part, text)
         if kind == "cuda" and threads is not None:
@@ -178,7 +181,8 @@ def parse_devices(text: str) -> tuple[Device, ...]:
             if kind == "cpu":
                 devices.append(cpu(index, threads or 1, memory_nbytes, host=host))
             else:
-                devices.append(cuda(index, memory_nbytes, host))
+                nbytes = memory_nbytes or (int(figures.memory_gbytes * 1e9) if figures is not None else None)
+                devices.append(cuda(index, nbytes, host, figures))
     if not devices:
         raise ValueError(f"devices {text!r}: no device is named")
     return tuple(devices)

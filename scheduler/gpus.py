@@ -81,13 +81,21 @@ _BY_CAPABILITY: dict[tuple[int, int], str] = {
 USUAL = _BY_NAME["A100"]._replace(peer_gbytes_per_s=25.0)
 
 
-def figures_of(name: str = "", capability: tuple[int, int] | None = None) -> GpuFigures:
-    """Figures of a GPU: by its name, else by its compute capability, else of a usual one."""
+def figures_named(name: str) -> GpuFigures | None:
+    """Figures of a GPU whose name says what it is; None for others."""
     for known, figures in _BY_NAME.items():
         # "A10" is not in "A100", and Ray writes spaces as dashes
         pattern = r"(?<![A-Z0-9])" + re.escape(known).replace(r"\ ", "[ -]").replace(r"\-", "[ -]") + r"(?![0-9])"
         if re.search(pattern, name.upper()):
             return figures
+    return None
+
+
+def figures_of(name: str = "", capability: tuple[int, int] | None = None) -> GpuFigures:
+    """Figures of a GPU: by its name, else by its compute capability, else of a usual one."""
+    named = figures_named(name)
+    if named is not None:
+        return named
     below = [known for known in _BY_CAPABILITY if capability is not None and known <= capability]
     # how such a GPU is linked to others its capability doesn't tell
     return _BY_NAME[_BY_CAPABILITY[max(below)]]._replace(peer_gbytes_per_s=25.0) if below else USUAL

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,13 +37,17 @@ class _Memory:
 
 
 class DeviceSlots:
-    """Of one GPU. ``device``: its PCI bus id. Thread-safe. Called with the GPU and its stream current."""
+    """Of one GPU. ``device``: its PCI bus id; ``shrink`` frees what a pool has and does not use.
 
-    def __init__(self, device: str) -> None:
+    Thread-safe. Called with the GPU and its stream current.
+    """
+
+    def __init__(self, device: str, shrink: Callable[[], None]) -> None:
         import cupy
 
         self._cupy: Any = cupy
         self._device = device
+        self._shrink = shrink
         self._numbers = itertools.count(FIRST_NUMBER)
         self._ledger = Ledger(self._page)
         self._lock = threading.Lock()
@@ -94,10 +98,9 @@ class DeviceSlots:
             try:
                 slot.memory = _Memory(cupy, slot.capacity, self._device)
             except (cupy.cuda.memory.OutOfMemoryError, cupy.cuda.runtime.CUDARuntimeError):
-                # what the pool has and does not use is the GPU's too
                 self._ledger.retire()
                 self._reap()
-                cupy.get_default_memory_pool().free_all_blocks()
+                self._shrink()
                 slot.memory = _Memory(cupy, slot.capacity, self._device)
         except cupy.cuda.memory.OutOfMemoryError:
             self._ledger.drop(slot)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ from distort.kernels.program import Cancellation, Room, StepObserver
 
 if TYPE_CHECKING:
     from distort.kernels.cuda.program import CudaProgram
+
+#: how long an actor that has lost its GPU takes to say so
+_LAST_WORDS_S = 0.5
 
 
 class GpuStage:
@@ -59,7 +63,7 @@ class GpuStage:
         self.stream = self.program.stream
         with self.current():
             self.bus_id: str = cupy.cuda.runtime.deviceGetPCIBusId(self.device_id)
-            self.slots = DeviceSlots(self.bus_id)
+            self.slots = DeviceSlots(self.bus_id, self.program.context.pool.shrink)
             self.pins = Pinning()
         self.outputs: tuple[str, ...] = tuple(self.program.outputs)
         self.releases = Releases()
@@ -193,6 +197,19 @@ class GpuStage:
                 event.record(self.stream)
             self.releases.after(event, readings)
             readings.clear()
+
+    def is_alive(self) -> bool:
+        """Whether the GPU works for this process still: after some errors of kernels it never does again."""
+        try:
+            self.finish()
+        except self._cupy.cuda.runtime.CUDARuntimeError:
+            return False
+        return True
+
+    def leave_if_lost(self, leave: Callable[[], None]) -> None:
+        """Call ``leave`` in a moment, when what is said meanwhile has been heard, if the GPU is lost."""
+        if not self.is_alive():
+            threading.Timer(_LAST_WORDS_S, leave).start()
 
     def finish(self) -> None:
         """Wait for the stream."""

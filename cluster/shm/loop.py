@@ -230,6 +230,8 @@ class StageLoop:
             self.out.answer(template, mail.run, parcel, report)
         except Exception as error:  # noqa: BLE001  # the actor boundary: every error travels to the run that asked
             self.out.tell(FAILED, mail.run, picklable(error))
+            if self._gpu is not None and not self._gpu.is_alive():
+                self._on_caller_gone()  # a process anew has a GPU again
         finally:
             mail.values.clear()
             self.release(mail)

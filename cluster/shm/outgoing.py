@@ -136,6 +136,8 @@ class Outgoing:
                     page = self._announce_page(channel, value) if value.kind == DEVICE else None
                     self._announce(channel, value)
                     message.add(self._number[name], value, readers.index(channel), page)
+                if self.gpu is not None:
+                    self._forget_pages(channel, self.gpu)
             except PeerGone:
                 self.lose(channel)
                 continue
@@ -196,14 +198,16 @@ class Outgoing:
 
     def _announce_page(self, channel: Channel, staged: Staged) -> Any:
         """Let a reader know a slot of the GPU's memory; what they share of it. Raises PeerGone."""
-        assert self.gpu is not None
         page = staged.slot.pages.get(channel)
         if page is None:  # the channel is lost since, and nobody will read the message
             raise PeerGone
         channel.announce_page(page)
-        if numbers := self.gpu.slots.take_forgotten(channel):
-            channel.forget(numbers)
         return page
+
+    def _forget_pages(self, channel: Channel, gpu: GpuStage) -> None:
+        """Tell a reader which slots of the GPU's memory are given up, so that it closes them. Raises PeerGone."""
+        if numbers := gpu.slots.take_forgotten(channel):
+            channel.forget(numbers)
 
     def send(self, channel: Channel, message: bytes) -> None:
         try:
@@ -222,7 +226,9 @@ def _part(entry: Any, channel: Channel) -> tuple[Staged, tuple[Any, ...]]:
 
 
 def picklable(error: Exception) -> Exception:
-    """The error, or one that says the same where it can't travel."""
+    """The error, or one that says the same where it can't travel: of CuPy, say, which a caller needn't have."""
+    if type(error).__module__.partition(".")[0] in ("cupy", "cupy_backends"):
+        return ClusterError(f"An error of the GPU's: {type(error).__name__}: {error}")
     try:
         copy = pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001  # whatever a stranger's class does when it is pickled

@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx.parser
 import pytest
 
-from distort import gpus
+from distort import gpus, register_kernel, unregister_kernel
 from distort.cluster.errors import ClusterError, StageLost
 from distort.cluster.executor import Executor
 from distort.engine import load_model
@@ -239,6 +240,49 @@ def test_errors_of_a_gpus_stage_come_to_the_run() -> None:
         with pytest.raises(Exception, match=r"Tanh"):
             executor.run(["d"], {"x": np.array(["no number"])})
         check(executor, graph, feed(10))
+
+
+def lose_the_gpu(xp: Any, x: Any) -> Any:
+    """What a kernel with a wild pointer does: nothing of CUDA works in the process any more."""
+    if x.shape[0] == 7:
+        from cupy.cuda import runtime
+
+        def fail(*arguments: Any) -> None:
+            raise runtime.CUDARuntimeError(700)
+
+        runtime.streamSynchronize = runtime._state.synchronize_stream = fail
+        fail()
+    return x + 1
+
+
+@pytest.mark.parametrize("transport", ["auto", "object_store"])
+def test_an_actor_that_has_lost_its_gpu_is_replaced(transport: str) -> None:
+    register_kernel("test.gpu", "Risky", 1, lose_the_gpu)
+    try:
+        text = CHAIN.replace('["" : 17]', '["" : 17, "test.gpu" : 1]').replace("Tanh (x)", "test.gpu.Risky (x)")
+        graph = graph_of(text)
+        with opened(graph, [0, 0, 1, 1], [cuda(0), cuda(1)], transport=transport) as executor:
+            check(executor, graph, feed(10))
+            # the caller has no CuPy, and can't be told by its exceptions
+            with pytest.raises(Exception, match=r"Risky|illegal|700|lost"):
+                executor.run(["d"], feed(7))
+            assert eventually(lambda: executor.hosts[0].stats(1) is None)  # it has left
+            check(executor, graph, feed(10))
+            assert [host.epoch for host in executor.hosts] == [1, 0]
+    finally:
+        unregister_kernel("test.gpu", "Risky", 1)
+
+
+def test_a_profile_names_the_nodes_on_gpus() -> None:
+    graph = graph_of()
+    with opened(graph, [0, 0, 1, 1], [cuda(0), cuda(1)]) as executor:
+        executor.run(["d"], feed(100))
+        _, reports = executor.run(["d"], feed(100), profile=True)
+        assert sorted(report.stage for report in reports) == [0, 1]
+        events = [event for report in reports for event in report.events]
+        assert events and all(event.args["provider"] == CUDA for event in events)
+        by = {edge[0]: edge[3] for report in reports for edge in report.edges}
+        assert by["b"] == "cuda_ipc" and by["x"] == "h2d"
 
 
 @pytest.mark.parametrize("victim", [0, 1])

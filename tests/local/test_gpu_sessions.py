@@ -73,6 +73,15 @@ def test_two_entries_are_two_actors_on_two_gpus(fake_cuda: Any) -> None:
         assert "by cuda_ipc" in told and "on GPU 1 (0000:02:00.0)" in told
 
 
+def test_one_entry_is_this_process_on_its_gpu(fake_cuda: Any) -> None:
+    with session((CUDA, {"device_id": 1, "gpu_mem_limit": 64 << 20})) as opened:
+        assert opened.plan.in_process and opened.plan.stages[0].device.id == "cuda:1"
+        engine = opened._sess._loaded.engine
+        assert engine.gpu is not None and engine.gpu.device_id == 1
+        assert engine.gpu.options.gpu_mem_limit == 64 << 20
+        check(opened, 50)
+
+
 def test_whole_replicas_for_throughput_share_nothing(fake_cuda: Any) -> None:
     with session((CUDA, {"device_id": 0}), (CUDA, {"device_id": 1}), replicas="2", stages="1") as opened:
         (stage,) = opened.plan.stages

@@ -194,3 +194,13 @@ def test_gpus_of_different_hosts_go_by_the_hosts_memory(graph_of: GraphOf) -> No
     assert any("stage0 → stage1" in note and "object store" in note for note in plan.notes)
     near = make_plan(products(graph_of, 4, rows=8), [cuda(0, host="a"), cuda(1, host="a")], n_stages=2)
     assert not any("different hosts" in note for note in near.notes)
+
+
+def test_devices_as_text_may_be_known_gpus() -> None:
+    first, second, third = parse_devices("2xh100,1xa10g:8GB@b")
+    assert (first.id, second.id, first.memory_nbytes) == ("cuda:0", "cuda:1", 80 * 10**9)
+    assert first.gflops == figures_of("H100").gflops
+    assert (third.id, third.memory_nbytes, third.host) == ("cuda:2", 8 * 10**9, "b")
+    assert parse_devices("2xa100-40g")[0].memory_nbytes == 40 * 10**9
+    with pytest.raises(ValueError, match="can't read '2xh99'"):
+        parse_devices("2xh99")
