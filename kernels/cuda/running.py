@@ -13,6 +13,7 @@ from distort.kernels.compiler.ir import Host, Operation, Place, Tensor
 from distort.kernels.cuda import copies
 from distort.kernels.cuda.memory import device_dtype
 from distort.kernels.cuda.plan import ALIGNMENT_NBYTES
+from distort.kernels.cuda.weights import is_held
 from distort.kernels.errors import KernelError, RunCancelled
 from distort.kernels.program import TERMINATED, RunScope
 
@@ -56,7 +57,7 @@ class PlanRun:
         for number, offset in plan.feed_offsets.items():
             value = values[number]
             stays = isinstance(value, np.ndarray) and program.inputs[number] in program.host_inputs
-            if number in plan.gpu_feeds or not stays:
+            if value is not None and is_held(value.dtype) and (number in plan.gpu_feeds or not stays):
                 self._given[number] = self._fed(number, value, self._base + offset)
         self._feeds = [v.data.ptr if is_on_device(v) and v.size else 0 for v in self._given]
         self._made: list[Any] = []
@@ -82,8 +83,6 @@ class PlanRun:
 
     def _fed(self, number: int, value: Any, address: int) -> Any:
         """A feed as kernels read it: on this GPU, contiguous and aligned; in the slab where it wasn't so."""
-        if value is None:
-            return None
         name, context = self._program.inputs[number], self._context
         if is_on_device(value):
             if value.device.id != context.device_id:
