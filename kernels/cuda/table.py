@@ -28,16 +28,16 @@ from distort.kernels.registry import find, registered
 
 _HEAD = """# Operators on a GPU
 
-What runs each operator where `CUDAExecutionProvider` has its node. `python -m distort.kernels.cuda.table` writes it; a test
-holds it against the code.
+What runs each operator where `CUDAExecutionProvider` has its node. `python -m distort.kernels.cuda.table` writes it; a
+test holds it against the code.
 
-*Compiled*: `yes` where all of onnx's test cases of the operator become CUDA C or a library's call, `in part` where some do,
-`?` where there is a lowering and onnx has no such cases. *Otherwise* is what runs a node that is not compiled: `CuPy`, its
-kernel over CuPy; `CPU`, its kernel over NumPy, with copies that `explain()` names. *Waits*: what that kernel waits for the
-GPU for, so that its node can't be part of a CUDA graph.
+*Compiled*: `yes` where all of onnx's test cases of the operator become CUDA C or a library's call, `in part` where some
+do, `?` where there is a lowering and onnx has no such cases. *Otherwise* is what runs a node that is not compiled:
+`CuPy`, its kernel over CuPy; `CPU`, its kernel over NumPy, with copies that `explain()` names. *Waits*: what for that
+kernel waits for the GPU, so that its node can't be part of a CUDA graph.
 
-Values of types that CuPy has no arrays of (text, 8-bit and 4-bit floats, integers of fewer than 8 bits) stay on the host,
-and nodes that read or make them run over NumPy.
+Values of types that CuPy has no arrays of (text, 8-bit and 4-bit floats, integers of fewer than 8 bits) stay on the
+host, and nodes that read or make them run over NumPy.
 
 """
 _CAPABILITY = (8, 0)
@@ -85,7 +85,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _compiles(graph: Graph, node: Node, feeds: Mapping[str, Any]) -> bool:
-    """Whether no kernel over CuPy or NumPy is left; what steers the node (shapes, axes) is constant, as in most models."""
+    """Whether no kernel over CuPy or NumPy is left; what steers the node (shapes, axes) is constant."""
     entry = find(node.domain, node.op_type, node.opset)
     steering = {node.inputs[i] for i in (entry.host if entry is not None else ()) if i < len(node.inputs)} - {""}
     graph.initializers.update({name: feeds[name] for name in steering if name in feeds})
@@ -106,9 +106,9 @@ def _cases() -> Iterator[tuple[Graph, dict[str, Any]]]:
         warnings.simplefilter("ignore")  # expected values overflow on purpose when they are made
         cases = load_model_tests(kind="node")
     for case in cases:
-        if len(case.model.graph.node) != 1:
+        if case.model is None or len(case.model.graph.node) != 1:
             continue
-        for inputs, _ in case.data_sets:
+        for inputs, _ in case.data_sets or ():
             values = [numpy_helper.to_array(v) if isinstance(v, TensorProto) else v for v in inputs]
             graph = read_model(case.model).graph
             if find(graph.nodes[0].domain, graph.nodes[0].op_type, graph.nodes[0].opset) is not None:
