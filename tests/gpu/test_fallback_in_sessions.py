@@ -1,4 +1,4 @@
-"""Nodes that CuPy can't run for their types or attributes run on the CPU in a session on a GPU, and results are right."""
+"""Nodes that CuPy can't run for their types or attributes run on the CPU, in sessions on a GPU."""
 
 from __future__ import annotations
 
