@@ -147,6 +147,11 @@ class Heap:
         if not (bytes_at(address + asked, nbytes - asked) == _GUARD_BYTE).all():
             raise WroteBehind(f"something wrote behind the {asked} bytes at {address:#x}")
 
+    def forget_lending(self, address: int, asked: int) -> None:
+        """Of a block whose memory went before it, as both were garbage at once."""
+        if self._lent.get(address, (0, 0))[0] == asked:
+            del self._lent[address]
+
     def _intact(self, address: int, nbytes: int) -> bool:
         return bool((bytes_at(address + nbytes, GUARD) == _GUARD_BYTE).all())
 
