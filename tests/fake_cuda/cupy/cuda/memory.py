@@ -154,7 +154,11 @@ class _Pooled(BaseMemory):
 
     def free(self) -> None:
         chunk, self._chunk = self._chunk, None  # type: ignore[assignment]
-        if chunk is not None:
+        if chunk is not None and not chunk.ptr:
+            if self._heap is not None:
+                self._heap.forget_lending(self.ptr, self.size)
+            self.ptr = 0
+        elif chunk is not None:
             if self._heap is not None:
                 if _state.lazy:
                     with suppress(CUDARuntimeError):  # the stream may be gone, and its work done with it
