@@ -283,3 +283,15 @@ def test_a_session_that_is_closed_lets_its_runs_end(fake_cuda: Any) -> None:
     with pytest.raises(C.Fail, match="The session is closed"):
         session.run(None, {"x": X})
     fake_cuda.fake.set_lazy(False)
+
+
+def test_a_result_that_is_a_feed_is_copied_when_it_is_there(fake_cuda: Any) -> None:
+    session = session_of(SAME)
+    fake_cuda.fake.set_lazy(True)
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("x", on(np.ones(2, np.float32)))
+    binding.bind_output("y", "cuda")
+    binding.bind_output("z", "cuda")
+    session.run_with_iobinding(binding, with_entries(disable_synchronize_execution_providers="1"))
+    assert [array.tolist() for array in binding.copy_outputs_to_cpu()] == [[1, 1], [1, 1]]
+    fake_cuda.fake.set_lazy(False)
