@@ -295,3 +295,15 @@ def test_a_result_that_is_a_feed_is_copied_when_it_is_there(fake_cuda: Any) -> N
     session.run_with_iobinding(binding, with_entries(disable_synchronize_execution_providers="1"))
     assert [array.tolist() for array in binding.copy_outputs_to_cpu()] == [[1, 1], [1, 1]]
     fake_cuda.fake.set_lazy(False)
+
+
+def test_what_actors_do_not_obey_is_told(fake_cuda: Any) -> None:
+    """As if the session's GPU was an actor's."""
+    session = session_of(MUL)
+    lines: list[str] = []
+    distort.set_default_logger_callback(lambda *line: lines.append(line[4]), 2)
+    try:
+        session._sess._tell_idle(with_entries(gpu_graph_id="-1", disable_synchronize_execution_providers="0"))
+    finally:
+        distort.set_default_logger_callback(None)
+    assert lines == ["Run config key 'gpu_graph_id' has no effect: the session's GPUs are those of its actors."]
