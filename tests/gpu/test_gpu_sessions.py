@@ -279,7 +279,9 @@ def test_a_session_that_is_closed_lets_its_runs_end(fake_cuda: Any) -> None:
     session.run_with_iobinding(binding, with_entries(disable_synchronize_execution_providers="1"))
     (y,) = binding.get_outputs()
     session.close()
+    assert crossed(session) == {}
     assert y.numpy().tolist() == WANTED.tolist()
+    assert crossed(session) == {("y", "d2h"): 24}
     with pytest.raises(C.Fail, match="The session is closed"):
         session.run(None, {"x": X})
     fake_cuda.fake.set_lazy(False)
