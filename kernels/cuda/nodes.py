@@ -47,8 +47,13 @@ class DeviceNodes(Program):
         # it goes to the GPU when the first node there reads it: what is part of a plan has it elsewhere
         return value.dense() if isinstance(value, SparseInitializer) else value
 
+    def _find(self, node: Node) -> Kernel | None:
+        return super()._find(node) or find(node.domain, node.op_type, node.opset, "cpu")
+
     def _call_of(self, node: Node, entry: Kernel) -> Callable[..., Any]:
         why = fallback.reason(node.domain, node.op_type) if entry.device == "any" else None
+        if entry.device == "cpu":
+            why = "its kernel is the CPU's alone"
         if why is not None:
             self.on_cpu.append((node, why))
             return self._cpu_call(node)
