@@ -97,6 +97,16 @@ class CudaNBits(Operation):
 
 
 @dataclass(eq=False)
+class CudaSample(Operation):
+    """x [N, C, …] between its pixels, at grid [N, …, rank], to [N, C, …]; all contiguous. See GridSample."""
+
+    mode: str  # nearest or linear
+    padding: str  # zeros, border or reflection
+    align_corners: bool
+    kind: ClassVar[str] = "cuda_sample"
+
+
+@dataclass(eq=False)
 class CudaUnpack(Operation):
     """Weights [N, K], contiguous, of 4 or 8 bits made numbers of. Inputs: as of :class:`CudaNBits`, from codes on."""
 
@@ -119,4 +129,14 @@ class CudaResize(Operation):
     kind: ClassVar[str] = "cuda_resize"
 
 
-__all__ = ["CudaGather", "CudaNBits", "CudaPool", "CudaResize", "CudaScan", "CudaScatter", "CudaTopK", "CudaUnpack"]
+__all__ = [
+    "CudaGather",
+    "CudaNBits",
+    "CudaPool",
+    "CudaResize",
+    "CudaSample",
+    "CudaScan",
+    "CudaScatter",
+    "CudaTopK",
+    "CudaUnpack",
+]

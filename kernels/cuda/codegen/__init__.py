@@ -26,6 +26,7 @@ _PRINTERS = {
     "cuda_n_bits": ("nbits", "n_bits_launches"),
     "cuda_pool": ("pooling", "pool_launches"),
     "cuda_resize": ("resizing", "resize_launches"),
+    "cuda_sample": ("sampling", "sample_launches"),
     "cuda_scan": ("scans", "scan_launches"),
     "cuda_scatter": ("scattering", "scatter_launches"),
     "cuda_unpack": ("nbits", "unpack_launches"),
