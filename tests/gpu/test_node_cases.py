@@ -1,4 +1,4 @@
-"""onnx's node tests through plans of a GPU: some cases of each operator, twice, so that what was learned is used too."""
+"""onnx's node tests through plans of a GPU: some cases of each operator, twice, so that what was learned is used."""
 
 from __future__ import annotations
 
