@@ -63,7 +63,8 @@ class _Opened:
         """Safe to call twice."""
         runtime = self._cupy.cuda.runtime
         ptr, event, self.ptr, self.event = self.ptr, self.event, 0, 0
-        with contextlib.suppress(runtime.CUDARuntimeError), self._cupy.cuda.Device(self.device_id):
+        with contextlib.suppress(runtime.CUDARuntimeError):
+            self._cupy.cuda.Device(self.device_id).use()  # the process has no other
             runtime.deviceSynchronize()  # what was given to the GPU may read it still
             if event:
                 runtime.eventDestroy(event)

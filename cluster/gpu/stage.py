@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,8 @@ class GpuStage:
         from distort.kernels.cuda.program import CudaProgram
 
         self._cupy: Any = cupy
+        self._turn = threading.RLock()
+        self.use()
         self._device_dtype = device_dtype
         self._make = CudaProgram
         self._graph = graph
@@ -149,9 +151,18 @@ class GpuStage:
     def is_on_gpu(self, value: Any) -> bool:
         return isinstance(value, self._cupy.ndarray)
 
-    def current(self) -> AbstractContextManager[None]:
-        """For a ``with``: the GPU, the stream and the pool are those that CuPy uses."""
-        return self.program.using()
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """The GPU, the stream and the pool are those that CuPy uses, and this thread's alone: what others gave to the
+        stream meanwhile would become part of a graph that is captured."""
+        with self._turn:
+            self.use()
+            with self.program.using():
+                yield
+
+    def use(self) -> None:
+        """Make the GPU this thread's, for good: CUDA would open a context on another each time that it goes back."""
+        self._cupy.cuda.Device(self.device_id).use()
 
     def dtype_of(self, name: str, value: Any) -> np.dtype[Any]:
         """The elements of an output, which the GPU may hold as bytes."""
@@ -213,7 +224,9 @@ class GpuStage:
 
     def finish(self) -> None:
         """Wait for the stream."""
-        self.program.synchronize()
+        with self._turn:  # a stream that is captured can't be waited for
+            self.use()
+            self.stream.synchronize()
 
     def close(self) -> None:
         self.finish()
