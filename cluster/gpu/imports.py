@@ -89,10 +89,10 @@ class DeviceValue:
     def page(self) -> ReadPage:
         return self._page.page
 
-    def array(self, stream: Any, dtype: np.dtype[Any]) -> Any:
+    def array(self, stream: Any) -> Any:
         """A CuPy array that work given to the stream may read: the slot itself, or a copy from another GPU.
 
-        ``dtype``: what the elements are held as. Called with the GPU and its pool current.
+        Called with the GPU and its pool current.
         """
         import cupy
 
@@ -101,8 +101,8 @@ class DeviceValue:
         runtime.streamWaitEvent(stream.ptr, opened.event)
         if opened.same_device:
             block: Any = cupy.cuda.UnownedMemory(opened.ptr, opened.nbytes, opened, opened.device_id)
-            return cupy.ndarray(self.dims, dtype, cupy.cuda.MemoryPointer(block, 0))
+            return cupy.ndarray(self.dims, self.dtype, cupy.cuda.MemoryPointer(block, 0))
         # kernels may read a value more than once, and each time over the link
-        made = cupy.empty(self.dims, dtype)
+        made = cupy.empty(self.dims, self.dtype)
         runtime.memcpyAsync(made.data.ptr, opened.ptr, self.nbytes, runtime.memcpyDefault, stream.ptr)
         return made

@@ -221,6 +221,29 @@ def test_what_stays_lies_on_the_gpu_and_is_read_once() -> None:
         np.testing.assert_allclose(executor.run(["a"], {"x": put})[0][0], a, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("element", "name"), [(16, "bfloat16"), (17, "float8_e4m3fn"), (9, "bool")])
+def test_elements_that_a_gpu_holds_as_bytes_keep_their_names(element: int, name: str) -> None:
+    graph = graph_of(f"""
+        <ir_version: 9, opset_import: ["" : 19]>
+        g (float[N,M] x) => ({name.replace("_", "")}[N,M] a, float[N,M] d) {{
+            a = Cast <to = {element}> (x)
+            d = Cast <to = 1> (a)
+        }}
+    """)
+    with opened(graph, [0, 1], [gpu(0), gpu(1)]) as executor:
+        feeds = feed(3000)
+        (a, d), _ = executor.run(["a", "d"], feeds)
+        right_a, right_d = expected(graph, feeds)
+        assert a.dtype == right_a.dtype and a.dtype.name == name
+        np.testing.assert_array_equal(a.view(np.uint8), right_a.view(np.uint8))
+        np.testing.assert_array_equal(d, right_d)
+        # what a GPU holds as bytes goes by the host's memory, where it has its name
+        assert ways(executor)["a", 0, 1] == ("shm" if element == 17 else "cuda_ipc")
+        (kept,), _ = executor.run(["a"], feeds, keep=frozenset(["a"]))
+        assert kept.dtype.name == name
+        np.testing.assert_array_equal(kept.fetch().view(np.uint8), right_a.view(np.uint8))
+
+
 def test_part_of_a_graph_runs_that_part_alone() -> None:
     graph = graph_of()
     with opened(graph, [0, 0, 1, 1], [gpu(0), gpu(1)]) as executor:
