@@ -253,6 +253,11 @@ class CudaProgram:
             return found
         if key in self.refused:
             return None
+        for name, kind in zip(self.inputs, key, strict=True):
+            if kind is not None and kind[0].kind not in "OUST" and not is_held(kind[0]):
+                # nodes take it by themselves: as bytes in the slab it would be another dtype to them
+                self.refused[key] = f"the feed '{name}' is {kind[0]}, of which a GPU has no arrays"
+                return None
         began = time.perf_counter()
         try:
             plan = plan_of(
