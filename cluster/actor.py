@@ -104,7 +104,9 @@ class StageActor:
     def _load_on_gpu(self, payload: StagePayload, seat: GpuSeat) -> ActorFacts:
         from distort.cluster.gpu.stage import GpuStage
 
-        self._gpu = self._program = self._paths = GpuStage(payload.graph, payload.outputs, seat)
+        self._gpu = self._program = self._paths = GpuStage(
+            payload.graph, payload.outputs, seat, f"stage{payload.stage}"
+        )
         self._payload = payload
         endpoint = self._listen(payload) if payload.token else ""
         facts = ActorFacts(os.getpid(), *_node(), network_of_host(), endpoint, payload.threads)

@@ -38,7 +38,7 @@ _LAST_WORDS_S = 0.5
 class GpuStage:
     """Has what an actor wants of a program: ``outputs``, ``run``, and ``to`` for parts of the graph."""
 
-    def __init__(self, graph: Graph, outputs: Sequence[str], seat: GpuSeat) -> None:
+    def __init__(self, graph: Graph, outputs: Sequence[str], seat: GpuSeat, label: str) -> None:
         self.device_id = adopt(seat)
         _require_gpu(self.device_id)
         import cupy
@@ -61,7 +61,7 @@ class GpuStage:
             if dtype is not None and dtype.kind not in "OUST" and device_dtype(dtype) != dtype:
                 self._elements[name] = dtype
         options = CudaOptions.read({**seat.options, "device_id": str(self.device_id)}, in_process=False)
-        self.program = CudaProgram(graph, options, outputs=outputs)
+        self.program = CudaProgram(graph, options, outputs=outputs, label=label)
         self.stream = self.program.stream
         with self.current():
             self.bus_id: str = cupy.cuda.runtime.deviceGetPCIBusId(self.device_id)
