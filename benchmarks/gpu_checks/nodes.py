@@ -1,0 +1,208 @@
+"""ONNX's own node tests through ``CudaProgram``, by the type of what they are fed, in several processes.
+
+A case that takes its process down (an illegal address, a hang) is a row of the bad ones, and its process is replaced.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import sys
+import threading
+import time
+import warnings
+import zlib
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpu_checks.report import FAILED, FIGURE, OK, SKIPPED, WRONG, Report, words_of
+
+_N_PROCESSES = 4
+#: of one case, its kernels' compilation included
+_CASE_S = 30.0
+#: results that nothing fixes
+_RANDOM = re.compile(r"bernoulli|training_dropout|random_(normal|uniform)|multinomial|_cuda$")
+#: on a machine that only stands in for one with a GPU
+_FEW = ("test_add", "test_softmax_axis_1", "test_conv_with_strides_padding", "test_matmul_3d", "test_gather_0")
+_SPACING = {"float16": 2e-3, "bfloat16": 1.6e-2}
+
+
+def cases() -> dict[str, Any]:
+    """By name: onnx's, with their models and data."""
+    from onnx.backend.test.case.node import collect_testcases
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # expected values overflow on purpose when they are made
+        found = collect_testcases(None)
+    return {case.name: case for case in found if not _RANDOM.search(case.name)}
+
+
+def run(report: Report) -> None:
+    known = cases()
+    names = [name for name in known if not report.small or name in _FEW]
+    names.sort(key=lambda name: zlib.crc32(name.encode()))  # where time runs out, some of each operator were run
+    found = _Pool([known[name] for name in names], report).run()
+    by_type: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+    for name, (dtype, result, words) in found.items():
+        by_type[dtype].append((name, result, words))
+    for dtype, rows in sorted(by_type.items()):
+        bad = [(name, words) for name, result, words in rows if result in (WRONG, FAILED)]
+        skipped = sum(result == SKIPPED for _, result, _ in rows)
+        worst = FAILED if any(result == FAILED for _, result, _ in rows) else WRONG
+        figure = f"{len(rows) - len(bad) - skipped} of {len(rows) - skipped} right"
+        if bad:
+            figure += "; " + ", ".join(name.removeprefix("test_") for name, _ in bad[:4])
+        report.add(f"node tests of {dtype}", worst if bad else OK, figure, bad=bad[:200])
+    if len(found) < len(names):
+        report.add("node tests not reached", SKIPPED, f"{len(names) - len(found)} of {len(names)}: no time left")
+    report.add("node tests run", FIGURE, str(len(found)))
+
+
+class _Pool:
+    """A thread for each process, which gives it a case at a time."""
+
+    def __init__(self, cases: Sequence[Any], report: Report) -> None:
+        self._cases, self._report = deque(cases), report
+        self._found: dict[str, tuple[str, str, str]] = {}
+
+    def run(self) -> dict[str, tuple[str, str, str]]:
+        n = 1 if self._report.small else _N_PROCESSES
+        threads = [threading.Thread(target=self._serve) for _ in range(n)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return self._found
+
+    def _serve(self) -> None:
+        worker = _Worker()
+        while self._report.left_s > 3:
+            try:
+                case = self._cases.popleft()
+            except IndexError:
+                break
+            answer = worker.ask(case, min(_CASE_S, max(self._report.left_s, 1.0)))
+            if answer is None:
+                worker.kill()
+                if self._report.left_s > 1:
+                    self._found[case.name] = ("?", FAILED, "it took its process down, or took too long")
+                worker = _Worker()
+            else:
+                self._found[case.name] = answer
+        worker.kill()
+
+
+class _Worker:
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, list(sys.path)), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._is_ready = False
+
+    def ask(self, case: Any, limit_s: float) -> tuple[str, str, str] | None:
+        try:
+            self._pipe.send(case)
+            if not self._is_ready:  # it imports, and makes itself at home on the GPU
+                self._is_ready = self._pipe.poll(max(limit_s, _CASE_S)) and self._pipe.recv() == "ready"
+            if not self._pipe.poll(limit_s):
+                return None
+            answer: tuple[str, str, str] = self._pipe.recv()
+        except (EOFError, OSError):
+            return None
+        return answer
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join(10)
+        self._pipe.close()
+
+
+def _work(pipe: Any, path: list[str]) -> None:
+    """The process: cases in, (type, result, words) out."""
+    sys.path[:] = path
+    warnings.simplefilter("ignore")
+    import cupy
+
+    cupy.zeros(1)
+    pipe.send("ready")
+    while True:
+        try:
+            case = pipe.recv()
+        except EOFError:
+            return
+        answer = run_case(case)
+        pipe.send(answer)
+        try:
+            cupy.cuda.runtime.deviceSynchronize()
+        except cupy.cuda.runtime.CUDARuntimeError:  # nothing runs in this process any more
+            return
+
+
+def run_case(case: Any) -> tuple[str, str, str]:
+    """A case's type, result, and what is wrong."""
+    from onnx import numpy_helper
+
+    from distort.engine import load_model
+    from distort.graph.inference import infer
+    from distort.kernels.cuda.options import CudaOptions
+    from distort.kernels.cuda.program import CudaProgram
+
+    def plain(value: Any) -> Any:
+        return numpy_helper.to_array(value) if hasattr(value, "raw_data") else value
+
+    dtype = "no tensors"
+    try:
+        (inputs, outputs), *_ = case.data_sets
+        inputs, outputs = [plain(value) for value in inputs], [plain(value) for value in outputs]
+        dtype = next((str(v.dtype) for v in (*inputs, *outputs) if isinstance(v, (np.ndarray, np.generic))), dtype)
+        model = load_model(case.model.SerializeToString())
+        infer(model)
+        names = [value.name for value in case.model.graph.input]
+        began = time.perf_counter()
+        program = CudaProgram(model.graph, CudaOptions.read({"use_tf32": "0"}))  # tolerances are those of float32
+        feeds = dict(zip(names, inputs, strict=False))
+        for turn in range(2):  # the second run may have another plan, or be a graph
+            results = [_home(value) for value in program.run(feeds)]
+            for got, want in zip(results, outputs, strict=True):
+                if words := differs(got, want, case.rtol, case.atol):
+                    return dtype, WRONG, f"run {turn}: {words}"
+        return dtype, OK, f"{time.perf_counter() - began:.2f} s"
+    except Exception as error:  # noqa: BLE001  # the case's own result
+        return dtype, FAILED, words_of(error)
+
+
+def _home(value: Any) -> Any:
+    import cupy
+
+    if isinstance(value, cupy.ndarray):
+        return cupy.asnumpy(value)
+    return [_home(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def differs(got: Any, want: Any, rtol: float, atol: float) -> str:
+    if want is None or got is None:
+        return "" if want is got else f"{got} for {want}"
+    if isinstance(want, (list, tuple)):
+        if not isinstance(got, (list, tuple)) or len(got) != len(want):
+            return f"no sequence of {len(want)}"
+        return next(filter(None, (differs(*pair, rtol, atol) for pair in zip(got, want, strict=True))), "")
+    want = np.asarray(want)
+    if not hasattr(got, "shape") or got.shape != want.shape:
+        return f"{getattr(got, 'shape', type(got))} for {want.shape}"
+    if got.dtype != want.dtype:  # what the GPU holds as bytes
+        if got.dtype != np.uint8 or want.dtype.itemsize != 1:
+            return f"{got.dtype} for {want.dtype}"
+        got = got.view(want.dtype)
+    if want.dtype.kind in "OUSb":
+        return "" if np.array_equal(got, want) else "other elements"
+    one, other = got.astype(np.complex128), want.astype(np.complex128)
+    rtol = max(rtol, _SPACING.get(want.dtype.name, 0.0))
+    if np.allclose(one, other, rtol, max(atol, rtol * 0.1), equal_nan=True):
+        return ""
+    with np.errstate(all="ignore"):
+        return f"differs by {np.nanmax(np.abs(one - other)):.2e} at most"

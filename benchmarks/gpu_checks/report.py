@@ -1,0 +1,98 @@
+"""Rows of a check: printed as they come, and kept where a check that dies later has left them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+#: what a row may say; the first two are bad
+WRONG, FAILED, OK, FIGURE, SKIPPED = RESULTS = ("wrong", "failed", "ok", "figure", "skipped")
+_MOST_WORDS = 160
+
+
+class Skipped(Exception):
+    """What a check needs isn't there. Its text says what."""
+
+
+@dataclass(slots=True)
+class Row:
+    check: str
+    what: str
+    result: str
+    figure: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+    at_s: float = 0.0
+
+    def line(self) -> str:
+        return f"{self.result:8}{self.check:19}{self.what:44} {self.figure}".rstrip()
+
+
+class Report:
+    """Of one check. ``small``: sizes for a machine that only stands in for a GPU. ``limit_s``: when to come to an end.
+
+    ``arch``: a folder with architectures, see ``architectures.py``.
+    """
+
+    def __init__(self, check: str, path: Path | None, *, small: bool, limit_s: float, arch: Path | None = None) -> None:
+        self.check, self.small, self.arch = check, small, arch
+        self.rows: list[Row] = []
+        self._path, self._began, self._limit_s = path, time.monotonic(), limit_s
+
+    @property
+    def left_s(self) -> float:
+        return self._limit_s - (time.monotonic() - self._began)
+
+    def add(self, what: str, result: str, figure: str = "", **details: Any) -> None:
+        row = Row(self.check, what, result, figure, details, round(time.monotonic() - self._began, 2))
+        self.rows.append(row)
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write(json.dumps(asdict(row), default=str) + "\n")
+        print(row.line(), flush=True)
+
+    def judge(self, what: str, right: bool, figure: str = "", **details: Any) -> None:
+        self.add(what, OK if right else WRONG, figure, **details)
+
+    def within(self, what: str, error: float, tolerance: float, extra: str = "", **details: Any) -> None:
+        """``error`` that is NaN is no error within anything."""
+        figure = f"error {error:.1e} of {tolerance:.0e}{f', {extra}' if extra else ''}"
+        self.add(what, OK if error <= tolerance else WRONG, figure, error=error, tolerance=tolerance, **details)
+
+    @contextmanager
+    def part(self, what: str) -> Iterator[None]:
+        """What fails in the block is a row, and stops nothing else."""
+        try:
+            yield
+        except Skipped as why:
+            self.add(what, SKIPPED, str(why))
+        except Exception as error:  # noqa: BLE001  # the row says which; the others are to run
+            text = traceback.format_exc()
+            print(text, file=sys.stderr, flush=True)
+            self.add(what, FAILED, words_of(error), traceback=text[-3000:])
+
+
+def words_of(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    text = f"{type(error).__name__}: {lines[0] if lines else ''}".strip(": ")
+    return text if len(text) <= _MOST_WORDS else text[:_MOST_WORDS] + " …"
+
+
+def read_rows(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    return [Row(**json.loads(line)) for line in path.read_text().splitlines() if line.endswith("}")]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """All rows, bad ones first, and how many of each there are."""
+    ordered = sorted(rows, key=lambda row: (RESULTS.index(row.result) > 1, 0))
+    counts = {result: sum(row.result == result for row in rows) for result in RESULTS}
+    told = ", ".join(f"{n} {result}" for result, n in counts.items() if n)
+    return "\n".join([*(row.line() for row in ordered), f"{len(rows)} rows: {told}"])
