@@ -244,6 +244,12 @@ class CudaProgram:
     # -- plans
 
     @property
+    def not_captured(self) -> list[str]:
+        """Why runs of plans that could be a graph are none."""
+        with self._lock:
+            return list(dict.fromkeys(e.obstacle for e in self._plans.values() if e.obstacle))
+
+    @property
     def n_nodes(self) -> int:
         return len(self.graph.nodes)
 

@@ -12,6 +12,7 @@ import distort
 from distort import OrtValue
 from distort.capi import onnxruntime_pybind11_state as C
 from distort.kernels.cuda import copies
+from distort.kernels.cuda.executable import Executable
 
 from .standing_in import crossed, program_of, session_of
 
@@ -245,6 +246,28 @@ def test_replays_read_what_is_bound_now(fake_cuda: Any) -> None:
         session.run_with_iobinding(binding)
         assert binding.copy_outputs_to_cpu()[0].tolist() == ((X + step) * [2, 3]).tolist()
     assert program_of(session).n_graph_runs >= 2
+
+
+def test_what_cannot_be_captured_runs_without(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As work that waits: a graph that nobody asked for is given up, one that was asked for is an error."""
+    enqueue_all = Executable.enqueue_all
+
+    def waiting(self: Executable, *of_run: Any) -> None:
+        enqueue_all(self, *of_run)
+        fake_cuda.cuda.runtime.streamSynchronize(self._context.stream.ptr)
+
+    monkeypatch.setattr(Executable, "enqueue_all", waiting)
+    session = session_of(MUL)
+    for step in range(5):
+        assert session.run(None, {"x": X + step})[0].tolist() == ((X + step) * [2, 3]).tolist()
+    assert program_of(session).n_graph_runs == 0
+    assert "runs are no captured graphs: cudaErrorStreamCapture" in session.explain()
+    session = session_of(MUL, enable_cuda_graph="1")
+    session.run(None, {"x": X})
+    for _ in range(2):
+        with pytest.raises(C.Fail, match="enable_cuda_graph: runs of this model can't be captured: cudaErr"):
+            session.run(None, {"x": X})
+    assert session.run(None, {"x": X}, with_entries(gpu_graph_id="-1"))[0].tolist() == WANTED.tolist()
 
 
 def test_sequences_come_home(fake_cuda: Any) -> None:
