@@ -14,7 +14,7 @@ from distort.kernels.cuda.attention import GraphCall
 from distort.kernels.cuda.device_libraries import LibraryOperation, copied, is_aligned, libraries_of
 from distort.kernels.cuda.dnn_graphs import ACTIVATIONS, CONVOLUTION_DTYPES, ConvProblem
 from distort.kernels.cuda.epilogues import epilogue_of
-from distort.kernels.cuda.library_call import LibraryCall
+from distort.kernels.cuda.library_call import LibraryCall, Withdrawn
 
 
 @dataclass(eq=False)
@@ -72,7 +72,8 @@ class CudaConv(LibraryOperation):
         del context
         p, networks = self.problem, self.libraries.networks
         plan = None if networks is None else networks.convolution(p)
-        assert plan is not None, "it was there when the operation was made"
+        if plan is None:
+            raise Withdrawn(str(p))
         names = ("x", "w", *(("bias",) if p.bias else ()), *(("z",) if p.z_strides is not None else ()), "y")
         return GraphCall(plan, names)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,8 +17,9 @@ from distort.kernels.errors import OutOfMemory
 HEURISTICS = {"DEFAULT": ("A", "FALLBACK"), "HEURISTIC": ("B", "A", "FALLBACK"), "EXHAUSTIVE": ("A", "FALLBACK")}
 #: what a plan may ask for with cudnn_conv_use_max_workspace=0
 SMALL_WORKSPACE_NBYTES = 32 << 20
-#: plans that are built and timed, at most
-_MOST_TIMED = 12
+#: plans that are built and timed, at most, and after how many seconds no more of one problem are: some take long to
+#: build, and heuristics name good ones first
+_MOST_TIMED, _TIMING_S = 12, 1.0
 #: what the frontend says where it isn't the problem that is wrong
 _BROKEN = ("LOADING_FAILED", "Create failed", "ALLOC_FAILED", "NOT_INITIALIZED", "cudaGetDevice", "VERSION_MISMATCH")
 
@@ -66,13 +68,14 @@ class Networks:
         any_workspace: bool = True,
         allocate: Allocate | None = None,
         timer: Callable[[Callable[[int], None], int], float] = timing.milliseconds,
+        timing_s: float = _TIMING_S,
     ) -> None:
         if algorithm_search not in HEURISTICS:
             raise ValueError(f"unknown algorithm search {algorithm_search!r}: there are {', '.join(HEURISTICS)}")
         self.cudnn: Any = cudnn_frontend()
         self.compute_capability = compute_capability
         self._search, self._any_workspace = algorithm_search, any_workspace
-        self._allocate, self._timer = allocate or _allocate, timer
+        self._allocate, self._timer, self._timing_s = allocate or _allocate, timer, timing_s
         try:
             self.handle: Any = self.cudnn.create_handle()
         except RuntimeError as error:
@@ -106,9 +109,10 @@ class Networks:
         with self.lock:
             if problem not in self._plans:
                 graph = self._supported(problem)
-                self._plans[problem] = (
-                    None if graph is None else self._asked(problem, lambda: self._built(problem, graph))
-                )
+                made = None if graph is None else self._asked(problem, lambda: self._built(problem, graph))
+                if made is None:
+                    self._graphs[problem] = None  # what was supported, and can't be built, is not any more
+                self._plans[problem] = made
             return self._plans[problem]
 
     def _supported(self, problem: Problem) -> Any:
@@ -171,7 +175,10 @@ class Networks:
         except (MemoryError, OutOfMemory):
             return None
         addresses = {name: int(kept.ptr) for name, kept in memory.items()}
+        begin_s = time.monotonic()
         for index in range(min(graph.get_execution_plan_count(), _MOST_TIMED)):
+            if best is not None and time.monotonic() - begin_s > self._timing_s:
+                break
             try:
                 graph.build_plan_at_index(index)
                 nbytes = int(graph.get_workspace_size_plan_at_index(index))

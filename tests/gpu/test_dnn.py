@@ -271,6 +271,17 @@ def test_the_fastest_of_all_plans(cudnn: Any) -> None:
     networks.close()
 
 
+def test_timing_ends_in_time(cudnn: Any) -> None:
+    """The first plan that runs is timed, and others while there is time."""
+    networks = Networks(
+        90, "EXHAUSTIVE", allocate=_Memory, timer=lambda enqueue, stream: enqueue(stream) or 1.0, timing_s=0
+    )
+    cudnn.executed.clear()
+    assert networks.convolution(CONVOLUTIONS["plain"]) is not None
+    assert [index for index, _ in cudnn.executed] == [1]  # 0 rounds operands
+    networks.close()
+
+
 def test_without_memory_to_time_in_heuristics_decide(cudnn: Any) -> None:
     def full(nbytes: int) -> Any:
         raise MemoryError
