@@ -100,11 +100,15 @@ def to_device(array: Array, device_id: int, stream: Any = None) -> Any:
     return made
 
 
-def write(target: Any, array: Array, stream: Any = None) -> None:
-    """Write an array's elements into a C-contiguous CuPy array of as many bytes. The array may change afterwards."""
+def write(target: Any, array: Array, stream: Any = None, *, wait: bool = True) -> None:
+    """Write an array's elements into a C-contiguous CuPy array of as many bytes. The array may change afterwards.
+
+    Without ``wait`` it may change when ``stream`` has come to it.
+    """
     import cupy
 
-    whole = np.asarray(array, order="C").reshape(-1).view(np.uint8)
+    straight = np.asarray(array, order="C")
+    whole = straight.reshape(-1).view(np.uint8)
     if not whole.nbytes:
         return
     with cupy.cuda.Device(target.device.id):
@@ -114,7 +118,8 @@ def write(target: Any, array: Array, stream: Any = None) -> None:
             flat.set(whole, stream=queue)
         else:
             _write_in_blocks(flat, whole, queue)
-        queue.synchronize()
+        if wait or straight is not array:  # a copy of ours must stay until it is read
+            queue.synchronize()
 
 
 def _write_in_blocks(flat: Any, whole: Array, queue: Any) -> None:

@@ -44,6 +44,7 @@ class Executable:
         self._functions = context.modules.get(launch.kernel for launch in launches)
         #: whether kernels may refuse what a run is fed
         self.checks = any(isinstance(argument, ErrorWord) for launch in launches for argument in launch.arguments)
+        self.is_capturable = plan.is_capturable
         self._base = -1
         self._enqueue: list[Callable[[Sequence[int], Sequence[int], int], None] | None] = []
         self._graphs: dict[tuple[int, ...], Any] = {}

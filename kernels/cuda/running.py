@@ -38,14 +38,22 @@ class Graphs(NamedTuple):
 
     wanted: bool | None
     number: int
+    #: whether somebody waits for the run before its feeds may change
+    is_awaited: bool = False
 
 
 class PlanRun:
     """``into``: memory that is given for results, by name."""
 
     def __init__(
-        self, program: CudaProgram, executable: Executable, values: Sequence[Any], into: Mapping[str, Any]
+        self,
+        program: CudaProgram,
+        executable: Executable,
+        values: Sequence[Any],
+        into: Mapping[str, Any],
+        graphs: Graphs,
     ) -> None:
+        self._graphs = graphs
         self._program, self._executable, self._into = program, executable, into
         self._context = program.context
         self._base = program.slab.reserve(executable.nbytes)
@@ -63,10 +71,10 @@ class PlanRun:
         self._made: list[Any] = []
         self._results: list[int] = []
 
-    def go(self, scope: RunScope, graphs: Graphs) -> tuple[list[Any], bool]:
+    def go(self, scope: RunScope) -> tuple[list[Any], bool]:
         """The results, and whether they were one launch of a graph. Raises Refused, Surprise, RunCancelled."""
-        executable = self._executable
-        eager = scope.observer is not None or not executable.plan.is_capturable
+        executable, graphs = self._executable, self._graphs
+        eager = scope.observer is not None or not executable.is_capturable
         if scope.cancellation is not None and scope.cancellation.requested:
             raise RunCancelled(TERMINATED)
         self._make_room(eager or graphs.wanted is False)
@@ -99,7 +107,7 @@ class PlanRun:
             return context.weights.of(value)
         else:
             context.copies.count(name, copies.TO_DEVICE, value.nbytes)
-            copies.write(place, value, context.stream)
+            copies.write(place, value, context.stream, wait=not self._graphs.is_awaited)
         return place
 
     def _make_room(self, is_fresh: bool) -> None:

@@ -36,6 +36,23 @@ def test_a_run_gives_arrays_of_this_process(fake_cuda: Any) -> None:
     assert y.tolist() == WANTED.tolist()
 
 
+def test_feeds_are_waited_for_with_the_run(fake_cuda: Any) -> None:
+    """However many there are: once, where somebody waits for the run; each, where nobody does and they may change."""
+    session = session_of("g (float[N,2] x, float[N,2] z) => (float[N,2] y) { y = Add(x, z) }")
+    program, feeds = program_of(session), {"x": X.copy(), "z": X[::-1]}
+    fake_cuda.fake.set_lazy(True)
+    for synchronize, n_waits in ((True, 2), (False, 2)):  # one for the copy that lies otherwise
+        program.run(feeds)
+        fake_cuda.fake.counts().clear()
+        (y,) = program.run(feeds, synchronize=synchronize)
+        assert fake_cuda.fake.counts()["synchronize"] == n_waits
+        feeds["x"][:] = 7
+        program.synchronize()
+        assert y.get().tolist() == (X + X[::-1]).tolist()
+        feeds["x"][:] = X
+    fake_cuda.fake.set_lazy(False)
+
+
 def test_values_on_the_gpu_do_not_cross(fake_cuda: Any) -> None:
     session = session_of(MUL)
     value = on(X)
