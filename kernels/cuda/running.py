@@ -188,7 +188,19 @@ class PlanRun:
                     raise Surprise(host.node.outputs[list(host.results).index(result)])
                 copy(place, value)
             elif result:
-                self.named[result] = _apart(value)
+                self.named[result] = self._apart(value)
+
+    def _apart(self, value: Any) -> Any:
+        """A value that outlives what the slab has now: bodies may return what they were given, or views of it.
+
+        An array over the slab says that its data is its own, as all do that are no views of other arrays.
+        """
+        if is_on_device(value):
+            shares = value.base is not None or self._program.slab.has(value) or self._context.weights.has(value)
+            return value.copy() if shares else value
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._apart(item) for item in value)
+        return value
 
     def _argument(self, argument: Tensor | str) -> Any:
         if isinstance(argument, str):
@@ -238,15 +250,6 @@ def copy(target: Any, value: Any) -> None:
         target[...] = value
     else:
         copies.write(target, np.asarray(value))
-
-
-def _apart(value: Any) -> Any:
-    """A value that outlives the slab's use of its memory: bodies may return views of what they were given."""
-    if is_on_device(value):
-        return value.copy() if value.base is not None or not value.flags.owndata else value
-    if isinstance(value, (list, tuple)):
-        return type(value)(_apart(item) for item in value)
-    return value
 
 
 __all__ = ["Graphs", "PlanRun", "Refused", "Surprise", "copy", "fits", "is_on_device"]

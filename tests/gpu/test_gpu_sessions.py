@@ -304,6 +304,24 @@ def test_sequences_come_home(fake_cuda: Any) -> None:
     assert [part.tolist() for part in binding.copy_outputs_to_cpu()[0]] == [[0, 1], [2, 3]]
 
 
+def test_what_bodies_pass_on_outlives_the_plan(fake_cuda: Any) -> None:
+    """A sequence has its tensors for itself, though a plan's memory of them is used again in the same run."""
+    text = """g (float[1,4] x, float[4,4] w) => (seq(float[1,4]) s, float[1,4] y) <int64 zero = {0}> {
+        a = Softmax (x)
+        s = SequenceConstruct (a)
+        b = SequenceAt (s, zero)
+        c = MatMul (b, w)
+        d = Softmax (c)
+        e = MatMul (d, w)
+        y = Softmax (e)
+    }"""
+    session = session_of(text)
+    x, w = np.array([[1, 2, 3, 4]], np.float32), np.eye(4, dtype=np.float32)
+    for _ in range(3):
+        (a,), _ = session.run(None, {"x": on(x), "w": on(w)})
+        np.testing.assert_allclose(a, np.exp(x) / np.exp(x).sum(), 1e-5)
+
+
 def test_text_stays_on_the_host(fake_cuda: Any) -> None:
     session = session_of("g (string[2] x) => (string[2] y) { y = Identity(x) }")
     assert session.run(None, {"x": np.array(["a", "b"])})[0].tolist() == ["a", "b"]
