@@ -137,7 +137,8 @@ class PlanRun:
                 array = self._value(result.name)
             elif result.value is not None:
                 array = result.value.copy()
-            elif array is not self._into.get(name) and program.slab.has(array):
+            # a feed may lie there too, and be a result
+            if array is not self._into.get(name) and is_on_device(array) and program.slab.has(array):
                 array = array.copy()
             found.append(array)
         return found

@@ -92,6 +92,15 @@ def test_a_result_is_nobody_elses(fake_cuda: Any) -> None:
     assert z.tolist() == [1, 1] == x.numpy().tolist()
 
 
+def test_a_result_that_is_a_feed_from_the_host_stays(fake_cuda: Any) -> None:
+    """The feed was in the plan's memory: the next one comes there too."""
+    session = session_of(SAME)
+    kept = []
+    for number in (1, 2):
+        kept.append(program_of(session).run({"x": np.full(2, number, np.float32)})[0])
+    assert [y.get().tolist() for y in kept] == [[1, 1], [2, 2]]
+
+
 def test_asynchronous_runs(fake_cuda: Any) -> None:
     import threading
 
