@@ -296,6 +296,23 @@ def test_what_cannot_be_captured_runs_without(fake_cuda: Any, monkeypatch: pytes
     assert session.run(None, {"x": X}, with_entries(gpu_graph_id="-1"))[0].tolist() == WANTED.tolist()
 
 
+def test_what_libraries_do_not_do_is_told(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is missing, and what another has no engine for."""
+    import sys
+
+    import cudnn
+
+    text = "g (float[1,2,3,3] x) => (float[1,1,2,2] y) <float[1,2,2,2] w = {1,1,1,1,1,1,1,1}> { y = Conv(x, w) }"
+    monkeypatch.setattr(cudnn, "decline", lambda graph: "No valid engine configs")
+    session = session_of(text)
+    assert session.run(None, {"x": np.ones((1, 2, 3, 3), np.float32)})[0].tolist() == [[[[8, 8], [8, 8]]]]
+    assert "not by NVIDIA's libraries: cuDNN has no engine for convolution of float32 [1, 2, 3, 3]" in session.explain()
+    monkeypatch.setitem(sys.modules, "cudnn", None)
+    session = session_of(text)
+    session.run(None, {"x": np.ones((1, 2, 3, 3), np.float32)})
+    assert "not by NVIDIA's libraries: cuDNN can't be used" in session.explain()
+
+
 def test_sequences_come_home(fake_cuda: Any) -> None:
     text = """g (float[4] x, int64 n) => (seq(float[2]) s, float[2] y) <int64 zero = {0}> {
         s = SplitToSequence <axis = 0> (x, n)
