@@ -300,6 +300,28 @@ def test_no_engine_is_a_reason(cudnn: Any, networks: Networks, monkeypatch: pyte
     assert networks.reasons[p].startswith("cuDNN has no engine for convolution of float32 [1, 1, 3, 3]")
 
 
+@pytest.mark.parametrize(("n_declined", "n_asked", "n_supported"), [(99, 4, 0), (3, 8, 5)])
+def test_epilogues_without_engines_are_not_looked_for_forever(
+    cudnn: Any, monkeypatch: pytest.MonkeyPatch, n_declined: int, n_asked: int, n_supported: int
+) -> None:
+    """Unless one of the kind has an engine: others may have one too."""
+    asked: list[Any] = []
+
+    def decline(graph: Any) -> str:
+        asked.append(graph)
+        return "No valid engine configs" if len(graph._steps) > 1 and len(asked) <= n_declined else ""
+
+    monkeypatch.setattr(cudnn, "decline", decline)
+    problems = [conv("float32", (1, n, 4, 4), (n, n, 2, 2), bias=True) for n in range(1, 9)]
+    networks = Networks(90, "DEFAULT")
+    assert sum(networks.supports(problem) for problem in problems) == n_supported
+    assert len(asked) == n_asked
+    if not n_supported:
+        assert networks.reasons[problems[-1]].startswith("cuDNN had no engine for any of 4 like convolution of")
+        assert networks.supports(replace(problems[-1], bias=False))
+    networks.close()
+
+
 def test_what_is_refused_without_asking(networks: Networks) -> None:
     for problem, reason in (
         (attention("float32"), "float32 is no single operation"),
