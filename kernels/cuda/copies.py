@@ -18,6 +18,8 @@ Array = np.ndarray[Any, Any]
 #: larger arrays go through two pinned blocks of this size, one filled while the other is on its way
 _BLOCK_NBYTES = 4 * 2**20
 TO_DEVICE, TO_HOST = "h2d", "d2h"
+#: cudaMemoryType of memory that CUDA has not been told of
+_UNKNOWN = 0
 
 
 class Copies:
@@ -88,6 +90,13 @@ def is_pinned(array: Array) -> bool:
     while isinstance(base, np.ndarray):
         base = base.base
     return isinstance(base, _Pinned)
+
+
+def is_pageable(array: Array) -> bool:
+    """Whether CUDA reads the array when a copy from it is enqueued, into a buffer of its own, and never again."""
+    import cupy
+
+    return not array.nbytes or int(cupy.cuda.runtime.pointerGetAttributes(array.ctypes.data).type) == _UNKNOWN
 
 
 def to_device(array: Array, device_id: int, stream: Any = None) -> Any:

@@ -107,7 +107,8 @@ class PlanRun:
             return context.weights.of(value)
         else:
             context.copies.count(name, copies.TO_DEVICE, value.nbytes)
-            copies.write(place, value, context.stream, wait=not self._graphs.is_awaited)
+            wait = not self._graphs.is_awaited and not copies.is_pageable(value)
+            copies.write(place, value, context.stream, wait=wait)
         return place
 
     def _make_room(self, is_fresh: bool) -> None:
