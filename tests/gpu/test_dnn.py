@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distort.kernels.cuda.dnn import ConvProblem, Networks
-from distort.kernels.cuda.dnn_graphs import nbytes_of
+from distort.kernels.cuda.dnn_graphs import graph_of, nbytes_of
 from distort.kernels.cuda.libraries import LibraryFailed, LibraryMissing
 
 from .device_memory import Block
@@ -375,3 +375,15 @@ def test_a_missing_frontend_is_said_with_the_remedy(monkeypatch: pytest.MonkeyPa
 def test_problems_that_contradict_themselves(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         replace(CONVOLUTIONS["plain"], **change)
+
+
+@pytest.mark.parametrize(
+    ("strides", "expected"), [((30, 6, 1), [30, 6, 6, 1]), ((30, 1, 5), [30, 1, 30, 5])], ids=["first", "last"]
+)
+def test_one_axis_is_a_plane_as_it_lies_by_itself(cudnn: Any, strides: tuple[int, ...], expected: list[int]) -> None:
+    """Engines know layouts by their strides: a row's is what it is where there are more of them."""
+    y = ((20, 4, 1), (20, 1, 5))[strides[1] == 1]
+    p = ConvProblem("float16", (2, 5, 6), (5, 5, 3), (2, 5, 4), strides, (15, 3, 1), y, (1,), (1,), (0,), (0,))
+    graph = graph_of(cudnn, p)
+    assert graph._tensors[0].stride == expected
+    assert graph._tensors[1].stride == [15, 3, 3, 1]
