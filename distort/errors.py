@@ -82,6 +82,7 @@ _LOSING = (
     "IllegalInstruction",
     "MisalignedAddress",
     "LaunchFailure",
+    "LaunchFailed",  # as the driver says it
     "LaunchTimeout",
     "HardwareStack",
 )
@@ -105,8 +106,10 @@ def translate(error: BaseException) -> Exception | None:
     cuda = getattr(sys.modules.get("cupy"), "cuda", None)
     if cuda is not None and isinstance(error, cuda.memory.OutOfMemoryError):
         return make("RUNTIME_EXCEPTION", f"Failed to allocate memory: {error}")
-    if cuda is not None and isinstance(error, cuda.runtime.CUDARuntimeError):
-        lost = any(word in str(error) for word in _LOSING)
+    if cuda is not None and isinstance(error, (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError)):
+        # the runtime says cudaErrorIllegalAddress, the driver CUDA_ERROR_ILLEGAL_ADDRESS
+        name = str(error).partition(":")[0].replace("_", "").lower()
+        lost = any(word.lower() in name for word in _LOSING)
         remedy = " The GPU does nothing more for this process: start it anew." if lost else ""
         return make("FAIL", f"CUDA failure: {error}.{remedy}")
     scheduler = sys.modules.get("distort.scheduler.errors")

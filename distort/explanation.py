@@ -50,6 +50,8 @@ def _of_gpu(engine: Engine) -> str:
     lines.append(f"{_count(len(gpu.plans), 'plan')} made in {format_us(gpu.compile_s * 1e6)}; ")
     lines[-1] += f"{_count(gpu.n_graph_runs, 'run')} of one captured graph"
     lines += [f"no plan for some feeds, whose nodes run one at a time: {why}" for why in gpu.refused.values()]
+    lines += [f"runs are no captured graphs: {why}" for why in gpu.not_captured]
+    lines += [f"not by NVIDIA's libraries: {why}" for why in gpu.context.libraries.obstacles()]
     by_body = {id(step.host.origin): step.host.origin for _, plan in gpu.plans for step in plan.steps if step.host}
     for node in by_body.values():
         why = fallback.reason(node.domain, node.op_type)

@@ -247,6 +247,8 @@ class GpuStage:
             lines.append(f"{self.program.n_graph_runs} runs were one launch of a CUDA graph")
         if refused := list(dict.fromkeys(self.program.refused.values())):
             lines.append(f"no plan for some shapes of feeds: {'; '.join(refused[:3])}")
+        lines += [f"runs are no CUDA graphs: {why}" for why in self.program.not_captured]
+        lines += [f"not by NVIDIA's libraries: {why}" for why in self.program.context.libraries.obstacles()]
         if self.slots.obstacle:
             lines.append(f"values go to other GPUs by the host's memory: {self.slots.obstacle}")
         if self.pins.obstacle:

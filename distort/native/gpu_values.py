@@ -10,6 +10,7 @@ import numpy as np
 from distort import errors
 from distort.graph.types import DTYPE_OF, SUB_BYTE_BITS
 from distort.kernels.cuda import copies, memory
+from distort.kernels.cuda.context import stream_of
 from distort.native import dlpack
 
 Array = np.ndarray[Any, Any]
@@ -101,7 +102,7 @@ def export(value: Any, element: int, stream: Any) -> Any:
         current = cupy.cuda.get_current_stream()
         taker = _LEGACY if stream is None else int(stream)
         if taker not in (-1, current.ptr or _LEGACY):
-            cupy.cuda.ExternalStream(taker).wait_event(current.record(cupy.cuda.Event(disable_timing=True)))
+            stream_of(taker).wait_event(current.record(cupy.cuda.Event(disable_timing=True)))
     element_bits = SUB_BYTE_BITS.get(element)
     if element_bits:
         raise RuntimeError(f"DLPack has no packed type for {DTYPE_OF[element]}.")

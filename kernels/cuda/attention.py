@@ -17,7 +17,7 @@ from distort.kernels.compiler.scores import Scores
 from distort.kernels.cuda.device_libraries import LibraryOperation, copied, is_aligned, libraries_of
 from distort.kernels.cuda.dnn import GraphPlan
 from distort.kernels.cuda.dnn_graphs import ATTENTION_DTYPES, AttentionProblem
-from distort.kernels.cuda.library_call import LibraryCall
+from distort.kernels.cuda.library_call import LibraryCall, Withdrawn
 from distort.kernels.cuda.products import multiply
 
 #: what hides a key: less than any score
@@ -38,7 +38,8 @@ class CudaAttention(LibraryOperation):
         del context
         networks = self.libraries.networks
         plan = None if networks is None else networks.attention(self.problem)
-        assert plan is not None, "it was there when the operation was made"
+        if plan is None:
+            raise Withdrawn(str(self.problem))
         return GraphCall(plan, ("q", "k", "v", *(("bias",) if self.problem.bias else ()), "o"))
 
 

@@ -14,6 +14,23 @@ from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.weights import Weights
 
 
+class _Foreign:
+    """A stream of somebody else's, by CUDA's stream protocol."""
+
+    def __init__(self, address: int) -> None:
+        self._address = address
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self._address
+
+
+def stream_of(address: int) -> Any:
+    """A CuPy stream over a ``cudaStream_t`` that somebody else keeps."""
+    import cupy
+
+    return cupy.cuda.Stream.from_external(_Foreign(address))
+
+
 class Context:
     """Of one program. Libraries are opened when the first plan asks for them."""
 
@@ -30,7 +47,7 @@ class Context:
         self.modules: Modules = modules_of(options.device_id)
         with cupy.cuda.Device(self.device_id):
             if options.user_compute_stream:
-                self.stream: Any = cupy.cuda.ExternalStream(options.user_compute_stream, self.device_id)
+                self.stream: Any = stream_of(options.user_compute_stream)
             else:
                 self.stream = cupy.cuda.Stream(non_blocking=True)
 
@@ -46,4 +63,4 @@ class Context:
         return self.properties.n_multiprocessors * 16
 
 
-__all__ = ["Context"]
+__all__ = ["Context", "stream_of"]

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
+
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.ir import Map, Operation, Tensor, is_dense, strides_of
@@ -14,7 +16,7 @@ from distort.kernels.cuda.attention import GraphCall
 from distort.kernels.cuda.device_libraries import LibraryOperation, copied, is_aligned, libraries_of
 from distort.kernels.cuda.dnn_graphs import ACTIVATIONS, CONVOLUTION_DTYPES, ConvProblem
 from distort.kernels.cuda.epilogues import epilogue_of
-from distort.kernels.cuda.library_call import LibraryCall
+from distort.kernels.cuda.library_call import LibraryCall, Withdrawn
 
 
 @dataclass(eq=False)
@@ -72,7 +74,8 @@ class CudaConv(LibraryOperation):
         del context
         p, networks = self.problem, self.libraries.networks
         plan = None if networks is None else networks.convolution(p)
-        assert plan is not None, "it was there when the operation was made"
+        if plan is None:
+            raise Withdrawn(str(p))
         names = ("x", "w", *(("bias",) if p.bias else ()), *(("z",) if p.z_strides is not None else ()), "y")
         return GraphCall(plan, names)
 
@@ -119,8 +122,9 @@ def convolution(
     if bias is not None and (bias.dtype != x.dtype or bias.size != shape[1]):
         return None
     x, of_x = _laid_out(b, x)
-    w, of_w = _laid_out(b, w)
-    of_y = _with_channels_last(shape) if of_x != strides_of(x.shape) else strides_of(shape)
+    is_last = of_x != strides_of(x.shape)
+    w, of_w = _with_channels(b, w) if is_last else _laid_out(b, w)
+    of_y = _with_channels_last(shape) if is_last else strides_of(shape)
     y = b.new(x.dtype, shape)
     y = y.view(shape, of_y)
     tf32 = libraries.options.use_tf32 and x.element == "float32"
@@ -153,6 +157,22 @@ def _laid_out(b: Builder, tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     if strides is not None and is_aligned(tensor):
         return tensor, strides
     return copied(b, tensor), strides_of(tensor.shape)
+
+
+def _with_channels(b: Builder, w: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    """Weights with channels as the last dimension, as engines want them where the image is so, and their strides."""
+    w = b.plain(w)
+    last = _with_channels_last(w.shape)
+    lies = not w.block and all(n == 1 or s == t for n, s, t in zip(w.shape, w.strides, last, strict=True))
+    if lies and is_aligned(w):
+        return w.view(w.shape, last), last
+    value = w.value
+    if value is not None:
+        moved = b.packed(("channels last", b.identity(value)), lambda: np.ascontiguousarray(np.moveaxis(value, 1, -1)))
+        return moved.view(w.shape, last), last
+    made = b.new(w.dtype, w.shape).view(w.shape, last)
+    b.copy(w, made)
+    return made, last
 
 
 __all__ = ["CudaConv", "convolution", "strides_in"]

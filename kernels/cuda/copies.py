@@ -18,6 +18,8 @@ Array = np.ndarray[Any, Any]
 #: larger arrays go through two pinned blocks of this size, one filled while the other is on its way
 _BLOCK_NBYTES = 4 * 2**20
 TO_DEVICE, TO_HOST = "h2d", "d2h"
+#: cudaMemoryType of memory that CUDA has not been told of
+_UNKNOWN = 0
 
 
 class Copies:
@@ -90,6 +92,13 @@ def is_pinned(array: Array) -> bool:
     return isinstance(base, _Pinned)
 
 
+def is_pageable(array: Array) -> bool:
+    """Whether CUDA reads the array when a copy from it is enqueued, into a buffer of its own, and never again."""
+    import cupy
+
+    return not array.nbytes or int(cupy.cuda.runtime.pointerGetAttributes(array.ctypes.data).type) == _UNKNOWN
+
+
 def to_device(array: Array, device_id: int, stream: Any = None) -> Any:
     """A CuPy array with the array's elements, C-contiguous; bytes where CuPy lacks the dtype.
 
@@ -100,11 +109,15 @@ def to_device(array: Array, device_id: int, stream: Any = None) -> Any:
     return made
 
 
-def write(target: Any, array: Array, stream: Any = None) -> None:
-    """Write an array's elements into a C-contiguous CuPy array of as many bytes. The array may change afterwards."""
+def write(target: Any, array: Array, stream: Any = None, *, wait: bool = True) -> None:
+    """Write an array's elements into a C-contiguous CuPy array of as many bytes. The array may change afterwards.
+
+    Without ``wait`` it may change when ``stream`` has come to it.
+    """
     import cupy
 
-    whole = np.asarray(array, order="C").reshape(-1).view(np.uint8)
+    straight = np.asarray(array, order="C")
+    whole = straight.reshape(-1).view(np.uint8)
     if not whole.nbytes:
         return
     with cupy.cuda.Device(target.device.id):
@@ -114,7 +127,8 @@ def write(target: Any, array: Array, stream: Any = None) -> None:
             flat.set(whole, stream=queue)
         else:
             _write_in_blocks(flat, whole, queue)
-        queue.synchronize()
+        if wait or straight is not array:  # a copy of ours must stay until it is read
+            queue.synchronize()
 
 
 def _write_in_blocks(flat: Any, whole: Array, queue: Any) -> None:

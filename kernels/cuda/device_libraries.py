@@ -9,6 +9,7 @@ from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.ir import Operation, Tensor
 from distort.kernels.cuda.blaslt import Products
 from distort.kernels.cuda.dnn import Allocate, Networks
+from distort.kernels.cuda.dnn_graphs import ConvProblem
 from distort.kernels.cuda.libraries import LibraryMissing
 from distort.kernels.cuda.library_call import LibraryCall
 from distort.kernels.cuda.options import CudaOptions
@@ -55,6 +56,19 @@ class Libraries:
                 except LibraryMissing as error:
                     self.missing["cuDNN"] = error.text
             return self._networks
+
+    def obstacles(self) -> list[str]:
+        """Why libraries don't do what they were asked for. What only an epilogue lacks is none of that."""
+        found = dict.fromkeys(self.missing.values())
+        if self._products is not None:
+            found |= {why: None for p, why in self._products.reasons.items() if not (p.c or p.bias or p.activation)}
+        if self._networks is not None:
+            for problem, why in self._networks.reasons.items():
+                if not isinstance(problem, ConvProblem) or not (
+                    problem.bias or problem.z_strides or problem.activation
+                ):
+                    found[why] = None
+        return list(found)
 
     def close(self) -> None:
         with self._lock:

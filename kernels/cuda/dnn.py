@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,8 +17,12 @@ from distort.kernels.errors import OutOfMemory
 HEURISTICS = {"DEFAULT": ("A", "FALLBACK"), "HEURISTIC": ("B", "A", "FALLBACK"), "EXHAUSTIVE": ("A", "FALLBACK")}
 #: what a plan may ask for with cudnn_conv_use_max_workspace=0
 SMALL_WORKSPACE_NBYTES = 32 << 20
-#: plans that are built and timed, at most
-_MOST_TIMED = 12
+#: plans that are built and timed, at most, and after how many seconds no more of one problem are: some take long to
+#: build, and heuristics name good ones first
+_MOST_TIMED, _TIMING_S = 12, 1.0
+#: problems of one kind that no engine was found for, until no more of that kind are looked for: each costs as much as a
+#: plan
+_MOST_DECLINED = 4
 #: what the frontend says where it isn't the problem that is wrong
 _BROKEN = ("LOADING_FAILED", "Create failed", "ALLOC_FAILED", "NOT_INITIALIZED", "cudaGetDevice", "VERSION_MISMATCH")
 
@@ -66,13 +71,14 @@ class Networks:
         any_workspace: bool = True,
         allocate: Allocate | None = None,
         timer: Callable[[Callable[[int], None], int], float] = timing.milliseconds,
+        timing_s: float = _TIMING_S,
     ) -> None:
         if algorithm_search not in HEURISTICS:
             raise ValueError(f"unknown algorithm search {algorithm_search!r}: there are {', '.join(HEURISTICS)}")
         self.cudnn: Any = cudnn_frontend()
         self.compute_capability = compute_capability
         self._search, self._any_workspace = algorithm_search, any_workspace
-        self._allocate, self._timer = allocate or _allocate, timer
+        self._allocate, self._timer, self._timing_s = allocate or _allocate, timer, timing_s
         try:
             self.handle: Any = self.cudnn.create_handle()
         except RuntimeError as error:
@@ -85,6 +91,8 @@ class Networks:
         #: the handle has one stream at a time
         self.lock = threading.RLock()
         self._graphs: dict[Problem, Any] = {}
+        #: by kinds of convolutions with an epilogue: how many had no engine, -1 where one had
+        self._declined: dict[tuple[Any, ...], int] = {}
         self._plans: dict[Problem, GraphPlan | None] = {}
         #: why there is no plan for a problem
         self.reasons: dict[Problem, str] = {}
@@ -106,18 +114,25 @@ class Networks:
         with self.lock:
             if problem not in self._plans:
                 graph = self._supported(problem)
-                self._plans[problem] = (
-                    None if graph is None else self._asked(problem, lambda: self._built(problem, graph))
-                )
+                made = None if graph is None else self._asked(problem, lambda: self._built(problem, graph))
+                if made is None:
+                    self._graphs[problem] = None  # what was supported, and can't be built, is not any more
+                self._plans[problem] = made
             return self._plans[problem]
 
     def _supported(self, problem: Problem) -> Any:
         """A graph that some engine runs; None where there is none, see ``reasons``."""
         if problem not in self._graphs:
+            kind = _kind_of(problem)
             reason = refusal(problem, self.compute_capability)
+            if not reason and kind is not None and self._declined.get(kind, 0) >= _MOST_DECLINED:
+                reason = f"cuDNN had no engine for any of {_MOST_DECLINED} like {problem}"
             if reason:
                 self.reasons[problem] = reason
-            self._graphs[problem] = None if reason else self._asked(problem, lambda: self._checked(problem))
+            made = None if reason else self._asked(problem, lambda: self._checked(problem))
+            if kind is not None and not reason and self._declined.get(kind, 0) >= 0:
+                self._declined[kind] = -1 if made is not None else self._declined.get(kind, 0) + 1
+            self._graphs[problem] = made
         return self._graphs[problem]
 
     def _asked(self, problem: Problem, ask: Callable[[], Any]) -> Any:
@@ -171,7 +186,10 @@ class Networks:
         except (MemoryError, OutOfMemory):
             return None
         addresses = {name: int(kept.ptr) for name, kept in memory.items()}
+        begin_s = time.monotonic()
         for index in range(min(graph.get_execution_plan_count(), _MOST_TIMED)):
+            if best is not None and time.monotonic() - begin_s > self._timing_s:
+                break
             try:
                 graph.build_plan_at_index(index)
                 nbytes = int(graph.get_workspace_size_plan_at_index(index))
@@ -198,6 +216,16 @@ class Networks:
             self._graphs.clear()
             self._given_back()
             self.handle = None
+
+
+def _kind_of(problem: Problem) -> tuple[Any, ...] | None:
+    """What engines of convolutions with an epilogue go by, beside sizes; None where there is no epilogue."""
+    p = problem
+    if not isinstance(p, ConvProblem) or not (p.bias or p.z_strides or p.activation):
+        return None
+    layouts = [strides[1] == 1 for strides in (p.x_strides, p.y_strides)]
+    what = (p.dtype, p.tf32, len(p.x), p.transposed, p.w[1] == p.x[1], *layouts)
+    return (*what, p.bias, p.z_strides is not None, p.activation)
 
 
 def _allocate(nbytes: int) -> Any:

@@ -184,22 +184,22 @@ def _convolution(cudnn: Any, graph: Any, p: ConvProblem, io: Any) -> None:
     def sizes(given: Sizes) -> list[int]:
         return [*given[:2], 1, given[2]] if flat else list(given)
 
-    def strides(given: Sizes) -> list[int]:
-        # of the one row; among channels that are the last dimension, it has these next to it
-        return [*given[:2], max(given), given[2]] if flat else list(given)
+    def strides(given: Sizes, of: Sizes) -> list[int]:
+        # of the one row: as if there were more, so that the layout is one that engines know
+        return [*given[:2], of[2] * given[2], given[2]] if flat else list(given)
 
     def windows(given: Sizes, fill: int) -> list[int]:
         return [fill, *given] if flat else list(given)
 
-    x = _tensor(graph, "x", sizes(p.x), strides(p.x_strides), io)
-    w = _tensor(graph, "w", sizes(p.w), strides(p.w_strides), io)
+    x = _tensor(graph, "x", sizes(p.x), strides(p.x_strides, p.x), io)
+    w = _tensor(graph, "w", sizes(p.w), strides(p.w_strides, p.w), io)
     how = {
         "pre_padding": windows(p.begins, 0),
         "post_padding": windows(p.ends, 0),
         "stride": windows(p.steps, 1),
         "dilation": windows(p.dilations, 1),
     }
-    y_sizes, y_strides = sizes(p.y), strides(p.y_strides)
+    y_sizes, y_strides = sizes(p.y), strides(p.y_strides, p.y)
     if p.transposed:
         y = graph.conv_dgrad(loss=x, filter=w, **how)
         # of all images that would have made x; where more is done, between operations too
@@ -207,7 +207,7 @@ def _convolution(cudnn: Any, graph: Any, p: ConvProblem, io: Any) -> None:
     else:
         y = graph.conv_fprop(image=x, weight=w, **how)
     if p.z_strides is not None:
-        y = graph.add(a=y, b=_tensor(graph, "z", y_sizes, strides(p.z_strides), io))
+        y = graph.add(a=y, b=_tensor(graph, "z", y_sizes, strides(p.z_strides, p.y), io))
     if p.bias:
         ones = [1] * (len(y_sizes) - 2)
         channels = [1, p.y[1], *ones]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from distort.kernels.compiler.ir import Address, Buffer, ErrorWord, Place, Tenso
 from distort.kernels.cuda.context import Context
 from distort.kernels.cuda.launch import Launch
 from distort.kernels.cuda.plan import ALIGNMENT_NBYTES, CudaPlan, CudaStep
+from distort.kernels.errors import KernelError
 
 #: the error word, and what else a run keeps of its own in the slab
 _OWN_NBYTES = ALIGNMENT_NBYTES
@@ -42,10 +44,13 @@ class Executable:
         self._functions = context.modules.get(launch.kernel for launch in launches)
         #: whether kernels may refuse what a run is fed
         self.checks = any(isinstance(argument, ErrorWord) for launch in launches for argument in launch.arguments)
+        self.is_capturable = plan.is_capturable
         self._base = -1
         self._enqueue: list[Callable[[Sequence[int], Sequence[int], int], None] | None] = []
         self._graphs: dict[tuple[int, ...], Any] = {}
         self._seen: dict[tuple[int, ...], int] = {}
+        #: why runs can't be captured; nothing while they can
+        self.obstacle = ""
 
     # -- addresses
 
@@ -170,17 +175,25 @@ class Executable:
     def launch(self, feeds: Sequence[int], results: Sequence[int], wanted: bool | None, graph_id: int = 0) -> bool:
         """Enqueue all steps: as one graph where these addresses have come before. Whether it was one.
 
-        ``wanted``: None as it pays, False never, True from the second run with the same addresses on.
+        ``wanted``: None as it pays, False never, True from the second run with the same addresses on. Raises
+        KernelError where graphs are wanted and can't be: what nobody asked for is given up instead, see ``obstacle``.
         """
         key = (graph_id, *feeds, *results)
         graph = self._graphs.get(key)
-        if graph is None and wanted is not False:
+        if graph is None and wanted is not False and not self.obstacle:
             seen = self._seen[key] = self._seen.get(key, 0) + 1
             if len(self._seen) > 4 * MOST_GRAPHS:
                 self._seen.clear()
             enough = 1 if wanted else EAGER_RUNS
             if seen > enough and (len(self._graphs) < MOST_GRAPHS or wanted):
-                graph = self._graphs[key] = self._capture(feeds, results)
+                graph = self._capture(feeds, results)
+                if graph is not None:
+                    self._graphs[key] = graph
+        if graph is None and self.obstacle and wanted:
+            raise KernelError(
+                f"enable_cuda_graph: runs of this model can't be captured: {self.obstacle}. Run it with "
+                "enable_cuda_graph=0, or with the run option gpu_graph_id=-1."
+            )
         if graph is None or wanted is False:
             self.enqueue_all(feeds, results)
             return False
@@ -194,14 +207,22 @@ class Executable:
                 del known[key]
 
     def _capture(self, feeds: Sequence[int], results: Sequence[int]) -> Any:
+        """The graph; None where the stream or a library's kernel can't be captured."""
+        from cupy.cuda.runtime import CUDARuntimeError
+
         stream = self._context.stream
-        stream.begin_capture()
         try:
-            self.enqueue_all(feeds, results)
-        except BaseException:
-            stream.end_capture()
-            raise
-        return stream.end_capture()
+            stream.begin_capture()
+            try:
+                self.enqueue_all(feeds, results)
+            except BaseException:
+                with contextlib.suppress(CUDARuntimeError):  # what broke the capture says more
+                    stream.end_capture()
+                raise
+            return stream.end_capture()
+        except (RuntimeError, KernelError) as error:
+            self.obstacle = str(error).rstrip(".")
+            return None
 
     # -- arrays
 

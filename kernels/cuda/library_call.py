@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from distort.kernels.compiler.ir import Operation
 
 
+class Withdrawn(Exception):
+    """A library can't do after all what it said it supports, and says so from now on: lower the graph again."""
+
+
 class LibraryCall(Protocol):
     """``workspace_nbytes`` of a step's scratch memory are its own while it runs."""
 
@@ -25,9 +29,9 @@ def has_library_call(operation: Operation) -> bool:
 
 
 def library_call_of(operation: Any, context: Any) -> LibraryCall:
-    """The call of an operation that has one. ``context``: the device's libraries and options."""
+    """The call of an operation that has one. ``context``: the device's libraries and options. Raises Withdrawn."""
     made: LibraryCall = operation.library_call(context)
     return made
 
 
-__all__ = ["LibraryCall", "has_library_call", "library_call_of"]
+__all__ = ["LibraryCall", "Withdrawn", "has_library_call", "library_call_of"]

@@ -215,7 +215,7 @@ OPTIONS: dict[str, _Option] = {
     ),
     "cudnn_conv_algo_search": _Option(
         _one_of("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
-        "obeyed: `EXHAUSTIVE` times cuDNN's plans, `HEURISTIC` and `DEFAULT` take the first that works",
+        "obeyed: `EXHAUSTIVE` times cuDNN's plans for a second each, `HEURISTIC` and `DEFAULT` take the first",
         "`EXHAUSTIVE`, `HEURISTIC`, `DEFAULT`",
     ),
     "do_copy_in_default_stream": _Option(

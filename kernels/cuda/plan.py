@@ -19,7 +19,7 @@ from distort.kernels.cuda.attending import attend
 from distort.kernels.cuda.builder import CudaBuilder
 from distort.kernels.cuda.codegen import launches
 from distort.kernels.cuda.launch import Launch
-from distort.kernels.cuda.library_call import LibraryCall, has_library_call, library_call_of
+from distort.kernels.cuda.library_call import LibraryCall, Withdrawn, has_library_call, library_call_of
 
 #: what CUDA's own allocations are aligned to, and what libraries count on
 ALIGNMENT_NBYTES = 256
@@ -75,11 +75,30 @@ def plan_of(
     steady: bool = True,
 ) -> CudaPlan:
     """``context``: the device's libraries and options, for operations that libraries do."""
+    while True:
+        try:
+            return _planned(graph, outputs, inputs, feeds, context, constants, learned, cautious, steady)
+        except Withdrawn:
+            continue  # each time for other problems, of which there are no more than operations
+
+
+def _planned(
+    graph: Graph,
+    outputs: Sequence[str],
+    inputs: Sequence[str],
+    feeds: Sequence[FeedType],
+    context: Any,
+    constants: Constants,
+    learned: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
+    cautious: bool,
+    steady: bool,
+) -> CudaPlan:
+    """As :func:`plan_of`. Raises Withdrawn."""
     target = target_of(context.capability)
     builder = CudaBuilder(graph, target, 1, constants, learned, cautious=cautious, steady=steady, keep_qdq=True)
     builder.use(context.libraries)
     operations, results = lowered(builder, outputs, inputs, feeds)
-    steps = [_step(operation, context) for operation in late(attend(fuse(operations, target), context.libraries))]
+    steps = _steps(late(attend(fuse(operations, target), context.libraries)), context)
     slab_nbytes = arena.place(lifetimes(steps), ALIGNMENT_NBYTES)
     feed_offsets, slab_nbytes = _offsets(
         {number: _nbytes(feed) for number, feed in enumerate(feeds) if feed is not None and _nbytes(feed)}, slab_nbytes
@@ -103,6 +122,19 @@ def _read_by_kernels(steps: Sequence[CudaStep]) -> frozenset[int]:
     """Numbers of the feeds that steps read on the GPU."""
     tensors = (tensor for step in steps if step.host is None for tensor in step.operation.inputs)
     return frozenset(tensor.buffer.number for tensor in tensors if tensor.buffer.place is Place.FEED)
+
+
+def _steps(operations: Sequence[Operation], context: Any) -> list[CudaStep]:
+    """Raises Withdrawn when all have been asked for."""
+    steps, withdrawn = [], None
+    for operation in operations:
+        try:
+            steps.append(_step(operation, context))
+        except Withdrawn as error:
+            withdrawn = error
+    if withdrawn is not None:
+        raise withdrawn
+    return steps
 
 
 def _step(operation: Operation, context: Any) -> CudaStep:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -113,8 +113,12 @@ class CudaProgram:
     def synchronize(self) -> None:
         """Wait for all runs."""
         with self._lock, self.using():
-            self.context.stream.synchronize()
-            self._held.clear()
+            self._settle()
+
+    def _settle(self) -> None:
+        """As :meth:`synchronize`, where the GPU is current already."""
+        self.context.stream.synchronize()
+        self._held.clear()
 
     @contextmanager
     def using(self) -> Iterator[None]:
@@ -149,13 +153,16 @@ class CudaProgram:
         values = [feeds.get(name) for name in self.inputs]
         with self._lock, self.using():
             try:
-                results = self._results(values, scope, into or {}, Graphs(wanted, graph_id))
-            except OutOfMemory as error:
-                raise OutOfMemory(
-                    f"{error.text} It was {self._label} that ran, {_fed(self.inputs, values)}."
-                ) from error
+                results = self._results(values, scope, into or {}, Graphs(wanted, graph_id, synchronize))
+            except BaseException as error:
+                with suppress(RuntimeError):  # the first error says more
+                    self._settle()  # what was enqueued reads feeds that are the caller's again
+                if isinstance(error, OutOfMemory):
+                    text = f"{error.text} It was {self._label} that ran, {_fed(self.inputs, values)}."
+                    raise OutOfMemory(text) from error
+                raise
             if synchronize:
-                self.synchronize()
+                self._settle()
             else:
                 self._hold(values, into)
             return results
@@ -183,8 +190,8 @@ class CudaProgram:
             return self._into(self.nodes.run_values(values, scope), into)
         learns = bool(executable.plan.unknown) and key not in self._learned
         try:
-            run = PlanRun(self, executable, values, into)
-            results, is_graph = run.go(scope, graphs)
+            run = PlanRun(self, executable, values, into, graphs)
+            results, is_graph = run.go(scope)
             self.n_graph_runs += is_graph
         except Surprise as surprise:
             self._volatile.add(surprise.name)
@@ -242,6 +249,12 @@ class CudaProgram:
                 executable.release_graphs(graph_id)
 
     # -- plans
+
+    @property
+    def not_captured(self) -> list[str]:
+        """Why runs of plans that could be a graph are none."""
+        with self._lock:
+            return list(dict.fromkeys(e.obstacle for e in self._plans.values() if e.obstacle))
 
     @property
     def n_nodes(self) -> int:

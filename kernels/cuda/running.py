@@ -38,14 +38,22 @@ class Graphs(NamedTuple):
 
     wanted: bool | None
     number: int
+    #: whether somebody waits for the run before its feeds may change
+    is_awaited: bool = False
 
 
 class PlanRun:
     """``into``: memory that is given for results, by name."""
 
     def __init__(
-        self, program: CudaProgram, executable: Executable, values: Sequence[Any], into: Mapping[str, Any]
+        self,
+        program: CudaProgram,
+        executable: Executable,
+        values: Sequence[Any],
+        into: Mapping[str, Any],
+        graphs: Graphs,
     ) -> None:
+        self._graphs = graphs
         self._program, self._executable, self._into = program, executable, into
         self._context = program.context
         self._base = program.slab.reserve(executable.nbytes)
@@ -63,10 +71,10 @@ class PlanRun:
         self._made: list[Any] = []
         self._results: list[int] = []
 
-    def go(self, scope: RunScope, graphs: Graphs) -> tuple[list[Any], bool]:
+    def go(self, scope: RunScope) -> tuple[list[Any], bool]:
         """The results, and whether they were one launch of a graph. Raises Refused, Surprise, RunCancelled."""
-        executable = self._executable
-        eager = scope.observer is not None or not executable.plan.is_capturable
+        executable, graphs = self._executable, self._graphs
+        eager = scope.observer is not None or not executable.is_capturable
         if scope.cancellation is not None and scope.cancellation.requested:
             raise RunCancelled(TERMINATED)
         self._make_room(eager or graphs.wanted is False)
@@ -99,7 +107,8 @@ class PlanRun:
             return context.weights.of(value)
         else:
             context.copies.count(name, copies.TO_DEVICE, value.nbytes)
-            copies.write(place, value, context.stream)
+            wait = not self._graphs.is_awaited and not copies.is_pageable(value)
+            copies.write(place, value, context.stream, wait=wait)
         return place
 
     def _make_room(self, is_fresh: bool) -> None:
@@ -129,7 +138,8 @@ class PlanRun:
                 array = self._value(result.name)
             elif result.value is not None:
                 array = result.value.copy()
-            elif array is not self._into.get(name) and program.slab.has(array):
+            # a feed may lie there too, and be a result
+            if array is not self._into.get(name) and is_on_device(array) and program.slab.has(array):
                 array = array.copy()
             found.append(array)
         return found
@@ -180,7 +190,19 @@ class PlanRun:
                     raise Surprise(host.node.outputs[list(host.results).index(result)])
                 copy(place, value)
             elif result:
-                self.named[result] = _apart(value)
+                self.named[result] = self._apart(value)
+
+    def _apart(self, value: Any) -> Any:
+        """A value that outlives what the slab has now: bodies may return what they were given, or views of it.
+
+        An array over the slab says that its data is its own, as all do that are no views of other arrays.
+        """
+        if is_on_device(value):
+            shares = value.base is not None or self._program.slab.has(value) or self._context.weights.has(value)
+            return value.copy() if shares else value
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._apart(item) for item in value)
+        return value
 
     def _argument(self, argument: Tensor | str) -> Any:
         if isinstance(argument, str):
@@ -230,15 +252,6 @@ def copy(target: Any, value: Any) -> None:
         target[...] = value
     else:
         copies.write(target, np.asarray(value))
-
-
-def _apart(value: Any) -> Any:
-    """A value that outlives the slab's use of its memory: bodies may return views of what they were given."""
-    if is_on_device(value):
-        return value.copy() if value.base is not None or not value.flags.owndata else value
-    if isinstance(value, (list, tuple)):
-        return type(value)(_apart(item) for item in value)
-    return value
 
 
 __all__ = ["Graphs", "PlanRun", "Refused", "Surprise", "copy", "fits", "is_on_device"]

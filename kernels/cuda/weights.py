@@ -19,6 +19,8 @@ class Weights:
         self._pool = pool
         self._lock = threading.Lock()
         self._there: dict[int, tuple[Array, Any]] = {}
+        #: of the GPU's memory of each, by ``id``
+        self._memory: set[int] = set()
         self.nbytes = 0
 
     def of(self, array: Array) -> Any:
@@ -35,7 +37,12 @@ class Weights:
         with self._pool.used():
             made = copies.to_device(array, self._pool.device_id)
         self.nbytes += array.nbytes
+        self._memory.add(id(made.data.mem))
         return made
+
+    def has(self, array: Any) -> bool:
+        """Whether a CuPy array lies in the memory of one of them."""
+        return id(array.data.mem) in self._memory
 
     def address(self, buffer: Buffer) -> int:
         """Of a plan's constant."""

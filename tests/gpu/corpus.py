@@ -107,6 +107,9 @@ def moves() -> Iterator[Operation]:
         updates = {"x": ((6, 64), dtype), "i": ((3, 2), "int32"), "u": ((3,), dtype)}
         for reduction in ("none", "add", "max"):
             yield from of_graph(f'({name} y) {{ y = ScatterND <reduction = "{reduction}"> (x, i, u) }}', updates)
+    for dtype, name in (("float32", "float"), ("float64", "double"), ("uint32", "uint32")):
+        updates = {"x": ((6, 64), dtype), "i": ((3, 2), "int32"), "u": ((3,), dtype)}
+        yield from of_graph(f'({name} y) {{ y = ScatterND <reduction = "add"> (x, i, u) }}', updates)
     for dtype, name in (("float32", "float"), ("float16", "float16"), ("float64", "double")):
         image = {"x": ((2, 3, 8, 9), dtype)}
         yield from of_graph(f"({name} y, int64 i) {{ y, i = MaxPool <kernel_shape = [3, 2]> (x) }}", image)

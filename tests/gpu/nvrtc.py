@@ -37,7 +37,8 @@ def compile_all(kernels: Iterable[Kernel], architecture: str) -> int:
     program = ctypes.c_void_p()
     assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"stage.cu", 0, None, None) == 0
     try:
-        options = [b"--std=c++17", f"--gpu-architecture={architecture}".encode()]
+        # as CuPy calls it, which always adds the second
+        options = [b"--std=c++17", b"-ftz=true", f"--gpu-architecture={architecture}".encode()]
         status = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
         size = ctypes.c_size_t()
         nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))

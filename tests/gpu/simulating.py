@@ -32,14 +32,14 @@ def parameters_of(kernel: Kernel) -> list[str]:
 
 @functools.lru_cache(4096)
 def compiled(kernel: Kernel) -> Any:
-    """A function of (arguments, blocks, threads, backwards)."""
+    """A function of (arguments, blocks, threads, order)."""
     types = parameters_of(kernel)
     given = ", ".join([f"*({kind}*)given[{n}]" for n, kind in enumerate(types)])
     text = (
         f'#include "{_HEADER}"\n{kernel.source}\n'
         f"static void with_arguments(void** given) {{ {kernel.name}({given}); }}\n"
-        'extern "C" int run(void** given, unsigned blocks, unsigned threads, int backwards) {\n'
-        "    return simulated::run(with_arguments, given, blocks, threads, backwards);\n}\n"
+        'extern "C" int run(void** given, unsigned blocks, unsigned threads, int order) {\n'
+        "    return simulated::run(with_arguments, given, blocks, threads, order);\n}\n"
     )
     with tempfile.TemporaryDirectory() as folder:
         library, source = Path(folder) / f"{kernel.name}.so", Path(folder) / "kernel.cc"
@@ -84,8 +84,8 @@ class Memory:
             assert (room[:begin] == _GUARD_BYTE).all(), "written before a buffer"
             assert (room[begin + buffer.nbytes :] == _GUARD_BYTE).all(), "written behind a buffer"
 
-    def run(self, launch: Launch, *, block: int = 0, most_blocks: int = 64, backwards: bool = False) -> None:
-        """``block``: threads of a block, if not those that the launch says."""
+    def run(self, launch: Launch, *, block: int = 0, most_blocks: int = 64, order: int = 0) -> None:
+        """``block``: threads of a block, if not those that the launch says. ``order``: see ``WAYS``."""
         types = parameters_of(launch.kernel)
         assert len(types) == len(launch.arguments), f"{types} for {launch.arguments}"
         words: list[Any] = []
@@ -106,12 +106,13 @@ class Memory:
         n_threads = block or launch.block
         wanted = launch.blocks or -(-launch.n_threads // n_threads)
         assert launch.shared_nbytes <= 48 << 10
-        failure = compiled(launch.kernel)(given, max(1, min(wanted, most_blocks)), n_threads, backwards)
+        failure = compiled(launch.kernel)(given, max(1, min(wanted, most_blocks)), n_threads, order)
         assert failure == 0, "threads wait for others that never come"
 
 
-#: threads of a block (0: as launched), blocks at most, in what order threads run
-WAYS = ((1, 1, False), (0, 64, False), (0, 3, True))
+#: threads of a block (0: as launched), blocks at most, in what order threads run: 0 as they are numbered, 1 backwards,
+#: else by chance between each two meetings
+WAYS = ((1, 1, 0), (0, 64, 1), (0, 3, 2))
 
 
 def view(array: Array) -> Tensor:
@@ -137,12 +138,12 @@ def views(*arrays: Array) -> list[Tensor]:
 def run_all(operations: Iterable[Operation], memory: Memory, way: Sequence[Any] = WAYS[1]) -> list[Launch]:
     """Operations one after another; their launches."""
     made = []
-    block, most_blocks, backwards = way
+    block, most_blocks, order = way
     for operation in operations:
         found = launches(operation)
         assert found is not None, operation.kind
         for launch in found:
-            memory.run(launch, block=block, most_blocks=most_blocks, backwards=backwards)
+            memory.run(launch, block=block, most_blocks=most_blocks, order=order)
             made.append(launch)
     memory.check()
     return made

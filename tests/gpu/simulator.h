@@ -80,7 +80,8 @@ static void begin() {
 }
 
 // 0, or 1 where threads wait for others that never come
-static int run(Body kernel, void** given, unsigned n_blocks, unsigned n_threads, int backwards) {
+// order: 0 as they are numbered, 1 backwards, else by chance, each time anew
+static int run(Body kernel, void** given, unsigned n_blocks, unsigned n_threads, int order) {
     const size_t stack_nbytes = 64 << 10;
     body = kernel;
     arguments = given;
@@ -89,6 +90,9 @@ static int run(Body kernel, void** given, unsigned n_blocks, unsigned n_threads,
     warps = (Warp*)calloc(n_threads / 32 + 1, sizeof(Warp));
     blockDim = {n_threads, 1, 1};
     gridDim = {n_blocks, 1, 1};
+    unsigned* turns = (unsigned*)malloc(sizeof(unsigned) * n_threads);
+    for (unsigned i = 0; i < n_threads; ++i) turns[i] = order == 1 ? n_threads - 1 - i : i;
+    unsigned long long chance = (unsigned long long)order;
     int failure = 0;
     for (unsigned block = 0; block < n_blocks && !failure; ++block) {
         of_block = {0, 0};
@@ -104,8 +108,14 @@ static int run(Body kernel, void** given, unsigned n_blocks, unsigned n_threads,
         }
         while (n_alive && !failure) {
             has_moved = false;
+            for (unsigned i = n_threads - 1; order > 1 && i > 0; --i) {
+                chance = chance * 6364136223846793005ull + 1442695040888963407ull;
+                const unsigned other = (unsigned)(chance >> 33) % (i + 1), turn = turns[i];
+                turns[i] = turns[other];
+                turns[other] = turn;
+            }
             for (unsigned i = 0; i < n_threads; ++i) {
-                current = &fibers[backwards ? n_threads - 1 - i : i];
+                current = &fibers[turns[i]];
                 if (current->is_done) continue;
                 threadIdx = {current->number, 0, 0};
                 blockIdx = {block, 0, 0};
@@ -114,6 +124,7 @@ static int run(Body kernel, void** given, unsigned n_blocks, unsigned n_threads,
             failure = !has_moved;
         }
     }
+    free(turns);
     free(stacks);
     free(fibers);
     free(warps);

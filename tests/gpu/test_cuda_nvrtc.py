@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from distort.kernels.compiler.ir import Operation
-from distort.kernels.cuda.codegen import launches
+from distort.kernels.cuda.codegen import _PRINTERS, launches
 
 from . import corpus, nvrtc
 
@@ -23,3 +23,8 @@ _OF_ALL += [(kind, nvrtc.ARCHITECTURES[end]) for kind in (corpus.rows, corpus.mo
 def test_kernels(kind: Callable[[], Iterator[Operation]], architecture: str) -> None:
     kernels = [launch.kernel for operation in kind() for launch in launches(operation) or []]
     assert nvrtc.compile_all(kernels, architecture) > 0
+
+
+def test_kernels_of_every_printer_are_compiled() -> None:
+    kinds = {operation.kind for kind in (corpus.maps, corpus.rows, corpus.moves) for operation in kind()}
+    assert set(_PRINTERS) <= kinds

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distort.kernels.cuda.dnn import ConvProblem, Networks
-from distort.kernels.cuda.dnn_graphs import nbytes_of
+from distort.kernels.cuda.dnn_graphs import graph_of, nbytes_of
 from distort.kernels.cuda.libraries import LibraryFailed, LibraryMissing
 
 from .device_memory import Block
@@ -271,6 +271,17 @@ def test_the_fastest_of_all_plans(cudnn: Any) -> None:
     networks.close()
 
 
+def test_timing_ends_in_time(cudnn: Any) -> None:
+    """The first plan that runs is timed, and others while there is time."""
+    networks = Networks(
+        90, "EXHAUSTIVE", allocate=_Memory, timer=lambda enqueue, stream: enqueue(stream) or 1.0, timing_s=0
+    )
+    cudnn.executed.clear()
+    assert networks.convolution(CONVOLUTIONS["plain"]) is not None
+    assert [index for index, _ in cudnn.executed] == [1]  # 0 rounds operands
+    networks.close()
+
+
 def test_without_memory_to_time_in_heuristics_decide(cudnn: Any) -> None:
     def full(nbytes: int) -> Any:
         raise MemoryError
@@ -287,6 +298,28 @@ def test_no_engine_is_a_reason(cudnn: Any, networks: Networks, monkeypatch: pyte
     p = conv("float32", (1, 1, 3, 3), (1, 1, 2, 2), steps=(3, 3))
     assert networks.convolution(p) is None
     assert networks.reasons[p].startswith("cuDNN has no engine for convolution of float32 [1, 1, 3, 3]")
+
+
+@pytest.mark.parametrize(("n_declined", "n_asked", "n_supported"), [(99, 4, 0), (3, 8, 5)])
+def test_epilogues_without_engines_are_not_looked_for_forever(
+    cudnn: Any, monkeypatch: pytest.MonkeyPatch, n_declined: int, n_asked: int, n_supported: int
+) -> None:
+    """Unless one of the kind has an engine: others may have one too."""
+    asked: list[Any] = []
+
+    def decline(graph: Any) -> str:
+        asked.append(graph)
+        return "No valid engine configs" if len(graph._steps) > 1 and len(asked) <= n_declined else ""
+
+    monkeypatch.setattr(cudnn, "decline", decline)
+    problems = [conv("float32", (1, n, 4, 4), (n, n, 2, 2), bias=True) for n in range(1, 9)]
+    networks = Networks(90, "DEFAULT")
+    assert sum(networks.supports(problem) for problem in problems) == n_supported
+    assert len(asked) == n_asked
+    if not n_supported:
+        assert networks.reasons[problems[-1]].startswith("cuDNN had no engine for any of 4 like convolution of")
+        assert networks.supports(replace(problems[-1], bias=False))
+    networks.close()
 
 
 def test_what_is_refused_without_asking(networks: Networks) -> None:
@@ -342,3 +375,15 @@ def test_a_missing_frontend_is_said_with_the_remedy(monkeypatch: pytest.MonkeyPa
 def test_problems_that_contradict_themselves(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         replace(CONVOLUTIONS["plain"], **change)
+
+
+@pytest.mark.parametrize(
+    ("strides", "expected"), [((30, 6, 1), [30, 6, 6, 1]), ((30, 1, 5), [30, 1, 30, 5])], ids=["first", "last"]
+)
+def test_one_axis_is_a_plane_as_it_lies_by_itself(cudnn: Any, strides: tuple[int, ...], expected: list[int]) -> None:
+    """Engines know layouts by their strides: a row's is what it is where there are more of them."""
+    y = ((20, 4, 1), (20, 1, 5))[strides[1] == 1]
+    p = ConvProblem("float16", (2, 5, 6), (5, 5, 3), (2, 5, 4), strides, (15, 3, 1), y, (1,), (1,), (0,), (0,))
+    graph = graph_of(cudnn, p)
+    assert graph._tensors[0].stride == expected
+    assert graph._tensors[1].stride == [15, 3, 3, 1]

@@ -150,6 +150,9 @@ def test_the_gpus_errors_are_onnxruntimes(fake_cuda: Any) -> None:
         raise failure(1)
     with pytest.raises(C.Fail, match=r"CUDA failure: cudaErrorIllegalAddress.* start it anew"), errors.translated():
         raise failure(700)
+    launching = fake_cuda.cuda.driver.CUDADriverError
+    with pytest.raises(C.Fail, match=r"CUDA failure: CUDA_ERROR_ILLEGAL_ADDRESS.* start it anew"), errors.translated():
+        raise launching(700)
     with pytest.raises(C.RuntimeException, match="Failed to allocate memory: Out of memory"), errors.translated():
         raise fake_cuda.cuda.memory.OutOfMemoryError(10, 0)
 

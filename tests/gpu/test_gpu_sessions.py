@@ -12,6 +12,7 @@ import distort
 from distort import OrtValue
 from distort.capi import onnxruntime_pybind11_state as C
 from distort.kernels.cuda import copies
+from distort.kernels.cuda.executable import Executable
 
 from .standing_in import crossed, program_of, session_of
 
@@ -33,6 +34,25 @@ def test_a_run_gives_arrays_of_this_process(fake_cuda: Any) -> None:
     assert crossed(session) == {("x", "h2d"): 24, ("y", "d2h"): 24}
     assert session.run(None, {"x": X[:1]})[0].tolist() == WANTED[:1].tolist()
     assert y.tolist() == WANTED.tolist()
+
+
+def test_feeds_are_waited_for_with_the_run(fake_cuda: Any) -> None:
+    """However many there are: once, where somebody waits for the run; else those that the GPU reads by itself."""
+    session = session_of("g (float[N,2] x, float[N,2] z) => (float[N,2] y) { y = Add(x, z) }")
+    pinned = copies.pinned(X.shape, X.dtype)
+    pinned[:] = X
+    program = program_of(session)
+    program.run({"x": X, "z": X})
+    fake_cuda.fake.set_lazy(True)
+    for x, synchronize, n_waits in ((X.copy(), True, 1), (X.copy(), False, 0), (pinned, True, 1), (pinned, False, 1)):
+        fake_cuda.fake.counts().clear()
+        (y,) = program.run({"x": x, "z": X}, synchronize=synchronize)
+        assert fake_cuda.fake.counts()["synchronize"] == n_waits
+        x[:] = 7
+        program.synchronize()
+        assert y.get().tolist() == (X + X).tolist()
+        x[:] = X
+    fake_cuda.fake.set_lazy(False)
 
 
 def test_values_on_the_gpu_do_not_cross(fake_cuda: Any) -> None:
@@ -72,6 +92,15 @@ def test_a_result_is_nobody_elses(fake_cuda: Any) -> None:
     y, z = session.run(None, {"x": x})
     y[:] = 5
     assert z.tolist() == [1, 1] == x.numpy().tolist()
+
+
+def test_a_result_that_is_a_feed_from_the_host_stays(fake_cuda: Any) -> None:
+    """The feed was in the plan's memory: the next one comes there too."""
+    session = session_of(SAME)
+    kept = []
+    for number in (1, 2):
+        kept.append(program_of(session).run({"x": np.full(2, number, np.float32)})[0])
+    assert [y.get().tolist() for y in kept] == [[1, 1], [2, 2]]
 
 
 def test_asynchronous_runs(fake_cuda: Any) -> None:
@@ -247,6 +276,45 @@ def test_replays_read_what_is_bound_now(fake_cuda: Any) -> None:
     assert program_of(session).n_graph_runs >= 2
 
 
+def test_what_cannot_be_captured_runs_without(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As work that waits: a graph that nobody asked for is given up, one that was asked for is an error."""
+    enqueue_all = Executable.enqueue_all
+
+    def waiting(self: Executable, *of_run: Any) -> None:
+        enqueue_all(self, *of_run)
+        fake_cuda.cuda.runtime.streamSynchronize(self._context.stream.ptr)
+
+    monkeypatch.setattr(Executable, "enqueue_all", waiting)
+    session = session_of(MUL)
+    for step in range(5):
+        assert session.run(None, {"x": X + step})[0].tolist() == ((X + step) * [2, 3]).tolist()
+    assert program_of(session).n_graph_runs == 0
+    assert "runs are no captured graphs: cudaErrorStreamCapture" in session.explain()
+    session = session_of(MUL, enable_cuda_graph="1")
+    session.run(None, {"x": X})
+    for _ in range(2):
+        with pytest.raises(C.Fail, match="enable_cuda_graph: runs of this model can't be captured: cudaErr"):
+            session.run(None, {"x": X})
+    assert session.run(None, {"x": X}, with_entries(gpu_graph_id="-1"))[0].tolist() == WANTED.tolist()
+
+
+def test_what_libraries_do_not_do_is_told(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is missing, and what another has no engine for."""
+    import sys
+
+    import cudnn
+
+    text = "g (float[1,2,3,3] x) => (float[1,1,2,2] y) <float[1,2,2,2] w = {1,1,1,1,1,1,1,1}> { y = Conv(x, w) }"
+    monkeypatch.setattr(cudnn, "decline", lambda graph: "No valid engine configs")
+    session = session_of(text)
+    assert session.run(None, {"x": np.ones((1, 2, 3, 3), np.float32)})[0].tolist() == [[[[8, 8], [8, 8]]]]
+    assert "not by NVIDIA's libraries: cuDNN has no engine for convolution of float32 [1, 2, 3, 3]" in session.explain()
+    monkeypatch.setitem(sys.modules, "cudnn", None)
+    session = session_of(text)
+    session.run(None, {"x": np.ones((1, 2, 3, 3), np.float32)})
+    assert "not by NVIDIA's libraries: cuDNN can't be used" in session.explain()
+
+
 def test_sequences_come_home(fake_cuda: Any) -> None:
     text = """g (float[4] x, int64 n) => (seq(float[2]) s, float[2] y) <int64 zero = {0}> {
         s = SplitToSequence <axis = 0> (x, n)
@@ -262,6 +330,24 @@ def test_sequences_come_home(fake_cuda: Any) -> None:
     binding.bind_output("s")
     session.run_with_iobinding(binding)
     assert [part.tolist() for part in binding.copy_outputs_to_cpu()[0]] == [[0, 1], [2, 3]]
+
+
+def test_what_bodies_pass_on_outlives_the_plan(fake_cuda: Any) -> None:
+    """A sequence has its tensors for itself, though a plan's memory of them is used again in the same run."""
+    text = """g (float[1,4] x, float[4,4] w) => (seq(float[1,4]) s, float[1,4] y) <int64 zero = {0}> {
+        a = Softmax (x)
+        s = SequenceConstruct (a)
+        b = SequenceAt (s, zero)
+        c = MatMul (b, w)
+        d = Softmax (c)
+        e = MatMul (d, w)
+        y = Softmax (e)
+    }"""
+    session = session_of(text)
+    x, w = np.array([[1, 2, 3, 4]], np.float32), np.eye(4, dtype=np.float32)
+    for _ in range(3):
+        (a,), _ = session.run(None, {"x": on(x), "w": on(w)})
+        np.testing.assert_allclose(a, np.exp(x) / np.exp(x).sum(), 1e-5)
 
 
 def test_text_stays_on_the_host(fake_cuda: Any) -> None:

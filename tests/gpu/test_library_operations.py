@@ -10,6 +10,7 @@ import pytest
 from onnx import NodeProto, helper
 
 from distort.kernels.cuda import lower
+from distort.kernels.cuda.convolutions import CudaConv
 from distort.kernels.cuda.device_libraries import Libraries
 from distort.kernels.cuda.options import CudaOptions
 
@@ -306,17 +307,24 @@ def test_fused_conv(libraries: Libraries, stream: Any, z: bool) -> None:
     conv(ran)
 
 
-def test_channels_last_stay_so(libraries: Libraries, stream: Any) -> None:
-    """A convolution between transpositions reads and writes channels last, without a copy."""
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_channels_last_stay_so(libraries: Libraries, stream: Any, is_known: bool, kernel: int) -> None:
+    """A convolution between transpositions reads and writes channels last, without a copy; its weights are so too."""
     nodes = [
         node("Transpose", "x", "t", perm=[0, 3, 1, 2]),
         node("Conv", "t w b", "c"),
         node("Transpose", "c", perm=[0, 2, 3, 1]),
     ]
-    ran = run(nodes, {"x": real(2, 5, 6, 3)}, {"w": real(4, 3, 3, 3), "b": real(4)}, libraries, stream)
+    w = {"w": real(4, 3, kernel, kernel)}
+    feeds, weights = {"x": real(2, 5, 6, 3)}, {"b": real(4)}
+    (weights if is_known else feeds).update(w)
+    ran = run(nodes, feeds, weights, libraries, stream)
     conv(ran, n_kernels=len(ran.kinds))
     operation = next(o for o in ran.operations if o.kind == "cuda convolution")
     assert operation.outputs[0].strides[1] == 1
+    assert isinstance(operation, CudaConv)
+    assert operation.problem.w_strides == operation.inputs[1].strides == (3 * kernel * kernel, 1, 3 * kernel, 3)
 
 
 @pytest.mark.parametrize(

@@ -82,3 +82,26 @@ def test_an_attentive_network(fake_cuda: Any, captured: bool, dtype: str) -> Non
     assert ("cuda attention" in kinds) == (dtype == "float16")
     assert kinds.count("cuda product") == (1 if dtype == "float16" else 3)
     assert program.n_graph_runs >= (3 if captured else 1)
+
+
+def test_what_cannot_be_built_after_all_is_lowered_again(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some engine supports it, and none can be built: as with an epilogue whose kernel doesn't compile."""
+    import cudnn
+
+    from distort.kernels.cuda.program import CudaProgram
+
+    build_plans = cudnn.pygraph.build_plans
+
+    def failing(self: Any) -> None:
+        if len(self._steps) > 1:
+            raise cudnn.cudnnGraphNotSupportedError("no plan in the list could be built")
+        build_plans(self)
+
+    monkeypatch.setattr(cudnn.pygraph, "build_plans", failing)
+    graph = load_model(model_of(_CONVOLUTIONAL, {"x": real(2, 3, 5, 5)}, _WEIGHTS, ["y"])).graph
+    program = CudaProgram(graph, CudaOptions(cudnn_conv_algo_search="DEFAULT"))
+    feeds = {"x": real(2, 3, 5, 5)}
+    np.testing.assert_allclose(_host(program.run(feeds)[0]), Program(graph).run(feeds)[0], 2e-2, 1e-3)
+    ((_, plan),) = program.plans
+    kinds = ["cuda convolution", "map", "cuda product", "rows"]
+    assert [step.operation.kind for step in plan.steps] == kinds and not program.refused

@@ -17,6 +17,9 @@ from distort.kernels.cuda.operations import CudaScatter
 #: operands by phase
 _OPERANDS = {"claim": ("indices", "winners"), "put": ("y", "indices", "updates", "winners")}
 _OPERANDS["reduce"] = _OPERANDS["put"][:3]
+#: elements that the GPU adds to by itself, and as what: others are compared and swapped until nobody came between
+_ADDED = {"float32": "float", "float64": "double", "int32": "int", "uint32": "unsigned"}
+_ADDED |= dict.fromkeys(("int64", "uint64"), "unsigned long long")
 
 
 def scatter_launches(operation: CudaScatter) -> list[Launch]:
@@ -78,6 +81,10 @@ def _kernel(
         lines.append("y[at_y + offset] = updates[at_updates];")
         return grid_kernel("put", parameters, lines, wide)
     lines.append(f"const {COMPUTED[dtype]} update = {computed('updates[at_updates]', dtype)};")
+    if reduction == "add" and dtype in _ADDED:
+        number = _ADDED[dtype]
+        lines.append(f"atomicAdd(reinterpret_cast<{number}*>(y + (at_y + offset)), ({number})update);")
+        return grid_kernel("scatter", parameters, lines, wide)
     changed = stored(_reduced(reduction, dtype, computed("old", dtype)), dtype)
     lines.append(f"change_at(y + (at_y + offset), [&]({element} old) {{ return ({element})({changed}); }});")
     return grid_kernel("scatter", parameters, lines, wide)

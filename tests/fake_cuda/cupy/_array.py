@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import _call, _creation, _indexing, _reduce, _state
 from ._ufunc import UFUNCS, ufunc
 from .cuda import memory
+
+
+class _Flags(NamedTuple):
+    c_contiguous: bool
+    f_contiguous: bool
+    owndata: bool
+
+    @property
+    def fnc(self) -> bool:
+        return self.f_contiguous and not self.c_contiguous
+
+    @property
+    def forc(self) -> bool:
+        return self.f_contiguous or self.c_contiguous
 
 
 class ndarray(_call.Operand):
@@ -40,7 +54,8 @@ class ndarray(_call.Operand):
     nbytes = property(lambda self: self._np.size * self._np.itemsize)
     itemsize = property(lambda self: self._np.itemsize)
     strides = property(lambda self: self._np.strides)
-    flags = property(lambda self: self._np.flags)
+    # whoever's memory it is, an array that is no view of another says that its data is its own
+    flags = property(lambda self: _Flags(self._np.flags.c_contiguous, self._np.flags.f_contiguous, self.base is None))
     device = property(lambda self: self.data.device)
     T = property(lambda self: self.transpose())
     mT = property(lambda self: self.swapaxes(-1, -2))

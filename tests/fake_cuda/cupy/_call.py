@@ -29,6 +29,7 @@ class Operand:
 
     _np: np.ndarray[Any, Any]
     data: memory.MemoryPointer
+    base: Any
 
 
 #: set by _array: what makes an array of memory
@@ -101,7 +102,9 @@ def results(value: Any, sources: list[Any], copied: list[tuple[Any, tuple[int, .
         source = _owner(array, sources)
         if source is not None:
             address = array.__array_interface__["data"][0]
-            return make(array, source.data + (address - source.data.ptr))
+            view = make(array, source.data + (address - source.data.ptr))
+            view.base = source if source.base is None else source.base
+            return view
     steps = array.strides if array.size and _dense(array) else None
     made = empty(array.shape, array.dtype, steps)
     copied.append((made, path))

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from . import _call, _state
-from ._errors import CUDARuntimeError
 from .cuda import memory, runtime
+from .cuda.driver import CUDADriverError
 
 _INCLUDE = Path(__file__).parents[1] / "include"
 _KERNEL = re.compile(
@@ -150,7 +150,7 @@ class RawKernel:
             function = getattr(library, f"fake_launch_{self._export}")
             kinds = getattr(library, f"fake_kinds_{self._export}")
         except AttributeError:
-            raise RuntimeError(f"CUDA_ERROR_NOT_FOUND: named symbol not found: {self.name}") from None
+            raise CUDADriverError(500) from None
         function.restype = ctypes.c_char_p
         function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
         kinds.restype = ctypes.POINTER(ctypes.c_int)
@@ -173,9 +173,9 @@ class RawKernel:
         grid = tuple(max(1, int(n)) for n in (*grid, 1, 1)[:3])
         block = tuple(max(1, int(n)) for n in (*block, 1, 1)[:3])
         if grid[0] > 2**31 - 1 or max(grid[1:]) > 65535 or block[0] * block[1] * block[2] > 1024 or block[2] > 64:
-            raise CUDARuntimeError(9)
+            raise CUDADriverError(1)
         if shared_mem > self.max_dynamic_shared_size_bytes:
-            raise CUDARuntimeError(1)
+            raise CUDADriverError(1)
         values = self._values(tuple(args))
         small_grid, small_block = _fewer(grid, _state.blocks), _fewer(block, _state.threads)
         handle = _state.current_stream() if stream is None else stream.ptr
@@ -217,7 +217,7 @@ def _argument(arg: Any) -> tuple[np.ndarray[Any, Any], str]:
     if isinstance(arg, (_call.Operand, memory.MemoryPointer)):
         pointer = arg.data if isinstance(arg, _call.Operand) else arg
         if not runtime.may_access(_state.current_device(), pointer.device_id):
-            raise CUDARuntimeError(700)
+            raise CUDADriverError(700)
         return np.array(pointer.ptr, np.int64), "p"
     if isinstance(arg, np.ndarray):
         if arg.size != 1:

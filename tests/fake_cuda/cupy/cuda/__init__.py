@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import device, graph, memory, nvrtc, pinned_memory, runtime, stream
+from . import device, driver, graph, memory, nvrtc, pinned_memory, runtime, stream
 from .device import Device, get_device_id
 from .graph import Graph
 from .memory import (
@@ -45,6 +45,7 @@ __all__ = [
     "alloc",
     "alloc_pinned_memory",
     "device",
+    "driver",
     "get_allocator",
     "get_current_stream",
     "get_device_id",

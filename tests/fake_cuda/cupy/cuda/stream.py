@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -142,13 +143,20 @@ class Stream(_BaseStream):
             if state is not None:
                 state.drain()  # destroying a stream lets its work finish
 
-    @staticmethod
-    def from_external(obj: Any) -> ExternalStream:
-        return ExternalStream(obj.__cuda_stream__()[1])
+    @classmethod
+    def from_external(cls, obj: Any) -> Stream:
+        version, ptr = obj.__cuda_stream__()
+        if type(ptr) is not int or version != 0:
+            raise TypeError("__cuda_stream__() must return (0, int)")
+        stream = cls.__new__(cls)
+        stream._owned = False
+        _BaseStream.__init__(stream, ptr, -1)
+        return stream
 
 
 class ExternalStream(_BaseStream):
     def __init__(self, ptr: int, device_id: int = -1) -> None:
+        warnings.warn("ExternalStream is deprecated. Use Stream.from_external() instead", DeprecationWarning, 2)
         super().__init__(ptr, device_id)
 
 
