@@ -6,9 +6,9 @@ They say what is done, in shapes and strides; ``codegen`` prints how.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
-from distort.kernels.compiler.ir import Operation
+from distort.kernels.compiler.ir import Operation, Tensor
 from distort.kernels.windows import Windows
 
 
@@ -119,4 +119,43 @@ class CudaResize(Operation):
     kind: ClassVar[str] = "cuda_resize"
 
 
-__all__ = ["CudaGather", "CudaNBits", "CudaPool", "CudaResize", "CudaScan", "CudaScatter", "CudaTopK", "CudaUnpack"]
+class Activation(NamedTuple):
+    """Of a recurrent cell, by the name that ONNX gives it, in lower case."""
+
+    name: str
+    alpha: float
+    beta: float
+
+
+@dataclass(eq=False)
+class CudaCells(Operation):
+    """Steps of an LSTM, GRU or RNN: ``count`` of them from ``first`` on, of ``n_steps``.
+
+    ``names_of_operands``: what inputs, then outputs are. Inputs: "gates", what they take from the inputs
+    [T, B, D, gates, H]; "r" [D, gates · H, H]; "h0" and "c0" [D, B, H]; and where there are, the state's own "bias"
+    [D, H] of a GRU, "peepholes" [D, 3, H], "lengths" [B], and "products" of the state with "r" [D, B, gates · H],
+    which else the kernel makes. Outputs: "h", "c" and "states" [2, D, B, H] between steps; "inner" [2, D, B, H] (of a
+    GRU of two phases); and "y" [T, D, B, H], if wanted. Elements along H lie next to each other.
+
+    A GRU that resets its state before the product has two ``phases``, "gates" and "hidden"; else there is "whole".
+    """
+
+    names_of_operands: tuple[str, ...]
+    kind_of_cell: str
+    phases: tuple[str, ...]
+    backwards: tuple[bool, ...]
+    #: of each direction
+    activations: tuple[tuple[Activation, ...], ...]
+    n_steps: int
+    first: int
+    count: int
+    clip: float = 0.0
+    flags: tuple[str, ...] = ()
+    kind: ClassVar[str] = "cuda_cells"
+
+    @property
+    def operands(self) -> dict[str, Tensor]:
+        return dict(zip(self.names_of_operands, (*self.inputs, *self.outputs), strict=True))
+
+
+__all__ = ["Activation", "CudaCells", "CudaGather", "CudaNBits", "CudaPool", "CudaResize", "CudaScan", "CudaScatter", "CudaTopK", "CudaUnpack"]

@@ -22,6 +22,7 @@ def launches(operation: Operation) -> list[Launch] | None:
 _PRINTERS = {
     "map": ("maps", "map_launches"),
     "rows": ("rows", "row_launches"),
+    "cuda_cells": ("recurrent", "cell_launches"),
     "cuda_gather": ("gathering", "gather_launches"),
     "cuda_n_bits": ("nbits", "n_bits_launches"),
     "cuda_pool": ("pooling", "pool_launches"),

@@ -17,6 +17,7 @@ OPERATORS: dict[tuple[str, str], str] = {
     ("", "gathering"): "Gather GatherElements GatherND",
     ("", "pooling"): "AveragePool MaxPool",
     ("", "quantization"): "DequantizeLinear DynamicQuantizeLinear QuantizeLinear",
+    ("", "recurrent"): "GRU LSTM RNN",
     ("", "reductions"): (
         "ReduceL1 ReduceL2 ReduceLogSum ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
     ),
