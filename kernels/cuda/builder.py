@@ -37,6 +37,8 @@ class CudaBuilder(Builder):
         own = lower.lowering_of(node.domain, node.op_type)
         if own is not None and self._try(own, node, inputs):
             return True
+        if lower.HOME.get((node.domain, node.op_type)) in lower.INSTEAD:
+            return False
         common = lowering_of(node.domain, node.op_type)
         return common is not None and self._try(common, node, inputs)
 

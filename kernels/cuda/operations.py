@@ -158,4 +158,15 @@ class CudaCells(Operation):
         return dict(zip(self.names_of_operands, (*self.inputs, *self.outputs), strict=True))
 
 
-__all__ = ["Activation", "CudaCells", "CudaGather", "CudaNBits", "CudaPool", "CudaResize", "CudaScan", "CudaScatter", "CudaTopK", "CudaUnpack"]
+__all__ = [
+    "Activation",
+    "CudaCells",
+    "CudaGather",
+    "CudaNBits",
+    "CudaPool",
+    "CudaResize",
+    "CudaScan",
+    "CudaScatter",
+    "CudaTopK",
+    "CudaUnpack",
+]

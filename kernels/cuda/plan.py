@@ -47,6 +47,8 @@ class CudaPlan:
     feed_offsets: dict[int, int]
     #: numbers of feeds that kernels and libraries read; others are read by nodes' bodies alone
     gpu_feeds: frozenset[int]
+    #: numbers of feeds that anything reads
+    used_feeds: frozenset[int]
     unknown: list[str]
     guessed: bool
     expects: bool
@@ -92,16 +94,17 @@ def plan_of(
         slab_nbytes,
         result_offsets,
         feed_offsets,
-        _read_by_kernels(steps),
+        _feeds_of([step for step in steps if step.host is None]),
+        _feeds_of(steps),
         unknown_of([step.operation for step in steps]),
         builder.guessed,
         builder.expects,
     )
 
 
-def _read_by_kernels(steps: Sequence[CudaStep]) -> frozenset[int]:
-    """Numbers of the feeds that steps read on the GPU."""
-    tensors = (tensor for step in steps if step.host is None for tensor in step.operation.inputs)
+def _feeds_of(steps: Sequence[CudaStep]) -> frozenset[int]:
+    """Numbers of the feeds that steps read."""
+    tensors = (tensor for step in steps for tensor in step.operation.inputs)
     return frozenset(tensor.buffer.number for tensor in tensors if tensor.buffer.place is Place.FEED)
 
 

@@ -79,6 +79,8 @@ class CudaProgram:
         context: Context | None = None,
     ) -> None:
         self._graph = graph
+        #: whether it is a node's: then numbers of its rounds come from the host
+        self.is_body = False
         self.context = context or Context(options or CudaOptions())
         self.options = self.context.options
         own = self.context
@@ -252,7 +254,9 @@ class CudaProgram:
         base = self._settle(executable)
         given = values.copy()
         for number, offset in plan.feed_offsets.items():
-            stays = isinstance(given[number], np.ndarray) and self.inputs[number] in self.host_inputs
+            stays = isinstance(given[number], np.ndarray) and (
+                self.inputs[number] in self.host_inputs or number not in plan.used_feeds
+            )
             if number in plan.gpu_feeds or not stays:
                 given[number] = self._fed(number, given[number], base + offset)
         feeds = [value.data.ptr if _is_on_device(value) and value.size else 0 for value in given]
@@ -313,6 +317,8 @@ class CudaProgram:
             place[...] = value
         elif isinstance(value, np.ndarray) and value is self._graph.initializers.get(self.inputs[number]):
             return self.context.weights.of(value)
+        elif self.is_body and value.size == 1 and value.dtype.kind in "biuf":
+            place.fill(value.item())  # the number of a round, as an argument of a kernel: nobody waits
         else:
             self.context.copies.count(self.inputs[number], copies.TO_DEVICE, value.nbytes)
             copies.write(place, value, self.context.stream)
@@ -379,18 +385,20 @@ class CudaProgram:
     ) -> None:
         """A node by its body."""
         arguments: list[Any] = []
+        nodes, number = self._nodes_of(host)
         for argument in host.arguments:
             if argument is None:
                 arguments.append(None)
             elif isinstance(argument, str):
                 arguments.append(self._named(argument, given, named))
             elif argument.value is not None:
+                if self._constants.keeps(argument):
+                    nodes.know(argument.value)
                 arguments.append(argument.value)
             elif argument.buffer.place is Place.FEED and isinstance(given[argument.buffer.number], np.ndarray):
                 arguments.append(_part(given[argument.buffer.number], argument))
             else:
                 arguments.append(executable.array(argument, feeds, results))
-        nodes, number = self._nodes_of(host)
         made = nodes.call(number, arguments, scope)
         for result, value in zip(host.results, made, strict=False):
             if isinstance(result, Tensor):
@@ -576,7 +584,9 @@ def _apart(value: Any) -> Any:
 
 def _body(context: Context, graph: Graph, *, captures: Sequence[str]) -> CudaProgram:
     """The body of a node, on the same GPU and stream."""
-    return CudaProgram(graph, captures=captures, context=context)
+    made = CudaProgram(graph, captures=captures, context=context)
+    made.is_body = True
+    return made
 
 
 __all__ = ["CudaProgram"]

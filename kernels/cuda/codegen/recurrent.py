@@ -39,7 +39,7 @@ class Structure(NamedTuple):
     activations: tuple[tuple[Activation, ...], ...]
     clip: float
     flags: tuple[str, ...]
-    index: str  # type of lengths
+    length_type: str
     multiplies: bool
     tile: int
     width: int
@@ -109,7 +109,21 @@ def _pointers(phase: str, names: Sequence[str], element: str) -> list[tuple[str,
     """Parameters that are memory: names, and how they are declared."""
     written = {"h_after", "c_after", "y"} | ({"z", "reset"} if phase == "gates" else set())
     skipped = {"h_after", "y"} if phase == "gates" else set()
-    order = ("gates", "r", "products", "bias", "peepholes", "lengths", "h", "c", "h_after", "c_after", "z", "reset", "y")
+    order = (
+        "gates",
+        "r",
+        "products",
+        "bias",
+        "peepholes",
+        "lengths",
+        "h",
+        "c",
+        "h_after",
+        "c_after",
+        "z",
+        "reset",
+        "y",
+    )
     return [
         (name, f"{'' if name in written else 'const '}{element}* {name}")
         for name in order
@@ -130,7 +144,7 @@ def _parameters(s: Structure) -> list[str]:
     if s.phase != "whole":
         names += ["z", "reset"]
     found = _pointers(s.phase, names, COMPUTED[s.dtype])
-    made = [f"const {s.index}* lengths" if name == "lengths" else text for name, text in found]
+    made = [f"const {s.length_type}* lengths" if name == "lengths" else text for name, text in found]
     if "lengths" in s.flags:
         made.append("long long* error")
     made += [f"long long {name}" for name in ("time_0", "time_1", "n_steps", "is_last", "n_directions", "batch")]

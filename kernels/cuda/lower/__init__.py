@@ -13,6 +13,7 @@ from distort.kernels.compiler.builder import TAKE_WIDE, Lowering
 
 #: (domain, module) -> operators
 OPERATORS: dict[tuple[str, str], str] = {
+    ("", "control_flow"): "If Loop Scan",
     ("", "convolution"): "Conv ConvTranspose",
     ("", "gathering"): "Gather GatherElements GatherND",
     ("", "pooling"): "AveragePool MaxPool",
@@ -33,6 +34,8 @@ OPERATORS: dict[tuple[str, str], str] = {
 HOME = {
     (domain, operator): module for (domain, module), operators in OPERATORS.items() for operator in operators.split()
 }
+#: modules instead of which the CPU's are not tried: they make what is never printed
+INSTEAD = frozenset(["control_flow", "recurrent"])
 #: those whose modules are imported
 LOWERINGS: dict[tuple[str, str], Lowering] = {}
 
@@ -65,4 +68,4 @@ def lowering_of(domain: str, op_type: str) -> Lowering | None:
     return LOWERINGS[domain, op_type]
 
 
-__all__ = ["HOME", "LOWERINGS", "OPERATORS", "lowering_of", "lowers_cuda"]
+__all__ = ["HOME", "INSTEAD", "LOWERINGS", "OPERATORS", "lowering_of", "lowers_cuda"]

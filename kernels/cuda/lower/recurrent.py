@@ -58,14 +58,19 @@ class _Layer:
                 tuple(phases),
                 self.backwards,
                 self.activations,
-                *(self.n_steps, first, count, self.clip, self.flags),
+                self.n_steps,
+                first,
+                count,
+                self.clip,
+                self.flags,
             )
         )
 
 
 @lowers_cuda("LSTM", "GRU", "RNN", wide=True)
 def _recurrent(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
-    x, w, r, bias, lengths, h0, c0, peepholes = [*inputs, *[None] * (8 - len(inputs))]
+    inputs = [*inputs, *[None] * (8 - len(inputs))]
+    x, w, r, bias, lengths, h0, c0, peepholes = inputs
     if x is None or w is None or r is None or len(x.shape) != 3 or len(w.shape) != 3 or len(r.shape) != 3:
         return None
     get = node.attributes.get
@@ -74,11 +79,12 @@ def _recurrent(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     backwards, n_gates = _BACKWARDS.get(str(get("direction", "forward")).lower(), ()), N_GATES[kind]
     d, gates = len(backwards), N_GATES[kind] * hidden
     state = (batch, d, hidden) if batch_first else (d, batch, hidden)
-    shapes = [
-        *((w, (d, gates, size)), (r, (d, gates, hidden)), (bias, (d, 2 * gates)), (h0, state), (c0, state)),
-        *((lengths, (batch,)), (peepholes, (d, 3 * hidden))),
-    ]
-    if any(t is not None and t.shape != shape for t, shape in shapes) or get("hidden_size", hidden) != hidden:
+    shapes = (
+        ((w, (d, gates, size)), (r, (d, gates, hidden)), (bias, (d, 2 * gates)), (h0, state), (c0, state)),
+        ((lengths, (batch,)), (peepholes, (d, 3 * hidden))),
+    )
+    wrong = any(t is not None and t.shape != shape for group in shapes for t, shape in group)
+    if wrong or get("hidden_size", hidden) != hidden:
         return None
     if any(t is not None and t.dtype != x.dtype for t in (w, r, bias, h0, c0, peepholes)):
         return None

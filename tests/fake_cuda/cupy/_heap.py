@@ -66,7 +66,7 @@ class Heap:
         os.ftruncate(self.descriptor, nbytes)
         self.base = map_file(self.descriptor, nbytes)
         self.live: dict[int, int] = {}  # address -> bytes asked for
-        self._lent: dict[int, tuple[int, int]] = {}  # a pool's blocks in use: address -> (bytes asked for, bytes)
+        self._lent: dict[int, list[int]] = {}  # a pool's blocks in use: address -> (bytes asked for, bytes)
         self._free: list[tuple[int, int]] = [(ALIGNMENT, nbytes - ALIGNMENT)]  # (offset, bytes), ascending
         self._starts: list[int] = []
         self._lock = threading.Lock()
@@ -103,6 +103,7 @@ class Heap:
             return
         with self._lock:
             nbytes = self.live.pop(address)
+            self._lent.pop(address, None)
             self._starts.remove(address)
             size = -(-(max(nbytes, 1) + GUARD) // ALIGNMENT) * ALIGNMENT
             self.used_nbytes -= size
@@ -133,14 +134,17 @@ class Heap:
             nbytes = self.live[start]
         return (start, nbytes) if address < start + max(nbytes, 1) else None
 
-    def lend(self, address: int, asked: int, nbytes: int) -> None:
-        """A pool gives a block away: it is as fresh memory."""
+    def lend(self, address: int, asked: int, nbytes: int) -> list[int]:
+        """A pool gives a block away: it is as fresh memory. Returns what ends it."""
         memory = bytes_at(address, nbytes)
         memory[:asked] = _FRESH_BYTE
         memory[asked:] = _GUARD_BYTE
-        self._lent[address] = asked, nbytes
+        lent = self._lent[address] = [asked, nbytes]
+        return lent
 
-    def end_lending(self, address: int) -> None:
+    def end_lending(self, address: int, lent: list[int]) -> None:
+        if self._lent.get(address) is not lent:
+            return  # collected with all of its pool: the memory is freed already
         asked, nbytes = self._lent.pop(address)
         if self.closed:
             return
