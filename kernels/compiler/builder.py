@@ -280,6 +280,24 @@ class Builder:
 
         return gathering.gathered_elements(self, x, axis, indices)
 
+    def places(self, x: Tensor, count: int) -> Tensor:
+        """Where contiguous x isn't 0: int64 [rank, count]. A run in which there are more or fewer is refused."""
+        from distort.kernels.compiler.lower import expecting
+
+        return expecting.places_kernel(self, x, count)
+
+    def counting(self, parts: list[Tensor], count: int) -> Tensor:
+        """Range of start, limit and delta, integers. A run in which it has another length is refused."""
+        from distort.kernels.compiler.lower import expecting
+
+        return expecting.counting_kernel(self, parts, count)
+
+    def refuse_others(self, given: Tensor, wanted: Tensor, other: Tensor) -> None:
+        """Refuse a run in which one of ``given`` is neither what it has in ``wanted`` nor in ``other``: int64 all."""
+        from distort.kernels.compiler.lower import expecting
+
+        expecting.refuse_kernel(self, given, wanted, other)
+
     def contiguous(self, tensor: Tensor) -> Tensor:
         """The tensor, or a copy of it where its elements don't lie next to each other."""
         if tensor.value is not None and not tensor.contiguous:

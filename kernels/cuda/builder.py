@@ -14,7 +14,8 @@ from distort.kernels.cuda.byte_products import multiply_bytes
 from distort.kernels.cuda.codegen import printer_of
 from distort.kernels.cuda.device_libraries import Libraries
 from distort.kernels.cuda.library_call import has_library_call
-from distort.kernels.cuda.lower import gathering
+from distort.kernels.cuda.lower import expecting, gathering
+from distort.kernels.cuda.operations import CudaExpect
 from distort.kernels.cuda.products import multiply
 from distort.kernels.registry import custom_of, find
 
@@ -47,6 +48,15 @@ class CudaBuilder(Builder):
 
     def gathered_elements(self, x: Tensor, axis: int, indices: Tensor) -> Tensor:
         return gathering.gathered_elements(self, x, axis, indices)
+
+    def places(self, x: Tensor, count: int) -> Tensor:
+        return expecting.places(self, x, count)
+
+    def counting(self, parts: list[Tensor], count: int) -> Tensor:
+        return expecting.counting(self, parts, count)
+
+    def refuse_others(self, given: Tensor, wanted: Tensor, other: Tensor) -> None:
+        self.add(CudaExpect([given, wanted, other], [], "same"))
 
     def _takes(self, added: Sequence[Operation]) -> bool:
         return all(runs(operation) for operation in added)

@@ -119,6 +119,27 @@ class CudaResize(Operation):
     kind: ClassVar[str] = "cuda_resize"
 
 
+@dataclass(eq=False)
+class CudaExpect(Operation):
+    """``same``: given numbers are what the second or the third input has in their place (all int64, contiguous).
+    ``counting``: start, limit, delta make as many numbers as the result has. Else the run is refused.
+    """
+
+    what: str
+    kind: ClassVar[str] = "cuda_expect"
+
+
+@dataclass(eq=False)
+class CudaPlaces(Operation):
+    """Where contiguous x isn't 0, int64 [rank, count], and how often each ``chunk`` of its elements isn't, int32.
+
+    A run in which there aren't as many is refused.
+    """
+
+    chunk: int
+    kind: ClassVar[str] = "cuda_places"
+
+
 class Activation(NamedTuple):
     """Of a recurrent cell, by the name that ONNX gives it, in lower case."""
 
