@@ -298,6 +298,30 @@ class Builder:
 
         expecting.refuse_kernel(self, given, wanted, other)
 
+    def suppressed(
+        self,
+        boxes: Tensor,
+        scores: Tensor,
+        most: Tensor,
+        overlap: Tensor,
+        least: Tensor | None,
+        capacity: int,
+        centred: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Of boxes [B, N, 4] and scores [B, C, N] those that NonMaxSuppression leaves, up to ``capacity`` of a class:
+        [B · C · capacity, 3], of which the first rows count, and how many these are, [1]; int64."""
+        from distort.kernels.compiler.lower import suppression
+
+        return suppression.suppressed_kernel(self, boxes, scores, most, overlap, least, capacity, centred)
+
+    def sampled(
+        self, x: Tensor, grid: Tensor, mode: str, padding: str, points: str, result: Tensor, images: Tensor | None
+    ) -> None:
+        """Images between their pixels: see ``lower.sampling.sample``."""
+        from distort.kernels.compiler.lower import sampling
+
+        sampling.sampled_kernel(self, x, grid, mode, padding, points, result, images)
+
     def contiguous(self, tensor: Tensor) -> Tensor:
         """The tensor, or a copy of it where its elements don't lie next to each other."""
         if tensor.value is not None and not tensor.contiguous:

@@ -140,6 +140,42 @@ class CudaPlaces(Operation):
     kind: ClassVar[str] = "cuda_places"
 
 
+@dataclass(eq=False)
+class CudaSample(Operation):
+    """Images x [N, C, H, W] between their pixels, at a grid of places; then of which images, if not in order (int32).
+
+    All are contiguous float32; the grid and ``points`` are as of the CPU's ``codegen.sampling``.
+    """
+
+    mode: str  # nearest, linear, cubic
+    padding: str  # zeros, border, reflection
+    points: str
+    kind: ClassVar[str] = "cuda_sample"
+
+
+@dataclass(eq=False)
+class CudaSuppress(Operation):
+    """Boxes [B, N, 4] by falling scores [B, C, N], without those that a better one overlaps too much.
+
+    Then inputs are: the most of a class (int64), the overlap, and the least score if there is one. Outputs: places
+    [B · C, capacity] and how many of them are [B · C], int32; bytes [B · C, N] to work with.
+    """
+
+    centred: bool
+    kind: ClassVar[str] = "cuda_suppress"
+
+
+@dataclass(eq=False)
+class CudaSelected(Operation):
+    """Image, class and place of each box that was kept, one after another [B · C · capacity, 3], and their number [1].
+
+    Inputs: places and numbers, as of :class:`CudaSuppress`.
+    """
+
+    n_classes: int
+    kind: ClassVar[str] = "cuda_selected"
+
+
 class Activation(NamedTuple):
     """Of a recurrent cell, by the name that ONNX gives it, in lower case."""
 
@@ -182,12 +218,17 @@ class CudaCells(Operation):
 __all__ = [
     "Activation",
     "CudaCells",
+    "CudaExpect",
     "CudaGather",
     "CudaNBits",
+    "CudaPlaces",
     "CudaPool",
     "CudaResize",
+    "CudaSample",
     "CudaScan",
     "CudaScatter",
+    "CudaSelected",
+    "CudaSuppress",
     "CudaTopK",
     "CudaUnpack",
 ]

@@ -10,7 +10,15 @@ import numpy as np
 
 from distort.kernels.compiler.expression import Expression, Instruction
 from distort.kernels.compiler.ir import Map, Operation
-from distort.kernels.cuda.operations import Activation, CudaCells, CudaExpect, CudaPlaces, CudaUnpack
+from distort.kernels.cuda.operations import (
+    Activation,
+    CudaCells,
+    CudaExpect,
+    CudaPlaces,
+    CudaSelected,
+    CudaSuppress,
+    CudaUnpack,
+)
 
 from .graphs import graph_of, operations_of
 from .simulating import view
@@ -138,7 +146,7 @@ _CELLS = (
 
 
 def steps() -> Iterator[Operation]:
-    """Steps of recurrent layers, and what is expected of a run."""
+    """Steps of recurrent layers, what is expected of a run, images between pixels, and boxes."""
     n_steps, batch, n_directions, hidden = 2, 3, 2, 8
     for dtype in ("float32", "float64"):
         for name, n_gates, activations, phases in _CELLS:
@@ -176,6 +184,18 @@ def steps() -> Iterator[Operation]:
                         n_steps,
                         1.5,
                     )
+    for mode in ("nearest", "linear", "cubic"):
+        for padding in ("zeros", "border", "reflection"):
+            attributes = f'mode = "{mode}", padding_mode = "{padding}"'
+            image = {"x": ((1, 2, 6, 7), "float32"), "g": ((1, 3, 5, 2), "float32")}
+            yield from of_graph(f"(float y) {{ y = GridSample <{attributes}> (x, g) }}", image)
+    boxes = [view(np.zeros(shape, np.float32)) for shape in ((2, 9, 4), (2, 3, 9))]
+    limits = [view(np.zeros(1, np.int64)), *(view(np.zeros(1, np.float32)) for _ in range(2))]
+    kept, counts = view(np.zeros((6, 4), np.int32)), view(np.zeros(6, np.int32))
+    for centred in (False, True):
+        for given in (limits, limits[:2]):
+            yield CudaSuppress([*boxes, *given], [kept, counts, view(np.zeros((6, 9), np.uint8))], centred)
+    yield CudaSelected([kept, counts], [view(np.zeros((24, 3), np.int64)), view(np.zeros(1, np.int64))], 3)
     numbers = [view(np.zeros(3, np.int64)) for _ in range(3)]
     yield CudaExpect(numbers, [], "same")
     for kind_of_number in ("int16", "int32", "int64"):

@@ -29,8 +29,11 @@ _PRINTERS = {
     "cuda_places": ("expecting", "places_launches"),
     "cuda_pool": ("pooling", "pool_launches"),
     "cuda_resize": ("resizing", "resize_launches"),
+    "cuda_sample": ("sampling", "sample_launches"),
     "cuda_scan": ("scans", "scan_launches"),
     "cuda_scatter": ("scattering", "scatter_launches"),
+    "cuda_selected": ("suppression", "selected_launches"),
+    "cuda_suppress": ("suppression", "suppress_launches"),
     "cuda_unpack": ("nbits", "unpack_launches"),
     "cuda_top_k": ("selection", "top_k_launches"),
 }
