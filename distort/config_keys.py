@@ -151,12 +151,12 @@ RUN_KEYS: tuple[Key, ...] = (
     _obeyed(
         "disable_synchronize_execution_providers",
         "0",
-        "`1`: a run on a GPU returns before its results are there; whoever reads them here waits for them",
+        "`1`: a run on a GPU of this process returns before its results are there; whoever reads them waits for them",
     ),
     _obeyed(
         "gpu_graph_id",
         "0",
-        "which captured graph of a GPU this run is one of, and is captured as; `-1`: none; without effect on the CPU",
+        "which captured graph of this process's GPU the run is one of, and is captured as; `-1`: none",
     ),
     _obeyed(
         "memory.enable_memory_arena_shrinkage",

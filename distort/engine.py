@@ -429,6 +429,8 @@ class Engine:
         """End the actors and free the weights. Safe to call twice."""
         self._closed = True
         self.synchronize_pending()  # what runs under way use is about to go
+        if self.gpu is not None:
+            self._copies = self.copies  # they are told afterwards too
         if self._actors is not None:
             self._actors.close()
         self._leave()

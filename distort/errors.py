@@ -76,6 +76,17 @@ def text_of(error: BaseException) -> str:
     return message
 
 
+#: in the names of errors after which CUDA refuses all that a process asks of it
+_LOSING = (
+    "IllegalAddress",
+    "IllegalInstruction",
+    "MisalignedAddress",
+    "LaunchFailure",
+    "LaunchTimeout",
+    "HardwareStack",
+)
+
+
 def translate(error: BaseException) -> Exception | None:
     """The facade's exception for one of the layers below; None for what is none of theirs."""
     if isinstance(error, ModelError):
@@ -95,7 +106,9 @@ def translate(error: BaseException) -> Exception | None:
     if cuda is not None and isinstance(error, cuda.memory.OutOfMemoryError):
         return make("RUNTIME_EXCEPTION", f"Failed to allocate memory: {error}")
     if cuda is not None and isinstance(error, cuda.runtime.CUDARuntimeError):
-        return make("FAIL", f"CUDA failure: {error}. Where it names an address or a launch, start the process anew.")
+        lost = any(word in str(error) for word in _LOSING)
+        remedy = " The GPU does nothing more for this process: start it anew." if lost else ""
+        return make("FAIL", f"CUDA failure: {error}.{remedy}")
     scheduler = sys.modules.get("distort.scheduler.errors")
     if scheduler is not None and isinstance(error, scheduler.PlanError):
         return make("INVALID_ARGUMENT", str(error))

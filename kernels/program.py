@@ -187,7 +187,7 @@ class Program:
 
     def _lower(self, node: Node) -> Step:
         node, constants = adapters.modern(node)
-        entry = find(node.domain, node.op_type, node.opset, self.device)
+        entry = self._find(node)
         if entry is None:
             raise MissingKernel(
                 f"Could not find an implementation for {node.op_type}({since_version(node)}) "
@@ -206,6 +206,9 @@ class Program:
         inputs = tuple(self._slot(name) for name in (*node.inputs, *captured))
         outputs = tuple(self._slot(name) for name in node.outputs)
         return Step(call, inputs, outputs, (), node, len(outputs) == 1)
+
+    def _find(self, node: Node) -> Kernel | None:
+        return find(node.domain, node.op_type, node.opset, self.device)
 
     def _call_of(self, node: Node, entry: Kernel) -> Callable[..., Any]:
         """What runs a node without bodies on its inputs."""

@@ -110,6 +110,8 @@ class SessionIOBinding:
 
     def clear_binding_inputs(self) -> None:
         self._inputs.clear()
+        if self._gpu is not None:
+            self._gpu.forget()
 
     def synchronize_inputs(self) -> None:
         """Wait for all work on the session's GPU: other libraries may still be writing to what is bound."""

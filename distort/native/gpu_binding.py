@@ -30,6 +30,7 @@ class OnGpu:
         self._engine = engine
         self._device_id = int(program.device_id)
         self._on_host = frozenset[str](program.host_inputs)
+        self._copies: dict[str, Any] = {}  # of inputs that were bound on the host, by name
 
     def placed(self, name: str, value: OrtValue) -> OrtValue:
         """The value, or a copy of it where the session reads it."""
@@ -49,7 +50,21 @@ class OnGpu:
         if not is_tensor or name in self._on_host or value.element_type() == _STRING:
             return value
         self._engine.copies.count(name, "h2d", held.nbytes)
-        return OrtValue._of(gpu_values.place(held, _gpu(self._device_id)), value._type)
+        return OrtValue._of(self._copied(name, held), value._type)
+
+    def _copied(self, name: str, array: np.ndarray[Any, Any]) -> Any:
+        """A copy on the GPU: where the last one lay if that fits, so that graphs that were captured find it there."""
+        own = self._copies.get(name)
+        if own is None or not gpu_values.holds(own, array):
+            own = self._copies[name] = gpu_values.place(array, self._device_id)
+            return own
+        self._engine.synchronize_pending()  # a run may still read it
+        gpu_values.write(own, array)
+        return own
+
+    def forget(self) -> None:
+        """Let go of the copies."""
+        self._copies.clear()
 
     def synchronize(self) -> None:
         """Wait for all work on the session's GPU, of whatever stream."""
@@ -110,7 +125,7 @@ def put(
         if result.dtype == object:
             raise errors.make("FAIL", f"Output {name} is text, which can't be on a GPU: bind it to 'cpu'.")
         told("h2d", result.nbytes)
-        result = gpu_values.place(result, place)
+        result = gpu_values.place(result, place.device_id())
     elif int(result.device.id) != place.device_id():
         engine.synchronize_pending()
         result = gpu_values.moved(result, place.device_id())
@@ -151,9 +166,3 @@ class _Told:
 
     def __call__(self, transport: str, nbytes: int) -> None:
         self.engine.copies.count(self._name, transport, nbytes)
-
-
-def _gpu(device_id: int) -> OrtDevice:
-    from distort.devices import OrtDevice as Named
-
-    return Named.make("cuda", device_id)._get_c_device()

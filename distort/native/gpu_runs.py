@@ -35,6 +35,7 @@ def settle(
     for i, name in enumerate(names):
         if name in keep and on_gpu(found[i]):
             if id(found[i].data.mem) in seen:  # a feed itself, or another result
+                engine.synchronize_pending()
                 found[i] = copies.moved(found[i], int(found[i].device.id))
             seen.add(id(found[i].data.mem))
     return found

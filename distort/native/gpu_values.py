@@ -11,7 +11,6 @@ from distort import errors
 from distort.graph.types import DTYPE_OF, SUB_BYTE_BITS
 from distort.kernels.cuda import copies, memory
 from distort.native import dlpack
-from distort.native.devices import OrtDevice
 
 Array = np.ndarray[Any, Any]
 
@@ -30,17 +29,22 @@ def dtype_of(element: int) -> np.dtype[Any]:
     return dtype
 
 
-def place(array: Array, device: OrtDevice) -> Any:
+def place(array: Array, device_id: int) -> Any:
     """A copy on a GPU."""
     with errors.translated():
-        return copies.to_device(array, device.device_id())
+        return copies.to_device(array, device_id)
 
 
-def zeros(shape: Sequence[int], element: int, device: OrtDevice) -> Any:
+def holds(value: Any, array: Array) -> bool:
+    """Whether a GPU's tensor can have an array's elements."""
+    return bool(value.shape == array.shape and value.dtype == memory.device_dtype(array.dtype))
+
+
+def zeros(shape: Sequence[int], element: int, device_id: int) -> Any:
     """A tensor of zeros on a GPU."""
     dtype = dtype_of(element)
     with errors.translated():
-        return memory.zeros(shape, dtype, device.device_id())
+        return memory.zeros(shape, dtype, device_id)
 
 
 def pinned_zeros(shape: Sequence[int], element: int) -> Array:

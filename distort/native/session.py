@@ -24,6 +24,7 @@ from distort.options import RunOptions, SessionOptions
 from distort.quick import QuickRuns
 
 if TYPE_CHECKING:
+    from distort.engine import Engine
     from distort.native import hardware
     from distort.native.async_runs import AsyncRuns
     from distort.native.binding import SessionIOBinding
@@ -391,7 +392,9 @@ class InferenceSession:
             if profiler is not None:
                 control.observer, control.on_report = profiler.observe, profiler.report
             if run_options is not None:
-                _apply(run_options, control, self._providers)
+                _apply(run_options, control, loaded.engine)
+                if run_options._config and loaded.engine.parallel:
+                    self._tell_idle(run_options)
         logger = self._logger if run_options is None else self._logger_of(run_options)
         logger.log(logs.VERBOSE, "Begin execution")
         start_ns = time.time_ns() if profiler is not None else 0
@@ -418,6 +421,14 @@ class InferenceSession:
         finally:
             if profiler is not None:
                 profiler.end_run(loaded.executor_name, start_ns, time.time_ns())
+
+    def _tell_idle(self, options: RunOptions) -> None:
+        """Say what of a run's options actors on GPUs don't obey."""
+        if any(name == providers.CUDA for name, _ in self._providers):
+            for name in ("gpu_graph_id", "disable_synchronize_execution_providers"):
+                if options._config.get(name, "0") != "0":
+                    text = f"Run config key '{name}' has no effect: the session's GPUs are those of its actors."
+                    self._logger.log(logs.WARNING, text)
 
     def _logger_of(self, options: RunOptions) -> logs.Logger:
         own = self._options.logid
@@ -493,7 +504,7 @@ def _listed(names: Any) -> Any:
     return list(names) if isinstance(names, (Set, ValuesView, Generator, map, np.ndarray)) else names
 
 
-def _apply(options: RunOptions, control: RunControl, chosen: Sequence[tuple[str, Mapping[str, str]]]) -> None:
+def _apply(options: RunOptions, control: RunControl, engine: Engine) -> None:
     """Run options into the engine's terms. Raises Fail and InvalidArgument."""
     severity = options.log_severity_level
     if not -1 <= severity <= 4:
@@ -502,7 +513,8 @@ def _apply(options: RunOptions, control: RunControl, chosen: Sequence[tuple[str,
     entries = options._config
     if entries:
         arenas = {"": False, "cpu:0": False}  # which of a session's arenas shrink
-        arenas.update((f"gpu:{given.get('device_id', '0')}", True) for name, given in chosen if name == providers.CUDA)
+        if engine.gpu is not None:
+            arenas[f"gpu:{engine.gpu.device_id}"] = True
         for device in entries.get("memory.enable_memory_arena_shrinkage", "").split(";"):
             if device not in arenas:
                 text = "Did not find an arena based allocator registered for device-id combination in the memory arena "

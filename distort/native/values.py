@@ -124,7 +124,7 @@ class OrtValue:
         if not is_host(arg1):
             from distort.native import gpu_values
 
-            return OrtValue._of(gpu_values.place(arg0, arg1), declared)
+            return OrtValue._of(gpu_values.place(arg0, arg1.device_id()), declared)
         return OrtValue._of(np.asarray(arg0, order="C"), declared)
 
     @staticmethod
@@ -425,7 +425,7 @@ def _zeros(function: str, signature: str, shape: Sequence[int], element_type: An
 
     if pinned:
         return OrtValue._of(gpu_values.pinned_zeros(sizes, element))
-    return OrtValue._of(gpu_values.zeros(sizes, element, place), TensorType(element))
+    return OrtValue._of(gpu_values.zeros(sizes, element, place.device_id()), TensorType(element))
 
 
 def _of_gpu_capsule(data: Any, device_id: int | None) -> OrtValue:

@@ -106,7 +106,9 @@ def runs(operation: Operation) -> bool:
 def why_on_cpu(node: Node) -> str | None:
     """Why a node runs on the CPU whatever its inputs are; None where a GPU may run it."""
     entry = find(node.domain, node.op_type, node.opset, "cuda")
-    why = fallback.reason(node.domain, node.op_type) if entry is not None and entry.device == "any" else None
+    if entry is None:
+        return "its kernel is the CPU's alone"
+    why = fallback.reason(node.domain, node.op_type) if entry.device == "any" else None
     if why is None or custom_of(node.domain, node.op_type):
         return why
     compiled = lower.lowering_of(node.domain, node.op_type) or lowering_of(node.domain, node.op_type)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from distort.graph.ir import Graph, Node, SparseInitializer
+from distort.kernels.compiler.ir import Host
 from distort.kernels.cuda import copies, fallback, memory
 from distort.kernels.cuda.builder import why_on_cpu
 from distort.kernels.cuda.copies import TO_DEVICE, TO_HOST, Copies
@@ -51,8 +52,13 @@ class DeviceNodes(Program):
         # it goes to the GPU when the first node there reads it: what is part of a plan has it elsewhere
         return value.dense() if isinstance(value, SparseInitializer) else value
 
+    def _find(self, node: Node) -> Kernel | None:
+        return super()._find(node) or find(node.domain, node.op_type, node.opset, "cpu")
+
     def _call_of(self, node: Node, entry: Kernel) -> Callable[..., Any]:
         why = fallback.reason(node.domain, node.op_type) if entry.device == "any" else None
+        if entry.device == "cpu":
+            why = "its kernel is the CPU's alone"
         if why is not None:
             self.on_cpu.append((node, why))
             return self._cpu_call(node)
@@ -126,4 +132,29 @@ def read_on_host(graph: Graph) -> frozenset[str]:
     return frozenset(name for name in graph.inputs if name in host and name not in device)
 
 
-__all__ = ["DeviceNodes", "read_on_host"]
+class Bodies:
+    """Who runs the body of a plan's host step. ``make`` makes nodes of a graph."""
+
+    def __init__(self, graph: Graph, nodes: DeviceNodes, make: Callable[[Graph], DeviceNodes]) -> None:
+        self._nodes, self._make = nodes, make
+        self._alone: dict[int, DeviceNodes] = {}
+        self._number_of = {id(n): i for i, n in enumerate(graph.nodes) if not any(True for _ in n.subgraphs())}
+
+    def of(self, host: Host) -> tuple[DeviceNodes, int]:
+        """The nodes, and the number of the step's node among them.
+
+        Nodes with bodies of their own, and those of branches that became part of the plan, are made by themselves.
+        """
+        node = host.origin
+        number = self._number_of.get(id(node))
+        if number is not None:
+            return self._nodes, number
+        nodes = self._alone.get(id(node))
+        if nodes is None:
+            inputs = list(dict.fromkeys(name for name in (*node.inputs, *node.captured()) if name))
+            graph = Graph(inputs=inputs, outputs=[name for name in node.outputs if name], nodes=[node])
+            nodes = self._alone[id(node)] = self._make(graph)
+        return nodes, 0
+
+
+__all__ = ["Bodies", "DeviceNodes", "read_on_host"]

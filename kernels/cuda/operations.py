@@ -97,6 +97,20 @@ class CudaNBits(Operation):
 
 
 @dataclass(eq=False)
+class CudaSample(Operation):
+    """x [N, C, …] between its pixels, at grid [N, …, rank], to [N, C, …]; all contiguous. See GridSample.
+
+    ``points``: as of the CPU's ``codegen.sampling``; where places are in pixels, the grid is [N, rank, …]. A third
+    input says of which image each grid is, int32, where that isn't the next one.
+    """
+
+    mode: str  # nearest, linear or cubic
+    padding: str  # zeros, border or reflection
+    points: str
+    kind: ClassVar[str] = "cuda_sample"
+
+
+@dataclass(eq=False)
 class CudaUnpack(Operation):
     """Weights [N, K], contiguous, of 4 or 8 bits made numbers of. Inputs: as of :class:`CudaNBits`, from codes on."""
 
@@ -138,19 +152,6 @@ class CudaPlaces(Operation):
 
     chunk: int
     kind: ClassVar[str] = "cuda_places"
-
-
-@dataclass(eq=False)
-class CudaSample(Operation):
-    """Images x [N, C, H, W] between their pixels, at a grid of places; then of which images, if not in order (int32).
-
-    All are contiguous float32; the grid and ``points`` are as of the CPU's ``codegen.sampling``.
-    """
-
-    mode: str  # nearest, linear, cubic
-    padding: str  # zeros, border, reflection
-    points: str
-    kind: ClassVar[str] = "cuda_sample"
 
 
 @dataclass(eq=False)

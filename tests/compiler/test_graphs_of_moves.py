@@ -14,7 +14,7 @@ from distort.kernels.compiler import specialise
 from distort.kernels.compiler.program import CompiledProgram
 
 
-class _Maker:
+class Maker:
     """A graph that grows at random. All values are float32 of rank 3 with few elements."""
 
     def __init__(self, data: st.DataObject) -> None:
@@ -86,10 +86,9 @@ class _Maker:
             self.add("Resize", [name, "", self.known(scales)], tuple(changed))
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
-@given(st.data())
-def test_any_graph_of_moves(data: st.DataObject) -> None:
-    maker = _Maker(data)
+def graph_of_moves(data: st.DataObject) -> tuple[Graph, dict[str, np.ndarray[Any, Any]]]:
+    """A graph with its feeds."""
+    maker = Maker(data)
     shape = (maker.pick(1, 6), maker.pick(1, 6), maker.pick(1, 20))
     maker.shapes["x"] = shape
     for _ in range(maker.pick(2, 12)):
@@ -97,7 +96,13 @@ def test_any_graph_of_moves(data: st.DataObject) -> None:
     graph = maker.graph
     made = [n for n in maker.shapes if n != "x"]
     graph.outputs = data.draw(st.lists(st.sampled_from(made), min_size=1, max_size=3, unique=True)) if made else ["x"]
-    feeds = {"x": np.random.default_rng(1).normal(size=shape).astype(np.float32), "i": np.array([2, 0, -1, 1, 1])}
+    return graph, {"x": np.random.default_rng(1).normal(size=shape).astype(np.float32), "i": np.array([2, 0, -1, 1, 1])}
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(st.data())
+def test_any_graph_of_moves(data: st.DataObject) -> None:
+    graph, feeds = graph_of_moves(data)
     for n_threads in (1, 2):
         program = CompiledProgram(graph, n_threads=n_threads)
         for _ in range(3):

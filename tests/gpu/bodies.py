@@ -35,7 +35,8 @@ class Bodies(Program):
         super().__init__(graph, device="cuda", xp=cupy, captures=captures, bodies=make)
         self._on_host = Program(graph, captures=captures)
         self.fell_back: dict[str, str] = {}  # operator -> why
-        self.costs: dict[str, Counter[str]] = {}  # operator -> most launches, synchronizations and uploads of a node
+        #: (domain, operator) -> most launches, synchronizations and uploads of a node, those of its bodies too
+        self.costs: dict[tuple[str, str], Counter[str]] = {}
 
     def _weight(self, value: Any) -> Any:
         return to_device(self._cupy, value.dense() if isinstance(value, SparseInitializer) else value)
@@ -62,7 +63,8 @@ class Bodies(Program):
             placed = [self._place(entry, i, value) for i, value in enumerate(arguments)]
             before = self._counts()
             results = Program._call(self, step, placed, scope)
-            self.costs[node.op_type] = self.costs.get(node.op_type, Counter()) | (self._counts() - before)
+            key = node.domain, node.op_type
+            self.costs[key] = self.costs.get(key, Counter()) | (self._counts() - before)
         return [to_device(self.xp, value) for value in results]
 
     def _counts(self) -> Counter[str]:

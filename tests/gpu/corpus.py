@@ -102,6 +102,9 @@ def rows() -> Iterator[Operation]:
 
 def moves() -> Iterator[Operation]:
     """Gather, scatter, pooling, resizing, selection, packed weights."""
+    for padding in ("zeros", "reflection"):
+        text = f'(float y) {{ y = GridSample <padding_mode = "{padding}"> (x, g) }}'
+        yield from of_graph(text, {"x": ((1, 2, 6, 6), "float32"), "g": ((1, 3, 3, 2), "float32")}, 20)
     for mode in ("nearest", "linear"):
         text = f'(float y) <int64[4] s = {{1, 2, 9, 9}}> {{ y = Resize <mode = "{mode}"> (x, , , s) }}'
         yield from of_graph(text, {"x": ((1, 2, 6, 6), "float32")})

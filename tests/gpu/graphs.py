@@ -74,7 +74,19 @@ def check(
     ways: Sequence[Any] = WAYS,
 ) -> list[Operation]:
     """Lower, run by each way, compare. ``kinds`` of operations that there are; returns the operations."""
-    graph = graph_of(text, feeds, opset)
+    return check_graph(graph_of(text, feeds, opset), feeds, kinds=kinds, rtol=rtol, atol=atol, ways=ways)
+
+
+def check_graph(
+    graph: Graph,
+    feeds: dict[str, Array],
+    *,
+    kinds: Sequence[str] | None = None,
+    rtol: float = 1e-4,
+    atol: float = -1.0,
+    ways: Sequence[Any] = WAYS,
+) -> list[Operation]:
+    """As :func:`check`."""
     operations, results = operations_of(graph, feeds)
     found = [operation.kind for operation in operations]
     assert "host" not in found

@@ -10,8 +10,6 @@ import numpy as np
 import onnx.parser
 
 import distort
-from distort.engine import Engine
-from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.program import CudaProgram
 
 CUDA = "CUDAExecutionProvider"
@@ -43,11 +41,7 @@ def session_of(
     made = distort.SessionOptions()
     for name, value in (entries or {}).items():
         made.add_session_config_entry(name, value)
-
-    def make(engine: Engine) -> Noting:
-        return Noting(engine.model.graph, CudaOptions.read(chosen))
-
-    with mock.patch.object(Engine, "_make_program", make):
+    with mock.patch("distort.kernels.cuda.program.CudaProgram", Noting):
         return distort.InferenceSession(proto.SerializeToString(), made, providers=[(CUDA, chosen)], enable_fallback=0)
 
 

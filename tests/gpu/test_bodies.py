@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
 from distort.kernels.cuda.fallback import CONDITIONS, REASONS, on_host
+from distort.kernels.cuda.waits import WAITS
 from distort.kernels.errors import KernelError
 from distort.kernels.program import Program
 from distort.kernels.registry import find, registered
@@ -33,6 +34,8 @@ RANDOM = (
     "RandomNormalLike",
     "RandomUniformLike",
 )
+#: the nodes inside may wait
+WITH_BODIES = ("FlexAttention", "If", "Loop", "Scan", "SequenceMap", "several nodes")
 TESTS = Path(__file__).resolve().parents[1]
 OTHERS = Path(__file__).with_name("test_contrib_bodies.py")
 
@@ -101,13 +104,20 @@ for _run in (*_of_onnx(), *_of_ours()):
 @pytest.mark.filterwarnings("ignore")  # what onnx and NumPy warn of on the way
 @pytest.mark.parametrize("op_type", sorted(RUNS))
 def test_over_cupy_as_over_numpy(op_type: str, fake_cuda_for_all: Any) -> None:
+    waiting: set[tuple[str, str]] = set()
+    fell_back: set[str] = set()
     for run in RUNS[op_type]:
         is_random = op_type in RANDOM or "bernoulli" in run.name
         try:
-            compare(fake_cuda_for_all, run.model.SerializeToString(), run.feeds, random=is_random)
+            bodies = compare(fake_cuda_for_all, run.model.SerializeToString(), run.feeds, random=is_random)
         except Exception as error:
             error.add_note(run.name)
             raise
+        waiting.update(key for key, cost in bodies.costs.items() if cost["synchronization"])
+        fell_back.update(bodies.fell_back)
+    if op_type not in WITH_BODIES:
+        known = {key for key in WAITS if key[1] == op_type and key[0] != "com.microsoft"}
+        assert waiting <= known if op_type in fell_back else waiting == known
 
 
 @pytest.mark.filterwarnings("ignore")

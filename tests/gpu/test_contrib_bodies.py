@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto
 
 import distort
+from distort.kernels.cuda.waits import WAITS
 
 from ..differential.oracle import answers
 from .bodies import compare
@@ -47,7 +48,9 @@ def over_cupy(fake_cuda_for_all: Any, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
         def run(self, names: Sequence[str] | None, feeds: Mapping[str, Any], *args: Any) -> Any:
             results = super().run(names, feeds, *args)
-            compare(fake_cuda_for_all, self._content, {name: _plain(value) for name, value in feeds.items()})
+            bodies = compare(fake_cuda_for_all, self._content, {name: _plain(value) for name, value in feeds.items()})
+            waiting = {key for key, cost in bodies.costs.items() if cost["synchronization"]}
+            assert waiting <= set(WAITS)
             return results
 
     def ours_alone(*args: Any, rtol: float = 0, atol: float = 0, **model: Any) -> list[Any]:

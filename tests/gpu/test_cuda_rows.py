@@ -149,6 +149,8 @@ def test_a_row_has_a_thread_a_warp_or_a_block() -> None:
     assert lanes(100, 4) == (1, 256)
     assert lanes(100, 64) == (16, 256)
     assert lanes(10, 2048) == (512, 512)
+    assert lanes(10, 49) == (64, 64)
+    assert lanes(1100, 49) == (32, 256)
 
 
 @pytest.mark.parametrize("axis", [0, 1])

@@ -43,9 +43,12 @@ def test_top_k_of_many_equal_and_special_numbers() -> None:
 
 def test_top_k_of_rows_longer_than_what_is_sorted_at_once() -> None:
     text = "(float v, int64 i) <int64[1] k = {3}> { v, i = TopK (x, k) }"
-    (operation,) = check(text, {"x": array(2, 5000)}, ways=[WAYS[0], WAYS[1]])
-    (launch,) = launches(operation) or []
-    assert launch.shared_nbytes == 8 * 1024
+    rising = np.arange(10_000, dtype=np.float32).reshape(2, 5000)
+    for x in (array(2, 5000), rising, -rising):
+        (operation,) = check(text, {"x": x}, ways=WAYS)
+        (launch,) = launches(operation) or []
+        assert launch.shared_nbytes == 8 * 512
+    check("(float v, int64 i) <int64[1] k = {3000}> { v, i = TopK (x, k) }", {"x": array(1, 9000)}, ways=WAYS[1:2])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int64", "int32", "float64"])

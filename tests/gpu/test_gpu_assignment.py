@@ -145,8 +145,11 @@ def test_a_delegate_may_choose_a_gpu(fake_cuda: Any) -> None:
 
 
 def test_the_gpus_errors_are_onnxruntimes(fake_cuda: Any) -> None:
-    with pytest.raises(C.Fail, match="CUDA failure: cudaErrorInvalidValue"), errors.translated():
-        raise fake_cuda.cuda.runtime.CUDARuntimeError(1)
+    failure = fake_cuda.cuda.runtime.CUDARuntimeError
+    with pytest.raises(C.Fail, match=r"CUDA failure: cudaErrorInvalidValue.*[^w]\.$"), errors.translated():
+        raise failure(1)
+    with pytest.raises(C.Fail, match=r"CUDA failure: cudaErrorIllegalAddress.* start it anew"), errors.translated():
+        raise failure(700)
     with pytest.raises(C.RuntimeException, match="Failed to allocate memory: Out of memory"), errors.translated():
         raise fake_cuda.cuda.memory.OutOfMemoryError(10, 0)
 

@@ -264,6 +264,27 @@ def test_other_libraries_streams_are_waited_for(session: distort.InferenceSessio
     fake_cuda.fake.set_lazy(False)
 
 
+def test_inputs_bound_anew_go_where_the_last_ones_lay(fake_cuda: Any) -> None:
+    """So that a captured graph is replayed, whatever arrays a caller has."""
+    session = session_of(RELU, enable_cuda_graph=1)
+    binding = session.io_binding()
+    binding.bind_output("y", "cuda")
+    for step in range(6):
+        binding.bind_cpu_input("x", X - step)
+        session.run_with_iobinding(binding)
+        assert binding.copy_outputs_to_cpu()[0].tolist() == np.maximum(X - step, 0).tolist()
+    assert len({run["feeds"]["x"].data.ptr for run in program_of(session).runs}) == 1
+    assert program_of(session).n_graph_runs >= 2
+    binding.bind_cpu_input("x", X[:1])
+    binding.bind_output("y", "cuda")
+    session.run_with_iobinding(binding)
+    assert binding.copy_outputs_to_cpu()[0].tolist() == X[:1].tolist()
+    before = fake_cuda.get_default_memory_pool().used_bytes()
+    program_of(session).runs.clear()
+    binding.clear_binding_inputs()
+    assert fake_cuda.get_default_memory_pool().used_bytes() < before
+
+
 def test_a_stream_of_the_users(fake_cuda: Any) -> None:
     stream = fake_cuda.cuda.Stream(non_blocking=True)
     session = session_of(MUL, user_compute_stream=str(stream.ptr))

@@ -279,7 +279,33 @@ def test_a_session_that_is_closed_lets_its_runs_end(fake_cuda: Any) -> None:
     session.run_with_iobinding(binding, with_entries(disable_synchronize_execution_providers="1"))
     (y,) = binding.get_outputs()
     session.close()
+    assert crossed(session) == {}
     assert y.numpy().tolist() == WANTED.tolist()
+    assert crossed(session) == {("y", "d2h"): 24}
     with pytest.raises(C.Fail, match="The session is closed"):
         session.run(None, {"x": X})
     fake_cuda.fake.set_lazy(False)
+
+
+def test_a_result_that_is_a_feed_is_copied_when_it_is_there(fake_cuda: Any) -> None:
+    session = session_of(SAME)
+    fake_cuda.fake.set_lazy(True)
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("x", on(np.ones(2, np.float32)))
+    binding.bind_output("y", "cuda")
+    binding.bind_output("z", "cuda")
+    session.run_with_iobinding(binding, with_entries(disable_synchronize_execution_providers="1"))
+    assert [array.tolist() for array in binding.copy_outputs_to_cpu()] == [[1, 1], [1, 1]]
+    fake_cuda.fake.set_lazy(False)
+
+
+def test_what_actors_do_not_obey_is_told(fake_cuda: Any) -> None:
+    """As if the session's GPU was an actor's."""
+    session = session_of(MUL)
+    lines: list[str] = []
+    distort.set_default_logger_callback(lambda *line: lines.append(line[4]), 2)
+    try:
+        session._sess._tell_idle(with_entries(gpu_graph_id="-1", disable_synchronize_execution_providers="0"))
+    finally:
+        distort.set_default_logger_callback(None)
+    assert lines == ["Run config key 'gpu_graph_id' has no effect: the session's GPUs are those of its actors."]

@@ -270,3 +270,34 @@ def test_a_session_on_the_cpu_reads_values_on_a_gpu(fake_cuda: Any) -> None:
     assert (y.device_name(), y.numpy().tolist()) == ("cpu", (-X).tolist())
     (row,) = session.get_transfer_stats()
     assert (row["value"], row["transport"], row["nbytes"], row["messages"]) == ("x", "d2h", 48, 2)
+
+
+def test_nothing_leaks(fake_cuda: Any) -> None:
+    """Sessions, bindings, values and capsules give back what they took, run after run."""
+    import gc
+
+    from distort.native import dlpack
+
+    from .standing_in import session_of
+
+    def once() -> None:
+        value = on(X)
+        session = session_of("g (float[N,2] x) => (float[N,2] y) { y = Neg(x) }")
+        for _ in range(3):
+            session.run(None, {"x": value})
+            session.run(None, {"x": X})
+        binding = session.io_binding()
+        binding.bind_cpu_input("x", X)
+        binding.bind_output("y", "cuda")
+        session.run_with_iobinding(binding)
+        OrtValue.from_dlpack(Taker(binding.get_outputs()[0])).numpy()
+        session.close()
+
+    once()
+    gc.collect()
+    before = fake_cuda.get_default_memory_pool().used_bytes(), fake_cuda.fake.live_nbytes(), len(dlpack._exported)
+    for _ in range(5):
+        once()
+    gc.collect()
+    after = fake_cuda.get_default_memory_pool().used_bytes(), fake_cuda.fake.live_nbytes(), len(dlpack._exported)
+    assert after == before

@@ -12,8 +12,7 @@ import onnx.parser
 import pytest
 
 import distort
-from distort import providers
-from distort.kernels.cuda import device, options
+from distort.kernels.cuda import options
 from distort.kernels.cuda.options import NO_LIMIT, CudaOptions, OptionError
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -23,10 +22,8 @@ MODEL = onnx.parser.parse_model(
 
 
 @pytest.fixture
-def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as options are checked against; no session of these tests runs."""
-    monkeypatch.setattr(providers, "available_providers", lambda: [CUDA, CPU])
-    monkeypatch.setattr(device, "count", lambda: 2)
+def two_gpus(fake_cuda: Any) -> None:
+    """As many as the fake has."""
 
 
 def test_the_defaults_are_onnxruntimes() -> None:

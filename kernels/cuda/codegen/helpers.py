@@ -223,6 +223,21 @@ template <typename T> __device__ __forceinline__ bool is_above_or_level(T a, T b
     "is_below_or_level": """
 template <typename T> __device__ __forceinline__ bool is_below_or_level(T a, T b) { return a <= b || a != a; }
 """,
+    # mirrored at both ends until it lies between them
+    "reflected": """
+__device__ __forceinline__ float reflected(float at, float low, float high) {
+    if (high <= low) return 0.0f;
+    if (at >= low && at <= high) return at;
+    const float span = high - low, distance = fmodf(fabsf(at - low), 2.0f * span), back = 2.0f * span - distance;
+    return low + (back < distance ? back : distance);
+}
+""",
+    # the nearest that there is; of NaN, the first
+    "pixel_of": """
+__device__ __forceinline__ int pixel_of(float at, int size) {
+    return at > 0.0f ? at < (float)(size - 1) ? (int)at : size - 1 : 0;
+}
+""",
     "other_lane": """
 // a value of the lane of the warp whose number differs in "bits"
 template <typename T> __device__ __forceinline__ T other_lane(T x, int bits) {
@@ -257,6 +272,14 @@ template <typename T, typename F> __device__ __forceinline__ void change_at(T* t
         }
     }
 }
+""",
+    "cubic_inner": """
+// the weight of a pixel less than one from a place
+__device__ __forceinline__ float cubic_inner(float x) { return (1.25f * x - 2.25f) * x * x + 1.0f; }
+""",
+    "cubic_outer": """
+// of one between one and two from it
+__device__ __forceinline__ float cubic_outer(float x) { return ((-0.75f * x + 3.75f) * x - 6.0f) * x + 3.0f; }
 """,
     "dynamic_shared": """
 #if defined(__CUDACC_VER_MAJOR__)

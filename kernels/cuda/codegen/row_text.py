@@ -116,7 +116,9 @@ class _Rows:
             lines.append("dynamic_shared(room);")
         for position, number in enumerate(self.kept):
             dtype = COMPUTED[passes.kept_dtype(self.expression, number)]
-            lines.append(f"{dtype}* const kept{number} = ({dtype}*)(room + kept_{position}) + slot * ({kind})length;")
+            # neighbouring threads have neighbouring elements: no two want the same bank
+            begin = "slot" if s.across else f"slot * ({kind})length"
+            lines.append(f"{dtype}* const kept{number} = ({dtype}*)(room + kept_{position}) + {begin};")
         step = f"({kind})gridDim.x * n_slots"
         lines.append(f"for ({kind} first = ({kind})blockIdx.x * n_slots; first < ({kind})n_rows; first += {step}) {{")
         lines += [f"    {line}" for line in self._row()]
@@ -195,6 +197,7 @@ class _Rows:
             return computed(source, dtype)
 
         index = "e" if width == 1 else f"j * ({kind})n_packs + e"
+        index = "e * n_slots" if s.across else index
         element = _Element(self, turn, read_input, lambda n: f"kept{n}[{index}]")
         for reducer in reducers:
             (operand,) = self.expression.body[reducer.number - self.n_inputs].operands

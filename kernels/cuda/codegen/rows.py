@@ -26,6 +26,8 @@ from distort.kernels.cuda.launch import Argument, Launch
 _BLOCK, _MOST_BLOCK, _THREADS = 256, 1024, 1 << 17
 #: packs of a row that one thread of a group has, at least, where there are threads enough
 _PACKS = 4
+#: packs of a row that a thread of a warp has, at most, where rows are many
+_WARP_PACKS = 8
 _WARP = 32
 #: bytes of a block's shared memory for kept elements, at most: several blocks are to have room, and with parts of
 #: reductions (16 KiB) a block has no more than every GPU gives it
@@ -151,8 +153,11 @@ def _lanes(across: bool, n_rows: int, n_packs: int) -> tuple[int, int]:
         while lanes < _WARP and n_rows * lanes < _THREADS and lanes * _PACKS <= n_packs:
             lanes *= 2
         return lanes, max(_BLOCK, _WARP * lanes)
+    # a warp for a row of a few packs a thread: nobody waits for a block
+    few = n_packs <= _WARP * _WARP_PACKS and n_rows * _WARP * _PACKS >= _THREADS
+    most = _WARP if few else _MOST_BLOCK
     # with one pack a thread at first; with more where rows are so many that threads would be too
-    while lanes < min(n_packs, _MOST_BLOCK):
+    while lanes < min(n_packs, most):
         lanes *= 2
     while lanes > _WARP and lanes * _PACKS > n_packs and n_rows * lanes > _THREADS:
         lanes //= 2

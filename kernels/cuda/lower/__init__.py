@@ -23,11 +23,13 @@ OPERATORS: dict[tuple[str, str], str] = {
         "ReduceL1 ReduceL2 ReduceLogSum ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
     ),
     ("", "resizing"): "Resize Upsample",
+    ("", "sampling"): "GridSample",
     ("", "scattering"): "Scatter ScatterElements ScatterND",
     ("", "selection"): "CumProd CumSum TopK",
     ("com.microsoft", "convolution"): "FusedConv",
     ("com.microsoft", "gathering"): "GatherND",
     ("com.microsoft", "nbits"): "MatMulNBits",
+    ("com.microsoft", "sampling"): "GridSample",
     ("com.microsoft", "quantization"): "DequantizeLinear QuantizeLinear",
 }
 #: (domain, operator) -> module

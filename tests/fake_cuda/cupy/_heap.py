@@ -10,6 +10,8 @@ import ctypes
 import os
 import threading
 from bisect import bisect_right, insort
+from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -66,10 +68,12 @@ class Heap:
         os.ftruncate(self.descriptor, nbytes)
         self.base = map_file(self.descriptor, nbytes)
         self.live: dict[int, int] = {}  # address -> bytes asked for
-        self._lent: dict[int, list[int]] = {}  # a pool's blocks in use: address -> (bytes asked for, bytes)
+        self._lent: dict[int, tuple[int, int]] = {}  # a pool's blocks in use: address -> (bytes asked for, bytes)
         self._free: list[tuple[int, int]] = [(ALIGNMENT, nbytes - ALIGNMENT)]  # (offset, bytes), ascending
         self._starts: list[int] = []
         self._lock = threading.Lock()
+        #: freed while the lock was held: by what garbage collection found meanwhile, perhaps in the thread that has it
+        self._waiting: deque[int] = deque()
         self.used_nbytes = 0
         self.closed = False
 
@@ -79,6 +83,7 @@ class Heap:
     def allocate(self, nbytes: int) -> int | None:
         """The address of memory, None where there is none."""
         size = -(-(max(nbytes, 1) + GUARD) // ALIGNMENT) * ALIGNMENT
+        self._free_waiting()
         with self._lock:
             for place, (offset, length) in enumerate(self._free):
                 if length >= size:
@@ -101,17 +106,34 @@ class Heap:
     def free(self, address: int) -> None:
         if self.closed:
             return
-        with self._lock:
-            nbytes = self.live.pop(address)
-            self._lent.pop(address, None)
-            self._starts.remove(address)
-            size = -(-(max(nbytes, 1) + GUARD) // ALIGNMENT) * ALIGNMENT
-            self.used_nbytes -= size
-            intact = self._intact(address, nbytes)
-            bytes_at(address, nbytes)[:] = 0xFB  # who reads it now, reads nonsense
-            self._give_back(address - self.base, size)
-        if not intact:
-            raise WroteBehind(f"something wrote behind the {nbytes} bytes at {address:#x}")
+        self._waiting.append(address)
+        self._free_waiting()
+
+    def _free_waiting(self) -> None:
+        """Free what waits for that; whoever has the lock does it later, with the next that is asked for or freed."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            broken = [address for address in self._taken() if not self._freed(address)]
+        finally:
+            self._lock.release()
+        if broken:
+            raise WroteBehind(f"something wrote behind the memory at {', '.join(map(hex, broken))}")
+
+    def _taken(self) -> Iterator[int]:
+        while self._waiting:
+            yield self._waiting.popleft()
+
+    def _freed(self, address: int) -> bool:
+        """Whether nothing wrote behind it."""
+        nbytes = self.live.pop(address)
+        self._starts.remove(address)
+        size = -(-(max(nbytes, 1) + GUARD) // ALIGNMENT) * ALIGNMENT
+        self.used_nbytes -= size
+        intact = self._intact(address, nbytes)
+        bytes_at(address, nbytes)[:] = 0xFB  # who reads it now, reads nonsense
+        self._give_back(address - self.base, size)
+        return intact
 
     def _give_back(self, offset: int, size: int) -> None:
         place = bisect_right(self._free, (offset, size))
@@ -134,28 +156,31 @@ class Heap:
             nbytes = self.live[start]
         return (start, nbytes) if address < start + max(nbytes, 1) else None
 
-    def lend(self, address: int, asked: int, nbytes: int) -> list[int]:
-        """A pool gives a block away: it is as fresh memory. Returns what ends it."""
+    def lend(self, address: int, asked: int, nbytes: int) -> None:
+        """A pool gives a block away: it is as fresh memory."""
         memory = bytes_at(address, nbytes)
         memory[:asked] = _FRESH_BYTE
         memory[asked:] = _GUARD_BYTE
-        lent = self._lent[address] = [asked, nbytes]
-        return lent
+        self._lent[address] = asked, nbytes
 
-    def end_lending(self, address: int, lent: list[int]) -> None:
-        if self._lent.get(address) is not lent:
-            return  # collected with all of its pool: the memory is freed already
+    def end_lending(self, address: int) -> None:
         asked, nbytes = self._lent.pop(address)
         if self.closed:
             return
         if not (bytes_at(address + asked, nbytes - asked) == _GUARD_BYTE).all():
             raise WroteBehind(f"something wrote behind the {asked} bytes at {address:#x}")
 
+    def forget_lending(self, address: int, asked: int) -> None:
+        """Of a block whose memory went before it, as both were garbage at once."""
+        if self._lent.get(address, (0, 0))[0] == asked:
+            del self._lent[address]
+
     def _intact(self, address: int, nbytes: int) -> bool:
         return bool((bytes_at(address + nbytes, GUARD) == _GUARD_BYTE).all())
 
     def check(self) -> None:
         """Raise WroteBehind where something wrote behind any allocation."""
+        self._free_waiting()
         with self._lock:
             for address, nbytes in self.live.items():
                 if not self._intact(address, nbytes):

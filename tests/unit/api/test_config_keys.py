@@ -134,3 +134,16 @@ def test_a_graph_id_that_is_no_number(mul: bytes) -> None:
     options.add_run_config_entry("gpu_graph_id", "x")
     with pytest.raises(C.InvalidArgument, match="Failed to parse the cuda graph annotation id: x"):
         distort.InferenceSession(mul).run(None, FEEDS, options)
+
+
+def test_run_options_of_gpus_on_the_cpu(mul: bytes) -> None:
+    """A run on the CPU waits for itself, has no graph, and no arena of a GPU to shrink."""
+    session = distort.InferenceSession(mul)
+    for name, value in [("disable_synchronize_execution_providers", "1"), ("gpu_graph_id", "-1")]:
+        options = distort.RunOptions()
+        options.add_run_config_entry(name, value)
+        assert len(session.run(None, FEEDS, options)) == 1
+    options = distort.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0;gpu:0")
+    with pytest.raises(C.InvalidArgument, match="memory arena shrink list: gpu:0"):
+        session.run(None, FEEDS, options)

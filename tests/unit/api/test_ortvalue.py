@@ -277,3 +277,14 @@ def test_strings_of_sparse_tensors_are_objects() -> None:
     cpu = distort.OrtDevice.make("cpu", 0)
     made = distort.SparseTensor.sparse_coo_from_numpy([3, 3], np.array(["a", "bc"]), np.array([0, 4]), cpu)
     assert made.values().dtype == object and made.values().tolist() == ["a", "bc"]
+
+
+def test_what_gpus_libraries_ask_of_a_value_on_the_host(x: np.ndarray) -> None:
+    value = OrtValue.ortvalue_from_numpy(x)
+    assert not hasattr(value, "__cuda_array_interface__")
+    same = OrtValue.from_dlpack(value.__dlpack__(dl_device=(1, 0), max_version=(1, 0)))
+    copied = OrtValue.from_dlpack(value.__dlpack__(copy=True))
+    assert np.shares_memory(same.numpy(), x) and not np.shares_memory(copied.numpy(), x)
+    assert copied.numpy().tolist() == x.tolist()
+    with pytest.raises(BufferError, match=r"lies on DLPack's device \(1, 0\), and was to be exported to \(2, 0\)"):
+        value.__dlpack__(dl_device=(2, 0))

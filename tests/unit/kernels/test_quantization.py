@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -20,6 +22,12 @@ INTEGERS = [
     *(np.uint8, np.int8, np.uint16, np.int16),
     *(ml_dtypes.uint4, ml_dtypes.int4, ml_dtypes.uint2, ml_dtypes.int2),
 ]
+
+
+def test_a_zero_point_out_of_a_pickle():
+    """Its dtype compares equal to NumPy's own, and says that it is not built in."""
+    zero_point = pickle.loads(pickle.dumps(np.array(3, np.int8)))
+    assert call("QuantizeLinear", np.float32([2.6]), np.array(1, np.float32), zero_point).tolist() == [6]
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)

@@ -150,16 +150,20 @@ class _Pooled(BaseMemory):
         if self._heap is not None:
             if _state.lazy:
                 _state.stream_of(key[1]).drain()  # who had the block before may still write into it
-            self._lent = self._heap.lend(chunk.ptr, asked, chunk.size)
+            self._heap.lend(chunk.ptr, asked, chunk.size)
 
     def free(self) -> None:
         chunk, self._chunk = self._chunk, None  # type: ignore[assignment]
-        if chunk is not None:
+        if chunk is not None and not chunk.ptr:
+            if self._heap is not None:
+                self._heap.forget_lending(self.ptr, self.size)
+            self.ptr = 0
+        elif chunk is not None:
             if self._heap is not None:
                 if _state.lazy:
                     with suppress(CUDARuntimeError):  # the stream may be gone, and its work done with it
                         _state.stream_of(self._key[1]).drain()
-                self._heap.end_lending(self.ptr, self._lent)
+                self._heap.end_lending(self.ptr)
             self.ptr = 0
             self._pool.take_back(chunk, self._key)
 

@@ -1,0 +1,249 @@
+"""One run by a plan: feeds where kernels read them, steps enqueued or done one at a time, results handed out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from distort.kernels.compiler.ir import Host, Operation, Place, Tensor
+from distort.kernels.cuda import copies
+from distort.kernels.cuda.memory import device_dtype
+from distort.kernels.cuda.plan import ALIGNMENT_NBYTES
+from distort.kernels.cuda.weights import is_held
+from distort.kernels.errors import KernelError, RunCancelled
+from distort.kernels.program import TERMINATED, RunScope
+
+if TYPE_CHECKING:
+    from distort.kernels.cuda.executable import Executable
+    from distort.kernels.cuda.program import CudaProgram
+
+
+class Refused(Exception):
+    """A kernel was given what it can't take."""
+
+
+class Surprise(Exception):
+    """A value has another shape than was learned."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class Graphs(NamedTuple):
+    """Whether a run may be a graph, see :meth:`Executable.launch`, and of which it is one."""
+
+    wanted: bool | None
+    number: int
+
+
+class PlanRun:
+    """``into``: memory that is given for results, by name."""
+
+    def __init__(
+        self, program: CudaProgram, executable: Executable, values: Sequence[Any], into: Mapping[str, Any]
+    ) -> None:
+        self._program, self._executable, self._into = program, executable, into
+        self._context = program.context
+        self._base = program.slab.reserve(executable.nbytes)
+        executable.settle(self._base)
+        #: values of this run that have no place in the plan
+        self.named: dict[str, Any] = {}
+        self._given = list(values)
+        plan = executable.plan
+        for number, offset in plan.feed_offsets.items():
+            value = values[number]
+            stays = isinstance(value, np.ndarray) and (
+                program.inputs[number] in program.host_inputs or number not in plan.used_feeds
+            )
+            if value is not None and is_held(value.dtype) and (number in plan.gpu_feeds or not stays):
+                self._given[number] = self._fed(number, value, self._base + offset)
+        self._feeds = [v.data.ptr if is_on_device(v) and v.size else 0 for v in self._given]
+        self._made: list[Any] = []
+        self._results: list[int] = []
+
+    def go(self, scope: RunScope, graphs: Graphs) -> tuple[list[Any], bool]:
+        """The results, and whether they were one launch of a graph. Raises Refused, Surprise, RunCancelled."""
+        executable = self._executable
+        eager = scope.observer is not None or not executable.plan.is_capturable
+        if scope.cancellation is not None and scope.cancellation.requested:
+            raise RunCancelled(TERMINATED)
+        self._make_room(eager or graphs.wanted is False)
+        is_graph = False
+        if eager:
+            self._step_by_step(scope)
+        else:
+            is_graph = executable.launch(self._feeds, self._results, graphs.wanted, graphs.number)
+        if executable.checks and self._is_refused():
+            raise Refused
+        return self._handed_out(), is_graph
+
+    # -- feeds and results
+
+    def _fed(self, number: int, value: Any, address: int) -> Any:
+        """A feed as kernels read it: on this GPU, contiguous and aligned; in the slab where it wasn't so."""
+        name, context = self._program.inputs[number], self._context
+        if is_on_device(value):
+            if value.device.id != context.device_id:
+                raise KernelError(
+                    f"The feed '{name}' lies on cuda:{value.device.id}, and the session runs on cuda:"
+                    f"{context.device_id}. Copy it there, or open the session with device_id={value.device.id}."
+                )
+            if value.flags.c_contiguous and value.data.ptr % ALIGNMENT_NBYTES == 0:
+                return value
+        place = self._program.slab.array(address, value.shape, value.dtype)
+        if is_on_device(value):
+            place[...] = value
+        elif isinstance(value, np.ndarray) and value is self._program.weight(name):
+            return context.weights.of(value)
+        elif self._program.is_body and value.size == 1 and value.dtype.kind in "biuf":
+            place.fill(value.item())  # the number of a round, as an argument of a kernel: nobody waits
+        else:
+            context.copies.count(name, copies.TO_DEVICE, value.nbytes)
+            copies.write(place, value, context.stream)
+        return place
+
+    def _make_room(self, is_fresh: bool) -> None:
+        """Where results are made: what was given for them, arrays of their own, or the slab, where graphs find it."""
+        import cupy
+
+        plan = self._executable.plan
+        for number, (name, result) in enumerate(zip(self._program.outputs, plan.results, strict=True)):
+            tensor = result.tensor
+            array: Any = None
+            if tensor is not None and name in self._into and _is_place_of(self._into[name], tensor):
+                array = self._into[name]
+            elif tensor is not None and is_fresh:
+                array = cupy.empty(tensor.shape, tensor.dtype)
+            elif tensor is not None:
+                offset = self._base + plan.result_offsets[number]
+                array = self._program.slab.array(offset, tensor.shape, tensor.dtype)
+            self._made.append(array)
+            self._results.append(0 if array is None or not array.size else array.data.ptr)
+
+    def _handed_out(self) -> list[Any]:
+        """What the caller gets: nothing of it lies in the slab."""
+        found: list[Any] = []
+        program = self._program
+        for name, result, array in zip(program.outputs, self._executable.plan.results, self._made, strict=True):
+            if result.name:
+                array = self._value(result.name)
+            elif result.value is not None:
+                array = result.value.copy()
+            elif array is not self._into.get(name) and program.slab.has(array):
+                array = array.copy()
+            found.append(array)
+        return found
+
+    def _is_refused(self) -> bool:
+        """Whether a kernel says so. Waits for the run."""
+        word = self._program.slab.array(self._executable.error_address, (1,), np.dtype(np.int64))
+        return bool(copies.to_host([word], [word.dtype], self._context.stream)[0][0])
+
+    # -- steps
+
+    def _step_by_step(self, scope: RunScope) -> None:
+        executable = self._executable
+        if executable.checks:
+            executable.clear_error()
+        for number, step in enumerate(executable.plan.steps):
+            if scope.cancellation is not None and scope.cancellation.requested:
+                raise RunCancelled(TERMINATED)
+            begin_ns = time.time_ns() if scope.observer else 0
+            if step.host is not None:
+                self._run_host(step.host, scope)
+                continue
+            executable.enqueue(number, self._feeds, self._results)
+            if scope.observer is not None:
+                self._tell(step.operation, begin_ns, scope)
+
+    def _tell(self, operation: Operation, begin_ns: int, scope: RunScope) -> None:
+        """An observer is told of an operation when it is done, as the last of the nodes that it stands for."""
+        from distort.kernels.compiler.tracing import nodes_of
+
+        self._context.stream.synchronize()
+        nodes = nodes_of(self._program.graph)
+        node = next((nodes[name] for name in reversed(operation.names) if name in nodes), None)
+        if node is not None and scope.observer is not None:
+            array = partial(self._executable.array, feeds=self._feeds, results=self._results)
+            arrays = [list(map(array, tensors)) for tensors in (operation.inputs, operation.outputs)]
+            scope.observer(node, begin_ns, time.time_ns(), *arrays)
+
+    def _run_host(self, host: Host, scope: RunScope) -> None:
+        """A node by its body."""
+        arguments = [None if argument is None else self._argument(argument) for argument in host.arguments]
+        nodes, number = self._program.bodies.of(host)
+        nodes.know(*self._program.weights_of(host))
+        made = nodes.call(number, arguments, scope)
+        for result, value in zip(host.results, made, strict=False):
+            if isinstance(result, Tensor):
+                place = self._executable.array(result, self._feeds, self._results)
+                if getattr(value, "shape", None) != place.shape or value.dtype != place.dtype:
+                    raise Surprise(host.node.outputs[list(host.results).index(result)])
+                copy(place, value)
+            elif result:
+                self.named[result] = _apart(value)
+
+    def _argument(self, argument: Tensor | str) -> Any:
+        if isinstance(argument, str):
+            return self._value(argument)
+        if argument.value is not None:
+            return argument.value
+        if argument.buffer.place is Place.FEED and isinstance(self._given[argument.buffer.number], np.ndarray):
+            return _part(self._given[argument.buffer.number], argument)
+        return self._executable.array(argument, self._feeds, self._results)
+
+    def _value(self, name: str) -> Any:
+        """A value of the run that has no place in the plan: made, fed, or the model's."""
+        if name in self.named:
+            return self.named[name]
+        inputs = self._program.inputs
+        if name in inputs and self._given[inputs.index(name)] is not None:
+            return self._given[inputs.index(name)]
+        return self._program.weight(name)
+
+
+def is_on_device(value: Any) -> bool:
+    import cupy
+
+    return isinstance(value, cupy.ndarray)
+
+
+def fits(target: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Whether an array given for a result can have its elements."""
+    return target.shape == tuple(shape) and dtype.kind != "O" and target.dtype == device_dtype(dtype)
+
+
+def _is_place_of(target: Any, tensor: Tensor) -> bool:
+    """Whether kernels can write a result into an array at once: they count on alignment."""
+    return fits(target, tensor.shape, tensor.dtype) and target.data.ptr % ALIGNMENT_NBYTES == 0
+
+
+def _part(feed: np.ndarray[Any, Any], tensor: Tensor) -> np.ndarray[Any, Any]:
+    """A feed that stays on the host, as a node reads it: perhaps in another shape."""
+    strides = [stride * feed.itemsize for stride in tensor.strides]
+    whole = np.ascontiguousarray(feed).reshape(-1)[tensor.offset :]
+    return np.lib.stride_tricks.as_strided(whole, tensor.shape, strides, writeable=False)
+
+
+def copy(target: Any, value: Any) -> None:
+    """Write a value, wherever it lies, into a CuPy array."""
+    if is_on_device(value):
+        target[...] = value
+    else:
+        copies.write(target, np.asarray(value))
+
+
+def _apart(value: Any) -> Any:
+    """A value that outlives the slab's use of its memory: bodies may return views of what they were given."""
+    if is_on_device(value):
+        return value.copy() if value.base is not None or not value.flags.owndata else value
+    if isinstance(value, (list, tuple)):
+        return type(value)(_apart(item) for item in value)
+    return value
+
+
+__all__ = ["Graphs", "PlanRun", "Refused", "Surprise", "copy", "fits", "is_on_device"]

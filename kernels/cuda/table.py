@@ -1,0 +1,122 @@
+"""``python -m distort.kernels.cuda.table`` writes docs/gpu_operators.md: what runs each operator on a GPU.
+
+What is compiled is found by lowering onnx's own test cases of one node, so onnx's tests are read.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distort.graph.ir import Graph, Node
+from distort.graph.reader import read_model
+from distort.kernels.compiler.account import has_code
+from distort.kernels.compiler.constants import Constants
+from distort.kernels.compiler.ir import Host
+from distort.kernels.compiler.specialise import lowered
+from distort.kernels.cuda import lower
+from distort.kernels.cuda.builder import CudaBuilder
+from distort.kernels.cuda.fallback import CONDITIONS, REASONS, dtypes_of, reason_of_values
+from distort.kernels.cuda.plan import target_of
+from distort.kernels.cuda.waits import WAITS
+from distort.kernels.registry import find, registered
+
+_HEAD = """# Operators on a GPU
+
+What runs each operator where `CUDAExecutionProvider` has its node. `python -m distort.kernels.cuda.table` writes it; a
+test holds it against the code.
+
+*Compiled*: `yes` where all of onnx's test cases of the operator become CUDA C or a library's call, `in part` where some
+do, `?` where there is a lowering and onnx has no such cases. *Otherwise* is what runs a node that is not compiled:
+`CuPy`, its kernel over CuPy; `CPU`, its kernel over NumPy, with copies that `explain()` names. *Waits*: what for that
+kernel waits for the GPU, so that its node can't be part of a CUDA graph.
+
+Values of types that CuPy has no arrays of (text, 8-bit and 4-bit floats, integers of fewer than 8 bits) stay on the
+host, and nodes that read or make them run over NumPy.
+
+"""
+_CAPABILITY = (8, 0)
+_CONTROL = ("If", "Loop", "Scan", "SequenceMap")
+
+
+def table_text() -> str:
+    """The content that docs/gpu_operators.md should have."""
+    compiled = _compiled()
+    lines = ["| operator | compiled | otherwise | waits |\n|---|---|---|---|\n"]
+    for domain, op_type in _operators():
+        key = domain, op_type
+        why = REASONS.get(key)
+        otherwise = f"CPU: {why}" if why else "CuPy; CPU for some types and attributes" if key in CONDITIONS else "CuPy"
+        name = f"{domain}.{op_type}" if domain else op_type
+        lines.append(f"| {name} | {compiled.get(key, '')} | {otherwise} | {WAITS.get(key, '')} |\n")
+    return _HEAD + "".join(lines)
+
+
+def _operators() -> list[tuple[str, str]]:
+    ours = (kernel for kernel in registered() if kernel.module.startswith("distort.kernels.ops."))
+    return sorted({(kernel.domain, kernel.op_type) for kernel in ours})
+
+
+def _compiled() -> dict[tuple[str, str], str]:
+    tried: dict[tuple[str, str], list[bool]] = {}
+    for graph, feeds in _cases():
+        node = graph.nodes[0]
+        if node.op_type in _CONTROL or REASONS.get((node.domain, node.op_type)):
+            continue
+        values = [feeds.get(name) for name in node.inputs]
+        found = tried.setdefault((node.domain, node.op_type), [])
+        if reason_of_values(node, dtypes_of(values)) is None and all(_is_array(value) for value in values):
+            found.append(_compiles(graph, node, feeds))
+    told = {key: "yes" if all(found) else "in part" for key, found in tried.items() if any(found)}
+    return {**{key: "?" for key in _operators() if key not in tried and _has_lowering(*key)}, **told}
+
+
+def _has_lowering(domain: str, op_type: str) -> bool:
+    return has_code(domain, op_type) or (domain, op_type) in lower.HOME
+
+
+def _is_array(value: Any) -> bool:
+    return value is None or isinstance(value, np.ndarray)
+
+
+def _compiles(graph: Graph, node: Node, feeds: Mapping[str, Any]) -> bool:
+    """Whether no kernel over CuPy or NumPy is left; what steers the node (shapes, axes) is constant."""
+    entry = find(node.domain, node.op_type, node.opset)
+    steering = {node.inputs[i] for i in (entry.host if entry is not None else ()) if i < len(node.inputs)} - {""}
+    graph.initializers.update({name: feeds[name] for name in steering if name in feeds})
+    names = [name for name in graph.inputs if name in feeds and name not in steering]
+    graph.inputs = names
+    builder = CudaBuilder(graph, target_of(_CAPABILITY), 1, Constants(), {}, keep_qdq=True)
+    types = [(feeds[name].dtype, feeds[name].shape) for name in names]
+    operations, _ = lowered(builder, graph.outputs, names, types)
+    return not any(isinstance(operation, Host) for operation in operations)
+
+
+def _cases() -> Iterator[tuple[Graph, dict[str, Any]]]:
+    """onnx's test cases of one node, with values for its inputs."""
+    from onnx import TensorProto, numpy_helper
+    from onnx.backend.test.loader import load_model_tests
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # expected values overflow on purpose when they are made
+        cases = load_model_tests(kind="node")
+    for case in cases:
+        if case.model is None or len(case.model.graph.node) != 1:
+            continue
+        for inputs, _ in case.data_sets or ():
+            values = [numpy_helper.to_array(v) if isinstance(v, TensorProto) else v for v in inputs]
+            graph = read_model(case.model).graph
+            if find(graph.nodes[0].domain, graph.nodes[0].op_type, graph.nodes[0].opset) is not None:
+                named = zip(graph.inputs, values, strict=False)
+                yield graph, {name: value for name, value in named if value is not None}
+
+
+if __name__ == "__main__":
+    root = Path(__file__).resolve().parents[2]
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else root / "docs" / "gpu_operators.md"
+    target.write_text(table_text())

@@ -1,0 +1,45 @@
+"""Nodes that CuPy can't run for their types or attributes run on the CPU, in sessions on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx.parser
+import pytest
+
+import distort
+
+SCATTER = 'y = ScatterElements <reduction = "mul"> (x, i, x)'
+LABELS = """labels = ai.onnx.ml.LabelEncoder <keys_int64s = [0, 1], values_strings = ["no", "yes"]> (i)
+    back = ai.onnx.ml.LabelEncoder <keys_strings = ["no", "yes"], values_int64s = [7, 8]> (labels)
+    y = Cast <to = 1> (back)"""
+
+
+def _session(body: str, feeds: Mapping[str, Any], providers: list[str]) -> Any:
+    kinds = {"float32": "float", "int64": "int64"}
+    inputs = ", ".join(f"{kinds[a.dtype.name]}[{','.join(map(str, a.shape))}] {name}" for name, a in feeds.items())
+    head = '<ir_version: 10, opset_import: ["": 21, "ai.onnx.ml": 2]>'
+    model = onnx.parser.parse_model(f"{head} g ({inputs}) => (float[N] y) {{ {body} }}")
+    return distort.InferenceSession(model.SerializeToString(), providers=providers)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("e = Exp(x) s = Cast <to = 19> (e) y = Cast <to = 1> (s)", id="8-bit floats"),
+        pytest.param("e = Exp(x) s = Cast <to = 8> (e) y = Cast <to = 1> (s)", id="text"),
+        pytest.param(SCATTER, id="a reduction"),
+        pytest.param(LABELS, id="labels"),
+        pytest.param("a = Cast <to = 22> (i) b = Transpose (a) y = Cast <to = 1> (b)", id="4-bit integers"),
+    ],
+)
+def test_as_on_the_cpu(body: str, fake_cuda: Any) -> None:
+    feeds = {"x": np.array([0.5, -1.25, 3.0], np.float32), "i": np.array([0, 1, 1])}
+    [want] = _session(body, feeds, ["CPUExecutionProvider"]).run(None, feeds)
+    session = _session(body, feeds, ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    assert session.get_providers()[0] == "CUDAExecutionProvider"
+    [got] = session.run(None, feeds)
+    assert got.dtype == want.dtype
+    np.testing.assert_allclose(got, want, rtol=1e-6)
