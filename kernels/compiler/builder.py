@@ -105,6 +105,8 @@ class Builder:
         self.multiplies: Callable[[Builder, Tensor, Tensor], Tensor | None] | None = None
         self.multiplies_bytes: Callable[..., Tensor | None] | None = None
         self.attends: Callable[..., Tensor | None] | None = None
+        #: conditions that runs had, by the first result of the If
+        self.branches: Mapping[str, bool] = {}
         #: whether runs have many shapes: what they have in common is worth more than the best for each
         self.varied = varied
         #: whether shapes that depend on numbers of a run may be taken for those of earlier runs, and some were
@@ -224,6 +226,15 @@ class Builder:
         shape = self.seen(name) if self._steady and len(self._scopes) == 1 and self._region == 0 else None
         self.expects |= shape is not None
         return shape
+
+    def likely(self, name: str) -> bool | None:
+        """The condition of the If that makes ``name``, as it was in an earlier run; None where none is expected.
+
+        A run in which it is another has to be refused.
+        """
+        found = self.branches.get(name) if self._steady and len(self._scopes) == 1 and self._region == 0 else None
+        self.expects |= found is not None
+        return found
 
     # -- operations
 

@@ -75,11 +75,13 @@ def plan_of(
     learned: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
     cautious: bool = False,
     steady: bool = True,
+    branches: Mapping[str, bool] | None = None,
 ) -> CudaPlan:
-    """``context``: the device's libraries and options, for operations that libraries do."""
+    """``context``: the device's libraries and options, for operations that libraries do. ``branches``: a builder's."""
     target = target_of(context.capability)
     builder = CudaBuilder(graph, target, 1, constants, learned, cautious=cautious, steady=steady, keep_qdq=True)
     builder.use(context.libraries)
+    builder.branches = branches or {}
     operations, results = lowered(builder, outputs, inputs, feeds)
     steps = [_step(operation, context) for operation in late(attend(fuse(operations, target), context.libraries))]
     slab_nbytes = arena.place(lifetimes(steps), ALIGNMENT_NBYTES)

@@ -77,6 +77,7 @@ class CudaProgram:
         self._lock = threading.RLock()
         self._plans: OrderedDict[Key, Executable] = OrderedDict()
         self._learned: dict[Key, dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {}
+        self._branches: dict[Key, dict[str, bool]] = {}
         self._volatile: set[str] = set()
         self._cautious: set[Key] = set()
         self._unsteady: set[Key] = set()
@@ -183,7 +184,7 @@ class CudaProgram:
             return self._into(self.nodes.run_values(values, scope), into)
         learns = bool(executable.plan.unknown) and key not in self._learned
         try:
-            run = PlanRun(self, executable, values, into)
+            run = PlanRun(self, executable, values, into, notes_branches=learns)
             results, is_graph = run.go(scope, graphs)
             self.n_graph_runs += is_graph
         except Surprise as surprise:
@@ -202,6 +203,7 @@ class CudaProgram:
                 self._plans.pop(key, None)
             return self._into(results, into)
         if learns:
+            self._branches[key] = run.branches
             self._learn(key, run.named)
         return self._into(results, into)
 
@@ -273,6 +275,7 @@ class CudaProgram:
                 self._learned.get(key, {}),
                 key in self._cautious,
                 key not in self._unsteady,
+                self._branches.get(key),
             )
             found = Executable(plan, self.context)
         except KernelError:

@@ -41,10 +41,16 @@ class Graphs(NamedTuple):
 
 
 class PlanRun:
-    """``into``: memory that is given for results, by name."""
+    """``into``: memory that is given for results, by name. ``notes_branches``: conditions are of interest."""
 
     def __init__(
-        self, program: CudaProgram, executable: Executable, values: Sequence[Any], into: Mapping[str, Any]
+        self,
+        program: CudaProgram,
+        executable: Executable,
+        values: Sequence[Any],
+        into: Mapping[str, Any],
+        *,
+        notes_branches: bool = False,
     ) -> None:
         self._program, self._executable, self._into = program, executable, into
         self._context = program.context
@@ -52,6 +58,9 @@ class PlanRun:
         executable.settle(self._base)
         #: values of this run that have no place in the plan
         self.named: dict[str, Any] = {}
+        #: conditions that nodes If had, by their first results
+        self.branches: dict[str, bool] = {}
+        self._notes_branches = notes_branches
         self._given = list(values)
         plan = executable.plan
         for number, offset in plan.feed_offsets.items():
@@ -177,6 +186,11 @@ class PlanRun:
         arguments = [None if argument is None else self._argument(argument) for argument in host.arguments]
         nodes, number = self._program.bodies.of(host)
         nodes.know(*self._program.weights_of(host))
+        if self._notes_branches and host.node.op_type == "If" and not host.node.domain:
+            condition = nodes.on_host(host.node, arguments[0])
+            if condition.size == 1:
+                self.branches[host.node.outputs[0]] = bool(condition.reshape(-1)[0])
+            arguments[0] = condition
         made = nodes.call(number, arguments, scope)
         for result, value in zip(host.results, made, strict=False):
             if isinstance(result, Tensor):

@@ -74,3 +74,43 @@ def test_a_loop_that_data_ends_copies_its_condition_alone(fake_cuda: Any) -> Non
     found = {key: nbytes - before.get(key, 0) for key, nbytes in crossed(session).items()}
     inside = {key: n for key, n in found.items() if n and key[0] not in ("x", "y", "bound")}
     assert not inside
+
+
+EITHER = """g (int64 rate, float[N] x) => (float[M] y)
+    <int64 high = {16000}, int64[1] begin = {1}, int64[1] end = {9}> {
+    is_high = Equal(rate, high)
+    y = If(is_high) <then_branch = a () => (float[M] t) { t = Slice(x, begin, end) },
+        else_branch = b () => (float[M] e) { e = Neg(x) } > }"""
+WITH_TEXT = EITHER.replace("t = Slice(x, begin, end)", "text = Cast <to = 8> (x) t = Cast <to = 1> (text)")
+
+
+def test_the_branch_that_an_earlier_run_took_is_part_of_the_plan(fake_cuda: Any) -> None:
+    session, x = session_of(EITHER), floats(1, 2, 3)
+    high, low = np.array(16000), np.array(8000)
+    for _ in range(5):
+        assert session.run(None, {"rate": high, "x": x})[0].tolist() == [2, 3]
+    program = program_of(session)
+    assert program.n_graph_runs and program.plans[-1][1].is_capturable
+    for rate, wanted in ((low, [-1, -2, -3]), (high, [2, 3]), (low, [-1, -2, -3]), (high, [2, 3])):
+        assert session.run(None, {"rate": rate, "x": x})[0].tolist() == wanted
+    assert not program.plans[-1][1].is_capturable  # nothing is expected any more
+    assert session.run(None, {"rate": low, "x": floats(4)})[0].tolist() == [-4]
+
+
+def test_a_branch_with_nodes_on_the_host_runs_where_it_is_taken(fake_cuda: Any) -> None:
+    session, x = session_of(WITH_TEXT), floats(1, 2, 3)
+    for rate, sign in ((16000, 1), (16000, 1), (16000, 1), (8000, -1), (16000, 1)):
+        assert session.run(None, {"rate": np.array(rate), "x": x})[0].tolist() == (sign * x).tolist()
+    assert not program_of(session).plans[-1][1].is_capturable
+
+
+def test_bodies_have_weights_of_the_graph_around_them_once(fake_cuda: Any) -> None:
+    """What a body captures isn't copied again with each run."""
+    w = ", ".join(["1.0"] * 64)
+    text = UNTIL.replace("float[2, 2] w = {0.5, 1.0, 2.0, 0.25}", f"float[64] w = {{{w}}}").replace("[2, 2]", "[64]")
+    text = text.replace("MatMul(s, w)", "Add(s, w)")
+    x, bound = np.ones(64, np.float32), np.array(500, np.float32)
+    session = as_on_cpu(text, {"x": x, "bound": bound})
+    before = sum(crossed(session).values())
+    session.run(None, {"x": x, "bound": bound})
+    assert sum(crossed(session).values()) - before == 2 * x.nbytes + bound.nbytes

@@ -1,5 +1,5 @@
 """If, Loop and Scan, where shapes and weights decide what is done: the branch that is taken, and all rounds one after
-another, become part of the plan.
+another, become part of the plan. So does the branch that an earlier run took; a run that takes another is refused.
 
 Rounds see what they scan where it lies, and what they leave is written to its place among that of others, where the
 next round reads it too. Elsewhere bodies are programs of their own.
@@ -28,7 +28,18 @@ _SMALL_NBYTES = 1 << 16
 def _if(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     (condition,) = inputs
     common = common_lowering_of("", "If")
-    return None if condition is None or condition.value is None or common is None else common(b, node, inputs)
+    if condition is None or common is None or condition.size != 1 or condition.dtype != np.bool_:
+        return None
+    if condition.value is not None:
+        return common(b, node, inputs)
+    taken = b.likely(node.outputs[0])
+    if taken is None:
+        return None
+    number = b.contiguous(b.map("cast", [condition], np.int64)).reshaped((1,))
+    b.refuse_others(number, *[b.constant(np.array([int(taken)]))] * 2)
+    # steps on the host could fail in the branch that isn't the run's, before anybody looks
+    found = _round(b, node.attributes["then_branch" if taken else "else_branch"], {}, len(b.operations))
+    return None if found is None else [*found]
 
 
 class _Stack:
