@@ -192,7 +192,8 @@ class CudaCells(Operation):
     ``names_of_operands``: what inputs, then outputs are. Inputs: "gates", what they take from the inputs
     [T, B, D, gates, H]; "r" [D, gates · H, H]; "h0" and "c0" [D, B, H]; and where there are, the state's own "bias"
     [D, H] of a GRU, "peepholes" [D, 3, H], "lengths" [B], and "products" of the state with "r" [D, B, gates · H],
-    which else the kernel makes. Outputs: "h", "c" and "states" [2, D, B, H] between steps; "inner" [2, D, B, H] (of a
+    which else the kernel makes; of an LSTM whose state is in 8 bits at each step, "scales" of its products [D, 4 · H],
+    "r" being whole numbers. Outputs: "h", "c" and "states" [2, D, B, H] between steps; "inner" [2, D, B, H] (of a
     GRU of two phases); and "y" [T, D, B, H], if wanted. Elements along H lie next to each other.
 
     A GRU that resets its state before the product has two ``phases``, "gates" and "hidden"; else there is "whole".

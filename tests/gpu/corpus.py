@@ -187,6 +187,11 @@ def steps() -> Iterator[Operation]:
                         n_steps,
                         1.5,
                     )
+    state = [view(np.zeros(shape, np.float32)) for shape in ((1, 2, 8), (1, 2, 8), (1, 2, 8), (2, 1, 2, 8), (1, 2, 8))]
+    reads = [view(np.zeros(shape, np.float32)) for shape in ((4, 2, 1, 4, 8), (1, 32, 8), (1, 32))]
+    names = ("gates", "r", "scales", "h0", "c0", "h", "states", "c")
+    usual = (tuple([Activation(text, 0.0, 0.0) for text in ("sigmoid", "tanh", "tanh")]),)
+    yield CudaCells([*reads, *state[:2]], state[2:], names, "LSTM", ("whole",), (True,), usual, 4, 0, 4)
     for mode in ("nearest", "linear", "cubic"):
         for padding in ("zeros", "border", "reflection"):
             attributes = f'mode = "{mode}", padding_mode = "{padding}"'

@@ -105,6 +105,39 @@ def test_as_the_plain_kernels(fake_cuda: Any, kind: str, options: dict[str, Any]
     assert program.n_graph_runs > 0
 
 
+@pytest.mark.parametrize("per_column", [False, True])
+@pytest.mark.parametrize(("direction", "batch"), [("bidirectional", 3), ("reverse", 10)])
+def test_weights_of_8_bits(fake_cuda: Any, per_column: bool, direction: str, batch: int) -> None:
+    rng, n, steps, size, hidden = np.random.default_rng(3), 2 if direction == "bidirectional" else 1, 4, 6, 8
+    shape = (n, 4 * hidden) if per_column else (n,)
+    feeds = {
+        "x": rng.normal(size=(steps, batch, size)).astype(np.float32),
+        "h0": rng.normal(size=(n, batch, hidden)).astype(np.float32),
+    }
+    weights: dict[str, Array] = {"b": rng.normal(size=(n, 8 * hidden)).astype(np.float32)}
+    for name, length in (("w", size), ("r", hidden)):
+        weights[name] = rng.integers(-128, 128, (n, length, 4 * hidden)).astype(np.int8)
+        weights[f"{name}_scale"] = rng.uniform(0.001, 0.004, shape).astype(np.float32)
+        weights[f"{name}_zero"] = rng.integers(-9, 9, shape).astype(np.int8)
+    names = ["x", "w", "r", "b", "", "h0", "", "", "w_scale", "w_zero", "r_scale", "r_zero"]
+    node = helper.make_node(
+        "DynamicQuantizeLSTM",
+        names,
+        _OUTPUTS["LSTM"],
+        domain="com.microsoft",
+        direction=direction,
+        hidden_size=hidden,
+    )
+    graph = load_model(model_of([node], feeds, weights, _OUTPUTS["LSTM"])).graph
+    program = CudaProgram(graph)
+    expected = Program(graph).run(feeds)
+    for _ in range(4):
+        for got, want in zip(program.run(feeds), expected, strict=True):
+            assert (got.dtype, got.shape) == (want.dtype, want.shape)
+            np.testing.assert_allclose(got.get(), want, 1e-4, 1e-4)
+    assert program.n_graph_runs
+
+
 def test_lengths_that_cannot_be_are_refused(fake_cuda: Any) -> None:
     model, feeds = case("LSTM", given="lengths")
     program = CudaProgram(load_model(model).graph)

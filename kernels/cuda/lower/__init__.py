@@ -31,13 +31,14 @@ OPERATORS: dict[tuple[str, str], str] = {
     ("com.microsoft", "nbits"): "MatMulNBits",
     ("com.microsoft", "sampling"): "GridSample",
     ("com.microsoft", "quantization"): "DequantizeLinear QuantizeLinear",
+    ("com.microsoft", "quantized_recurrent"): "DynamicQuantizeLSTM",
 }
 #: (domain, operator) -> module
 HOME = {
     (domain, operator): module for (domain, module), operators in OPERATORS.items() for operator in operators.split()
 }
 #: modules instead of which the CPU's are not tried: they make what is never printed
-INSTEAD = frozenset(["control_flow", "recurrent"])
+INSTEAD = frozenset(["control_flow", "quantized_recurrent", "recurrent"])
 #: those whose modules are imported
 LOWERINGS: dict[tuple[str, str], Lowering] = {}
 

@@ -69,12 +69,27 @@ class _Layer:
 
 @lowers_cuda("LSTM", "GRU", "RNN", wide=True)
 def _recurrent(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    return layer(b, node, node.op_type, inputs)
+
+
+def layer(
+    b: Builder,
+    node: Node,
+    kind: str,
+    inputs: list[Tensor | None],
+    scale: Tensor | None = None,
+    of_states: Tensor | None = None,
+) -> Result:
+    """``kind``: LSTM, GRU or RNN. ``scale``: what products of the inputs are to be multiplied with [D · gates · H].
+
+    ``of_states``: likewise those of states, of an LSTM whose states are quantized at each step [D, 4 · H].
+    """
     inputs = [*inputs, *[None] * (8 - len(inputs))]
     x, w, r, bias, lengths, h0, c0, peepholes = inputs
     if x is None or w is None or r is None or len(x.shape) != 3 or len(w.shape) != 3 or len(r.shape) != 3:
         return None
     get = node.attributes.get
-    batch_first, kind, hidden = bool(get("layout", 0)), node.op_type, r.shape[2]
+    batch_first, hidden = bool(get("layout", 0)), r.shape[2]
     n_steps, batch, size = (x.shape[1], x.shape[0], x.shape[2]) if batch_first else x.shape
     backwards, n_gates = _BACKWARDS.get(str(get("direction", "forward")).lower(), ()), N_GATES[kind]
     d, gates = len(backwards), N_GATES[kind] * hidden
@@ -88,7 +103,7 @@ def _recurrent(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         return None
     if any(t is not None and t.dtype != x.dtype for t in (w, r, bias, h0, c0, peepholes)):
         return None
-    activations = _activations(node, d)
+    activations = _activations(node, kind, d)
     if x.element not in ("float32", "float64") or not math.prod((*x.shape, hidden)) or activations is None:
         return None
     if lengths is not None and (lengths.element not in INDEX or _all_same(lengths, n_steps)):
@@ -97,30 +112,32 @@ def _recurrent(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         lengths = None
     resets_after = kind == "GRU" and bool(get("linear_before_reset", 0))
     flags = ("input_forget",) if kind == "LSTM" and get("input_forget", 0) else ()
-    layer = _Layer(kind, n_steps, batch, hidden, backwards, activations, float(get("clip", 0.0)), flags)
-    of_x = _of_inputs(b, x, w, bias, n_gates, resets_after)
+    made = _Layer(kind, n_steps, batch, hidden, backwards, activations, float(get("clip", 0.0)), flags)
+    of_x = _of_inputs(b, x, w, bias, n_gates, resets_after, scale)
     if of_x is None:
         return None
     by_step = (n_steps, batch, d, n_gates, hidden)
     row = d * gates
-    layer.reads = {
+    made.reads = {
         "gates": of_x.view(by_step, (row, n_steps * row, gates, hidden, 1))
         if batch_first
         else of_x.view(by_step, (batch * row, row, gates, hidden, 1)),
         "r": b.contiguous(r),
-        "h0": _initial(b, h0, layer, x, batch_first),
+        "h0": _initial(b, h0, made, x, batch_first),
     }
     if resets_after and bias is not None:
-        layer.reads["bias"] = _last_bias(b, bias, hidden)
+        made.reads["bias"] = _last_bias(b, bias, hidden)
     if peepholes is not None and kind == "LSTM":
-        layer.reads["peepholes"] = b.contiguous(peepholes).reshaped((d, 3, hidden))
+        made.reads["peepholes"] = b.contiguous(peepholes).reshaped((d, 3, hidden))
+    if of_states is not None:
+        made.reads["scales"] = of_states
     if lengths is not None:
-        layer.reads["lengths"] = b.contiguous(lengths)
-    results = _results(b, layer, node, x, batch_first)
+        made.reads["lengths"] = b.contiguous(lengths)
+    results = _results(b, made, node, x, batch_first)
     if kind == "LSTM":
-        layer.reads["c0"] = _initial(b, c0, layer, x, batch_first)
-    made = _add_steps(b, layer, x, () if resets_after else ("gates", "hidden"))
-    return results if made else None
+        made.reads["c0"] = _initial(b, c0, made, x, batch_first)
+    is_done = _add_steps(b, made, x, () if resets_after else ("gates", "hidden"))
+    return results if is_done else None
 
 
 def _add_steps(b: Builder, layer: _Layer, x: Tensor, two_phases: Sequence[str]) -> bool:
@@ -130,7 +147,7 @@ def _add_steps(b: Builder, layer: _Layer, x: Tensor, two_phases: Sequence[str]) 
     layer.makes["states"] = b.new(x.dtype, between)
     if phases != ["whole"]:
         layer.makes["inner"] = b.new(x.dtype, between)
-    if batch <= MOST_OWN_ROWS:
+    if batch <= MOST_OWN_ROWS or "scales" in layer.reads:
         layer.add(b, phases, 0, layer.n_steps)
         return True
     for name in ("states", "inner", "c"):
@@ -163,9 +180,9 @@ def _all_same(lengths: Tensor, n_steps: int) -> bool:
     return lengths.value is not None and bool((lengths.value == n_steps).all())
 
 
-def _activations(node: Node, n_directions: int) -> tuple[tuple[Activation, ...], ...] | None:
+def _activations(node: Node, kind: str, n_directions: int) -> tuple[tuple[Activation, ...], ...] | None:
     """Those of each direction."""
-    defaults = _DEFAULTS[node.op_type]
+    defaults = _DEFAULTS[kind]
     names = node.attributes.get("activations") or [*defaults] * n_directions
     alphas, betas = (node.attributes.get(name) for name in ("activation_alpha", "activation_beta"))
     count = len(defaults)
@@ -178,12 +195,14 @@ def _activations(node: Node, n_directions: int) -> tuple[tuple[Activation, ...],
 
 
 def _of_inputs(
-    b: Builder, x: Tensor, w: Tensor, bias: Tensor | None, n_gates: int, resets_after: bool
+    b: Builder, x: Tensor, w: Tensor, bias: Tensor | None, n_gates: int, resets_after: bool, scale: Tensor | None
 ) -> Tensor | None:
     """What gates take from the inputs of all steps: [rows of x, D · gates · H]."""
     n_directions, gates, size = w.shape
     rows = b.contiguous(x).reshaped((x.shape[0] * x.shape[1], size))
     product = multiply(b, rows, b.contiguous(w).reshaped((n_directions * gates, size)).permuted([1, 0]))
+    if product is not None and scale is not None:
+        product = b.map("mul", [product, scale])
     if product is None or bias is None:
         return product
     hidden = gates // n_gates
@@ -241,4 +260,4 @@ def _results(b: Builder, layer: _Layer, node: Node, x: Tensor, batch_first: bool
     return made
 
 
-__all__ = ["MOST_OWN_ROWS"]
+__all__ = ["MOST_OWN_ROWS", "layer"]
