@@ -104,7 +104,9 @@ class StageActor:
     def _load_on_gpu(self, payload: StagePayload, seat: GpuSeat) -> ActorFacts:
         from distort.cluster.gpu.stage import GpuStage
 
-        self._gpu = self._program = self._paths = GpuStage(payload.graph, payload.outputs, seat)
+        self._gpu = self._program = self._paths = GpuStage(
+            payload.graph, payload.outputs, seat, f"stage{payload.stage}"
+        )
         self._payload = payload
         endpoint = self._listen(payload) if payload.token else ""
         facts = ActorFacts(os.getpid(), *_node(), network_of_host(), endpoint, payload.threads)
@@ -219,7 +221,7 @@ class StageActor:
         finally:
             del self._cancellations[run]
             self._cancelled.discard(run)
-        kept = {name: self._keep(outputs[name]) for name in order.keep}
+        kept = {name: self._keep(outputs[name], name) for name in order.keep}
         end_ns = time.time_ns()
         self._count(end_ns - start_ns)
         if not order.report:
@@ -242,13 +244,13 @@ class StageActor:
         except KeyError:
             raise StaleResident(f"The value bound to '{name}' is not on this actor any more. Make it again.") from None
 
-    def _keep(self, value: Any) -> ResidentMeta:
+    def _keep(self, value: Any, name: str = "") -> ResidentMeta:
         if value is None:
             return ResidentMeta(0, 0, (), 0, empty=True)
         self._n_kept += 1
         key = self._n_kept
         # a copy where it is a view of something larger, or of memory that its owner may take back
-        value = _own(value) if self._gpu is None else self._gpu.own(value)
+        value = _own(value) if self._gpu is None else self._gpu.own(name, value)
         self._resident[key] = value
         if isinstance(value, np.ndarray) or (self._gpu is not None and self._gpu.is_on_gpu(value)):
             device = "cpu" if isinstance(value, np.ndarray) else self._device_name()

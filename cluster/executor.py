@@ -66,6 +66,7 @@ class Executor:
         self._outputs = [tuple(stage.outputs) for stage in plan.stages]
         self._producer = {name: i for i, outputs in enumerate(self._outputs) for name in outputs}
         self._needs = NeedsOfPlan(plan)
+        self._on_gpus = frozenset(i for i, stage in enumerate(plan.stages) if stage.device.kind == "cuda")
         #: values that no stage reads: the model's results
         read = {name for inputs in self._inputs for name in inputs}
         self._results = frozenset(name for name in self._producer if name not in read)
@@ -315,7 +316,9 @@ class Executor:
 
     def _way(self, producer: int, consumer: int, by_device: bool = True) -> str:
         """What values inside a host go by, between stages (-1: this process). ``by_device``: GPUs share memory."""
-        source, target = (end != CALLER and self.plan.stages[end].device.kind == "cuda" for end in (producer, consumer))
+        if not self._on_gpus:
+            return "shm"
+        source, target = producer in self._on_gpus, consumer in self._on_gpus
         if source and target:
             return "cuda_ipc" if by_device else "shm"
         return "d2h" if source else "h2d" if target else "shm"
@@ -324,7 +327,7 @@ class Executor:
         """What went with an order."""
         for name, value in feeds:
             if type(value) is Held:
-                if self.plan.stages[stage].device.kind == "cuda":  # it lies on the stage's GPU already
+                if stage in self._on_gpus:  # it lies on the stage's GPU already
                     self._traffic.count(name, stage, stage, "pointer", 0)
             else:
                 nbytes = nbytes_of(value)

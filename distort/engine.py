@@ -223,6 +223,11 @@ class Engine:
             from distort.planning import plan_model
 
             self.infer_types()
+            devices = None
+            if self.gpu is not None:
+                from distort.gpus import devices_here
+
+                devices = devices_here(self.config.providers[:1])
             self._plan = plan_model(
                 self.model,
                 1,
@@ -230,6 +235,7 @@ class Engine:
                 model_name=self.config.model_name,
                 typed=True,
                 in_process=True,
+                devices=devices,
                 providers=self.config.providers,
             )[0]
         return self._plan

@@ -59,15 +59,14 @@ class DeviceSlots:
         with self._lock:
             return self._ledger.nbytes
 
-    def stage(self, value: Any, dtype: np.dtype[Any], readers: Sequence[Any], stream: Any) -> Staged | None:
+    def stage(self, value: Any, readers: Sequence[Any], stream: Any) -> Staged | None:
         """Copy a value into a slot, by the stream; None where it can't be exported, or there is no memory for it.
 
-        ``value``: a CuPy array, which may be written again by work that the stream is given afterwards. ``dtype``: of
-        its elements, which it may hold as bytes.
+        ``value``: a CuPy array, which may be written again by work that the stream is given afterwards.
         """
         if self.obstacle or value.nbytes == 0:
             return None
-        element = element_that_travels(dtype)
+        element = element_that_travels(np.dtype(value.dtype))
         if element is None:
             return None
         with self._lock:

@@ -63,7 +63,8 @@ class _Opened:
         """Safe to call twice."""
         runtime = self._cupy.cuda.runtime
         ptr, event, self.ptr, self.event = self.ptr, self.event, 0, 0
-        with contextlib.suppress(runtime.CUDARuntimeError), self._cupy.cuda.Device(self.device_id):
+        with contextlib.suppress(runtime.CUDARuntimeError):
+            self._cupy.cuda.Device(self.device_id).use()  # the process has no other
             runtime.deviceSynchronize()  # what was given to the GPU may read it still
             if event:
                 runtime.eventDestroy(event)
@@ -88,10 +89,10 @@ class DeviceValue:
     def page(self) -> ReadPage:
         return self._page.page
 
-    def array(self, stream: Any, dtype: np.dtype[Any]) -> Any:
+    def array(self, stream: Any) -> Any:
         """A CuPy array that work given to the stream may read: the slot itself, or a copy from another GPU.
 
-        ``dtype``: what the elements are held as. Called with the GPU and its pool current.
+        Called with the GPU and its pool current.
         """
         import cupy
 
@@ -100,8 +101,8 @@ class DeviceValue:
         runtime.streamWaitEvent(stream.ptr, opened.event)
         if opened.same_device:
             block: Any = cupy.cuda.UnownedMemory(opened.ptr, opened.nbytes, opened, opened.device_id)
-            return cupy.ndarray(self.dims, dtype, cupy.cuda.MemoryPointer(block, 0))
+            return cupy.ndarray(self.dims, self.dtype, cupy.cuda.MemoryPointer(block, 0))
         # kernels may read a value more than once, and each time over the link
-        made = cupy.empty(self.dims, dtype)
+        made = cupy.empty(self.dims, self.dtype)
         runtime.memcpyAsync(made.data.ptr, opened.ptr, self.nbytes, runtime.memcpyDefault, stream.ptr)
         return made

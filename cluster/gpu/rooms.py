@@ -46,8 +46,9 @@ class GpuRooms(Rooms):
         with gpu.current():
             for name, readers in self._readers.items():
                 value = values[name]
-                near = tuple(reader for reader in readers if reader.takes_pages) if gpu.is_on_gpu(value) else ()
-                staged = gpu.slots.stage(value, gpu.dtype_of(name, value), near, gpu.stream) if near else None
+                direct = gpu.is_on_gpu(value) and gpu.dtype_of(name, value) == value.dtype
+                near = tuple(reader for reader in readers if reader.takes_pages) if direct else ()
+                staged = gpu.slots.stage(value, near, gpu.stream) if near else None
                 if staged is not None:
                     on_device[name] = (staged, near)
                     readers = tuple(reader for reader in readers if reader not in near)

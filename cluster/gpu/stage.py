@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ _LAST_WORDS_S = 0.5
 class GpuStage:
     """Has what an actor wants of a program: ``outputs``, ``run``, and ``to`` for parts of the graph."""
 
-    def __init__(self, graph: Graph, outputs: Sequence[str], seat: GpuSeat) -> None:
+    def __init__(self, graph: Graph, outputs: Sequence[str], seat: GpuSeat, label: str) -> None:
         self.device_id = adopt(seat)
         _require_gpu(self.device_id)
         import cupy
@@ -48,6 +48,8 @@ class GpuStage:
         from distort.kernels.cuda.program import CudaProgram
 
         self._cupy: Any = cupy
+        self._turn = threading.RLock()
+        self.use()
         self._device_dtype = device_dtype
         self._make = CudaProgram
         self._graph = graph
@@ -59,7 +61,7 @@ class GpuStage:
             if dtype is not None and dtype.kind not in "OUST" and device_dtype(dtype) != dtype:
                 self._elements[name] = dtype
         options = CudaOptions.read({**seat.options, "device_id": str(self.device_id)}, in_process=False)
-        self.program = CudaProgram(graph, options, outputs=outputs)
+        self.program = CudaProgram(graph, options, outputs=outputs, label=label)
         self.stream = self.program.stream
         with self.current():
             self.bus_id: str = cupy.cuda.runtime.deviceGetPCIBusId(self.device_id)
@@ -96,16 +98,19 @@ class GpuStage:
         """A feed as the program takes it. The copy is the stream's to make; what it is of must stay until then."""
         if type(value) is DeviceValue:
             self.by_device.add(name)
-            return value.array(self.stream, self._device_dtype(value.dtype))
+            return value.array(self.stream)
         is_tensor = isinstance(value, np.ndarray) and value.dtype.kind not in "OUST" and value.nbytes > 0
         # sizes and axes are read on the host, where the program knows what to do with them
         if not is_tensor or (value.dtype.kind in "iub" and value.nbytes <= INLINE_NBYTES):
+            return value
+        # an array of bytes would not say what they are: the program copies these itself, and waits for that
+        if self._device_dtype(value.dtype) != value.dtype:
             return value
         return self._uploaded(value)
 
     def _uploaded(self, value: np.ndarray[Any, Any]) -> Any:
         whole = np.asarray(value, order="C")
-        made = self._cupy.empty(value.shape, self._device_dtype(value.dtype))
+        made = self._cupy.empty(value.shape, value.dtype)
         runtime = self._cupy.cuda.runtime
         pointer = whole.ctypes.data
         runtime.memcpyAsync(made.data.ptr, pointer, value.nbytes, runtime.memcpyHostToDevice, self.stream.ptr)
@@ -117,9 +122,10 @@ class GpuStage:
         """A value from the host, to stay here."""
         if not isinstance(value, np.ndarray) or value.dtype.kind in "OUST":
             return value
+        if self._device_dtype(value.dtype) != value.dtype:
+            return np.array(value)
         with self.current():
-            held = self._device_dtype(value.dtype)
-            made = self._uploaded(value) if value.nbytes else self._cupy.empty(value.shape, held)
+            made = self._uploaded(value) if value.nbytes else self._cupy.empty(value.shape, value.dtype)
         self.finish()
         return made
 
@@ -149,19 +155,30 @@ class GpuStage:
     def is_on_gpu(self, value: Any) -> bool:
         return isinstance(value, self._cupy.ndarray)
 
-    def current(self) -> AbstractContextManager[None]:
-        """For a ``with``: the GPU, the stream and the pool are those that CuPy uses."""
-        return self.program.using()
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """The GPU, the stream and the pool are those that CuPy uses, and this thread's alone: what others gave to the
+        stream meanwhile would become part of a graph that is captured."""
+        with self._turn:
+            self.use()
+            with self.program.using():
+                yield
+
+    def use(self) -> None:
+        """Make the GPU this thread's, for good: CUDA would open a context on another each time that it goes back."""
+        self._cupy.cuda.Device(self.device_id).use()
 
     def dtype_of(self, name: str, value: Any) -> np.dtype[Any]:
         """The elements of an output, which the GPU may hold as bytes."""
         dtype: np.dtype[Any] = np.dtype(value.dtype)
         return self._elements.get(name, dtype) if dtype == np.uint8 else dtype
 
-    def own(self, value: Any) -> Any:
-        """A copy on the GPU: the program may write its results again in its next run."""
+    def own(self, name: str, value: Any) -> Any:
+        """A copy that stays: on the GPU, but of elements that it holds as bytes."""
         if not self.is_on_gpu(value):
             return value
+        if self.dtype_of(name, value) != value.dtype:
+            return self.on_host({name: value})[name]
         with self.current():
             return value.copy()
 
@@ -213,7 +230,9 @@ class GpuStage:
 
     def finish(self) -> None:
         """Wait for the stream."""
-        self.program.synchronize()
+        with self._turn:  # a stream that is captured can't be waited for
+            self.use()
+            self.stream.synchronize()
 
     def close(self) -> None:
         self.finish()

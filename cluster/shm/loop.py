@@ -112,6 +112,8 @@ class StageLoop:
 
     def _loop(self) -> None:
         mail, gpu = self.mail, self._gpu
+        if gpu is not None:
+            gpu.use()
         while not self._stopped:
             pause = None if gpu is None or not gpu.releases.poll() else _GPU_POLL_S
             for fd, event in self._epoll.poll(0) if mail.is_busy else self._spinner.poll(pause):

@@ -127,7 +127,7 @@ class Outgoing:
     def post(self, template: Template, run: int, parcel: Parcel, oldest: int) -> None:
         """Send each unit what it reads."""
         for channel, number, names in template.targets:
-            parts = [_part(parcel[name], channel) for name in names]
+            parts = [_part(parcel[name], channel) for name in names] if self.gpu else [parcel[name] for name in names]
             if any(channel not in readers for _, readers in parts):
                 continue
             message = Message(MAIL_HEAD, MAIL, run, number, oldest)
@@ -157,7 +157,7 @@ class Outgoing:
         body = b"" if report is None else pickle.dumps(report, pickle.HIGHEST_PROTOCOL)
         message = Message(DONE_HEAD, DONE, run, len(body))
         for name in template.results:
-            value, readers = _part(parcel[name], caller)
+            value, readers = _part(parcel[name], caller) if self.gpu else parcel[name]
             if caller in readers:
                 self._announce(caller, value)
                 message.add(self._number[name], value, readers.index(caller))

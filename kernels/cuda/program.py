@@ -31,7 +31,7 @@ from distort.kernels.cuda.plan import CudaPlan, plan_of
 from distort.kernels.cuda.running import Graphs, PlanRun, Refused, Surprise, copy, fits, is_on_device
 from distort.kernels.cuda.slab import Slab
 from distort.kernels.cuda.weights import is_held
-from distort.kernels.errors import KernelError
+from distort.kernels.errors import KernelError, OutOfMemory
 from distort.kernels.program import Cancellation, Program, Room, RunScope, StepObserver
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ Key = tuple["FeedType", ...]
 class CudaProgram:
     """As :class:`distort.kernels.program.Program`, on a GPU. Thread-safe: runs come one after another.
 
-    Raises MissingKernel for an operator without a kernel, OutOfMemory where the GPU has no room.
+    ``label`` names the graph in errors. Raises MissingKernel for an operator without a kernel, OutOfMemory where the
+    GPU has no room.
     """
 
     def __init__(
@@ -60,10 +61,12 @@ class CudaProgram:
         outputs: Sequence[str] | None = None,
         captures: Sequence[str] = (),
         context: Context | None = None,
+        label: str = "the model",
     ) -> None:
         self.graph = graph
         #: whether it is a node's: then numbers of its rounds come from the host
         self.is_body = False
+        self._label = label
         self.context = context or Context(options or CudaOptions())
         self.options = self.context.options
         own = self.context
@@ -154,7 +157,12 @@ class CudaProgram:
         wanted = False if graph_id == -1 else True if self.options.enable_cuda_graph else None
         values = [feeds.get(name) for name in self.inputs]
         with self._lock, self.using():
-            results = self._results(values, scope, into or {}, Graphs(wanted, graph_id))
+            try:
+                results = self._results(values, scope, into or {}, Graphs(wanted, graph_id))
+            except OutOfMemory as error:
+                raise OutOfMemory(
+                    f"{error.text} It was {self._label} that ran, {_fed(self.inputs, values)}."
+                ) from error
             if synchronize:
                 self.synchronize()
             else:
@@ -263,6 +271,11 @@ class CudaProgram:
             return found
         if key in self.refused:
             return None
+        for name, kind in zip(self.inputs, key, strict=True):
+            if kind is not None and kind[0].kind not in "OUST" and not is_held(kind[0]):
+                # nodes take it by themselves: as bytes in the slab it would be another dtype to them
+                self.refused[key] = f"the feed '{name}' is {kind[0]}, of which a GPU has no arrays"
+                return None
         began = time.perf_counter()
         try:
             plan = plan_of(
@@ -305,6 +318,16 @@ class CudaProgram:
 
 def _type_of(value: Any) -> FeedType:
     return (np.dtype(value.dtype), tuple(value.shape)) if hasattr(value, "dtype") and hasattr(value, "shape") else None
+
+
+def _fed(names: Sequence[str], values: Sequence[Any]) -> str:
+    """What a run was fed, in words."""
+    told = [
+        f"{name} {value.dtype.name}{list(value.shape)}"
+        for name, value in zip(names, values, strict=True)
+        if hasattr(value, "dtype")
+    ]
+    return f"fed {', '.join(told)}" if told else "fed nothing"
 
 
 def _nodes_of(

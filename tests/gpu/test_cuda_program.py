@@ -1,0 +1,91 @@
+"""A graph on one GPU: plans that become graphs, memory that runs out, weights that are there once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx.parser
+import pytest
+
+import distort
+from distort.engine import load_model
+from distort.kernels.cuda import program as programs
+from distort.kernels.cuda.options import CudaOptions
+from distort.kernels.cuda.program import CudaProgram
+from distort.kernels.errors import OutOfMemory
+from distort.kernels.program import Program
+
+CUDA = "CUDAExecutionProvider"
+LAYER = """<ir_version: 10, opset_import: ["" : 21]>
+    layer (float[N, 16] x, float[16, 16] w) => (float[N, 16] y) {
+        h = MatMul(x, w)
+        r = Relu(h)
+        y = Softmax(r)
+    }"""
+
+
+@pytest.fixture(autouse=True)
+def errors_of_ours_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "STRICT", True)
+
+
+def proto_of(text: str) -> bytes:
+    return onnx.parser.parse_model(text).SerializeToString()
+
+
+def fed(rng: np.random.Generator, rows: int) -> dict[str, Any]:
+    return {"x": rng.random((rows, 16), np.float32), "w": rng.random((16, 16), np.float32)}
+
+
+def test_runs_with_the_same_addresses_become_a_graph(fake_cuda: Any) -> None:
+    graph = load_model(proto_of(LAYER)).graph
+    program, plain = CudaProgram(graph), Program(graph)
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        feeds = fed(rng, 5)
+        (got,) = program.run(feeds)
+        np.testing.assert_allclose(got.get(), plain.run(feeds)[0], rtol=2e-3)
+    assert program.n_graph_runs == 4  # the first two are launched one by one
+
+
+def test_a_graph_never_runs_over_what_a_caller_has(fake_cuda: Any) -> None:
+    program = CudaProgram(load_model(proto_of(LAYER)).graph)
+    rng = np.random.default_rng(1)
+    kept = []
+    for _ in range(5):
+        (got,) = program.run(fed(rng, 4))
+        kept.append((got, got.get()))
+    for value, then in kept:
+        assert np.array_equal(value.get(), then)
+
+
+def test_out_of_memory_names_what_ran_and_the_program_goes_on(fake_cuda: Any) -> None:
+    program = CudaProgram(load_model(proto_of(LAYER)).graph, CudaOptions(gpu_mem_limit=1 << 20), label="stage3")
+    rng = np.random.default_rng(2)
+    small = fed(rng, 3)
+    (first,) = program.run(small)
+    with pytest.raises(OutOfMemory, match=r"size \d+: of cuda:0's .* lets the session have 1048576.*stage3.*x float32"):
+        program.run(fed(rng, 40_000))
+    (again,) = program.run(small)
+    assert np.array_equal(first.get(), again.get())
+
+
+def test_plans_share_weights(fake_cuda: Any) -> None:
+    model = onnx.parser.parse_model(LAYER)
+    weight = onnx.numpy_helper.from_array(np.ones((16, 16), np.float32), "w")
+    model.graph.initializer.append(weight)
+    del model.graph.input[1]
+    program = CudaProgram(load_model(model.SerializeToString()).graph)
+    for rows in (2, 3, 4, 2):
+        program.run({"x": np.ones((rows, 16), np.float32)})
+    assert len(program.plans) == 3
+    assert program.context.weights.nbytes == 16 * 16 * 4
+
+
+def test_a_session_explains_where_it_runs(fake_cuda: Any) -> None:
+    session = distort.InferenceSession(proto_of(LAYER), providers=[CUDA, "CPUExecutionProvider"])
+    session.run(None, fed(np.random.default_rng(3), 2))
+    told = session.explain()
+    assert "stage0 on cuda:0" in told
+    assert "GPU program, on cuda:0" in told
