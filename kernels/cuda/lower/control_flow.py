@@ -20,6 +20,8 @@ from distort.kernels.cuda.lower import lowers_cuda
 Result = list[Tensor | None] | None
 #: what a loop may become
 MOST_ROUNDS, MOST_OPERATIONS = 1024, 8192
+#: a limit that says nothing of how many rounds there will be
+_NO_LIMIT = 1 << 20
 #: of known values that are scanned: smaller ones stay known
 _SMALL_NBYTES = 1 << 16
 
@@ -38,7 +40,7 @@ def _if(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     number = b.contiguous(b.map("cast", [condition], np.int64)).reshaped((1,))
     b.refuse_others(number, *[b.constant(np.array([int(taken)]))] * 2)
     # steps on the host could fail in the branch that isn't the run's, before anybody looks
-    found = _round(b, node.attributes["then_branch" if taken else "else_branch"], {}, len(b.operations))
+    found = _round(b, node.attributes["then_branch" if taken else "else_branch"], {})
     return None if found is None else [*found]
 
 
@@ -71,11 +73,11 @@ class _Stack:
         return made
 
 
-def _round(b: Builder, body: Graph, given: dict[str, Tensor], began: int) -> list[Tensor] | None:
-    """What a body makes; None where not all of it is part of the plan, or that becomes too long."""
+def _round(b: Builder, body: Graph, given: dict[str, Tensor], n_rounds: int = 1) -> list[Tensor] | None:
+    """What a body makes; None where not all of it is part of the plan, or as many rounds would make that too long."""
     before = len(b.operations)
     found = b.inline(body, given)
-    if found is None or len(b.operations) - began > MOST_OPERATIONS:
+    if found is None or (len(b.operations) - before) * n_rounds > MOST_OPERATIONS:
         return None
     if any(isinstance(operation, Host) for operation in b.operations[before:]):
         return None
@@ -112,15 +114,17 @@ def _loop(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         return None
     if any(t is not None and (t.value is None or t.size != 1) for t in (limit, going)):
         return None
-    most = MOST_ROUNDS + 1 if limit is None or limit.value is None else int(limit.value.reshape(-1)[0])
+    most = _NO_LIMIT if limit is None or limit.value is None else int(limit.value.reshape(-1)[0])
+    if MOST_ROUNDS < most < _NO_LIMIT:
+        return None
     go = going is None or going.value is None or bool(going.value.reshape(-1)[0])
-    began, n_rounds = len(b.operations), 0
+    n_rounds = 0
     stacks = [_Stack() for _ in range(n_scans)]
     while go and n_rounds < most:
         if n_rounds == MOST_ROUNDS:
             return None
         given = dict(zip(body.inputs, [_number(b, n_rounds), b.constant(np.array(True)), *states], strict=True))
-        found = _round(b, body, given, began)
+        found = _round(b, body, given, max(n_rounds, most if most < _NO_LIMIT else 0))
         if found is None or found[0].value is None or found[0].size != 1:
             return None
         go = bool(found[0].value.reshape(-1)[0])
@@ -152,7 +156,7 @@ def _scan(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     n_rounds = lengths.pop() if lengths else 0
     if lengths or not 1 <= n_rounds <= MOST_ROUNDS:
         return None
-    states, began = tensors[:n_states], len(b.operations)
+    states = tensors[:n_states]
     n_scans = len(body.outputs) - n_states
     stacks = [_Stack(n_rounds, bool(turned)) for turned in _listed(node, "scan_output_directions", n_scans)]
     directions = _listed(node, "scan_input_directions", n_sequences)
@@ -161,7 +165,7 @@ def _scan(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
             _item(b, tensor, n_rounds - 1 - number if turned else number)
             for tensor, turned in zip(sequences, directions, strict=True)
         ]
-        found = _round(b, body, dict(zip(body.inputs, [*states, *items], strict=True)), began)
+        found = _round(b, body, dict(zip(body.inputs, [*states, *items], strict=True)), n_rounds)
         kept = None if found is None else _keep(b, stacks, found[n_states:], found[:n_states])
         if kept is None:
             return None
