@@ -105,6 +105,8 @@ class Builder:
         self.multiplies: Callable[[Builder, Tensor, Tensor], Tensor | None] | None = None
         self.multiplies_bytes: Callable[..., Tensor | None] | None = None
         self.attends: Callable[..., Tensor | None] | None = None
+        #: conditions that runs had, by the first result of the If
+        self.branches: Mapping[str, bool] = {}
         #: whether runs have many shapes: what they have in common is worth more than the best for each
         self.varied = varied
         #: whether shapes that depend on numbers of a run may be taken for those of earlier runs, and some were
@@ -225,6 +227,15 @@ class Builder:
         self.expects |= shape is not None
         return shape
 
+    def likely(self, name: str) -> bool | None:
+        """The condition of the If that makes ``name``, as it was in an earlier run; None where none is expected.
+
+        A run in which it is another has to be refused.
+        """
+        found = self.branches.get(name) if self._steady and len(self._scopes) == 1 and self._region == 0 else None
+        self.expects |= found is not None
+        return found
+
     # -- operations
 
     def add(self, operation: Operation) -> None:
@@ -279,6 +290,48 @@ class Builder:
         from distort.kernels.compiler.lower import gathering
 
         return gathering.gathered_elements(self, x, axis, indices)
+
+    def places(self, x: Tensor, count: int) -> Tensor:
+        """Where contiguous x isn't 0: int64 [rank, count]. A run in which there are more or fewer is refused."""
+        from distort.kernels.compiler.lower import expecting
+
+        return expecting.places_kernel(self, x, count)
+
+    def counting(self, parts: list[Tensor], count: int) -> Tensor:
+        """Range of start, limit and delta, integers. A run in which it has another length is refused."""
+        from distort.kernels.compiler.lower import expecting
+
+        return expecting.counting_kernel(self, parts, count)
+
+    def refuse_others(self, given: Tensor, wanted: Tensor, other: Tensor) -> None:
+        """Refuse a run in which one of ``given`` is neither what it has in ``wanted`` nor in ``other``: int64 all."""
+        from distort.kernels.compiler.lower import expecting
+
+        expecting.refuse_kernel(self, given, wanted, other)
+
+    def suppressed(
+        self,
+        boxes: Tensor,
+        scores: Tensor,
+        most: Tensor,
+        overlap: Tensor,
+        least: Tensor | None,
+        capacity: int,
+        centred: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Of boxes [B, N, 4] and scores [B, C, N] those that NonMaxSuppression leaves, up to ``capacity`` of a class:
+        [B · C · capacity, 3], of which the first rows count, and how many these are, [1]; int64."""
+        from distort.kernels.compiler.lower import suppression
+
+        return suppression.suppressed_kernel(self, boxes, scores, most, overlap, least, capacity, centred)
+
+    def sampled(
+        self, x: Tensor, grid: Tensor, mode: str, padding: str, points: str, result: Tensor, images: Tensor | None
+    ) -> None:
+        """Images between their pixels: see ``lower.sampling.sample``."""
+        from distort.kernels.compiler.lower import sampling
+
+        sampling.sampled_kernel(self, x, grid, mode, padding, points, result, images)
 
     def contiguous(self, tensor: Tensor) -> Tensor:
         """The tensor, or a copy of it where its elements don't lie next to each other."""

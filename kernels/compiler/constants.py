@@ -90,6 +90,10 @@ class Constants:
         self._shared.add(id(tensor))
         return tensor
 
+    def keeps(self, tensor: Tensor) -> bool:
+        """Whether a known tensor is the same in all plans."""
+        return id(tensor) in self._shared
+
     def name(self, array: Array) -> tuple[Any, ...]:
         """See :meth:`Builder.identity`."""
         known = self._names.get(id(array))

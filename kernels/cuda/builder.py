@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowering_of
 from distort.kernels.compiler.constants import Form
@@ -14,7 +16,8 @@ from distort.kernels.cuda.byte_products import multiply_bytes
 from distort.kernels.cuda.codegen import printer_of
 from distort.kernels.cuda.device_libraries import Libraries
 from distort.kernels.cuda.library_call import has_library_call
-from distort.kernels.cuda.lower import gathering
+from distort.kernels.cuda.lower import expecting, gathering
+from distort.kernels.cuda.operations import CudaExpect, CudaSample, CudaSelected, CudaSuppress
 from distort.kernels.cuda.products import multiply
 from distort.kernels.registry import custom_of, find
 
@@ -37,6 +40,8 @@ class CudaBuilder(Builder):
         own = lower.lowering_of(node.domain, node.op_type)
         if own is not None and self._try(own, node, inputs):
             return True
+        if lower.HOME.get((node.domain, node.op_type)) in lower.INSTEAD:
+            return False
         common = lowering_of(node.domain, node.op_type)
         return common is not None and self._try(common, node, inputs)
 
@@ -45,6 +50,49 @@ class CudaBuilder(Builder):
 
     def gathered_elements(self, x: Tensor, axis: int, indices: Tensor) -> Tensor:
         return gathering.gathered_elements(self, x, axis, indices)
+
+    def places(self, x: Tensor, count: int) -> Tensor:
+        return expecting.places(self, x, count)
+
+    def counting(self, parts: list[Tensor], count: int) -> Tensor:
+        return expecting.counting(self, parts, count)
+
+    def refuse_others(self, given: Tensor, wanted: Tensor, other: Tensor) -> None:
+        self.add(CudaExpect([given, wanted, other], [], "same"))
+
+    def first(self, tensor: Tensor, number: Tensor, name: str) -> Tensor | None:
+        """As many as there were, of which a run is told; else the host says how many."""
+        shape = self.expected(name)
+        if shape is None or shape[1:] != tensor.shape[1:] or shape[0] > tensor.shape[0]:
+            return super().first(tensor, number, name)
+        self.refuse_others(number, *[self.constant(np.array(shape[:1], np.int64))] * 2)
+        return tensor.view(shape, tensor.strides)
+
+    def suppressed(
+        self,
+        boxes: Tensor,
+        scores: Tensor,
+        most: Tensor,
+        overlap: Tensor,
+        least: Tensor | None,
+        capacity: int,
+        centred: bool,
+    ) -> tuple[Tensor, Tensor]:
+        (n_images, n_boxes, _), n_classes = boxes.shape, scores.shape[1]
+        n_pairs = n_images * n_classes
+        kept, counts = self.new(np.int32, (n_pairs, capacity)), self.new(np.int32, (n_pairs,))
+        dead = self.new(np.uint8, (n_pairs, n_boxes))
+        reads = [boxes, scores, most, overlap, *([] if least is None else [least])]
+        self.add(CudaSuppress(reads, [kept, counts, dead], centred))
+        selected, number = self.new(np.int64, (n_pairs * capacity, 3)), self.new(np.int64, (1,))
+        self.add(CudaSelected([kept, counts], [selected, number], n_classes))
+        return selected, number
+
+    def sampled(
+        self, x: Tensor, grid: Tensor, mode: str, padding: str, points: str, result: Tensor, images: Tensor | None
+    ) -> None:
+        reads = [x, grid, *([] if images is None else [images])]
+        self.add(CudaSample(reads, [result], mode, padding, points))
 
     def _takes(self, added: Sequence[Operation]) -> bool:
         return all(runs(operation) for operation in added)

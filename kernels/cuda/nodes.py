@@ -38,10 +38,15 @@ class DeviceNodes(Program):
         import cupy
 
         self._pool, self._weights, self._counted = pool, weights, counted
-        self._known = {id(value) for value in graph.initializers.values()}
+        self._known: dict[int, Any] = {}
+        self.know(*graph.initializers.values())
         #: nodes on the CPU, each with the reason
         self.on_cpu: list[tuple[Node, str]] = []
         super().__init__(graph, device="cuda", xp=cupy, outputs=outputs, captures=captures, bodies=bodies)
+
+    def know(self, *values: Any) -> None:
+        """These are the same in all runs: they go to the GPU once."""
+        self._known |= {id(value): value for value in values}
 
     def _weight(self, value: Any) -> Any:
         # it goes to the GPU when the first node there reads it: what is part of a plan has it elsewhere

@@ -6,9 +6,9 @@ They say what is done, in shapes and strides; ``codegen`` prints how.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
-from distort.kernels.compiler.ir import Operation
+from distort.kernels.compiler.ir import Operation, Tensor
 from distort.kernels.windows import Windows
 
 
@@ -98,11 +98,15 @@ class CudaNBits(Operation):
 
 @dataclass(eq=False)
 class CudaSample(Operation):
-    """x [N, C, …] between its pixels, at grid [N, …, rank], to [N, C, …]; all contiguous. See GridSample."""
+    """x [N, C, …] between its pixels, at grid [N, …, rank], to [N, C, …]; all contiguous. See GridSample.
 
-    mode: str  # nearest or linear
+    ``points``: as of the CPU's ``codegen.sampling``; where places are in pixels, the grid is [N, rank, …]. A third
+    input says of which image each grid is, int32, where that isn't the next one.
+    """
+
+    mode: str  # nearest, linear or cubic
     padding: str  # zeros, border or reflection
-    align_corners: bool
+    points: str
     kind: ClassVar[str] = "cuda_sample"
 
 
@@ -129,14 +133,104 @@ class CudaResize(Operation):
     kind: ClassVar[str] = "cuda_resize"
 
 
+@dataclass(eq=False)
+class CudaExpect(Operation):
+    """``same``: given numbers are what the second or the third input has in their place (all int64, contiguous).
+    ``counting``: start, limit, delta make as many numbers as the result has. Else the run is refused.
+    """
+
+    what: str
+    kind: ClassVar[str] = "cuda_expect"
+
+
+@dataclass(eq=False)
+class CudaPlaces(Operation):
+    """Where contiguous x isn't 0, int64 [rank, count], and how often each ``chunk`` of its elements isn't, int32.
+
+    A run in which there aren't as many is refused.
+    """
+
+    chunk: int
+    kind: ClassVar[str] = "cuda_places"
+
+
+@dataclass(eq=False)
+class CudaSuppress(Operation):
+    """Boxes [B, N, 4] by falling scores [B, C, N], without those that a better one overlaps too much.
+
+    Then inputs are: the most of a class (int64), the overlap, and the least score if there is one. Outputs: places
+    [B · C, capacity] and how many of them are [B · C], int32; bytes [B · C, N] to work with.
+    """
+
+    centred: bool
+    kind: ClassVar[str] = "cuda_suppress"
+
+
+@dataclass(eq=False)
+class CudaSelected(Operation):
+    """Image, class and place of each box that was kept, one after another [B · C · capacity, 3], and their number [1].
+
+    Inputs: places and numbers, as of :class:`CudaSuppress`.
+    """
+
+    n_classes: int
+    kind: ClassVar[str] = "cuda_selected"
+
+
+class Activation(NamedTuple):
+    """Of a recurrent cell, by the name that ONNX gives it, in lower case."""
+
+    name: str
+    alpha: float
+    beta: float
+
+
+@dataclass(eq=False)
+class CudaCells(Operation):
+    """Steps of an LSTM, GRU or RNN: ``count`` of them from ``first`` on, of ``n_steps``.
+
+    ``names_of_operands``: what inputs, then outputs are. Inputs: "gates", what they take from the inputs
+    [T, B, D, gates, H]; "r" [D, gates · H, H]; "h0" and "c0" [D, B, H]; and where there are, the state's own "bias"
+    [D, H] of a GRU, "peepholes" [D, 3, H], "lengths" [B], and "products" of the state with "r" [D, B, gates · H],
+    which else the kernel makes; of an LSTM whose state is in 8 bits at each step, "scales" of its products [D, 4 · H],
+    "r" being whole numbers. Outputs: "h", "c" and "states" [2, D, B, H] between steps; "inner" [2, D, B, H] (of a
+    GRU of two phases); and "y" [T, D, B, H], if wanted. Elements along H lie next to each other.
+
+    A GRU that resets its state before the product has two ``phases``, "gates" and "hidden"; else there is "whole".
+    """
+
+    names_of_operands: tuple[str, ...]
+    kind_of_cell: str
+    phases: tuple[str, ...]
+    backwards: tuple[bool, ...]
+    #: of each direction
+    activations: tuple[tuple[Activation, ...], ...]
+    n_steps: int
+    first: int
+    count: int
+    clip: float = 0.0
+    flags: tuple[str, ...] = ()
+    kind: ClassVar[str] = "cuda_cells"
+
+    @property
+    def operands(self) -> dict[str, Tensor]:
+        return dict(zip(self.names_of_operands, (*self.inputs, *self.outputs), strict=True))
+
+
 __all__ = [
+    "Activation",
+    "CudaCells",
+    "CudaExpect",
     "CudaGather",
     "CudaNBits",
+    "CudaPlaces",
     "CudaPool",
     "CudaResize",
     "CudaSample",
     "CudaScan",
     "CudaScatter",
+    "CudaSelected",
+    "CudaSuppress",
     "CudaTopK",
     "CudaUnpack",
 ]

@@ -47,6 +47,8 @@ class CudaPlan:
     feed_offsets: dict[int, int]
     #: numbers of feeds that kernels and libraries read; others are read by nodes' bodies alone
     gpu_feeds: frozenset[int]
+    #: numbers of feeds that anything reads
+    used_feeds: frozenset[int]
     unknown: list[str]
     guessed: bool
     expects: bool
@@ -73,11 +75,14 @@ def plan_of(
     learned: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
     cautious: bool = False,
     steady: bool = True,
+    branches: Mapping[str, bool] | None = None,
 ) -> CudaPlan:
-    """``context``: the device's libraries and options, for operations that libraries do."""
+    """``context``: the device's libraries and options, for operations that libraries do. ``branches``: a builder's."""
     while True:
         try:
-            return _planned(graph, outputs, inputs, feeds, context, constants, learned, cautious, steady)
+            return _planned(
+                graph, outputs, inputs, feeds, context, constants, learned, cautious, steady, branches or {}
+            )
         except Withdrawn:
             continue  # each time for other problems, of which there are no more than operations
 
@@ -92,11 +97,13 @@ def _planned(
     learned: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
     cautious: bool,
     steady: bool,
+    branches: Mapping[str, bool],
 ) -> CudaPlan:
     """As :func:`plan_of`. Raises Withdrawn."""
     target = target_of(context.capability)
     builder = CudaBuilder(graph, target, 1, constants, learned, cautious=cautious, steady=steady, keep_qdq=True)
     builder.use(context.libraries)
+    builder.branches = branches
     operations, results = lowered(builder, outputs, inputs, feeds)
     steps = _steps(late(attend(fuse(operations, target), context.libraries)), context)
     slab_nbytes = arena.place(lifetimes(steps), ALIGNMENT_NBYTES)
@@ -111,16 +118,17 @@ def _planned(
         slab_nbytes,
         result_offsets,
         feed_offsets,
-        _read_by_kernels(steps),
+        _feeds_of([step for step in steps if step.host is None]),
+        _feeds_of(steps),
         unknown_of([step.operation for step in steps]),
         builder.guessed,
         builder.expects,
     )
 
 
-def _read_by_kernels(steps: Sequence[CudaStep]) -> frozenset[int]:
-    """Numbers of the feeds that steps read on the GPU."""
-    tensors = (tensor for step in steps if step.host is None for tensor in step.operation.inputs)
+def _feeds_of(steps: Sequence[CudaStep]) -> frozenset[int]:
+    """Numbers of the feeds that steps read."""
+    tensors = (tensor for step in steps for tensor in step.operation.inputs)
     return frozenset(tensor.buffer.number for tensor in tensors if tensor.buffer.place is Place.FEED)
 
 

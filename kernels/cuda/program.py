@@ -21,6 +21,7 @@ import numpy as np
 
 from distort.graph.ir import Graph
 from distort.kernels.compiler.constants import Constants
+from distort.kernels.compiler.ir import Host, Tensor
 from distort.kernels.cuda import copies
 from distort.kernels.cuda.context import Context
 from distort.kernels.cuda.executable import Executable
@@ -63,6 +64,8 @@ class CudaProgram:
         label: str = "the model",
     ) -> None:
         self.graph = graph
+        #: whether it is a node's: then numbers of its rounds come from the host
+        self.is_body = False
         self._label = label
         self.context = context or Context(options or CudaOptions())
         self.options = self.context.options
@@ -77,6 +80,7 @@ class CudaProgram:
         self._lock = threading.RLock()
         self._plans: OrderedDict[Key, Executable] = OrderedDict()
         self._learned: dict[Key, dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {}
+        self._branches: dict[Key, dict[str, bool]] = {}
         self._volatile: set[str] = set()
         self._cautious: set[Key] = set()
         self._unsteady: set[Key] = set()
@@ -104,6 +108,11 @@ class CudaProgram:
     def weight(self, name: str) -> Any:
         """A value that the model has; None where it has none of this name."""
         return self.graph.initializers.get(name)
+
+    def weights_of(self, host: Host) -> list[Any]:
+        """What a node is given that is the same in all plans."""
+        tensors = [t for t in host.arguments if isinstance(t, Tensor) and t.value is not None]
+        return [tensor.value for tensor in tensors if self._constants.keeps(tensor)]
 
     @property
     def stream(self) -> Any:
@@ -190,7 +199,7 @@ class CudaProgram:
             return self._into(self.nodes.run_values(values, scope), into)
         learns = bool(executable.plan.unknown) and key not in self._learned
         try:
-            run = PlanRun(self, executable, values, into, graphs)
+            run = PlanRun(self, executable, values, into, graphs, notes_branches=learns)
             results, is_graph = run.go(scope)
             self.n_graph_runs += is_graph
         except Surprise as surprise:
@@ -209,6 +218,7 @@ class CudaProgram:
                 self._plans.pop(key, None)
             return self._into(results, into)
         if learns:
+            self._branches[key] = run.branches
             self._learn(key, run.named)
         return self._into(results, into)
 
@@ -291,6 +301,7 @@ class CudaProgram:
                 self._learned.get(key, {}),
                 key in self._cautious,
                 key not in self._unsteady,
+                self._branches.get(key),
             )
             found = Executable(plan, self.context)
         except KernelError:
@@ -342,7 +353,9 @@ def _nodes_of(
 
 def _body(context: Context, graph: Graph, *, captures: Sequence[str]) -> CudaProgram:
     """The body of a node, on the same GPU and stream."""
-    return CudaProgram(graph, captures=captures, context=context)
+    made = CudaProgram(graph, captures=captures, context=context)
+    made.is_body = True
+    return made
 
 
 __all__ = ["CudaProgram"]

@@ -43,7 +43,7 @@ class Graphs(NamedTuple):
 
 
 class PlanRun:
-    """``into``: memory that is given for results, by name."""
+    """``into``: memory that is given for results, by name. ``notes_branches``: conditions are of interest."""
 
     def __init__(
         self,
@@ -52,6 +52,8 @@ class PlanRun:
         values: Sequence[Any],
         into: Mapping[str, Any],
         graphs: Graphs,
+        *,
+        notes_branches: bool = False,
     ) -> None:
         self._graphs = graphs
         self._program, self._executable, self._into = program, executable, into
@@ -60,11 +62,16 @@ class PlanRun:
         executable.settle(self._base)
         #: values of this run that have no place in the plan
         self.named: dict[str, Any] = {}
+        #: conditions that nodes If had, by their first results
+        self.branches: dict[str, bool] = {}
+        self._notes_branches = notes_branches
         self._given = list(values)
         plan = executable.plan
         for number, offset in plan.feed_offsets.items():
             value = values[number]
-            stays = isinstance(value, np.ndarray) and program.inputs[number] in program.host_inputs
+            stays = isinstance(value, np.ndarray) and (
+                program.inputs[number] in program.host_inputs or number not in plan.used_feeds
+            )
             if value is not None and is_held(value.dtype) and (number in plan.gpu_feeds or not stays):
                 self._given[number] = self._fed(number, value, self._base + offset)
         self._feeds = [v.data.ptr if is_on_device(v) and v.size else 0 for v in self._given]
@@ -105,6 +112,8 @@ class PlanRun:
             place[...] = value
         elif isinstance(value, np.ndarray) and value is self._program.weight(name):
             return context.weights.of(value)
+        elif self._program.is_body and value.size == 1 and value.dtype.kind in "biuf":
+            place.fill(value.item())  # the number of a round, as an argument of a kernel: nobody waits
         else:
             context.copies.count(name, copies.TO_DEVICE, value.nbytes)
             wait = not self._graphs.is_awaited and not copies.is_pageable(value)
@@ -182,6 +191,12 @@ class PlanRun:
         """A node by its body."""
         arguments = [None if argument is None else self._argument(argument) for argument in host.arguments]
         nodes, number = self._program.bodies.of(host)
+        nodes.know(*self._program.weights_of(host))
+        if self._notes_branches and host.node.op_type == "If" and not host.node.domain:
+            condition = nodes.on_host(host.node, arguments[0])
+            if condition.size == 1:
+                self.branches[host.node.outputs[0]] = bool(condition.reshape(-1)[0])
+            arguments[0] = condition
         made = nodes.call(number, arguments, scope)
         for result, value in zip(host.results, made, strict=False):
             if isinstance(result, Tensor):

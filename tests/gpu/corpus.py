@@ -10,7 +10,15 @@ import numpy as np
 
 from distort.kernels.compiler.expression import Expression, Instruction
 from distort.kernels.compiler.ir import Map, Operation
-from distort.kernels.cuda.operations import CudaUnpack
+from distort.kernels.cuda.operations import (
+    Activation,
+    CudaCells,
+    CudaExpect,
+    CudaPlaces,
+    CudaSelected,
+    CudaSuppress,
+    CudaUnpack,
+)
 
 from .graphs import graph_of, operations_of
 from .simulating import view
@@ -132,3 +140,78 @@ def moves() -> Iterator[Operation]:
                 yield from of_graph(f"({name} y) {{ y = com.microsoft.MatMulNBits <{attributes}> ({names}) }}", weights)
             parts = [np.zeros(shape, kind(d)) for shape, d in (((8, 2, 4 * bits), "uint8"), ((8, 2), dtype))]
             yield CudaUnpack([view(x) for x in parts], [view(np.zeros((8, 64), kind(dtype)))], bits, 32, False)
+
+
+#: gates, activations and phases of each kind of cell
+_CELLS = (
+    ("LSTM", 4, ("sigmoid", "tanh", "scaledtanh"), ("whole",)),
+    ("GRU", 3, ("hardsigmoid", "softplus"), ("gates", "hidden")),
+    ("GRU", 3, ("sigmoid", "elu"), ("whole",)),
+    ("RNN", 1, ("softsign",), ("whole",)),
+)
+
+
+def steps() -> Iterator[Operation]:
+    """Steps of recurrent layers, what is expected of a run, images between pixels, and boxes."""
+    n_steps, batch, n_directions, hidden = 2, 3, 2, 8
+    for dtype in ("float32", "float64"):
+        for name, n_gates, activations, phases in _CELLS:
+            for multiplies in (True, False):
+                phase_gates = {"whole": n_gates, "gates": 2, "hidden": 1}
+                for given in [phases] if multiplies else [(phase,) for phase in phases]:
+                    state = (n_directions, batch, hidden)
+                    reads = {"gates": (n_steps, batch, n_directions, n_gates, hidden), "h0": state, "lengths": (batch,)}
+                    makes = {"h": state, "states": (2, *state), "y": (n_steps, *state)}
+                    if multiplies:
+                        reads["r"] = (n_directions, n_gates * hidden, hidden)
+                    else:
+                        reads["products"] = (n_directions, batch, phase_gates[given[0]] * hidden)
+                    if name == "LSTM":
+                        reads |= {"c0": state, "peepholes": (n_directions, 3, hidden)}
+                        makes["c"] = state
+                    elif phases == ("whole",) and name == "GRU":
+                        reads["bias"] = (n_directions, hidden)
+                    elif name == "GRU":
+                        makes["inner"] = (2, *state)
+                    views = {
+                        operand: view(np.zeros(shape, np.int64 if operand == "lengths" else dtype))
+                        for operand, shape in (reads | makes).items()
+                    }
+                    yield CudaCells(
+                        [views[operand] for operand in reads],
+                        [views[operand] for operand in makes],
+                        tuple(views),
+                        name,
+                        given,
+                        (False, True),
+                        (tuple([Activation(text, 0.2, 0.5) for text in activations]),) * n_directions,
+                        n_steps,
+                        0,
+                        n_steps,
+                        1.5,
+                    )
+    state = [view(np.zeros(shape, np.float32)) for shape in ((1, 2, 8), (1, 2, 8), (1, 2, 8), (2, 1, 2, 8), (1, 2, 8))]
+    reads = [view(np.zeros(shape, np.float32)) for shape in ((4, 2, 1, 4, 8), (1, 32, 8), (1, 32))]
+    names = ("gates", "r", "scales", "h0", "c0", "h", "states", "c")
+    usual = (tuple([Activation(text, 0.0, 0.0) for text in ("sigmoid", "tanh", "tanh")]),)
+    yield CudaCells([*reads, *state[:2]], state[2:], names, "LSTM", ("whole",), (True,), usual, 4, 0, 4)
+    for mode in ("nearest", "linear", "cubic"):
+        for padding in ("zeros", "border", "reflection"):
+            attributes = f'mode = "{mode}", padding_mode = "{padding}"'
+            image = {"x": ((1, 2, 6, 7), "float32"), "g": ((1, 3, 5, 2), "float32")}
+            yield from of_graph(f"(float y) {{ y = GridSample <{attributes}> (x, g) }}", image)
+    boxes = [view(np.zeros(shape, np.float32)) for shape in ((2, 9, 4), (2, 3, 9))]
+    limits = [view(np.zeros(1, np.int64)), *(view(np.zeros(1, np.float32)) for _ in range(2))]
+    kept, counts = view(np.zeros((6, 4), np.int32)), view(np.zeros(6, np.int32))
+    for centred in (False, True):
+        for given in (limits, limits[:2]):
+            yield CudaSuppress([*boxes, *given], [kept, counts, view(np.zeros((6, 9), np.uint8))], centred)
+    yield CudaSelected([kept, counts], [view(np.zeros((24, 3), np.int64)), view(np.zeros(1, np.int64))], 3)
+    numbers = [view(np.zeros(3, np.int64)) for _ in range(3)]
+    yield CudaExpect(numbers, [], "same")
+    for kind_of_number in ("int16", "int32", "int64"):
+        parts = [view(np.zeros((), kind_of_number)) for _ in range(3)]
+        yield CudaExpect(parts, [view(np.zeros(4, kind_of_number))], "counting")
+    for kind_of_number in ("bool", "float32", "uint8", "float64"):
+        places = [np.zeros((3, 4), kind_of_number), np.zeros((2, 5), np.int64), np.zeros(1, np.int32)]
+        yield CudaPlaces([view(places[0])], [view(array) for array in places[1:]], 4096)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(nvrtc.library() is None, reason="NVRTC is not in
 
 #: the newest and the oldest take all, others what has instructions that came in between
 _OF_ALL = [(corpus.maps, architecture) for architecture in nvrtc.ARCHITECTURES]
-_OF_ALL += [(kind, nvrtc.ARCHITECTURES[end]) for kind in (corpus.rows, corpus.moves) for end in (0, -1)]
+_OF_ALL += [(kind, nvrtc.ARCHITECTURES[end]) for kind in (corpus.rows, corpus.moves, corpus.steps) for end in (0, -1)]
 
 
 @pytest.mark.parametrize(("kind", "architecture"), _OF_ALL)

@@ -15,6 +15,7 @@ from onnx.numpy_helper import to_array
 
 from distort.engine import load_model
 from distort.kernels.cuda import program as programs
+from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.program import CudaProgram
 
 #: of each operator: the rest would compile kernels that differ little
@@ -77,7 +78,7 @@ def _compare(want: Any, got: Any, rtol: float, atol: float) -> None:
 @pytest.mark.parametrize("case", list(_cases()))
 def test_case(case: Any, fake_cuda_for_all: Any) -> None:
     model = load_model(case.model.SerializeToString(), released_only=False)
-    program = CudaProgram(model.graph)
+    program = CudaProgram(model.graph, CudaOptions(use_tf32=False))  # cases are in single precision
     names: Sequence[str] = [value.name for value in case.model.graph.input]
     for inputs, outputs in case.data_sets:
         feeds = {name: _array(value) for name, value in zip(names, inputs, strict=False)}

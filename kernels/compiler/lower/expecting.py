@@ -34,7 +34,11 @@ def _nonzero(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
 
 def _places(b: Builder, x: Tensor, count: int) -> Tensor:
     """Where x is not 0: [rank, count]. A run in which there are more or fewer such places is refused."""
-    x = b.contiguous(b.plain(x))
+    return b.places(b.contiguous(b.plain(x)), count)
+
+
+def places_kernel(b: Builder, x: Tensor, count: int) -> Tensor:
+    """As :meth:`Builder.places`."""
     result = b.new(np.int64, (len(x.shape), count))
     words: list[Word] = [x.size, count, x.address(), result.address(), ErrorWord(), *x.shape]
     key = Key("nonzero", (x.element, len(x.shape)))
@@ -72,11 +76,15 @@ def counted(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     shape = b.expected(node.outputs[0])
     if shape is None or len(shape) != 1 or shape[0] >= MOST:
         return None
-    parts = [b.contiguous(b.plain(t)) for t in parts]
-    result = b.new(parts[0].dtype, shape)
-    words: list[Word] = [shape[0], *(t.address() for t in parts), result.address(), ErrorWord()]
-    b.add(Native(parts, [result], [Call(Key("counting", (parts[0].element,)), words, shape[0] * 0.5, most_threads=1)]))
-    return [result]
+    return [b.counting([b.contiguous(b.plain(t)) for t in parts], shape[0])]
+
+
+def counting_kernel(b: Builder, parts: list[Tensor], count: int) -> Tensor:
+    """As :meth:`Builder.counting`."""
+    result = b.new(parts[0].dtype, (count,))
+    words: list[Word] = [count, *(t.address() for t in parts), result.address(), ErrorWord()]
+    b.add(Native(parts, [result], [Call(Key("counting", (parts[0].element,)), words, count * 0.5, most_threads=1)]))
+    return result
 
 
 def repeats(b: Builder, node: Node, x: Tensor, counts: Tensor | None) -> list[int] | None:
@@ -94,9 +102,13 @@ def repeats(b: Builder, node: Node, x: Tensor, counts: Tensor | None) -> list[in
 def expect(b: Builder, given: Tensor, wanted: list[int], other: list[int] | None = None) -> None:
     """Refuse a run in which integers (int64) are not these, each of them or what ``other`` has in its place."""
     given = b.contiguous(b.plain(given))
-    known = [b.constant(np.array(values, np.int64)) for values in (wanted, other or wanted)]
-    words: list[Word] = [len(wanted), given.address(), *(t.address() for t in known), ErrorWord()]
-    call = Call(Key("expect_same", ()), words, len(wanted) * 1.0, most_threads=1)
+    b.refuse_others(given, *(b.constant(np.array(values, np.int64)) for values in (wanted, other or wanted)))
+
+
+def refuse_kernel(b: Builder, given: Tensor, *known: Tensor) -> None:
+    """As :meth:`Builder.refuse_others`."""
+    words: list[Word] = [given.size, given.address(), *(t.address() for t in known), ErrorWord()]
+    call = Call(Key("expect_same", ()), words, given.size * 1.0, most_threads=1)
     b.add(Native([given, *known], [], [call]))
 
 
@@ -141,4 +153,14 @@ def shape_of(b: Builder, node: Node, given: Tensor | None, source: tuple[int, ..
     return shape
 
 
-__all__ = ["counted", "expect", "expect_no_zero", "length_of", "repeats", "shape_of"]
+__all__ = [
+    "counted",
+    "counting_kernel",
+    "expect",
+    "expect_no_zero",
+    "length_of",
+    "places_kernel",
+    "refuse_kernel",
+    "repeats",
+    "shape_of",
+]

@@ -69,6 +69,20 @@ def sample(
 
     All of them contiguous. ``grid`` and ``points``: see ``codegen.sampling``.
     """
+    b.sampled(x, grid, mode, padding, points, result, images)
+
+
+def sampled_kernel(
+    b: Builder,
+    x: Tensor,
+    grid: Tensor,
+    mode: str,
+    padding: str,
+    points: str,
+    result: Tensor,
+    images: Tensor | None,
+) -> None:
+    """As :func:`sample`."""
     n, c = result.shape[:2]
     n_points = math.prod(result.shape[2:])
     chunk = min(_CHUNK, n_points)

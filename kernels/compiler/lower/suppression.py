@@ -39,6 +39,23 @@ def _suppression(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     boxes, scores = b.contiguous(b.plain(boxes)), b.contiguous(b.plain(scores))
     most = most or b.constant(np.zeros(1, np.int64))
     overlap = overlap or b.constant(np.zeros(1, np.float32))
+    centred = bool(node.attributes.get("center_point_box", 0))
+    selected, number = b.suppressed(boxes, scores, most, overlap, least, capacity, centred)
+    return [b.first(selected, number, node.outputs[0])]
+
+
+def suppressed_kernel(
+    b: Builder,
+    boxes: Tensor,
+    scores: Tensor,
+    most: Tensor,
+    overlap: Tensor,
+    least: Tensor | None,
+    capacity: int,
+    centred: bool,
+) -> tuple[Tensor, Tensor]:
+    """As :meth:`Builder.suppressed`."""
+    n_boxes, n_pairs = boxes.shape[1], scores.shape[0] * scores.shape[1]
     kept, counts = b.new(np.int64, (n_pairs, capacity)), b.new(np.int64, (n_pairs,))
     nbytes = -(-scratch_nbytes(n_boxes, capacity, b.target.lanes("float")) // 64) * 64
     words: list[Word] = [boxes.address(), scores.address(), most.address(), overlap.address()]
@@ -46,7 +63,7 @@ def _suppression(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     words += [nbytes, n_pairs, scores.shape[1], n_boxes, capacity]
     assert len(words) == len(WORDS)
     work = scores.size * _SCORE_NS + n_pairs * capacity * _COMPARED_NS
-    key = Key("suppression", (least is not None, bool(node.attributes.get("center_point_box", 0))))
+    key = Key("suppression", (least is not None, centred))
     call = Call(key, words, work, nbytes * b.n_threads, n_pairs)
     read = [t for t in (boxes, scores, most, overlap, least) if t is not None]
     b.add(Native(read, [kept, counts], [call]))
@@ -54,7 +71,7 @@ def _suppression(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     words = [n_pairs, scores.shape[1], capacity, kept.address(), counts.address()]
     words += [selected.address(), number.address()]
     b.add(Native([kept, counts], [selected, number], [Call(Key("selected", ()), words, 1e3, most_threads=1)]))
-    return [b.first(selected, number, node.outputs[0])]
+    return selected, number
 
 
 #: of the numbers that may be given

@@ -22,13 +22,18 @@ def launches(operation: Operation) -> list[Launch] | None:
 _PRINTERS = {
     "map": ("maps", "map_launches"),
     "rows": ("rows", "row_launches"),
+    "cuda_cells": ("recurrent", "cell_launches"),
+    "cuda_expect": ("expecting", "expect_launches"),
     "cuda_gather": ("gathering", "gather_launches"),
     "cuda_n_bits": ("nbits", "n_bits_launches"),
+    "cuda_places": ("expecting", "places_launches"),
     "cuda_pool": ("pooling", "pool_launches"),
     "cuda_resize": ("resizing", "resize_launches"),
     "cuda_sample": ("sampling", "sample_launches"),
     "cuda_scan": ("scans", "scan_launches"),
     "cuda_scatter": ("scattering", "scatter_launches"),
+    "cuda_selected": ("suppression", "selected_launches"),
+    "cuda_suppress": ("suppression", "suppress_launches"),
     "cuda_unpack": ("nbits", "unpack_launches"),
     "cuda_top_k": ("selection", "top_k_launches"),
 }

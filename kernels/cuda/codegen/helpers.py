@@ -273,6 +273,14 @@ template <typename T, typename F> __device__ __forceinline__ void change_at(T* t
     }
 }
 """,
+    "cubic_inner": """
+// the weight of a pixel less than one from a place
+__device__ __forceinline__ float cubic_inner(float x) { return (1.25f * x - 2.25f) * x * x + 1.0f; }
+""",
+    "cubic_outer": """
+// of one between one and two from it
+__device__ __forceinline__ float cubic_outer(float x) { return ((-0.75f * x + 3.75f) * x - 6.0f) * x + 3.0f; }
+""",
     "dynamic_shared": """
 #if defined(__CUDACC_VER_MAJOR__)
 #define dynamic_shared(name) extern __shared__ __align__(16) unsigned char name[]

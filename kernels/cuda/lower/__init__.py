@@ -13,10 +13,12 @@ from distort.kernels.compiler.builder import TAKE_WIDE, Lowering
 
 #: (domain, module) -> operators
 OPERATORS: dict[tuple[str, str], str] = {
+    ("", "control_flow"): "If Loop Scan",
     ("", "convolution"): "Conv ConvTranspose",
     ("", "gathering"): "Gather GatherElements GatherND",
     ("", "pooling"): "AveragePool MaxPool",
     ("", "quantization"): "DequantizeLinear DynamicQuantizeLinear QuantizeLinear",
+    ("", "recurrent"): "GRU LSTM RNN",
     ("", "reductions"): (
         "ReduceL1 ReduceL2 ReduceLogSum ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
     ),
@@ -29,11 +31,14 @@ OPERATORS: dict[tuple[str, str], str] = {
     ("com.microsoft", "nbits"): "MatMulNBits",
     ("com.microsoft", "sampling"): "GridSample",
     ("com.microsoft", "quantization"): "DequantizeLinear QuantizeLinear",
+    ("com.microsoft", "quantized_recurrent"): "DynamicQuantizeLSTM",
 }
 #: (domain, operator) -> module
 HOME = {
     (domain, operator): module for (domain, module), operators in OPERATORS.items() for operator in operators.split()
 }
+#: modules instead of which the CPU's are not tried: they make what is never printed
+INSTEAD = frozenset(["control_flow", "quantized_recurrent", "recurrent"])
 #: those whose modules are imported
 LOWERINGS: dict[tuple[str, str], Lowering] = {}
 
@@ -66,4 +71,4 @@ def lowering_of(domain: str, op_type: str) -> Lowering | None:
     return LOWERINGS[domain, op_type]
 
 
-__all__ = ["HOME", "LOWERINGS", "OPERATORS", "lowering_of", "lowers_cuda"]
+__all__ = ["HOME", "INSTEAD", "LOWERINGS", "OPERATORS", "lowering_of", "lowers_cuda"]

@@ -106,7 +106,12 @@ def _dequantize(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
 @lowers_cuda("DynamicQuantizeLinear")
 def _dynamic_quantize(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     (x,) = inputs
-    if x is None or x.dtype != np.float32 or not x.size:
+    return None if x is None else dynamically_quantized(b, x)
+
+
+def dynamically_quantized(b: Builder, x: Tensor) -> Result:
+    """float32 x in uint8, its scale and its zero point: over all of it, as DynamicQuantizeLinear does."""
+    if x.dtype != np.float32 or not x.size:
         return None
     low = high = flat = b.contiguous(x).reshaped((1, x.size))
     parts = parts_of(1, x.size)

@@ -1,15 +1,16 @@
-"""GridSample over one to three axes, of the nearest pixel or between two an axis."""
+"""GridSample over one to three axes; between four pixels an axis, over two."""
 
 from __future__ import annotations
 
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder
+from distort.kernels.compiler.codegen.sampling import CORNERS, EDGES
 from distort.kernels.compiler.ir import Tensor
 from distort.kernels.cuda.lower import lowers_cuda
 from distort.kernels.cuda.operations import CudaSample
 
 _REALS = ("float32", "float16", "bfloat16")
-_MODES = {"linear": "linear", "bilinear": "linear", "nearest": "nearest"}
+_MODES = {"linear": "linear", "bilinear": "linear", "nearest": "nearest", "cubic": "cubic", "bicubic": "cubic"}
 
 
 @lowers_cuda("GridSample")
@@ -24,7 +25,9 @@ def _grid_sample(b: Builder, node: Node, inputs: list[Tensor | None]) -> list[Te
         return None
     if mode not in _MODES or padding not in ("zeros", "border", "reflection") or not x.size:
         return None
+    if _MODES[mode] == "cubic" and rank > 2:
+        return None
     result = b.new(x.dtype, (*x.shape[:2], *grid.shape[1:-1]))
-    align = bool(node.attributes.get("align_corners", 0))
-    b.add(CudaSample([b.contiguous(x), b.contiguous(grid)], [result], _MODES[mode], padding, align))
+    points = CORNERS if node.attributes.get("align_corners", 0) else EDGES
+    b.add(CudaSample([b.contiguous(x), b.contiguous(grid)], [result], _MODES[mode], padding, points))
     return [result]
