@@ -15,7 +15,7 @@ from distort.cluster.orders import ExecuteOrder, Held
 from distort.cluster.shm import messages
 from distort.cluster.shm.channel import Channel, PeerGone, connect
 from distort.cluster.shm.slots import SlotPool
-from distort.cluster.shm.spinning import Spinner
+from distort.cluster.shm.spinning import Spinner, n_cores
 from distort.cluster.shm.wire import Message, inline_limit, stage
 from distort.cluster.transport.base import Answer, Fetched, Loss, News
 
@@ -111,10 +111,15 @@ class Switchboard:
         self._all: tuple[Line, ...] = ()
         self._lock = threading.Lock()
         self._epoll = select.epoll()
+        self._spin_s = spin_s
         self._spinner = Spinner(self._epoll, spin_s)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, select.EPOLLIN)
         self._closed = False
+
+    def leave_cores(self, n_threads: int) -> None:
+        """So many threads of actors are at work on this host. Where they can fill it, who waits for them sleeps."""
+        self._spinner.most_s = self._spin_s if n_threads < n_cores() else 0.0
 
     def connect(self, unit: int, epoch: int, endpoint: str, token: str, names: Sequence[str]) -> Line:
         """Raises OSError where the host can't be reached by shared memory."""

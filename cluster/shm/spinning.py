@@ -12,6 +12,11 @@ DEFAULT_SPIN_US = 2000
 _WEIGHT = 0.25
 
 
+def n_cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Spinner:
     """Polls an epoll; where waits have been short lately, awake for up to ``most_s``, else asleep at once.
 
@@ -20,12 +25,12 @@ class Spinner:
 
     def __init__(self, epoll: select.epoll, most_s: float) -> None:
         self._epoll = epoll
-        self._most_s = most_s
+        self.most_s = most_s
         self._typical_s = 0.0
 
     def poll(self, timeout_s: float | None = None) -> list[tuple[int, int]]:
         """As the epoll's own; None: as long as it takes."""
-        most_s = self._most_s
+        most_s = self.most_s
         if most_s <= 0:
             return self._epoll.poll(timeout_s)
         began = now = time.perf_counter()

@@ -320,7 +320,10 @@ class ActorTransport:
         return self._hosts[unit]
 
     def _look_for_lines(self) -> None:
-        self.polls = any(host.line is not None for host in self._hosts)
+        near = [host.unit for host in self._hosts if host.line is not None]
+        self.polls = bool(near)
+        if self._switchboard is not None:
+            self._switchboard.leave_cores(sum(max(self._payloads[unit].threads, 1) for unit in near))
 
     def linked(self, producer: int, consumer: int) -> bool:
         if self._switchboard is None or producer == consumer:
