@@ -20,8 +20,12 @@ from distort.kernels.compiler.constants import Constants
 from distort.kernels.compiler.ir import Host
 from distort.kernels.compiler.specialise import lowered
 from distort.kernels.cuda import lower
+from distort.kernels.cuda.blaslt import ProductProblem
 from distort.kernels.cuda.builder import CudaBuilder
+from distort.kernels.cuda.device_libraries import Libraries
+from distort.kernels.cuda.dnn_graphs import AttentionProblem, ConvProblem, refusal
 from distort.kernels.cuda.fallback import CONDITIONS, REASONS, dtypes_of, reason_of_values
+from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.plan import target_of
 from distort.kernels.cuda.waits import WAITS
 from distort.kernels.registry import find, registered
@@ -31,7 +35,8 @@ _HEAD = """# Operators on a GPU
 What runs each operator where `CUDAExecutionProvider` has its node. `python -m distort.kernels.cuda.table` writes it; a
 test holds it against the code.
 
-*Compiled*: `yes` where all of onnx's test cases of the operator become CUDA C or a library's call, `in part` where some
+*Compiled*: `yes` where all of onnx's test cases of the operator become CUDA C or a library's call (as far as cuBLASLt's
+and cuDNN's documentation goes), `in part` where some
 do, `?` where there is a lowering and onnx has no such cases. *Otherwise* is what runs a node that is not compiled:
 `CuPy`, its kernel over CuPy; `CPU`, its kernel over NumPy, with copies that `explain()` names. *Waits*: what for that
 kernel waits for the GPU, so that its node can't be part of a CUDA graph.
@@ -42,6 +47,24 @@ host, and nodes that read or make them run over NumPy.
 """
 _CAPABILITY = (8, 0)
 _CONTROL = ("If", "Loop", "Scan", "SequenceMap")
+
+
+class _Obliging(Libraries):
+    """Libraries that take what they are documented to take: they need not be here for the table."""
+
+    @property
+    def products(self) -> Any:
+        return self
+
+    @property
+    def networks(self) -> Any:
+        return self
+
+    def plan(self, problem: ProductProblem) -> ProductProblem:
+        return problem
+
+    def supports(self, problem: ConvProblem | AttentionProblem) -> bool:
+        return not refusal(problem, self.compute_capability)
 
 
 def table_text() -> str:
@@ -92,6 +115,7 @@ def _compiles(graph: Graph, node: Node, feeds: Mapping[str, Any]) -> bool:
     names = [name for name in graph.inputs if name in feeds and name not in steering]
     graph.inputs = names
     builder = CudaBuilder(graph, target_of(_CAPABILITY), 1, Constants(), {}, keep_qdq=True)
+    builder.use(_Obliging(10 * _CAPABILITY[0] + _CAPABILITY[1], CudaOptions()))
     types = [(feeds[name].dtype, feeds[name].shape) for name in names]
     operations, _ = lowered(builder, graph.outputs, names, types)
     return not any(isinstance(operation, Host) for operation in operations)
