@@ -74,6 +74,8 @@ class Heap:
         self._lock = threading.Lock()
         #: freed while the lock was held: by what garbage collection found meanwhile, perhaps in the thread that has it
         self._waiting: deque[int] = deque()
+        #: what was found when memory was collected as garbage, where nobody could be told
+        self.found: list[str] = []
         self.used_nbytes = 0
         self.closed = False
 
@@ -130,10 +132,15 @@ class Heap:
         self._starts.remove(address)
         size = -(-(max(nbytes, 1) + GUARD) // ALIGNMENT) * ALIGNMENT
         self.used_nbytes -= size
-        intact = self._intact(address, nbytes)
+        intact = self._intact(address, nbytes) and self._is_returned(address)
         bytes_at(address, nbytes)[:] = 0xFB  # who reads it now, reads nonsense
         self._give_back(address - self.base, size)
         return intact
+
+    def _is_returned(self, address: int) -> bool:
+        """Whether nothing wrote behind a block of a pool that is garbage at once with its memory."""
+        asked, nbytes = self._lent.pop(address, (0, 0))
+        return bool((bytes_at(address + asked, nbytes - asked) == _GUARD_BYTE).all())
 
     def _give_back(self, offset: int, size: int) -> None:
         place = bisect_right(self._free, (offset, size))
@@ -163,17 +170,13 @@ class Heap:
         memory[asked:] = _GUARD_BYTE
         self._lent[address] = asked, nbytes
 
-    def end_lending(self, address: int) -> None:
-        asked, nbytes = self._lent.pop(address)
-        if self.closed:
+    def end_lending(self, address: int, asked: int) -> None:
+        known, nbytes = self._lent.get(address, (0, 0))
+        if self.closed or known != asked or not nbytes:  # its memory went before it, and may be another's
             return
+        del self._lent[address]
         if not (bytes_at(address + asked, nbytes - asked) == _GUARD_BYTE).all():
             raise WroteBehind(f"something wrote behind the {asked} bytes at {address:#x}")
-
-    def forget_lending(self, address: int, asked: int) -> None:
-        """Of a block whose memory went before it, as both were garbage at once."""
-        if self._lent.get(address, (0, 0))[0] == asked:
-            del self._lent[address]
 
     def _intact(self, address: int, nbytes: int) -> bool:
         return bool((bytes_at(address + nbytes, GUARD) == _GUARD_BYTE).all())
@@ -181,6 +184,8 @@ class Heap:
     def check(self) -> None:
         """Raise WroteBehind where something wrote behind any allocation."""
         self._free_waiting()
+        if self.found:
+            raise WroteBehind("; ".join(self.found))
         with self._lock:
             for address, nbytes in self.live.items():
                 if not self._intact(address, nbytes):

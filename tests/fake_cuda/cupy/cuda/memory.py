@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from .. import _state
+from .. import _heap, _state
 from .._errors import CUDARuntimeError
 from . import runtime
 
@@ -51,7 +51,12 @@ class Memory(BaseMemory):
     def __del__(self) -> None:
         if self.ptr:
             address, self.ptr = self.ptr, 0
-            runtime.free_if_there(address)
+            heap = _state.heap_of(address)
+            try:
+                runtime.free_if_there(address)
+            except _heap.WroteBehind as error:
+                if heap is not None:
+                    heap.found.append(str(error))
 
 
 class UnownedMemory(BaseMemory):
@@ -154,21 +159,23 @@ class _Pooled(BaseMemory):
 
     def free(self) -> None:
         chunk, self._chunk = self._chunk, None  # type: ignore[assignment]
-        if chunk is not None and not chunk.ptr:
-            if self._heap is not None:
-                self._heap.forget_lending(self.ptr, self.size)
+        if chunk is not None and not chunk.ptr:  # garbage at once with its memory, which went first
             self.ptr = 0
         elif chunk is not None:
             if self._heap is not None:
                 if _state.lazy:
                     with suppress(CUDARuntimeError):  # the stream may be gone, and its work done with it
                         _state.stream_of(self._key[1]).drain()
-                self._heap.end_lending(self.ptr)
+                self._heap.end_lending(self.ptr, self.size)
             self.ptr = 0
             self._pool.take_back(chunk, self._key)
 
     def __del__(self) -> None:
-        self.free()
+        try:
+            self.free()
+        except _heap.WroteBehind as error:  # the collector of garbage can't be told: fake.check() says it
+            if self._heap is not None:
+                self._heap.found.append(str(error))
 
 
 class MemoryPool:
