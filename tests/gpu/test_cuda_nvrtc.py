@@ -26,5 +26,5 @@ def test_kernels(kind: Callable[[], Iterator[Operation]], architecture: str) -> 
 
 
 def test_kernels_of_every_printer_are_compiled() -> None:
-    kinds = {operation.kind for kind in (corpus.maps, corpus.rows, corpus.moves) for operation in kind()}
+    kinds = {operation.kind for kind in (corpus.maps, corpus.rows, corpus.moves, corpus.steps) for operation in kind()}
     assert set(_PRINTERS) <= kinds
