@@ -15,9 +15,10 @@ from distort.cluster.orders import ExecuteOrder, Held
 from distort.cluster.shm import messages
 from distort.cluster.shm.channel import Channel, PeerGone, connect
 from distort.cluster.shm.slots import SlotPool
-from distort.cluster.shm.spinning import Spinner, n_cores
+from distort.cluster.shm.spinning import Spinner
 from distort.cluster.shm.wire import Message, inline_limit, stage
 from distort.cluster.transport.base import Answer, Fetched, Loss, News
+from distort.kernels.compiler.choice import available_threads
 
 #: how long a host may take to say that it is there
 _HELLO_TIMEOUT_S = 10.0
@@ -119,7 +120,7 @@ class Switchboard:
 
     def leave_cores(self, n_threads: int) -> None:
         """So many threads of actors are at work on this host. Where they can fill it, who waits for them sleeps."""
-        self._spinner.most_s = self._spin_s if n_threads < n_cores() else 0.0
+        self._spinner.most_s = self._spin_s if n_threads < available_threads() else 0.0
 
     def connect(self, unit: int, epoch: int, endpoint: str, token: str, names: Sequence[str]) -> Line:
         """Raises OSError where the host can't be reached by shared memory."""

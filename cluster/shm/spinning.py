@@ -12,11 +12,6 @@ DEFAULT_SPIN_US = 2000
 _WEIGHT = 0.25
 
 
-def n_cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Spinner:
     """Polls an epoll; where waits have been short lately, awake for up to ``most_s``, else asleep at once.
 

@@ -175,12 +175,12 @@ def attend(
     NaN. ``reach``: query n sees no more than n + reach keys, by what ``scores`` say. ``limits``: int64 [B], how many
     keys an entry has, at least 1. None where it is not done here.
     """
-    if b.attends is not None:
-        return b.attends(b, q, k, v, scores, zeros=zeros, flat=flat, reach=reach, limits=limits)
     (batch, heads, steps, size), (groups, keys), columns = q.shape, k.shape[1:3], v.shape[3]
     same = k.shape == (batch, groups, keys, size) and v.shape[:3] == k.shape[:3] and groups > 0
     if not same or heads % groups or not keys or not size or not math.prod((batch, heads, steps, columns)):
         return None
+    if b.attends is not None:
+        return b.attends(b, q, k, v, scores, zeros=zeros, flat=flat, reach=reach, limits=limits)
     if {q.dtype, k.dtype, v.dtype} - {q.dtype} or (q.element != "float32" and not half.is_narrow(q)):
         return None
     repeated = heads // groups

@@ -70,12 +70,9 @@ def attend(
     reach: int = ALL,
     limits: Tensor | None = None,
 ) -> Tensor | None:
-    """As ``scores.attend`` of the compiler, whose arguments these are."""
+    """As ``scores.attend`` of the compiler, whose arguments these are; it has looked at their shapes."""
     del reach, limits  # both only say what the scores say too
-    (batch, heads, steps, size), (groups, keys), columns = q.shape, k.shape[1:3], v.shape[3]
-    same = k.shape == (batch, groups, keys, size) and v.shape[:3] == k.shape[:3] and groups > 0
-    if not same or heads % groups or not keys or not size or not math.prod((batch, heads, steps, columns)):
-        return None
+    (batch, heads, steps, _), columns = q.shape, v.shape[3]
     if q.dtype != k.dtype or q.dtype != v.dtype or q.element not in ("float32", *ATTENTION_DTYPES):
         return None
     if flat:

@@ -13,7 +13,7 @@ from distort.kernels.compiler import arena
 from distort.kernels.compiler.codegen.target import Target, of_features
 from distort.kernels.compiler.constants import Constants
 from distort.kernels.compiler.fuse import fuse
-from distort.kernels.compiler.ir import Buffer, Host, Operation, Place, Tensor
+from distort.kernels.compiler.ir import Buffer, Host, Operation, Place
 from distort.kernels.compiler.specialise import FeedType, Result, late, lifetimes, lowered, unknown_of
 from distort.kernels.cuda.attending import attend
 from distort.kernels.cuda.builder import CudaBuilder
@@ -177,9 +177,4 @@ def _offsets(sizes: Mapping[int, int], begin: int) -> tuple[dict[int, int], int]
     return found, begin
 
 
-def tensors_of(host: Host) -> list[Tensor]:
-    """What a host step reads and makes that has a place in the plan."""
-    return [value for value in (*host.arguments, *host.results) if isinstance(value, Tensor)]
-
-
-__all__ = ["ALIGNMENT_NBYTES", "CudaPlan", "CudaStep", "plan_of", "target_of", "tensors_of"]
+__all__ = ["ALIGNMENT_NBYTES", "CudaPlan", "CudaStep", "plan_of", "target_of"]

@@ -141,13 +141,22 @@ def _elements(b: Builder, x: Tensor, axis: tuple[int, int], indices: Tensor, res
     return None
 
 
+def axis_of_elements(node: Node, x: Tensor, indices: Tensor) -> int | None:
+    """The axis that indices count along; None where they don't go with x: along the others they are no longer."""
+    axis = _axis(node, x)
+    if axis is None or len(x.shape) != len(indices.shape):
+        return None
+    fits = all(n <= m for i, (n, m) in enumerate(zip(indices.shape, x.shape, strict=True)) if i != axis)
+    return axis if fits else None
+
+
 @lowers("GatherElements")
 def _gather_elements(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     x, indices = inputs
-    if x is None or indices is None or indices.element not in _INDEX_TYPES or len(x.shape) != len(indices.shape):
+    if x is None or indices is None or indices.element not in _INDEX_TYPES:
         return None
-    axis = _axis(node, x)
-    if axis is None or any(n > m for i, (n, m) in enumerate(zip(indices.shape, x.shape, strict=True)) if i != axis):
+    axis = axis_of_elements(node, x, indices)
+    if axis is None:
         return None
     if math.prod(indices.shape) and not x.shape[axis]:
         return None

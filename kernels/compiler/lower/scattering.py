@@ -9,7 +9,7 @@ from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.ir import Call, ErrorWord, Native, Tensor, Word
 from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.loops import merged
-from distort.kernels.compiler.lower.gathering import element_of
+from distort.kernels.compiler.lower.gathering import axis_of_elements, element_of
 
 Result = list[Tensor | None] | None
 
@@ -20,14 +20,23 @@ _INDEX_TYPES = {"int32": "i32", "int64": "i64"}
 _REDUCED = frozenset(["float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))])
 
 
-def _kept(b: Builder, node: Node, inputs: list[Tensor | None]) -> tuple[Tensor, Tensor, Tensor, str] | None:
-    """x, indices and updates as they lie, and how the key names their elements."""
+def given(node: Node, inputs: list[Tensor | None]) -> tuple[Tensor, Tensor, Tensor, str] | None:
+    """x, indices and updates of types that go together, and the reduction; None where they don't."""
     x, indices, updates = inputs
     reduction = node.attributes.get("reduction", "none")
     if x is None or indices is None or updates is None or indices.element not in _INDEX_TYPES:
         return None
     if x.dtype != updates.dtype or reduction not in ("none", "add", "mul", "max", "min"):
         return None
+    return x, indices, updates, reduction
+
+
+def _kept(b: Builder, node: Node, inputs: list[Tensor | None]) -> tuple[Tensor, Tensor, Tensor, str] | None:
+    """x, indices and updates as they lie, and how the key names their elements."""
+    found = given(node, inputs)
+    if found is None:
+        return None
+    x, indices, updates, reduction = found
     if reduction != "none" and x.element not in _REDUCED:
         return None
     name = element_of(x) if reduction == "none" else x.element
@@ -70,13 +79,10 @@ def scatter_elements(b: Builder, node: Node, inputs: list[Tensor | None]) -> Res
     if kept is None:
         return None
     x, indices, updates, name = kept
-    rank, axis = len(x.shape), node.attributes.get("axis", 0)
-    if len(indices.shape) != rank or indices.shape != updates.shape or not -rank <= axis < rank:
+    axis = axis_of_elements(node, x, indices)
+    if axis is None or indices.shape != updates.shape:
         return None
-    axis %= rank
-    others = [i for i in range(rank) if i != axis]
-    if any(indices.shape[i] > x.shape[i] for i in others):
-        return None
+    others = [i for i in range(len(x.shape)) if i != axis]
     result = b.new(x.dtype, x.shape)
     if 0 in x.shape:
         return None if indices.size else [result]

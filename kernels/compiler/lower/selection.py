@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 
@@ -22,17 +23,38 @@ _SUMMED = frozenset(["float32", "float64", "int32", "int64", "uint32", "uint64"]
 _PART = 256
 
 
-@lowers("TopK")
-def _top_k(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+def top_k_of(
+    b: Builder, node: Node, inputs: list[Tensor | None], ordered: Collection[str]
+) -> tuple[Tensor, int, int] | None:
+    """x, the axis and k of TopK; None where x's elements aren't among ``ordered``, or nobody knows k."""
     x, count = inputs[0], numbers(inputs[1])
-    if x is None or x.element not in _ORDERED or not x.shape:
+    if x is None or x.element not in ordered or not x.shape:
         return None
     rank, axis = len(x.shape), node.attributes.get("axis", -1)
     k = count[0] if count else length_of(b, node, axis, inputs[1])
     if k is None or not -rank <= axis < rank or not 0 <= k <= x.shape[axis % rank] or x.shape[axis % rank] >= 1 << 31:
         return None
-    axis %= rank
-    x = b.plain(x)
+    return x, axis % rank, k
+
+
+def cumulative_of(inputs: list[Tensor | None], summed: Collection[str]) -> tuple[Tensor, int] | None:
+    """x and the axis of CumSum and CumProd; None where x's elements aren't among ``summed``, or nobody knows it."""
+    x, found = inputs[0], numbers(inputs[1])
+    if x is None or not found or len(found) != 1 or x.element not in summed:
+        return None
+    rank, axis = len(x.shape), found[0]
+    if not -rank <= axis < rank:
+        return None
+    return x, axis % rank
+
+
+@lowers("TopK")
+def _top_k(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
+    asked = top_k_of(b, node, inputs, _ORDERED)
+    if asked is None:
+        return None
+    x, axis, k = asked
+    rank, x = len(x.shape), b.plain(x)
     others = [i for i in range(rank) if i != axis]
     outer = [x.shape[i] for i in others]
     values, places = b.new(x.dtype, [*outer, k]), b.new(np.int64, [*outer, k])
@@ -54,13 +76,10 @@ def _top_k(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
 
 @lowers("CumSum", "CumProd")
 def _cumulative(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
-    x, found = inputs[0], numbers(inputs[1])
-    if x is None or not found or len(found) != 1 or x.element not in _SUMMED:
+    asked = cumulative_of(inputs, _SUMMED)
+    if asked is None:
         return None
-    rank, axis = len(x.shape), found[0]
-    if not -rank <= axis < rank:
-        return None
-    axis %= rank
+    x, axis = asked
     result = b.new(x.dtype, x.shape)
     if not x.size:
         return [result]

@@ -10,9 +10,9 @@ import functools
 
 from distort.kernels.compiler.codegen.expecting import LARGEST
 from distort.kernels.compiler.ir import ErrorWord
+from distort.kernels.cuda.codegen.device_functions import with_helpers
 from distort.kernels.cuda.codegen.dtypes import STORED, computed
 from distort.kernels.cuda.codegen.grids import BLOCK, grid_kernel
-from distort.kernels.cuda.codegen.helpers import with_helpers
 from distort.kernels.cuda.launch import NAME, Argument, Kernel, Launch, kernel_of
 from distort.kernels.cuda.operations import CudaExpect, CudaPlaces
 

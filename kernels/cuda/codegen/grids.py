@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distort.kernels.cuda.codegen.helpers import with_helpers
+from distort.kernels.cuda.codegen.device_functions import with_helpers
 from distort.kernels.cuda.codegen.indexing import index_type
 from distort.kernels.cuda.launch import NAME, Kernel, kernel_of
 

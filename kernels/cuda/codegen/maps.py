@@ -14,9 +14,9 @@ from typing import NamedTuple
 from distort.kernels.compiler.expression import Expression
 from distort.kernels.compiler.ir import Map
 from distort.kernels.compiler.loops import merged
+from distort.kernels.cuda.codegen.device_functions import with_helpers
 from distort.kernels.cuda.codegen.dtypes import COMPUTED, STORED, computed, stored
 from distort.kernels.cuda.codegen.expressions import evaluate
-from distort.kernels.cuda.codegen.helpers import with_helpers
 from distort.kernels.cuda.codegen.indexing import (
     index_type,
     is_aligned,

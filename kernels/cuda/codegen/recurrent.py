@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 from distort.kernels.compiler.ir import ErrorWord, Tensor
 from distort.kernels.cuda.codegen.cells import Structure, cell
+from distort.kernels.cuda.codegen.device_functions import with_helpers
 from distort.kernels.cuda.codegen.dtypes import COMPUTED, NBYTES
 from distort.kernels.cuda.codegen.gathering import INDEX
 from distort.kernels.cuda.codegen.grids import grid_kernel
-from distort.kernels.cuda.codegen.helpers import with_helpers
 from distort.kernels.cuda.launch import NAME, Argument, Kernel, Launch, kernel_of
 from distort.kernels.cuda.operations import CudaCells
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from distort.kernels.compiler.codegen import passes
 from distort.kernels.compiler.codegen.passes import Passes
 from distort.kernels.compiler.expression import Expression
+from distort.kernels.cuda.codegen.device_functions import with_helpers
 from distort.kernels.cuda.codegen.dtypes import COMPUTED, STORED, computed, literal, stored
 from distort.kernels.cuda.codegen.expressions import Body, rounded
-from distort.kernels.cuda.codegen.helpers import with_helpers
 from distort.kernels.cuda.codegen.indexing import index_type, place, pointer, size_parameters, unravel
 from distort.kernels.cuda.codegen.maps import load_pack, store_pack
 from distort.kernels.cuda.codegen.reducers import Reducer

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import functools
 
+from distort.kernels.cuda.codegen.device_functions import with_helpers
 from distort.kernels.cuda.codegen.dtypes import COMPUTED, STORED, computed, is_real, literal, stored
 from distort.kernels.cuda.codegen.expressions import unsigned
 from distort.kernels.cuda.codegen.grids import BLOCK, grid_kernel
-from distort.kernels.cuda.codegen.helpers import with_helpers
 from distort.kernels.cuda.launch import NAME, Argument, Kernel, Launch, kernel_of
 from distort.kernels.cuda.operations import CudaScan
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 
+from distort.kernels.cuda.codegen.device_functions import with_helpers
 from distort.kernels.cuda.codegen.dtypes import NBYTES, STORED, computed, is_real, is_signed
-from distort.kernels.cuda.codegen.helpers import with_helpers
 from distort.kernels.cuda.launch import NAME, Argument, Kernel, Launch, kernel_of
 from distort.kernels.cuda.operations import CudaTopK
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 import functools
 
 from distort.kernels.compiler.ir import ErrorWord
+from distort.kernels.cuda.codegen.device_functions import with_helpers
 from distort.kernels.cuda.codegen.grids import BLOCK
-from distort.kernels.cuda.codegen.helpers import with_helpers
 from distort.kernels.cuda.launch import NAME, Argument, Kernel, Launch, kernel_of
 from distort.kernels.cuda.operations import CudaSelected, CudaSuppress
 

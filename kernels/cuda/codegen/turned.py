@@ -12,8 +12,8 @@ from distort.kernels.compiler.expression import Expression
 from distort.kernels.compiler.ir import Map
 from distort.kernels.compiler.loops import moved
 from distort.kernels.cuda.codegen import maps
+from distort.kernels.cuda.codegen.device_functions import with_helpers
 from distort.kernels.cuda.codegen.dtypes import STORED
-from distort.kernels.cuda.codegen.helpers import with_helpers
 from distort.kernels.cuda.codegen.indexing import (
     index_type,
     place,

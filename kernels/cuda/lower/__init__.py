@@ -15,7 +15,7 @@ from distort.kernels.compiler.builder import TAKE_WIDE, Lowering
 OPERATORS: dict[tuple[str, str], str] = {
     ("", "control_flow"): "If Loop Scan",
     ("", "convolution"): "Conv ConvTranspose",
-    ("", "gathering"): "Gather GatherElements GatherND",
+    ("", "gathering"): "GatherND",
     ("", "pooling"): "AveragePool MaxPool",
     ("", "quantization"): "DequantizeLinear DynamicQuantizeLinear QuantizeLinear",
     ("", "recurrent"): "GRU LSTM RNN",

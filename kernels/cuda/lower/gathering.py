@@ -1,15 +1,12 @@
-"""Gather, GatherElements and GatherND: what isn't a view is one kernel, whatever strides x has."""
+"""Reading by index: one kernel, whatever strides x has. Gather and GatherElements come here by the builder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.ir import Tensor
-from distort.kernels.compiler.lower.gathering import regular
 from distort.kernels.cuda.lower import lowers_cuda
 from distort.kernels.cuda.operations import CudaGather
 
@@ -43,44 +40,6 @@ def gathered_elements(b: Builder, x: Tensor, axis: int, indices: Tensor) -> Tens
     strides = [0 if i == axis else stride for i, stride in enumerate(x.strides)]
     source = x.view(indices.shape, strides)
     return _gather_at(b, source, indices, indices.shape, [(x.shape[axis], x.strides[axis])])
-
-
-@lowers_cuda("Gather")
-def _gather(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
-    x, indices = inputs
-    axis = node.attributes.get("axis", 0)
-    if x is None or indices is None or indices.element not in INDEX_TYPES or not -len(x.shape) <= axis < len(x.shape):
-        return None
-    axis %= len(x.shape)
-    size = x.shape[axis]
-    if indices.value is not None:
-        found = np.asarray(indices.value, np.int64)
-        if found.size and not -size <= found.min() <= found.max() < size:
-            return None
-        view = regular(x, axis, np.where(found < 0, found + size, found))
-        if view is not None:
-            return [view]
-    shape = [*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]]
-    if not size and 0 not in shape:
-        return None
-    return [gathered(b, x, axis, indices).reshaped(shape)]
-
-
-@lowers_cuda("GatherElements")
-def _gather_elements(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
-    x, indices = inputs
-    axis = node.attributes.get("axis", 0)
-    if x is None or indices is None or indices.element not in INDEX_TYPES or len(x.shape) != len(indices.shape):
-        return None
-    rank = len(x.shape)
-    if not -rank <= axis < rank:
-        return None
-    axis %= rank
-    if any(n > m for i, (n, m) in enumerate(zip(indices.shape, x.shape, strict=True)) if i != axis):
-        return None
-    if indices.size and not x.shape[axis]:
-        return None
-    return [gathered_elements(b, x, axis, indices)]
 
 
 @lowers_cuda("GatherND")

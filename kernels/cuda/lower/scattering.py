@@ -13,25 +13,24 @@ import numpy as np
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.ir import Tensor, strides_of
+from distort.kernels.compiler.lower.gathering import axis_of_elements
+from distort.kernels.compiler.lower.scattering import given
 from distort.kernels.cuda.lower import lowers_cuda
 from distort.kernels.cuda.operations import CudaScatter
 
 Result = list[Tensor | None] | None
-_INDEX_TYPES = ("int32", "int64")
 #: numbers of updates are 32 bits
 _MOST_UPDATES = 1 << 31
 
 
 def _kept(node: Node, inputs: list[Tensor | None]) -> tuple[Tensor, Tensor, Tensor, str] | None:
-    x, indices, updates = inputs
-    reduction = node.attributes.get("reduction", "none")
-    if x is None or indices is None or updates is None or indices.element not in _INDEX_TYPES:
+    found = given(node, inputs)
+    if found is None:
         return None
-    if x.dtype != updates.dtype or reduction not in ("none", "add", "mul", "max", "min"):
-        return None
+    x, indices, _, reduction = found
     if (reduction != "none" and x.dtype == bool) or indices.size >= _MOST_UPDATES:
         return None
-    return x, indices, updates, reduction
+    return found
 
 
 def _scatter(
@@ -78,11 +77,8 @@ def _scatter_elements(b: Builder, node: Node, inputs: list[Tensor | None]) -> Re
     if kept is None:
         return None
     x, indices, updates, reduction = kept
-    rank, axis = len(x.shape), node.attributes.get("axis", 0)
-    if len(indices.shape) != rank or indices.shape != updates.shape or not -rank <= axis < rank:
-        return None
-    axis %= rank
-    if any(n > m for i, (n, m) in enumerate(zip(indices.shape, x.shape, strict=True)) if i != axis):
+    axis = axis_of_elements(node, x, indices)
+    if axis is None or indices.shape != updates.shape:
         return None
     result = b.new(x.dtype, x.shape)
     if 0 in x.shape:

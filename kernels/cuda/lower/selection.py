@@ -10,8 +10,7 @@ from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.ir import Tensor
 from distort.kernels.compiler.loops import merged
-from distort.kernels.compiler.lower.expecting import length_of
-from distort.kernels.compiler.lower.views import numbers
+from distort.kernels.compiler.lower.selection import cumulative_of, top_k_of
 from distort.kernels.cuda.codegen.selection import MOST_KEPT, ORDERED
 from distort.kernels.cuda.lower import lowers_cuda
 from distort.kernels.cuda.operations import CudaScan, CudaTopK
@@ -22,16 +21,11 @@ _SUMMED = ("float32", "float64", "float16", "bfloat16", "int32", "int64", "uint3
 
 @lowers_cuda("TopK")
 def _top_k(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
-    x, count = inputs[0], numbers(inputs[1])
-    if x is None or x.element not in ORDERED or not x.shape:
+    asked = top_k_of(b, node, inputs, ORDERED)
+    if asked is None or asked[2] > MOST_KEPT:
         return None
-    rank, axis = len(x.shape), node.attributes.get("axis", -1)
-    k = count[0] if count else length_of(b, node, axis, inputs[1])
-    if k is None or not -rank <= axis < rank or not 0 <= k <= x.shape[axis % rank] or x.shape[axis % rank] >= 1 << 31:
-        return None
-    if k > MOST_KEPT:
-        return None
-    axis %= rank
+    x, axis, k = asked
+    rank = len(x.shape)
     others = [i for i in range(rank) if i != axis]
     outer = [x.shape[i] for i in others]
     values, places = b.new(x.dtype, [*outer, k]), b.new(np.int64, [*outer, k])
@@ -51,13 +45,10 @@ def _top_k(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
 
 @lowers_cuda("CumSum", "CumProd")
 def _cumulative(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
-    x, found = inputs[0], numbers(inputs[1])
-    if x is None or not found or len(found) != 1 or x.element not in _SUMMED:
+    asked = cumulative_of(inputs, _SUMMED)
+    if asked is None:
         return None
-    rank, axis = len(x.shape), found[0]
-    if not -rank <= axis < rank:
-        return None
-    axis %= rank
+    x, axis = asked
     result = b.new(x.dtype, x.shape)
     if x.size:
         shape = (math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :]))
