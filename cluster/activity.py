@@ -34,6 +34,7 @@ class Tally:
         self.total_s = 0.0  # the latencies of those that are done, added up
         self.by_class = [0] * (len(LATENCY_BOUNDS_S) + 1)
         self.recent_s: deque[float] = deque(maxlen=_RECENT)
+        self._uncounted_s: list[float] = []  # latencies of runs that are done: somebody waits for a run's end
         self.active_ns = 0  # time with a run in flight, up to when the last one ended
         self._active_since_ns = 0
 
@@ -54,14 +55,21 @@ class Tally:
             self.failed += 1
             return
         self.done += 1
-        latency_s = (now_ns - began_ns) / 1e9
-        self.total_s += latency_s
-        self.by_class[bisect.bisect_left(LATENCY_BOUNDS_S, latency_s)] += 1
-        self.recent_s.append(latency_s)
+        self._uncounted_s.append((now_ns - began_ns) / 1e9)
+        if len(self._uncounted_s) >= _RECENT:
+            self._add_up()
+
+    def _add_up(self) -> None:
+        for latency_s in self._uncounted_s:
+            self.total_s += latency_s
+            self.by_class[bisect.bisect_left(LATENCY_BOUNDS_S, latency_s)] += 1
+        self.recent_s += self._uncounted_s
+        self._uncounted_s.clear()
 
     def snapshot(self, units: Sequence[UnitActivity], edges: Sequence[EdgeActivity]) -> Snapshot:
         """With what actors and edges have come to."""
         now_ns = self._clock_ns()
+        self._add_up()
         return Snapshot(
             at_ns=now_ns,
             done=self.done,

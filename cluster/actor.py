@@ -184,6 +184,13 @@ class StageActor:
     ) -> tuple[dict[str, Any], StageReport | None]:
         """The stage's outputs by name, and the report. Outputs may be made where ``room`` says."""
         with self._lock:
+            start_ns = time.time_ns()
+            if room is not None and self._brief is not None and not (order.report or order.path_only):
+                made = self._brief.of(values, room)
+                if made is not None:
+                    self._n_executions += 1
+                    self._busy_ns += time.time_ns() - start_ns
+                    return made, None
             return self._compute_alone(order, run, values, received, room)
 
     def _compute_alone(
@@ -191,11 +198,6 @@ class StageActor:
     ) -> tuple[dict[str, Any], StageReport | None]:
         assert self._program is not None and self._payload is not None, "load() comes first"
         start_ns = time.time_ns()
-        if room is not None and self._brief is not None and not (order.report or order.path_only):
-            made = self._brief.of(values, room)
-            if made is not None:
-                self._count(time.time_ns() - start_ns)
-                return made, None
         cancellation = self._cancellations[run] = Cancellation()
         if run in self._cancelled:
             cancellation.requested = True
@@ -223,7 +225,8 @@ class StageActor:
             self._cancelled.discard(run)
         kept = {name: self._keep(outputs[name], name) for name in order.keep}
         end_ns = time.time_ns()
-        self._count(end_ns - start_ns)
+        self._n_executions += 1
+        self._busy_ns += end_ns - start_ns
         if not order.report:
             if self._brief is not None:
                 self._brief.look_at(feeds)
@@ -232,11 +235,6 @@ class StageActor:
         if order.profile:
             report.pid, report.thread = os.getpid(), threading.get_native_id()
         return outputs, report
-
-    def _count(self, busy_ns: int) -> None:
-        """An execution that is done."""
-        self._n_executions += 1
-        self._busy_ns += busy_ns
 
     def _held(self, key: int, name: str) -> Any:
         try:

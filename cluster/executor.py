@@ -26,7 +26,7 @@ from distort.cluster.fetching import Fetching, result_of
 from distort.cluster.orders import ATTEMPTS, ActorStats, Held, StagePayload, StageReport
 from distort.cluster.resident import Resident, ResidentMeta
 from distort.cluster.routes import Leg, RunKind, make_route
-from distort.cluster.run import Run
+from distort.cluster.run import Crossings, Run
 from distort.cluster.traffic import Traffic
 from distort.cluster.transport.base import Answer, Fetched, Handle, Loss, News, StageHost, Transport
 from distort.cluster.waiting import Waiting
@@ -43,6 +43,8 @@ _POLL_S = 0.02
 _REMEMBERED = 256
 #: how long actors may take to say what they have done
 _STATS_TIMEOUT_S = 2.0
+#: of a run: fetches, those that stay, whether it is profiled, whether every node is run, feeds on units, feeds
+_Asked = tuple[tuple[str, ...], frozenset[str], bool, bool, tuple[tuple[str, int], ...], tuple[str, ...]]
 
 
 class Executor:
@@ -76,7 +78,8 @@ class Executor:
         self._numbers = itertools.count()
         self._oldest = 0
         self._orders = itertools.count(1)
-        self._routes: dict[RunKind, dict[int, Leg]] = {}
+        self._kinds: dict[_Asked, RunKind] = {}
+        self._routes: dict[tuple[Any, ...], dict[int, Leg]] = {}  # by kind and units
         self._traffic = Traffic()
         self._tally = Tally()
         self._clocks = Clocks()
@@ -125,11 +128,11 @@ class Executor:
     ) -> Run:
         """Begin a run, or put it into the queue. Somebody has to :meth:`finish` it."""
         self._require_process()
-        wanted = self._results.union(fetches) if everything else frozenset(fetches)
         values = dict(feeds)
         resident = self._residents(values) if Resident in map(type, values.values()) else ()
-        path_only = not wanted >= self._results
-        run = Run(0, tuple(fetches), keep, wanted, profile, path_only, values, resident)
+        asked = (tuple(fetches), keep, profile, everything, resident, tuple(values))
+        kind = self._kinds.get(asked) or self._new_kind(asked)
+        run = Run(kind, values, Crossings() if profile else None)
         if not self._transport.polls:  # putting large values takes time, which the lock should not be held for
             for name, value in values.items():
                 if not isinstance(value, Resident):
@@ -140,9 +143,18 @@ class Executor:
             run.number = next(self._numbers)
             run.began_ns = self._tally.begin()
             self._runs[run.number] = run
-            self._events.append(machine.Submit(run.number, wanted, dict(resident)))
+            self._events.append(machine.Submit(run.number, kind.wanted, kind.resident))
             self._drain()
         return run
+
+    def _new_kind(self, asked: _Asked) -> RunKind:
+        fetches, keep, profile, everything, resident, fed = asked
+        wanted = self._results.union(fetches) if everything else frozenset(fetches)
+        path_only = not wanted >= self._results
+        if len(self._kinds) >= _REMEMBERED:
+            self._kinds.clear()
+        kind = RunKind(wanted, fetches, keep, frozenset(fed), dict(resident), profile, path_only)
+        return self._kinds.setdefault(asked, kind)
 
     def _residents(self, feeds: dict[str, Any]) -> tuple[tuple[str, int], ...]:
         """Feeds that lie on units. Those that lie on another session's come by way of this process."""
@@ -168,17 +180,17 @@ class Executor:
             raise
         if run.error is not None:
             raise run.error
-        results = [self._result(run, name) for name in run.fetches]
-        if run.profile:
-            self._complete_reports(run)
+        results = [self._result(run, name) for name in run.kind.fetches]
+        if run.crossings is not None:
+            self._complete_reports(run, run.crossings)
         return results, run.reports
 
-    def _complete_reports(self, run: Run) -> None:
+    def _complete_reports(self, run: Run, crossings: Crossings) -> None:
         """What a profile wants to know of a run that is done: times on this host's clock, results by their makers."""
         for report in run.reports:
             report.run, report.unit = run.number, run.units[report.stage]
             self._clocks.align(report, self._hosts[report.unit])
-            report.returned = [told for producer, told in run.returned if producer == report.stage]
+            report.returned = [told for producer, told in crossings.returned if producer == report.stage]
 
     def cancel(self, run: Run) -> None:
         """End a run that nobody waits for any more."""
@@ -223,8 +235,8 @@ class Executor:
     def _count_result(self, run: Run, name: str, nbytes: int, transport: str) -> None:
         producer = self._producer[name]
         self._traffic.count(name, producer, CALLER, transport, nbytes)
-        if run.profile:
-            run.returned.append((producer, (name, nbytes, transport)))
+        if run.crossings is not None:
+            run.crossings.returned.append((producer, (name, nbytes, transport)))
 
     # -- events and commands
 
@@ -270,7 +282,7 @@ class Executor:
             if leg.direct:
                 names = leg.order.inputs
                 values = [Held(v.meta.key) if type(v) is Resident else v for v in map(run.feeds.__getitem__, names)]
-                host.order(leg.number, names, values, run.on_wire, self._oldest)
+                host.order(leg.number, values, run.on_wire, self._oldest)
                 self._count_feeds(run, stage, zip(names, values, strict=True))  # while the host is at work
                 return
             values = [self._handle_for(run, name, command.unit) for name in leg.order.inputs]
@@ -285,23 +297,14 @@ class Executor:
     def _begin_attempt(self, run: Run, attempt: int) -> None:
         run.attempt = attempt
         run.units = self._state.units_of(run.number)
-        kind = RunKind(
-            run.wanted,
-            run.fetches,
-            run.keep,
-            frozenset(run.feeds),
-            run.resident,
-            tuple(run.units.items()),
-            run.profile,
-            run.path_only,
-        )
-        legs = self._routes.get(kind)
+        key = (run.kind, *run.units.values())
+        legs = self._routes.get(key)
         if legs is None:
             if len(self._routes) >= _REMEMBERED:
                 self._routes.clear()
-            needs = self._needs.of(run.wanted)
-            legs = make_route(kind, needs, self._inputs, self._outputs, self._transport.linked, self._orders)
-            self._routes[kind] = legs
+            needs, linked = self._needs.of(run.kind.wanted), self._transport.linked
+            legs = make_route(run.kind, run.units, needs, self._inputs, self._outputs, linked, self._orders)
+            self._routes[key] = legs
             for stage, leg in legs.items():
                 if leg.direct:
                     self._hosts[run.units[stage]].prepare(leg.number, leg.order)
@@ -309,10 +312,10 @@ class Executor:
         if attempt:
             for name in self._producer:
                 run.handles.pop(name, None)
-            for sofar in (run.results, run.kept, run.errors, run.sent):
+            for sofar in (run.results, run.kept, run.errors, run.reports):
                 sofar.clear()
-            run.reports.clear()
-            run.returned.clear()
+            if run.crossings is not None:
+                run.crossings = Crossings()
 
     def _way(self, producer: int, consumer: int, by_device: bool = True) -> str:
         """What values inside a host go by, between stages (-1: this process). ``by_device``: GPUs share memory."""
@@ -332,8 +335,8 @@ class Executor:
             else:
                 nbytes = nbytes_of(value)
                 self._traffic.count(name, CALLER, stage, self._way(CALLER, stage), nbytes)
-                if run.profile:
-                    run.sent.setdefault(stage, []).append((name, nbytes))
+                if run.crossings is not None:
+                    run.crossings.sent.setdefault(stage, []).append((name, nbytes))
 
     def _handle_for(self, run: Run, name: str, unit: int) -> Handle:
         """A value as it goes with a call."""
@@ -397,7 +400,8 @@ class Executor:
         for name, nbytes in report.mail.items():
             producer = self._producer[name]
             report.edges.append((name, producer, nbytes, self._way(producer, stage)))
-        report.edges += [(name, CALLER, nbytes, self._way(CALLER, stage)) for name, nbytes in run.sent.get(stage, ())]
+        sent = run.crossings.sent.get(stage, ()) if run.crossings is not None else ()
+        report.edges += [(name, CALLER, nbytes, self._way(CALLER, stage)) for name, nbytes in sent]
         for name, meta in report.kept.items():
             run.kept[name] = None if meta.empty else self._resident(news.unit, meta)
 

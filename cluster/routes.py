@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from distort.cluster.orders import ExecuteOrder
 from distort.scheduler.needs import Needs
@@ -30,30 +29,33 @@ class Leg:
     implied: tuple[int, ...] = ()
 
 
-class RunKind(NamedTuple):
-    """What runs that share a route have in common."""
+@dataclass(frozen=True, slots=True, eq=False)
+class RunKind:
+    """What runs that share a route on the same units have in common. There is one of each kind: two are never equal."""
 
     wanted: frozenset[str]
     fetches: tuple[str, ...]
     keep: frozenset[str]
     fed: frozenset[str]
-    resident: tuple[tuple[str, int], ...]  # feeds that lie on units
-    units: tuple[tuple[int, int], ...]  # stage -> unit
+    resident: Mapping[str, int]  # feeds that lie on units
     profile: bool
     path_only: bool
 
 
 def make_route(
     kind: RunKind,
+    unit_of: Mapping[int, int],
     needs: Needs,
     inputs: Sequence[Sequence[str]],
     outputs: Sequence[Sequence[str]],
     linked: Callable[[int, int], bool],
     numbers: Iterator[int],
 ) -> dict[int, Leg]:
-    """The legs of the stages that a run needs. ``linked`` tells whether two units (-1: the caller) share memory."""
-    unit_of = dict(kind.units)
-    held = dict(kind.resident)
+    """The legs of the stages that a run needs, on the units chosen.
+
+    ``linked`` tells whether two units (-1: the caller) share memory.
+    """
+    held = kind.resident
     producer = {name: stage for stage in needs.stages for name in outputs[stage]}
     readers: dict[str, list[int]] = {}
     for stage in needs.stages:

@@ -9,23 +9,28 @@ from typing import Any
 
 from distort.cluster.orders import ATTEMPTS, StageReport
 from distort.cluster.resident import Resident
-from distort.cluster.routes import Leg
+from distort.cluster.routes import Leg, RunKind
 from distort.cluster.transport.base import Handle
+
+
+@dataclass(slots=True, eq=False)
+class Crossings:
+    """What a run that is profiled sends and gets, for the reports of its stages."""
+
+    sent: dict[int, list[tuple[str, int]]] = field(default_factory=dict)  # stage -> feeds with their bytes
+    #: producing stage, and a result with its bytes and transport
+    returned: list[tuple[int, tuple[str, int, str]]] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
 class Run:
     """A run under way. What :meth:`Executor.start` returns and :meth:`Executor.finish` takes."""
 
-    number: int
-    fetches: tuple[str, ...]
-    keep: frozenset[str]
-    wanted: frozenset[str]
-    profile: bool
-    path_only: bool
+    kind: RunKind
     #: value -> itself, or the Resident that was fed
     feeds: dict[str, Any]
-    resident: tuple[tuple[str, int], ...]  # feeds that lie on units
+    crossings: Crossings | None = None  # of a run that is profiled
+    number: int = 0
     began_ns: int = 0  # time.monotonic_ns()
     done: bool = False
     wake: threading.Event | None = None  # see waiting.py
@@ -42,9 +47,6 @@ class Run:
     #: stage -> why it failed, as the exception that it raised
     errors: dict[int, BaseException] = field(default_factory=dict)
     reports: list[StageReport] = field(default_factory=list)
-    sent: dict[int, list[tuple[str, int]]] = field(default_factory=dict)  # stage -> feeds with their bytes
-    #: producing stage, and a result with its bytes and transport
-    returned: list[tuple[int, tuple[str, int, str]]] = field(default_factory=list)
 
     @property
     def on_wire(self) -> int:

@@ -114,7 +114,7 @@ class ActorRuns:
             raise
         if begun.split is not None:
             return dict(zip(begun.fetches, merge(begun.split.proof, begun.fetches, results), strict=True))
-        by_name = dict(zip(begun.parts[0].fetches, results[0], strict=True))
+        by_name = dict(zip(begun.parts[0].kind.fetches, results[0], strict=True))
         if self._reference is not None:
             self._verify(self._reference, by_name, begun)
         return {name: by_name[name] for name in begun.fetches}

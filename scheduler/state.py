@@ -82,7 +82,8 @@ class _Run:
     needs: Needs
     resident: dict[str, int]  # feed -> unit that holds it
     phases: dict[int, _Phase]  # of the needed stages, in topological order
-    #: stage -> the unit that runs it; empty until the run is admitted, and while it waits to be replayed
+    #: stage -> the unit that runs it; empty until the run is admitted, and while it waits to be replayed. Others are
+    #: shown it: it is replaced, and not changed
     units: dict[int, int] = field(default_factory=dict)
     #: how often it began anew
     attempt: int = 0
@@ -141,7 +142,7 @@ class RunState:
 
     def units_of(self, number: int) -> Mapping[int, int]:
         """The unit of each stage that a run in flight needs; nothing while the run waits to begin anew."""
-        return dict(self._active[number].units)
+        return self._active[number].units
 
     def step(self, event: Event) -> list[Command]:
         """What an event leads to, in the order in which it is to be done.
@@ -169,7 +170,9 @@ class RunState:
         if number in self._queue or number in self._active:
             raise ValueError(f"run {number} is under way already")
         needs = self._needs.of(wanted)
-        held = {name: self._checked_unit(unit) for name, unit in resident.items() if name in needs.feeds}
+        held: dict[str, int] = {}
+        if resident:
+            held = {name: self._checked_unit(unit) for name, unit in resident.items() if name in needs.feeds}
         if not needs.stages:
             return [Finish(number)]
         for stage in needs.stages if self._broken else ():
@@ -182,7 +185,10 @@ class RunState:
                 return [
                     Fail(number, f"the value fed as {name!r} was lost with {self._units.name(unit)}", stage, "lost")
                 ]
-        self._queue[number] = _Run(number, needs, held, dict.fromkeys(needs.stages, _WAITING))
+        run = _Run(number, needs, held, dict.fromkeys(needs.stages, _WAITING))
+        if not self._queue and len(self._active) < self.max_in_flight and self._take_units(run):
+            return self._begin(run)
+        self._queue[number] = run
         return []
 
     def _broken_stage(self, stage: int) -> str | None:
@@ -198,27 +204,33 @@ class RunState:
             if not self._take_units(run):
                 break
             del self._queue[number]
-            self._active[number] = run
-            if self.values:
-                feeds = run.needs.feeds.items()
-                commands += [Put(number, name, readers) for name, readers in feeds if name not in run.resident]
-            commands += self._execute(run)
+            commands += self._begin(run)
         return commands
+
+    def _begin(self, run: _Run) -> list[Command]:
+        """Admit a run that has its units."""
+        number = run.number
+        self._active[number] = run
+        if not self.values:
+            return self._execute(run)
+        feeds = run.needs.feeds.items()
+        puts = [Put(number, name, readers) for name, readers in feeds if name not in run.resident]
+        return [*puts, *self._execute(run)]
 
     def _take_units(self, run: _Run) -> bool:
         """Choose a unit for each stage of a run. False where a stage has none at the moment: then none is taken."""
         chosen: dict[int, int] = {}
-        away = self._restarting.union(self._broken)
+        away, of_stage, load = self._restarting or self._broken, self._units.of_stage, self._load
         for stage in run.needs.stages:
-            every = units = self._units.of_stage[stage]
+            every = units = of_stage[stage]
             if away:
-                units = tuple(unit for unit in every if unit not in away)
+                units = tuple(unit for unit in every if unit not in self._restarting and unit not in self._broken)
                 if not units:
                     return False
             chosen[stage] = units[0] if len(every) == 1 else self._least_busy(run, stage, units)
         run.units = chosen
         for unit in chosen.values():
-            self._load[unit] += 1
+            load[unit] += 1
         return True
 
     def _least_busy(self, run: _Run, stage: int, units: Sequence[int]) -> int:
@@ -232,10 +244,11 @@ class RunState:
     def _execute(self, run: _Run) -> list[Command]:
         """The stages whose turn it is."""
         commands: list[Command] = []
-        for stage, phase in run.phases.items():
+        phases, units, number, attempt = run.phases, run.units, run.number, run.attempt
+        for stage, phase in phases.items():
             if phase is _WAITING and (self.eager or all(run.is_done(p) for p in run.needs.producers[stage])):
-                run.phases[stage] = _EXECUTING
-                commands.append(Execute(run.number, stage, run.units[stage], run.attempt))
+                phases[stage] = _EXECUTING
+                commands.append(Execute(number, stage, units[stage], attempt))
         return commands
 
     def _stage_done(self, number: int, stages: Sequence[int], attempt: int) -> list[Command]:
@@ -243,15 +256,16 @@ class RunState:
         if run is None or attempt != run.attempt:
             return []
         commands: list[Command] = []
-        done = [stage for stage in stages if run.phases.get(stage) is _EXECUTING]
+        phases = run.phases
+        done = [stage for stage in stages if phases.get(stage) is _EXECUTING]
         if not done:
             return []
         for one in done:
-            run.phases[one] = _DONE
+            phases[one] = _DONE
             self._load[run.units[one]] -= 1
             if self.values:
                 commands += [Fetch(number, name, one) for name in run.needs.fetched[one]]
-        if all(map(run.is_done, run.phases)):
+        if all([phase is _DONE for phase in phases.values()]):
             del self._active[number]
             return [*commands, Finish(number)]
         for one in done if self.values else ():

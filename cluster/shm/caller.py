@@ -16,7 +16,7 @@ from distort.cluster.shm import messages
 from distort.cluster.shm.channel import Channel, PeerGone, connect
 from distort.cluster.shm.slots import SlotPool
 from distort.cluster.shm.spinning import Spinner
-from distort.cluster.shm.wire import Message, inline_limit, stage
+from distort.cluster.shm.wire import Message, inline_limit, small_message, stage
 from distort.cluster.transport.base import Answer, Fetched, Loss, News
 from distort.kernels.compiler.choice import available_threads
 
@@ -34,6 +34,7 @@ class Line:
         self.channel = channel
         self.names = names
         self._number = {name: number for number, name in enumerate(names)}
+        self._numbers: dict[int, tuple[int, ...]] = {}  # by order: of the values that come along
         self._pool = pool
         self._to_release: list[int] = []
         self._release_lock = threading.Lock()
@@ -41,26 +42,31 @@ class Line:
 
     def prepare(self, number: int, order: ExecuteOrder) -> None:
         """Raises PeerGone."""
+        self._numbers[number] = tuple(map(self._number.__getitem__, order.inputs))
         head = messages.TEMPLATE_HEAD.pack(messages.TEMPLATE, number)
         self.channel.send(head + pickle.dumps(order, pickle.HIGHEST_PROTOCOL))
 
-    def order(self, number: int, names: Sequence[str], values: Sequence[Any], run: int, oldest: int) -> None:
+    def order(self, number: int, values: Sequence[Any], run: int, oldest: int) -> None:
         """Raises PeerGone, and OSError where there is no memory."""
         channel = self.channel
         if self._to_release:
             self.flush_releases()
-        message = Message(messages.RUN_HEAD, messages.RUN, number, run, oldest)
-        limit = inline_limit(len(values))
+        limit, names, fields = inline_limit(len(values)), self._numbers[number], (messages.RUN, number, run, oldest)
+        small = small_message(messages.RUN_HEAD, fields, names, values, limit)
+        if small is not None:
+            channel.send(small)
+            return
+        message = Message(messages.RUN_HEAD, *fields)
         for name, value in zip(names, values, strict=True):
             if type(value) is Held:
-                message.add_held(self._number[name], value)
+                message.add_held(name, value)
                 continue
             staged = stage(value, self._pool, (channel,), limit)
             if staged.slot is not None:
                 channel.announce(staged.slot)
                 if numbers := self._pool.take_forgotten(channel):
                     channel.forget(numbers)
-            message.add(self._number[name], staged, 0)
+            message.add(name, staged, 0)
         channel.send(message.packed())
 
     def cancel(self, run: int) -> None:

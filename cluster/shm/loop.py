@@ -226,8 +226,15 @@ class StageLoop:
         rooms = self.out.rooms(template)
         try:
             outputs, report = self._compute(template.order, mail.run, mail.values, mail.nbytes, rooms.room)
+            # what is read is let go before others hear of it: a slot that is free is taken again while it is in a cache
+            letters = self.out.letters(template, mail.run, outputs, self.mail.oldest) if report is None else None
+            if letters is not None:
+                self.release(mail)
+                for channel, letter in letters:
+                    self.out.send(channel, letter)
+                return
             parcel = rooms.pack(outputs)
-            self.release(mail)  # before others hear of it: a slot that is free is taken again while it is in a cache
+            self.release(mail)
             self.out.post(template, mail.run, parcel, self.mail.oldest)
             self.out.answer(template, mail.run, parcel, report)
         except Exception as error:  # noqa: BLE001  # the actor boundary: every error travels to the run that asked
@@ -243,7 +250,7 @@ class StageLoop:
         """What a run has read: at once, or when a GPU has read it too."""
         if self._gpu is not None:
             self._gpu.release_after(mail.readings)
-        else:
+        elif mail.readings:
             mail.release()
 
     def send_mail(self, order: ExecuteOrder, run: int, outputs: Mapping[str, Any]) -> None:

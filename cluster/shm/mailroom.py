@@ -117,9 +117,10 @@ class Mailroom:
             before = received.get(name, _NOTHING)
             received[name] = (before[0] + nbytes, before[1] + 1)
             if mail is not None:
-                mail.missing.discard(name)
                 mail.values[name] = value
                 mail.nbytes[name] = nbytes
+                if mail.missing:
+                    mail.missing.discard(name)
         return mail
 
     def _mail_of(self, run: int, readings: list[Reading]) -> Mail | None:
@@ -161,6 +162,7 @@ class Mailroom:
             self._forget_before(oldest)
 
     def _forget_before(self, oldest: int) -> None:
+        """``oldest`` may be one that is known already, or older. Called with the lock."""
         if oldest <= self.oldest:
             return
         self.oldest = oldest

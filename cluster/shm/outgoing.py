@@ -13,7 +13,7 @@ from distort.cluster.shm.channel import Channel, PeerGone
 from distort.cluster.shm.messages import DONE, DONE_HEAD, MAIL, MAIL_HEAD, REPORT_NAME, REPORT_NBYTES
 from distort.cluster.shm.rooms import Rooms
 from distort.cluster.shm.slots import SlotPool
-from distort.cluster.shm.wire import DEVICE, INLINE_NBYTES, Message, Staged, inline_limit, stage
+from distort.cluster.shm.wire import DEVICE, INLINE_NBYTES, Message, Staged, inline_limit, small_message, stage
 
 if TYPE_CHECKING:
     from distort.cluster.gpu.stage import GpuStage
@@ -27,7 +27,7 @@ Reach = Callable[[int], Channel | None]
 class Template:
     """An order as it is given many times, with who reads what it makes."""
 
-    __slots__ = ("forwards", "inline_nbytes", "order", "readers", "results", "since", "targets")
+    __slots__ = ("forwards", "inline_nbytes", "numbers", "order", "readers", "results", "since", "targets")
 
     def __init__(self, order: ExecuteOrder) -> None:
         self.order = order
@@ -36,9 +36,10 @@ class Template:
         self.inline_nbytes = inline_limit(max(len(order.results), *(len(names) for _, names in order.sends), 1))
         self.since = -1  # which channels these are of
         self.readers: dict[str, tuple[Channel, ...]] = {}
-        self.targets: list[
-            tuple[Channel, int, tuple[str, ...]]
-        ] = []  # other units' channels, the order that goes along
+        #: of names that go together
+        self.numbers: dict[tuple[str, ...], tuple[int, ...]] = {}
+        #: other units' channels, the order that goes along, and the values
+        self.targets: list[tuple[Channel, int, tuple[str, ...]]] = []
 
 
 class Outgoing:
@@ -109,6 +110,8 @@ class Outgoing:
             for name in template.results:
                 readers.setdefault(name, []).append(self.caller)
         template.readers = {name: tuple(of) for name, of in readers.items()}
+        for names in (template.results, *(names for _, names in template.order.sends)):
+            template.numbers[names] = tuple(map(self._number.__getitem__, names))
         template.since = since if is_whole else -1
 
     # -- values
@@ -123,6 +126,29 @@ class Outgoing:
         from distort.cluster.gpu.rooms import GpuRooms
 
         return GpuRooms(*arguments, self.gpu)
+
+    def letters(
+        self, template: Template, run: int, outputs: Mapping[str, Any], oldest: int
+    ) -> list[tuple[Channel, bytes]] | None:
+        """All that a run without a report sends, where it is small; None where it is not, or lies on a GPU."""
+        if self.gpu is not None:
+            return None
+        letters: list[tuple[Channel, bytes]] = []
+        most_nbytes = template.inline_nbytes
+        for channel, number, names in template.targets:
+            values, fields = [outputs[name] for name in names], (MAIL, run, number, oldest)
+            message = small_message(MAIL_HEAD, fields, template.numbers[names], values, most_nbytes)
+            if message is None:
+                return None
+            letters.append((channel, message))
+        caller, names = self.caller, template.results
+        if not template.order.silent and caller is not None:
+            values = [outputs[name] for name in names]
+            message = small_message(DONE_HEAD, (DONE, run, 0), template.numbers[names], values, most_nbytes)
+            if message is None:
+                return None
+            letters.append((caller, message))
+        return letters
 
     def post(self, template: Template, run: int, parcel: Parcel, oldest: int) -> None:
         """Send each unit what it reads."""

@@ -8,8 +8,9 @@ import time
 
 #: longer than the answer of a small stage takes, where processes share cores too
 DEFAULT_SPIN_US = 2000
-#: how much of what is typical the last wait is
-_WEIGHT = 0.25
+#: how much of what is typical the last wait is, and the most that it counts for, in times of ``most_s``: who was awake
+#: stays so after one pause, or two
+_WEIGHT, _MOST_COUNTED = 0.25, 2.0
 
 
 class Spinner:
@@ -39,6 +40,6 @@ class Spinner:
                 give_way()
                 now = clock()
         events = self._epoll.poll(timeout_s)
-        waited_s = min(time.perf_counter() - began, 4 * most_s)
+        waited_s = min(time.perf_counter() - began, _MOST_COUNTED * most_s)
         self._typical_s += _WEIGHT * (waited_s - self._typical_s)
         return events

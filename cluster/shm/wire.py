@@ -8,9 +8,10 @@ byte for byte, so it is packed and parsed once.
 from __future__ import annotations
 
 import functools
+import math
 import pickle
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -128,6 +129,33 @@ def _entry(name: int, kind: int, element: int, dims: tuple[int, ...], nbytes: in
     """Of a layout, up to what follows for a value in a slot."""
     size = b"" if nbytes is None else _SIZE.pack(nbytes)
     return _HEAD.pack(name, kind, element, len(dims)) + _DIMS[len(dims)].pack(*dims) + size
+
+
+def small_message(
+    head: struct.Struct, fields: tuple[int, ...], names: Sequence[int], values: Sequence[Any], most_nbytes: int
+) -> bytes | None:
+    """A whole message whose values are all tensors of up to ``most_nbytes``; None where they aren't."""
+    kinds: list[Any] = []
+    data: list[bytes] = []
+    for value in values:
+        if type(value) is not np.ndarray or value.nbytes > most_nbytes:
+            return None
+        kinds += (value.dtype, value.shape)
+        data.append(value.tobytes())
+    layout = _small_layout(names, *kinds)
+    return None if layout is None else b"".join((head.pack(*fields, len(layout)), layout, *data))
+
+
+@functools.lru_cache(4096)
+def _small_layout(names: Sequence[int], *kinds: Any) -> bytes | None:
+    """Of tensors in a message: their dtypes and shapes, one after another. None where one doesn't travel so."""
+    layout = []
+    for name, dtype, dims in zip(names, kinds[::2], kinds[1::2], strict=True):
+        element = element_that_travels(dtype)
+        if element is None:
+            return None
+        layout.append(_entry(name, _TENSOR, element, dims, math.prod(dims) * dtype.itemsize))
+    return b"".join(layout)
 
 
 #: number of a slot -> its memory

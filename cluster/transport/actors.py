@@ -78,8 +78,12 @@ class RayHost:
     def prepare(self, number: int, order: ExecuteOrder) -> None:
         self._say(lambda line: line.prepare(number, order))
 
-    def order(self, number: int, names: Sequence[str], values: Sequence[Any], run: int, oldest: int) -> None:
-        self._say(lambda line: line.order(number, names, values, run, oldest))
+    def order(self, number: int, values: Sequence[Any], run: int, oldest: int) -> None:
+        assert self.line is not None, "a host without a line gets calls"
+        try:
+            self.line.order(number, values, run, oldest)
+        except PeerGone:
+            self._lose()
 
     def _say(self, what: Callable[[Line], None]) -> bool:
         """Whether somebody hears it."""
@@ -87,9 +91,12 @@ class RayHost:
         try:
             what(self.line)
         except PeerGone:
-            self._listener(Loss(self.unit, self.epoch, "its process has ended"))
+            self._lose()
             return False
         return True
+
+    def _lose(self) -> None:
+        self._listener(Loss(self.unit, self.epoch, "its process has ended"))
 
     def export(self, key: int) -> Handle:
         return self.actor.export.remote(key)

@@ -72,8 +72,8 @@ class StageHost(Protocol):
     def prepare(self, number: int, order: ExecuteOrder) -> None:
         """Tell a host that is linked to this process what an order's number means."""
 
-    def order(self, number: int, names: Sequence[str], values: Sequence[Any], run: int, oldest: int) -> None:
-        """Start a run of the stage by the number of its order, with values themselves instead of handles."""
+    def order(self, number: int, values: Sequence[Any], run: int, oldest: int) -> None:
+        """Start a run of the stage by the number of its order, which has been prepared, with values themselves."""
 
     def export(self, key: int) -> Handle: ...
 

@@ -40,7 +40,7 @@ class InprocHost:
     def prepare(self, number: int, order: ExecuteOrder) -> None:
         return None
 
-    def order(self, number: int, names: Sequence[str], values: Sequence[Any], run: int, oldest: int) -> None:
+    def order(self, number: int, values: Sequence[Any], run: int, oldest: int) -> None:
         raise AssertionError("nothing is linked to this process, which is the host itself")
 
     def export(self, key: int) -> Handle:

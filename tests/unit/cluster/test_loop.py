@@ -67,7 +67,7 @@ class Fleet:
     def order(self, unit: int, order: ExecuteOrder, run: int, oldest: int = 0, **values: Any) -> None:
         number = next(self.orders)
         self.lines[unit].prepare(number, order)
-        self.lines[unit].order(number, order.inputs, [values[name] for name in order.inputs], run, oldest)
+        self.lines[unit].order(number, [values[name] for name in order.inputs], run, oldest)
 
     def hear(self, count: int = 1, timeout_s: float = 10.0) -> list[Answer | Loss | Fetched]:
         found: list[Answer | Loss | Fetched] = []
@@ -161,7 +161,7 @@ def test_values_pass_from_stage_to_stage(fleet: Fleet, size: int) -> None:
     first = ExecuteOrder(inputs=("x",), sends=((1, ("a",)),), forwards=((1, 70),), silent=True)
     fleet.lines[0].prepare(71, first)
     for run in range(5):
-        fleet.lines[0].order(71, ("x",), [np.full(size, run)], run, run)
+        fleet.lines[0].order(71, [np.full(size, run)], run, run)
         (news,) = fleet.hear()
         np.testing.assert_array_equal(answer(news).values["y"][0], np.full(size, run + 2))
     del news
@@ -302,7 +302,7 @@ def test_a_loop_that_fails_takes_its_process_along(monkeypatch: pytest.MonkeyPat
     switchboard = Switchboard()
     line = switchboard.connect(0, 0, made.endpoint, TOKEN, NAMES)
     line.prepare(1, ALONE)
-    line.order(1, ("x",), [np.zeros(1)], 0, 0)
+    line.order(1, [np.zeros(1)], 0, 0)
     assert gone.wait(5)
     made._thread.join(5)  # its exception is told before the hook is put back
     switchboard.close()

@@ -44,14 +44,14 @@ def route(
         tuple(fetches),
         frozenset(keep),
         frozenset({"x", "z"}),
-        tuple((resident or {}).items()),
-        tuple((stage, stage) for stage in needs.stages),
+        resident or {},
         profile,
         False,
     )
     inputs = [stage.inputs for stage in plan.stages]
     outputs = [stage.outputs for stage in plan.stages]
-    return make_route(kind, needs, inputs, outputs, linked, itertools.count(1))
+    units = {stage: stage for stage in needs.stages}
+    return make_route(kind, units, needs, inputs, outputs, linked, itertools.count(1))
 
 
 def test_on_one_host_all_goes_by_mail() -> None:
