@@ -67,14 +67,15 @@ class Link:
 #: a pointer: within one device, and within the caller's process
 INPROC = Link(latency_us=0.0, gbytes_per_s=float("inf"), transport="inproc")
 #: Measured on one shared host with Ray 2.60 and a prototype of the slots (docs/design): 1.1 to 1.5 ms for one actor and
-#: back, 2.3 ms for two in a row, 2 ms for a megabyte at each hop; 17 to 35 µs and 90 µs for the same in shared memory.
+#: back, 2.3 ms for two in a row, 2 ms for a megabyte at each hop.
 RAY_CALLS = Link(latency_us=800.0, gbytes_per_s=0.6, transport="object_store")
-SHARED_MEMORY = Link(latency_us=80.0, gbytes_per_s=4.0, transport="shm")
+#: A third of what two actors and back take, which are three messages; a hop of a megabyte (docs/benchmarks.md)
+SHARED_MEMORY = Link(latency_us=45.0, gbytes_per_s=4.0, transport="shm")
 #: Estimates, for a message of shared memory and a copy over PCIe from or to memory that is page-locked
-HOST_TO_GPU = Link(latency_us=100.0, gbytes_per_s=3.5, transport="h2d")
-GPU_TO_HOST = Link(latency_us=100.0, gbytes_per_s=3.5, transport="d2h")
+HOST_TO_GPU = Link(latency_us=65.0, gbytes_per_s=3.5, transport="h2d")
+GPU_TO_HOST = Link(latency_us=65.0, gbytes_per_s=3.5, transport="d2h")
 #: the same message, without the values: those a GPU reads from its neighbour's memory (at that GPU's rate)
-CUDA_IPC = Link(latency_us=100.0, gbytes_per_s=25.0, transport="cuda_ipc")
+CUDA_IPC = Link(latency_us=65.0, gbytes_per_s=25.0, transport="cuda_ipc")
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,7 +175,7 @@ def test_what_no_gpu_runs_is_on_the_cpu_before_and_after_for_throughput(graph_of
 
 def test_what_no_gpu_runs_stays_in_its_stage_where_there_is_no_gain(graph_of: GraphOf) -> None:
     graph = graph_of("g (float[8] x) => (float[8] y) { a = Exp(x) y = Sin(a) }")
-    terms = Terms("throughput", on_host=frozenset({0}), host=cpu(0))
+    terms = Terms("latency", on_host=frozenset({0}), host=cpu(0))
     plan = make_plan(graph, [cuda(0)], terms, n_stages=1)
     assert [stage.device.id for stage in plan.stages] == ["cuda:0"]
     assert any("Exp" in note for note in plan.notes)
