@@ -111,7 +111,8 @@ def translate(error: BaseException) -> Exception | None:
         name = str(error).partition(":")[0].replace("_", "").lower()
         lost = any(word.lower() in name for word in _LOSING)
         remedy = " The GPU does nothing more for this process: start it anew." if lost else ""
-        return make("FAIL", f"CUDA failure: {error}.{remedy}")
+        notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()))  # what was being done
+        return make("FAIL", f"CUDA failure: {error}.{notes}{remedy}")
     scheduler = sys.modules.get("distort.scheduler.errors")
     if scheduler is not None and isinstance(error, scheduler.PlanError):
         return make("INVALID_ARGUMENT", str(error))

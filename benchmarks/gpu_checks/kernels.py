@@ -6,6 +6,7 @@ is what they can't show: races, real grids, the GPU's own arithmetic.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections import defaultdict
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ def run(report: Report) -> None:
         if report.small:
             made = made[:2]
         _warm(made)
+        _load(made)
         for number, operation in enumerate(made):
             if report.left_s < 5:
                 report.add(f"{family}, from {number} of {len(made)} on", SKIPPED, "no time left")
@@ -72,6 +74,16 @@ def _warm(operations: list[Any]) -> None:
     kernels = {launch.kernel for operation in operations for launch in launches(operation) or []}
     with ThreadPoolExecutor(12) as pool:
         list(pool.map(compiled, kernels))
+
+
+def _load(operations: list[Any]) -> None:
+    """All kernels for the GPU in one module: each by itself takes longer. What doesn't compile says so by itself."""
+    from distort.kernels.cuda.codegen import launches
+    from distort.kernels.cuda.modules import modules_of
+    from distort.kernels.errors import KernelError
+
+    with contextlib.suppress(KernelError):
+        modules_of(0).get(launch.kernel for operation in operations for launch in launches(operation) or [])
 
 
 def compare(operation: Any, seed: int) -> str:

@@ -5,7 +5,7 @@ Operands are random, results are poisoned with NaN before a run, and lie as the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from gpu_checks import programs, references
 from gpu_checks.arrays import TOLERANCES, Array, error, kind, random_of, to_device, to_host
-from gpu_checks.report import SKIPPED, Report
+from gpu_checks.report import SKIPPED, Report, words_of
 
 _FLOATS = ("float32", "tf32", "float16", "bfloat16", "float64")
 
@@ -67,8 +67,16 @@ def _workspace(nbytes: int) -> Any:
     return cupy.empty(max(nbytes, 256), cupy.uint8)
 
 
-def _tell(report: Report, what: str, got: Array, want: Array, precision: str, torchs: Array | None) -> None:
-    extra = f"torch {error(torchs, want):.1e}" if torchs is not None else ""
+def _tell(
+    report: Report, what: str, got: Array, want: Array, precision: str, rival: Callable[[], Array | None] | None
+) -> None:
+    """``rival``: what torch answers; None where it isn't asked. An error of its own is none of ours."""
+    extra = ""
+    try:
+        torchs = None if rival is None else rival()
+        extra = "" if torchs is None else f"torch {error(torchs, want):.1e}"
+    except RuntimeError as problem:
+        extra = f"torch: {words_of(problem)[:60]}"
     report.within(what, error(got, want), TOLERANCES[precision], extra)
 
 
@@ -102,10 +110,11 @@ def _products(report: Report, context: Any) -> None:
         what = f"product {precision} {problem.rows}x{problem.columns}x{problem.depth}"
         what += f" x{problem.batch}" * (problem.batch > 1) + f" bias {problem.activation}" * problem.bias
         with report.part(what):
-            _product(report, context, what, problem, precision, number)
+            product(report, context, what, problem, precision, number)
 
 
-def _product(report: Report, context: Any, what: str, p: Any, precision: str, seed: int) -> None:
+def product(report: Report, context: Any, what: str, p: Any, precision: str, seed: int, rival: bool = True) -> None:
+    """One product against double precision; ``rival``: and torch's beside."""
     plan = context.libraries.products.plan(p)
     if plan is None:
         report.add(what, SKIPPED, str(context.libraries.products.reasons.get(p, "no plan"))[:160])
@@ -128,13 +137,14 @@ def _product(report: Report, context: Any, what: str, p: Any, precision: str, se
     got = memory.fetched("out")
     views = {name: memory.view(name) for name in memory.flat}
     want = references.product(p, views)
-    _tell(report, what, got, want, precision, references.torch_product(p, views))
+    _tell(report, what, got, want, precision, (lambda: references.torch_product(p, views)) if rival else None)
 
 
 # -- convolutions and attention
 
 
-def _run_graph(report: Report, context: Any, what: str, plan: Any, memory: Memory) -> None:
+def run_graph(context: Any, plan: Any, memory: Memory) -> None:
+    """A plan of cuDNN's on its tensors."""
     workspace = _workspace(plan.workspace_nbytes)
     addresses: Mapping[str, int] = {name: memory.address(name) for name in plan.names}
     plan.run(addresses, workspace.data.ptr, context.stream.ptr)
@@ -163,23 +173,28 @@ def _convolutions(report: Report, context: Any) -> None:
     for number, (name, p) in enumerate(convolutions(report.small).items()):
         what = f"convolution {name}"
         with report.part(what):
-            plan = context.libraries.networks.convolution(p)
-            if plan is None:
-                report.add(what, SKIPPED, str(context.libraries.networks.reasons.get(p, "no plan"))[:160])
-                continue
-            rng, memory, dtype = np.random.default_rng(number), Memory(), kind(p.dtype)
-            memory.add("x", p.x, p.x_strides, dtype, random_of(p.x, dtype, rng))
-            memory.add("w", p.w, p.w_strides, dtype, random_of(p.w, dtype, rng))
-            memory.add("y", p.y, p.y_strides, dtype, None)
-            if p.bias:
-                memory.add("bias", p.y[1:2], (1,), dtype, random_of(p.y[1:2], dtype, rng))
-            if p.z_strides is not None:
-                memory.add("z", p.y, p.z_strides, dtype, random_of(p.y, dtype, rng))
-            _run_graph(report, context, what, plan, memory)
-            got = memory.fetched("y")
-            views = {n: memory.view(n) for n in memory.flat}
-            want = references.convolution(p, views)
-            _tell(report, what, got, want, "tf32" if p.tf32 else p.dtype, references.torch_convolution(p, views))
+            convolution(report, context, what, p, number)
+
+
+def convolution(report: Report, context: Any, what: str, p: Any, seed: int) -> None:
+    """One convolution against torch's in double precision, torch's in its type beside."""
+    plan = context.libraries.networks.convolution(p)
+    if plan is None:
+        report.add(what, SKIPPED, str(context.libraries.networks.reasons.get(p, "no plan"))[:160])
+        return
+    rng, memory, dtype = np.random.default_rng(seed), Memory(), kind(p.dtype)
+    memory.add("x", p.x, p.x_strides, dtype, random_of(p.x, dtype, rng))
+    memory.add("w", p.w, p.w_strides, dtype, random_of(p.w, dtype, rng))
+    memory.add("y", p.y, p.y_strides, dtype, None)
+    if p.bias:
+        memory.add("bias", p.y[1:2], (1,), dtype, random_of(p.y[1:2], dtype, rng))
+    if p.z_strides is not None:
+        memory.add("z", p.y, p.z_strides, dtype, random_of(p.y, dtype, rng))
+    run_graph(context, plan, memory)
+    got = memory.fetched("y")
+    views = {n: memory.view(n) for n in memory.flat}
+    want = references.convolution(p, views)
+    _tell(report, what, got, want, "tf32" if p.tf32 else p.dtype, lambda: references.torch_convolution(p, views))
 
 
 def attentions(small: bool) -> dict[str, Any]:
@@ -210,35 +225,41 @@ def _attentions(report: Report, context: Any) -> None:
     for number, (name, p) in enumerate(attentions(report.small).items()):
         what = f"attention {name}"
         with report.part(what):
-            plan = context.libraries.networks.attention(p)
-            if plan is None:
-                report.add(what, SKIPPED, str(context.libraries.networks.reasons.get(p, "no plan"))[:160])
-                continue
-            rng, memory, dtype = np.random.default_rng(number), Memory(), kind(p.dtype)
-            shapes = {
-                "q": (p.batch, p.heads, p.queries, p.depth),
-                "k": (p.batch, p.groups, p.keys, p.depth),
-                "v": (p.batch, p.groups, p.keys, p.columns),
-                "o": (p.batch, p.heads, p.queries, p.columns),
-            }
-            for one, shape in shapes.items():
-                content = None if one == "o" else random_of(shape, dtype, rng)
-                memory.add(one, shape, getattr(p, one), dtype, content)
-            if p.bias is not None:
-                of_bias = kind(p.bias_dtype or p.dtype)
-                memory.add("bias", *p.bias, of_bias, random_of(p.bias[0], of_bias, rng))
-            if p.lengths:
-                for one, most in (("n_queries", p.queries), ("n_keys", p.keys)):
-                    content = rng.integers(1, most + 1, p.batch).astype(np.int32)
-                    memory.add(one, (p.batch,), (1,), content.dtype, content)
-            _run_graph(report, context, what, plan, memory)
-            got = memory.fetched("o")
-            views = {n: memory.view(n) for n in memory.flat}
-            want = references.attention(p, views)
-            if p.lengths:  # of queries that aren't there, nothing is said
-                for entry, n in enumerate(views["n_queries"]):
-                    got[entry, :, n:], want[entry, :, n:] = 0, 0
-            _tell(report, what, got, want, p.dtype, references.torch_attention(p, views))
+            attention(report, context, what, p, number)
 
 
+def attention(report: Report, context: Any, what: str, p: Any, seed: int, rival: bool = True) -> None:
+    """One attention against double precision; ``rival``: and torch's beside."""
+    plan = context.libraries.networks.attention(p)
+    if plan is None:
+        report.add(what, SKIPPED, str(context.libraries.networks.reasons.get(p, "no plan"))[:160])
+        return
+    rng, memory, dtype = np.random.default_rng(seed), Memory(), kind(p.dtype)
+    shapes = {
+        "q": (p.batch, p.heads, p.queries, p.depth),
+        "k": (p.batch, p.groups, p.keys, p.depth),
+        "v": (p.batch, p.groups, p.keys, p.columns),
+        "o": (p.batch, p.heads, p.queries, p.columns),
+    }
+    for one, shape in shapes.items():
+        content = None if one == "o" else random_of(shape, dtype, rng)
+        memory.add(one, shape, getattr(p, one), dtype, content)
+    if p.bias is not None:
+        of_bias = kind(p.bias_dtype or p.dtype)
+        memory.add("bias", *p.bias, of_bias, random_of(p.bias[0], of_bias, rng))
+    if p.lengths:
+        for one, most in (("n_queries", p.queries), ("n_keys", p.keys)):
+            content = rng.integers(1, most + 1, p.batch).astype(np.int32)
+            memory.add(one, (p.batch,), (1,), content.dtype, content)
+    run_graph(context, plan, memory)
+    got = memory.fetched("o")
+    views = {n: memory.view(n) for n in memory.flat}
+    want = references.attention(p, views)
+    if p.lengths:  # of queries that aren't there, nothing is said
+        for entry, n in enumerate(views["n_queries"]):
+            got[entry, :, n:], want[entry, :, n:] = 0, 0
+    _tell(report, what, got, want, p.dtype, (lambda: references.torch_attention(p, views)) if rival else None)
+
+
+__all__ = ["attention", "attentions", "convolution", "convolutions", "product", "run", "run_graph"]
 __all__ = ["attentions", "convolutions", "run"]

@@ -132,7 +132,8 @@ def _compare(report: Report, what: str, case: Case, dtype: str, batch: int, devi
     steps = ", ".join(f"{n} {kind}" for kind, n in programs.steps_of(ours.program).items())
     away = programs.obstacles(ours.program)
     told = f"{steps}; {ours.program.n_graph_runs} runs were graphs{f'; {away}' if away else ''}"
-    report.add(f"{what}: plan", FIGURE, told)
+    report.add(f"{what}: plan", FIGURE, told, libraries=ours.program.context.libraries.obstacles()[:40])
+    report.faults(what, ours.program)
 
 
 def _exactly(case: Case, device: str) -> list[Array]:

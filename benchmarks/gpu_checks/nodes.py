@@ -1,10 +1,12 @@
 """ONNX's own node tests through ``CudaProgram``, by the type of what they are fed, in several processes.
 
 A case that takes its process down (an illegal address, a hang) is a row of the bad ones, and its process is replaced.
+So is one whose answer is right though there was no plan for it, by an error of ours: nodes ran one at a time then.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import re
 import sys
@@ -12,9 +14,9 @@ import threading
 import time
 import warnings
 import zlib
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +30,15 @@ _RANDOM = re.compile(r"bernoulli|training_dropout|random_(normal|uniform)|multin
 #: on a machine that only stands in for one with a GPU
 _FEW = ("test_add", "test_softmax_axis_1", "test_conv_with_strides_padding", "test_matmul_3d", "test_gather_0")
 _SPACING = {"float16": 2e-3, "bfloat16": 1.6e-2}
+
+
+class Answer(NamedTuple):
+    """``dtype``: of what a case is fed. ``notes``: what was done another way than it could have been."""
+
+    dtype: str
+    result: str
+    words: str
+    notes: tuple[str, ...] = ()
 
 
 def cases() -> dict[str, Any]:
@@ -46,8 +57,8 @@ def run(report: Report) -> None:
     names.sort(key=lambda name: zlib.crc32(name.encode()))  # where time runs out, some of each operator were run
     found = _Pool([known[name] for name in names], report).run()
     by_type: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
-    for name, (dtype, result, words) in found.items():
-        by_type[dtype].append((name, result, words))
+    for name, answer in found.items():
+        by_type[answer.dtype].append((name, answer.result, answer.words))
     for dtype, rows in sorted(by_type.items()):
         bad = [(name, words) for name, result, words in rows if result in (WRONG, FAILED)]
         skipped = sum(result == SKIPPED for _, result, _ in rows)
@@ -58,6 +69,13 @@ def run(report: Report) -> None:
         report.add(f"node tests of {dtype}", worst if bad else OK, figure, bad=bad[:200])
     if len(found) < len(names):
         report.add("node tests not reached", SKIPPED, f"{len(names) - len(found)} of {len(names)}: no time left")
+    # the same mistake in many cases is one line
+    causes = Counter(answer.words for answer in found.values() if answer.result == FAILED)
+    for words, n in causes.most_common(15):
+        report.add(f"cause of {n} that failed", FIGURE, words)
+    notes = Counter(note for answer in found.values() for note in answer.notes)
+    if notes:
+        report.add("done another way", FIGURE, f"{len(notes)} reasons", notes=dict(notes.most_common(60)))
     report.add("node tests run", FIGURE, str(len(found)))
 
 
@@ -66,9 +84,9 @@ class _Pool:
 
     def __init__(self, cases: Sequence[Any], report: Report) -> None:
         self._cases, self._report = deque(cases), report
-        self._found: dict[str, tuple[str, str, str]] = {}
+        self._found: dict[str, Answer] = {}
 
-    def run(self) -> dict[str, tuple[str, str, str]]:
+    def run(self) -> dict[str, Answer]:
         n = 1 if self._report.small else _N_PROCESSES
         threads = [threading.Thread(target=self._serve) for _ in range(n)]
         for thread in threads:
@@ -86,9 +104,9 @@ class _Pool:
                 break
             answer = worker.ask(case, min(_CASE_S, max(self._report.left_s, 1.0)))
             if answer is None:
-                worker.kill()
+                words = worker.kill()
                 if self._report.left_s > 1:
-                    self._found[case.name] = ("?", FAILED, "it took its process down, or took too long")
+                    self._found[case.name] = Answer("?", FAILED, words)
                 worker = _Worker()
             else:
                 self._found[case.name] = answer
@@ -104,27 +122,32 @@ class _Worker:
         theirs.close()
         self._is_ready = False
 
-    def ask(self, case: Any, limit_s: float) -> tuple[str, str, str] | None:
+    def ask(self, case: Any, limit_s: float) -> Answer | None:
         try:
             self._pipe.send(case)
             if not self._is_ready:  # it imports, and makes itself at home on the GPU
                 self._is_ready = self._pipe.poll(max(limit_s, _CASE_S)) and self._pipe.recv() == "ready"
             if not self._pipe.poll(limit_s):
                 return None
-            answer: tuple[str, str, str] = self._pipe.recv()
+            answer: Answer = self._pipe.recv()
         except (EOFError, OSError):
             return None
         return answer
 
-    def kill(self) -> None:
+    def kill(self) -> str:
+        """What became of the process, in words."""
+        self._process.join(0.5)  # who died is known to in a moment
+        code = self._process.exitcode
         self._process.kill()
         self._process.join(10)
         self._pipe.close()
+        return "it took too long" if code is None else f"its process ended with {code}"
 
 
 def _work(pipe: Any, path: list[str]) -> None:
     """The process: cases in, (type, result, words) out."""
     sys.path[:] = path
+    faulthandler.enable()
     warnings.simplefilter("ignore")
     import cupy
 
@@ -143,8 +166,7 @@ def _work(pipe: Any, path: list[str]) -> None:
             return
 
 
-def run_case(case: Any) -> tuple[str, str, str]:
-    """A case's type, result, and what is wrong."""
+def run_case(case: Any) -> Answer:
     from onnx import numpy_helper
 
     from distort.engine import load_model
@@ -170,10 +192,13 @@ def run_case(case: Any) -> tuple[str, str, str]:
             results = [_home(value) for value in program.run(feeds)]
             for got, want in zip(results, outputs, strict=True):
                 if words := differs(got, want, case.rtol, case.atol):
-                    return dtype, WRONG, f"run {turn}: {words}"
-        return dtype, OK, f"{time.perf_counter() - began:.2f} s"
+                    return Answer(dtype, WRONG, f"run {turn}: {words}")
+        notes = (*program.not_captured, *program.context.libraries.obstacles())
+        if program.faults:
+            return Answer(dtype, FAILED, f"no plan: {next(program.refused[key] for key in program.faults)}", notes)
+        return Answer(dtype, OK, f"{time.perf_counter() - began:.2f} s", notes)
     except Exception as error:  # noqa: BLE001  # the case's own result
-        return dtype, FAILED, words_of(error)
+        return Answer(dtype, FAILED, words_of(error))
 
 
 def _home(value: Any) -> Any:

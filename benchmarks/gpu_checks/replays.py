@@ -61,6 +61,7 @@ def _replay(report: Report, dtype: np.dtype[Any]) -> None:
     report.within(f"the last one {dtype} against NumPy", error(got, want), _TOLERANCES[dtype.name])
     told = ", ".join(f"{n} {name}" for name, n in programs.steps_of(program).items())
     report.add(f"steps of the plan {dtype}", FIGURE, told)
+    report.faults(f"replays {dtype}", program)
 
 
 class _Churn:

@@ -57,6 +57,13 @@ class Report:
                 file.write(json.dumps(asdict(row), default=str) + "\n")
         print(row.line(), flush=True)
 
+    def faults(self, what: str, program: Any) -> None:
+        """A row where a program has no plan for some feeds by an error of ours: its answers are right, and slow."""
+        for key, text in program.faults.items():
+            fed = ", ".join(f"{kind[0]}{list(kind[1])}" for kind in key if kind is not None)
+            figure = f"no plan for {fed}: {program.refused[key]}"
+            self.add(f"{what}: a plan", FAILED, figure[:400], traceback=text)
+
     def judge(self, what: str, right: bool, figure: str = "", **details: Any) -> None:
         self.add(what, OK if right else WRONG, figure, **details)
 
@@ -75,13 +82,21 @@ class Report:
         except Exception as error:  # noqa: BLE001  # the row says which; the others are to run
             text = traceback.format_exc()
             print(text, file=sys.stderr, flush=True)
-            self.add(what, FAILED, words_of(error), traceback=text[-3000:])
+            notes = [str(note) for note in getattr(error, "__notes__", ())]
+            self.add(what, FAILED, words_of(error), traceback=text[-6000:], notes=notes)
 
 
 def words_of(error: BaseException) -> str:
+    """Class and first line, and the innermost place that is the project's own."""
     lines = str(error).strip().splitlines()
     text = f"{type(error).__name__}: {lines[0] if lines else ''}".strip(": ")
-    return text if len(text) <= _MOST_WORDS else text[:_MOST_WORDS] + " …"
+    text = text if len(text) <= _MOST_WORDS else text[:_MOST_WORDS] + " …"
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.startswith("distort."):
+            found = f" ({module.removeprefix('distort.')}:{line} in {frame.f_code.co_name})"
+    return text + found
 
 
 def read_rows(path: Path) -> list[Row]:

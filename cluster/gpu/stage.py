@@ -109,12 +109,15 @@ class GpuStage:
         return self._uploaded(value)
 
     def _uploaded(self, value: np.ndarray[Any, Any]) -> Any:
+        from distort.kernels.cuda.copies import may_be_read_late
+
         whole = np.asarray(value, order="C")
         made = self._cupy.empty(value.shape, value.dtype)
         runtime = self._cupy.cuda.runtime
         pointer = whole.ctypes.data
         runtime.memcpyAsync(made.data.ptr, pointer, value.nbytes, runtime.memcpyHostToDevice, self.stream.ptr)
-        if whole is not value:  # a copy of ours would be gone too soon
+        # a copy of ours would be gone too soon, and so would what is in no slot
+        if whole is not value or may_be_read_late(whole, self.device_id):
             self.stream.synchronize()
         return made
 

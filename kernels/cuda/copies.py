@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from distort.kernels.cuda import memory
+from distort.kernels.cuda import device, memory
 
 Array = np.ndarray[Any, Any]
 
@@ -92,11 +92,20 @@ def is_pinned(array: Array) -> bool:
     return isinstance(base, _Pinned)
 
 
-def is_pageable(array: Array) -> bool:
+def is_read_at_once(array: Array, device_id: int) -> bool:
     """Whether CUDA reads the array when a copy from it is enqueued, into a buffer of its own, and never again."""
+    return not array.nbytes or (_is_pageable(array) and not device.properties(device_id).reads_pageable)
+
+
+def may_be_read_late(array: Array, device_id: int) -> bool:
+    """Whether a GPU may read memory that isn't page-locked by itself, when a copy from it is enqueued already."""
+    return device.properties(device_id).reads_pageable and bool(array.nbytes) and _is_pageable(array)
+
+
+def _is_pageable(array: Array) -> bool:
     import cupy
 
-    return not array.nbytes or int(cupy.cuda.runtime.pointerGetAttributes(array.ctypes.data).type) == _UNKNOWN
+    return int(cupy.cuda.runtime.pointerGetAttributes(array.ctypes.data).type) == _UNKNOWN
 
 
 def to_device(array: Array, device_id: int, stream: Any = None) -> Any:

@@ -39,6 +39,8 @@ class DeviceProperties(NamedTuple):
     memory_nbytes: int  # all of it, used or not
     capability: tuple[int, int]  # of computing: (9, 0) is an H100's
     n_multiprocessors: int
+    #: whether it reads memory of the host's that is not page-locked by itself, perhaps after a copy was enqueued
+    reads_pageable: bool = False
 
 
 def why_not() -> str:
@@ -71,6 +73,7 @@ def properties(device_id: int) -> DeviceProperties:
         int(told["totalGlobalMem"]),
         (int(told["major"]), int(told["minor"])),
         int(told["multiProcessorCount"]),
+        bool(told.get("pageableMemoryAccess", 0)),
     )
 
 
@@ -89,6 +92,10 @@ def _examined() -> tuple[int, Obstacle | None]:
             return 0, missing
         try:
             importlib.import_module("cupy")
+        except PermissionError as error:  # it makes the folder of its cache
+            return 0, Obstacle(
+                f"CuPy can't be imported: {_line(error)}.", "Set CUPY_CACHE_DIR to a folder of your own."
+            )
         except (ImportError, OSError, RuntimeError, AttributeError) as error:
             return 0, Obstacle(f"CuPy is installed, and can't be imported: {_line(error)}.", _INSTALL_EITHER, _INSTALL)
     try:
@@ -167,7 +174,23 @@ def _count(cupy: Any) -> tuple[int, Obstacle | None]:
             f"Install distort[{extra}], which brings it.",
             f"pip install 'distort[{extra}]'",
         )
+    if not _has_headers():
+        extra = _DISTRIBUTION_OF.get(built // 1000, "cuda12")
+        return 0, Obstacle(
+            "CUDA's headers, without which CuPy compiles nothing, aren't there.",
+            f"Install distort[{extra}], which brings them, or name CUDA's folder in CUDA_PATH.",
+            f"pip install 'distort[{extra}]'",
+        )
     return n_devices, None
+
+
+def _has_headers() -> bool:
+    """Whether CuPy finds them: it asks the same, and compiles nothing otherwise, whether or not they are included."""
+    try:
+        find = importlib.import_module("cuda.pathfinder").find_nvidia_header_directory
+        return find("cudart") is not None
+    except (ImportError, AttributeError, RuntimeError, OSError):
+        return True  # another version of it: CuPy will say
 
 
 #: CUDA's major version -> the extra for it

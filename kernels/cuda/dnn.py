@@ -34,8 +34,11 @@ Allocate = Callable[[int], Any]
 class GraphPlan:
     """A graph that is ready to run. Streams may run it at once, with workspaces of their own."""
 
-    def __init__(self, networks: Networks, graph: Any, index: int | None, nbytes: int, names: tuple[str, ...]) -> None:
+    def __init__(
+        self, networks: Networks, graph: Any, index: int | None, nbytes: int, names: tuple[str, ...], problem: Problem
+    ) -> None:
         self.workspace_nbytes = nbytes
+        self.problem = problem
         #: of the tensors whose addresses a run wants
         self.names = names
         self._networks, self._graph = networks, graph
@@ -50,11 +53,18 @@ class GraphPlan:
         pack = {uid: addresses[name] for name, uid in self._uids}
         networks = self._networks
         with networks.lock:
-            networks.cudnn.set_stream(handle=networks.handle, stream=stream)
-            if self._index is None:
-                self._graph.execute(pack, workspace, handle=networks.handle)
-            else:
-                self._graph.execute_plan_at_index(pack, workspace, self._index, handle=networks.handle)
+            try:
+                networks.cudnn.set_stream(handle=networks.handle, stream=stream)
+                if self._index is None:
+                    self._graph.execute(pack, workspace, handle=networks.handle)
+                else:
+                    self._graph.execute_plan_at_index(pack, workspace, self._index, handle=networks.handle)
+            # ValueError: what the frontend itself finds wrong
+            except (networks.cudnn.cudnnGraphNotSupportedError, RuntimeError, ValueError) as error:
+                raise LibraryFailed(
+                    f"cuDNN: {_first_line(error)} while running {self.problem}. Remedy: look at earlier kernels of the"
+                    " stream with CUDA_LAUNCH_BLOCKING=1, or run with enable_cudnn=0."
+                ) from error
 
 
 class Networks:
@@ -176,7 +186,7 @@ class Networks:
             if fastest is not None:
                 return fastest
         graph.build_plans()
-        return GraphPlan(self, graph, None, int(graph.get_workspace_size()), names)
+        return GraphPlan(self, graph, None, int(graph.get_workspace_size()), names, problem)
 
     def _fastest(self, problem: Problem, graph: Any, names: tuple[str, ...], limit: int | None) -> GraphPlan | None:
         """All plans timed in memory of their own. None where there is no memory for that."""
@@ -186,6 +196,8 @@ class Networks:
         except (MemoryError, OutOfMemory):
             return None
         addresses = {name: int(kept.ptr) for name, kept in memory.items()}
+        # a pool's memory is in the order of the stream that is current: on another one, work before might still use it
+        stream = _current_stream()
         begin_s = time.monotonic()
         for index in range(min(graph.get_execution_plan_count(), _MOST_TIMED)):
             if best is not None and time.monotonic() - begin_s > self._timing_s:
@@ -196,14 +208,14 @@ class Networks:
                 if limit is not None and nbytes > limit:
                     continue
                 workspace = self._allocate(nbytes) if nbytes else None
-                plan = GraphPlan(self, graph, index, nbytes, names)
+                plan = GraphPlan(self, graph, index, nbytes, names, problem)
                 address = int(workspace.ptr) if workspace is not None else 0
 
                 def enqueue(stream: int, plan: GraphPlan = plan, address: int = address) -> None:
                     plan.run(addresses, address, stream)
 
-                taken = self._timer(enqueue, 0)
-            except (self.cudnn.cudnnGraphNotSupportedError, RuntimeError, ValueError, MemoryError, OutOfMemory):
+                taken = self._timer(enqueue, stream)
+            except _declines(self.cudnn):
                 continue  # one that doesn't fit, or was only thought to go
             if best is None or taken < best[0]:
                 best = (taken, index, plan)
@@ -226,6 +238,17 @@ def _kind_of(problem: Problem) -> tuple[Any, ...] | None:
     layouts = [strides[1] == 1 for strides in (p.x_strides, p.y_strides)]
     what = (p.dtype, p.tf32, len(p.x), p.transposed, p.w[1] == p.x[1], *layouts)
     return (*what, p.bias, p.z_strides is not None, p.activation)
+
+
+def _declines(cudnn: Any) -> tuple[type[Exception], ...]:
+    """What building and running one of several plans may raise where another one goes."""
+    return (cudnn.cudnnGraphNotSupportedError, RuntimeError, ValueError, LibraryFailed, MemoryError, OutOfMemory)
+
+
+def _current_stream() -> int:
+    import cupy
+
+    return int(cupy.cuda.get_current_stream().ptr)
 
 
 def _allocate(nbytes: int) -> Any:

@@ -120,7 +120,11 @@ class Executable:
             fixed = tuple(arguments)
 
             def call(feeds: Sequence[int], results: Sequence[int], stream: int) -> None:
-                function(grid, block, fixed, shared_mem=shared, stream=stream_object)
+                try:
+                    function(grid, block, fixed, shared_mem=shared, stream=stream_object)
+                except RuntimeError as error:
+                    _tell_launch(error, launch, grid[0])
+                    raise
 
             return call
 
@@ -128,7 +132,11 @@ class Executable:
             given = arguments.copy()
             for position, place in moving:
                 given[position] = (feeds if place.place is Place.FEED else results)[place.number] + place.offset
-            function(grid, block, tuple(given), shared_mem=shared, stream=stream_object)
+            try:
+                function(grid, block, tuple(given), shared_mem=shared, stream=stream_object)
+            except RuntimeError as error:
+                _tell_launch(error, launch, grid[0])
+                raise
 
         return call_with
 
@@ -238,6 +246,14 @@ class Executable:
         memory = cupy.cuda.UnownedMemory(address, span * itemsize, self, self._context.device_id)
         strides = tuple(stride * itemsize for stride in tensor.strides)
         return cupy.ndarray(tensor.shape, tensor.dtype, cupy.cuda.MemoryPointer(memory, 0), strides=strides)
+
+
+def _tell_launch(error: RuntimeError, launch: Launch, n_blocks: int) -> None:
+    """Add to CUDA's error, which keeps its class, what was launched."""
+    error.add_note(
+        f"It came up in launching {launch.kernel.name} ({n_blocks} blocks of {launch.block} threads, "
+        f"{launch.shared_nbytes} bytes of shared memory), or in work before it."
+    )
 
 
 __all__ = ["Executable"]

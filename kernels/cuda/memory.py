@@ -154,7 +154,7 @@ def array_of(pointer: int, shape: Sequence[int], dtype: np.dtype[Any], device_id
     nbytes = math.prod(sizes) * held.itemsize
     if not nbytes:
         return empty(sizes, dtype, device_id)
-    found = cupy.cuda.runtime.pointerGetAttributes(pointer)
+    found = _attributes(pointer, device_id)
     if found.type not in (_DEVICE, _MANAGED):
         where = "pinned memory of this process" if found.type == _HOST else "no memory that CUDA knows"
         raise ValueError(f"{pointer:#x} is an address of {where}, not of cuda:{device_id}'s")
@@ -164,3 +164,16 @@ def array_of(pointer: int, shape: Sequence[int], dtype: np.dtype[Any], device_id
         raise ValueError(f"{pointer:#x} is no multiple of {held.itemsize}, the size of an element of {dtype}")
     memory = cupy.cuda.UnownedMemory(pointer, nbytes, owner, device_id)
     return cupy.ndarray(sizes, held, cupy.cuda.MemoryPointer(memory, 0))
+
+
+def _attributes(pointer: int, device_id: int) -> Any:
+    """What CUDA knows of an address. Before CuPy has used the GPU it may know nothing of other libraries' memory."""
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    found = runtime.pointerGetAttributes(pointer)
+    if found.type in (_HOST, _DEVICE, _MANAGED):
+        return found
+    with cupy.cuda.Device(device_id):
+        runtime.memGetInfo()  # as CuPy does before it asks
+    return runtime.pointerGetAttributes(pointer)

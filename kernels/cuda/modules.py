@@ -44,6 +44,16 @@ class Modules:
             module = cupy.RawModule(code=source, options=_OPTIONS)
             try:
                 found = {kernel.name: module.get_function(kernel.name) for kernel in kernels}
+            except OSError as error:
+                raise KernelError(
+                    f"Compiled kernels can't be kept in CuPy's cache: {error}. Set CUPY_CACHE_DIR to a folder that can "
+                    "be written to."
+                ) from error
+            except RuntimeError as error:
+                if type(error) is RuntimeError:  # CuPy's own: what it compiles with isn't there
+                    raise KernelError(f"CUDA C can't be compiled: {error}") from error
+                error.add_note(f"It came up in loading {len(kernels)} compiled kernels, or in work before it.")
+                raise
             except CompileException as error:
                 name, words = _culprit(kernels, str(error))
                 where = f"Its source is in {dumped}" if dumped else f"Set {DUMP_VARIABLE} to a folder for its source"

@@ -22,7 +22,7 @@ import numpy as np
 from distort.graph.ir import Graph
 from distort.kernels.compiler.constants import Constants
 from distort.kernels.compiler.ir import Host, Tensor
-from distort.kernels.cuda import copies
+from distort.kernels.cuda import copies, faults
 from distort.kernels.cuda.context import Context
 from distort.kernels.cuda.executable import Executable
 from distort.kernels.cuda.nodes import Bodies, DeviceNodes, read_on_host
@@ -84,8 +84,9 @@ class CudaProgram:
         self._volatile: set[str] = set()
         self._cautious: set[Key] = set()
         self._unsteady: set[Key] = set()
-        #: feeds for which there is no plan, and why
+        #: feeds for which there is no plan, and why; of errors of ours in making one, tracebacks
         self.refused: dict[Key, str] = {}
+        self.faults: dict[Key, str] = {}
         self.slab = Slab(own.pool)
         #: what runs under way use, each with an event that says when it is done
         self._held: deque[tuple[Any, tuple[Any, ...]]] = deque()
@@ -309,7 +310,7 @@ class CudaProgram:
         except Exception as error:
             if STRICT:
                 raise
-            self.refused[key] = f"{type(error).__name__}: {error}"
+            self.refused[key], self.faults[key] = faults.told(error), faults.whole(error)
             return None
         self._plans[key] = found
         while len(self._plans) > MOST_PLANS:

@@ -116,7 +116,7 @@ class PlanRun:
             place.fill(value.item())  # the number of a round, as an argument of a kernel: nobody waits
         else:
             context.copies.count(name, copies.TO_DEVICE, value.nbytes)
-            wait = not self._graphs.is_awaited and not copies.is_pageable(value)
+            wait = not self._graphs.is_awaited and not copies.is_read_at_once(value, context.device_id)
             copies.write(place, value, context.stream, wait=wait)
         return place
 

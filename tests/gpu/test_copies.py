@@ -8,10 +8,13 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import onnx.parser
 import pytest
 
-from distort.kernels.cuda import copies, memory
+from distort.engine import load_model
+from distort.kernels.cuda import copies, device, memory
 from distort.kernels.cuda.options import CudaOptions
+from distort.kernels.cuda.program import CudaProgram
 from distort.kernels.errors import OutOfMemory
 
 DTYPES = [np.float32, np.float16, np.bool_, np.int64, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.int4]
@@ -100,14 +103,14 @@ def test_memory_of_others(fake_cuda: Any) -> None:
     assert copies.to_host([part], [np.dtype(np.float32)])[0].tolist() == [[2, 3], [4, 5]]
     host = np.zeros(4, np.float32)
     float32 = np.dtype(np.float32)
-    for address, device, text in [
+    for address, device_id, text in [
         (host.ctypes.data, 0, "is an address of no memory that CUDA knows, not of cuda:0's"),
         (copies.pinned((4,), float32).ctypes.data, 0, "is an address of pinned memory of this process"),
         (whole.data.ptr, 1, "is an address of cuda:0's memory, not of cuda:1's"),
         (whole.data.ptr + 2, 0, "is no multiple of 4, the size of an element of float32"),
     ]:
         with pytest.raises(ValueError, match=re.escape(text)):
-            memory.array_of(address, (2,), float32, device)
+            memory.array_of(address, (2,), float32, device_id)
 
 
 @pytest.mark.parametrize("dtype", [object, "U3", "datetime64[s]"])
@@ -182,3 +185,40 @@ def test_copies_are_counted_by_value() -> None:
         ("y", "d2h", 8, 1),
     ]
     assert all((row["producer"], row["consumer"]) == (-1, -1) for row in counted.rows())
+
+
+def test_memory_of_other_libraries_is_known_once_cupy_has_a_context(
+    fake_cuda: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA's runtime in CuPy knows nothing of an address before that; CuPy itself asks for free memory first."""
+    runtime, ready = fake_cuda.cuda.runtime, []
+    told, free = runtime.pointerGetAttributes, runtime.memGetInfo
+    x = fake_cuda.arange(4, dtype=np.float32)
+
+    def attributes(address: int) -> Any:
+        return told(address) if ready else runtime.PointerAttributes(-2, 0, 0, 0)
+
+    monkeypatch.setattr(runtime, "pointerGetAttributes", attributes)
+    monkeypatch.setattr(runtime, "memGetInfo", lambda: ready.append(1) or free())
+    assert memory.array_of(x.data.ptr, (4,), np.dtype(np.float32), 0).get().tolist() == [0, 1, 2, 3]
+
+
+def test_a_gpu_that_reads_pageable_memory_itself_is_waited_for(fake_cuda: Any) -> None:
+    """What nobody waits for may change when the run returns, and must not be read afterwards."""
+    fake_cuda.fake.set_reads_pageable(True)
+    fake_cuda.fake.set_lazy(True)
+    try:
+        device.forget()
+        text = '<ir_version: 10, opset_import: ["" : 21]> g (float[N] x) => (float[N] y) { y = Abs(x) }'
+        program = CudaProgram(load_model(onnx.parser.parse_model(text).SerializeToString()).graph)
+        x = np.full(5, -2, np.float32)
+        assert copies.may_be_read_late(x, 0) and not copies.is_read_at_once(x, 0)
+        assert not copies.may_be_read_late(copies.pinned((4,), x.dtype), 0)
+        (got,) = program.run({"x": x}, synchronize=False)
+        x[...] = 7
+        program.synchronize()
+        assert got.get().tolist() == [2] * 5
+    finally:
+        fake_cuda.fake.set_lazy(False)
+        fake_cuda.fake.set_reads_pageable(False)
+        device.forget()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import distort
 from distort.engine import load_model
+from distort.errors import Fail
 from distort.kernels.cuda import program as programs
 from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.program import CudaProgram
@@ -89,3 +91,29 @@ def test_a_session_explains_where_it_runs(fake_cuda: Any) -> None:
     told = session.explain()
     assert "stage0 on cuda:0" in told
     assert "GPU program, on cuda:0" in told
+
+
+def test_an_error_of_ours_in_a_plan_is_kept_with_its_place(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes run one at a time then, and their answers are right: only ``explain`` shows it."""
+    monkeypatch.setattr(programs, "STRICT", False)
+
+    def broken(*_: Any) -> Any:
+        raise TypeError("no such argument\nat all")
+
+    monkeypatch.setattr("distort.kernels.cuda.plan.launches", broken)
+    session = distort.InferenceSession(proto_of(LAYER), providers=[CUDA])
+    feeds = fed(np.random.default_rng(0), 3)
+    (got,) = session.run(None, feeds)
+    np.testing.assert_allclose(got, Program(load_model(proto_of(LAYER)).graph).run(feeds)[0], rtol=2e-3)
+    why = r"TypeError: no such argument \(kernels\.cuda\.plan:\d+ in _step\)"
+    assert re.search(why, session.explain())
+    (fault,) = session._sess._loaded.engine.gpu.faults.values()
+    assert "in broken" in fault
+
+
+def test_a_launch_that_cuda_refuses_is_named(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = distort.InferenceSession(proto_of(LAYER), providers=[CUDA])
+    monkeypatch.setattr("distort.kernels.cuda.launch.Launch.grid", lambda self, most: 1 << 40)
+    with pytest.raises(Fail) as error:
+        session.run(None, fed(np.random.default_rng(0), 3))
+    assert re.search(r"CUDA failure: CUDA_ERROR_INVALID_VALUE.*launching rows_\w+ \(\d+ blocks of", str(error.value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import subprocess
 import sys
@@ -38,6 +39,7 @@ def here(
         return object()
 
     monkeypatch.setattr(device, "_has_driver", lambda: driver)
+    monkeypatch.setattr(device, "_has_headers", lambda: True)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if packages else None)
     monkeypatch.setattr(metadata, "distribution", distribution)
 
@@ -76,7 +78,7 @@ def test_a_gpu_that_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     import_cupy(monkeypatch, runtime(2))
     assert (device.why_not(), device.count(), device.obstacle()) == ("", 2, None)
     found = device.properties(1)
-    assert found == ("Null 9000", 80 * 10**9, (9, 0), 132)
+    assert found == ("Null 9000", 80 * 10**9, (9, 0), 132, False)
     with pytest.raises(ValueError, match="there is no GPU 2: they are 0 to 1"):
         device.properties(2)
     assert distort.get_available_providers() == ["CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -170,6 +172,27 @@ def test_other_errors_of_the_driver_are_told(monkeypatch: pytest.MonkeyPatch) ->
     calls.getDeviceCount = broken
     import_cupy(monkeypatch, calls)
     assert device.why_not().startswith("CuPy can't reach a GPU: cudaErrorSystemDriverMismatch: versions differ.")
+
+
+def test_without_headers_cupy_compiles_nothing(monkeypatch: pytest.MonkeyPatch, fake_cuda: Any) -> None:
+    pathfinder = importlib.import_module("cuda.pathfinder")
+    assert device.why_not() == ""
+    device.forget()
+    monkeypatch.setattr(pathfinder, "headers", None)
+    found = device.obstacle()
+    assert found is not None and "headers" in found.what and "CUDA_PATH" in found.remedy
+    assert found.command.startswith("pip install 'distort[cuda1")
+
+
+def test_a_cache_that_cannot_be_written_to_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    here(monkeypatch)
+
+    def denied(name: str) -> Any:
+        raise PermissionError(13, "Permission denied", "/root/.cupy")
+
+    monkeypatch.setattr(importlib, "import_module", denied)
+    found = device.obstacle()
+    assert found is not None and "/root/.cupy" in found.what and "CUPY_CACHE_DIR" in found.remedy
 
 
 def test_without_nvrtc_its_extra_is_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distort.kernels.cuda import dnn
 from distort.kernels.cuda.dnn import ConvProblem, Networks
 from distort.kernels.cuda.dnn_graphs import graph_of, nbytes_of
 from distort.kernels.cuda.libraries import LibraryFailed, LibraryMissing
@@ -253,8 +254,9 @@ def test_small_workspaces(cudnn: Any) -> None:
     networks.close()
 
 
-def test_the_fastest_of_all_plans(cudnn: Any) -> None:
+def test_the_fastest_of_all_plans(cudnn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     times = {0: 3.0, 1: 2.0, 3: 1.0}
+    monkeypatch.setattr(dnn, "_current_stream", lambda: 77)
 
     def timer(enqueue: Any, stream: int) -> float:
         enqueue(stream)
@@ -271,8 +273,36 @@ def test_the_fastest_of_all_plans(cudnn: Any) -> None:
     networks.close()
 
 
-def test_timing_ends_in_time(cudnn: Any) -> None:
+def test_plans_are_timed_on_the_stream_whose_memory_they_use(fake_cuda: Any) -> None:
+    """A pool's memory is in that stream's order: on another one it may still be in use."""
+    seen: list[int] = []
+
+    def timer(enqueue: Any, stream: int) -> float:
+        enqueue(stream)
+        fake_cuda.cuda.runtime.streamSynchronize(stream)
+        seen.append(stream)
+        return 1.0
+
+    networks = Networks(90, "EXHAUSTIVE", timer=timer)
+    with fake_cuda.cuda.Stream(non_blocking=True) as stream:
+        assert networks.convolution(CONVOLUTIONS["bias and relu"]) is not None
+    assert set(seen) == {stream.ptr}
+    assert {stream for _, stream in networks.cudnn.executed} == {stream.ptr}
+    networks.close()
+
+
+def test_what_fails_in_a_run_is_told_with_its_problem(cudnn: Any, networks: Networks) -> None:
+    p = CONVOLUTIONS["plain"]
+    plan = networks.convolution(p)
+    assert plan is not None
+    with pytest.raises(LibraryFailed, match=r"no good address for x: 0 while running convolution of float32") as error:
+        plan.run(dict.fromkeys(plan.names, 0), 1 << 20, 0)
+    assert "enable_cudnn=0" in error.value.text
+
+
+def test_timing_ends_in_time(cudnn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first plan that runs is timed, and others while there is time."""
+    monkeypatch.setattr(dnn, "_current_stream", lambda: 77)
     networks = Networks(
         90, "EXHAUSTIVE", allocate=_Memory, timer=lambda enqueue, stream: enqueue(stream) or 1.0, timing_s=0
     )

@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,13 +42,14 @@ def run(tmp_path: Path, *arguments: str, fake: bool = True) -> tuple[int, str, l
 
 
 def test_quick_checks_pass_on_what_stands_in_for_a_gpu(tmp_path: Path) -> None:
-    code, printed, rows = run(tmp_path, "--only", "^(machine|kernels|limits|sharing|replays)$")
+    code, printed, rows = run(tmp_path, "--only", "^(setup|machine|kernels|limits|sharing|replays)$")
     bad = [row for row in rows if row["result"] in ("wrong", "failed")]
     assert code == 0 and not bad, bad
     seen = {(row["check"], row["what"]): row for row in rows}
     assert "graphs, 0 differ" in seen["replays", "6 replays float32: bit for bit as enqueued"]["figure"]
     assert seen["sharing", "scenario 3: both on the GPU by address"]["result"] == "ok"
-    assert seen["machine", "GPU as distort sees it"]["figure"].startswith("Fake GPU")
+    assert seen["setup", "GPU as distort sees it"]["figure"].startswith("Fake GPU")
+    assert "2 of 4 runs were graphs" in seen["setup", "a model of float16"]["figure"]
     assert int(seen["kernels", "kernels compared"]["figure"]) >= 8
     assert f"{len(rows)} rows: " in printed.splitlines()[-1]
 
@@ -69,11 +74,15 @@ def test_node_tests_run_in_processes_of_their_own(tmp_path: Path) -> None:
 
 
 def test_without_a_gpu_it_says_so_and_fails(tmp_path: Path) -> None:
-    code, printed, rows = run(tmp_path, "--only", "^(machine|limits)$", fake=False)
+    code, printed, rows = run(tmp_path, "--only", "^(setup|machine|limits)$", fake=False)
     assert code == 1
-    assert any("There is no NVIDIA driver" in row["figure"] for row in rows)
-    assert [row["result"] for row in rows if row["check"] == "limits"] == ["failed"]
-    assert "failed" in printed.splitlines()[-1]
+    assert [(row["check"], row["result"]) for row in rows] == [
+        ("setup", "failed"),
+        ("machine", "skipped"),
+        ("limits", "skipped"),
+    ]
+    assert all("There is no NVIDIA driver" in row["figure"] for row in rows)
+    assert "1 failed" in printed.splitlines()[-1]
 
 
 def test_what_does_not_fit_the_budget_is_skipped(tmp_path: Path) -> None:
@@ -107,6 +116,58 @@ def test_a_check_that_hangs_or_dies_is_a_row(
         first, last = script.Driver(60, True, tmp_path).run(["machine"])
         assert (first.what, first.result) == ("first", "ok")
         assert last.result == "failed" and "ended with -11: it is over" in last.figure
+        assert last.details["last words"] == ["it is over"]
+
+
+def test_who_is_ended_leaves_what_was_known(module: Callable[[str], Any], tmp_path: Path) -> None:
+    """Rows of a check that still runs are in the file, a few seconds late."""
+    script = module("gpu_check")
+    out = tmp_path / "there" / "rows.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(script, "__file__", str(tmp_path / "slow.py"))
+        patch.setattr(script, "_EVERY_S", 0.05)
+        patch.setattr(script, "CHECKS", {"machine": script.Check("machine", 30.0)})
+        done = tmp_path / "done"
+        (tmp_path / "slow.py").write_text(
+            "import json, pathlib, sys, time\n"
+            "row = dict(check='machine', what='first', result='ok')\n"
+            "open(sys.argv[sys.argv.index('--rows') + 1], 'w').write(json.dumps(row) + '\\n')\n"
+            f"while not pathlib.Path({str(done)!r}).exists(): time.sleep(0.02)\n"
+        )
+        driver = script.Driver(60, True, tmp_path)
+        with script._written(out, driver), ThreadPoolExecutor(1) as pool:
+            running = pool.submit(driver.run, ["machine"])
+            until = time.monotonic() + 20
+            while '"first"' not in (out.read_text() if out.exists() else "") and time.monotonic() < until:
+                time.sleep(0.02)
+            assert not running.done() and [row["what"] for row in json.loads(out.read_text())] == ["first"]
+            done.write_text("")
+            (row,) = running.result(20)
+    assert row.result == "ok"
+
+
+def test_a_plan_that_could_not_be_made_is_a_row(
+    module: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, fake_cuda: Any
+) -> None:
+    """Answers are right without one."""
+    report, nodes = module("gpu_checks.report"), module("gpu_checks.nodes")
+
+    def broken(*_: Any) -> Any:
+        raise TypeError("no such argument")
+
+    monkeypatch.setattr("distort.kernels.cuda.plan.launches", broken)
+    node = onnx.helper.make_node("Abs", ["x"], ["y"])
+    infos = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [3]) for name in "xy"]
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", infos[:1], infos[1:]), ir_version=10)
+    x = np.array([1, -2, 3], np.float32)
+    case = SimpleNamespace(model=model, data_sets=[([x], [np.abs(x)])], rtol=1e-5, atol=1e-7)
+    answer = nodes.run_case(case)
+    assert answer.result == "failed"
+    assert re.fullmatch(r"no plan: TypeError: no such argument \(kernels\.cuda\.plan:\d+ in _step\)", answer.words)
+    made = report.Report("check", None, small=True, limit_s=9)
+    program = SimpleNamespace(faults={(None,): "Traceback"}, refused={(None,): "TypeError: of ours"})
+    made.faults("a model", program)
+    assert [(row.what, row.result) for row in made.rows] == [("a model: a plan", "failed")]
 
 
 def test_errors_are_seen(module: Callable[[str], Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,3 +57,21 @@ def test_what_does_not_compile_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(KernelError, match=str(tmp_path)):
         modules.modules_of(0).get([bad])
     assert (tmp_path / "kernel_bad.cu").read_text() == bad.source
+
+
+def test_what_cupy_lacks_for_compiling_is_an_error_of_ours(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CuPy wants CUDA's headers, though nothing here includes one."""
+    pathfinder = importlib.import_module("cuda.pathfinder")
+    monkeypatch.setattr(pathfinder, "headers", None)
+    with pytest.raises(KernelError, match="CUDA C can't be compiled: Failed to find CUDA headers"):
+        modules.modules_of(0).get(kernels())
+
+
+def test_a_lost_gpu_keeps_its_class_in_loading(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(self: Any, name: str) -> Any:
+        raise fake_cuda.cuda.driver.CUDADriverError(700)
+
+    monkeypatch.setattr(fake_cuda.RawModule, "get_function", lost)
+    with pytest.raises(fake_cuda.cuda.driver.CUDADriverError) as caught:
+        modules.modules_of(0).get(kernels())
+    assert "loading" in caught.value.__notes__[0]

@@ -16,6 +16,14 @@ class LoadedDL:
     found_via: str = "fake"
 
 
+#: where CUDA's headers are; CuPy compiles nothing without them
+headers: str | None = "/fake/cuda/include"
+
+
+def find_nvidia_header_directory(libname: str) -> str | None:
+    return headers if libname == "cudart" else None
+
+
 def load_nvidia_dynamic_lib(libname: str) -> LoadedDL:
     if libname == "cublasLt":
         import cublaslt  # lies next to this folder

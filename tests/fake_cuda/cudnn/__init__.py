@@ -50,20 +50,26 @@ decline: Any = None
 #: plans that were executed: (number, stream)
 executed: list[tuple[int, int]] = []
 #: handles that are not destroyed
-handles: dict[int, int] = {}
+handles: dict[Handle, int] = {}
 
 
-def create_handle() -> int:
-    handle = max(handles, default=0) + 1
+class Handle:
+    """Which no number stands for."""
+
+
+def create_handle() -> Handle:
+    handle = Handle()
     handles[handle] = 0
     return handle
 
 
-def destroy_handle(handle: int) -> None:
+def destroy_handle(handle: Handle) -> None:
     del handles[handle]
 
 
-def set_stream(handle: int, stream: int) -> None:
+def set_stream(handle: Handle, stream: int) -> None:
+    if not isinstance(handle, Handle):
+        raise TypeError(f"cudnn.set_stream expects a cudnn.Handle, got {type(handle).__name__}")
     if handle not in handles:
         raise RuntimeError("CUDNN_STATUS_BAD_PARAM")
     handles[handle] = stream
@@ -256,10 +262,10 @@ class pygraph:
 
     # -- running
 
-    def execute(self, pack: dict[int, int], workspace: int, handle: int) -> None:
+    def execute(self, pack: dict[int, int], workspace: int, handle: Handle) -> None:
         self.execute_plan_at_index(pack, workspace, self._chosen, handle)
 
-    def execute_plan_at_index(self, pack: dict[int, int], workspace: int, index: int, handle: int) -> None:
+    def execute_plan_at_index(self, pack: dict[int, int], workspace: int, index: int, handle: Handle) -> None:
         if index not in self._built:
             raise RuntimeError(f"plan {index} is not built")
         nbytes = PLANS[index].workspace_nbytes

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import importlib
 import os
 import re
 import shutil
@@ -268,6 +269,11 @@ class RawModule:
         _compile(self.code, self.options, self.name_expressions or ())
 
     def get_function(self, name: str) -> RawKernel:
+        if importlib.import_module("cuda.pathfinder").find_nvidia_header_directory("cudart") is None:
+            raise RuntimeError(
+                "Failed to find CUDA headers. Please install CUDA toolkit headers (e.g., pip install "
+                "cupy-cuda12x[ctk]) or specify CUDA_PATH environment variable."
+            )
         expressions = self.name_expressions or ()
         export = f"expression_{expressions.index(name)}" if name in expressions else name
         kernel = RawKernel(self.code, name, self.options, self.backend, _export=export, _expressions=expressions)

@@ -27,6 +27,8 @@ PER_THREAD_STREAM = 2
 counts: Counter[str] = Counter()
 #: whether work waits until something synchronizes with it
 lazy = os.environ.get("FAKE_CUDA_LAZY", "") not in ("", "0")
+#: whether GPUs read memory of the host's that isn't pinned by themselves, when the stream comes to it
+reads_pageable = False
 #: how many blocks and threads a launch is made of, at most; 0: as many as it asks for
 blocks = int(os.environ.get("FAKE_CUDA_BLOCKS", "1"))
 threads = int(os.environ.get("FAKE_CUDA_THREADS", "1"))

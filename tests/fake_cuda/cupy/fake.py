@@ -58,6 +58,11 @@ def set_lazy(lazy: bool) -> None:
     _state.lazy = lazy
 
 
+def set_reads_pageable(reads: bool) -> None:
+    """Whether GPUs read the host's memory that isn't pinned by themselves, as beside a Grace: copies may be late."""
+    _state.reads_pageable = reads
+
+
 def set_launch(blocks: int = 1, threads: int = 1) -> None:
     """How many blocks, and threads in each, kernels get, at most; 0: as many as they ask for."""
     _state.blocks, _state.threads = blocks, threads

@@ -66,6 +66,7 @@ def getDeviceProperties(device: int) -> dict[str, Any]:
         "major": int(major),
         "minor": int(minor),
         "multiProcessorCount": 4,
+        "pageableMemoryAccess": int(_state.reads_pageable),
         "warpSize": 32,
         "maxThreadsPerBlock": 1024,
         "maxThreadsPerMultiProcessor": 2048,
@@ -256,7 +257,8 @@ def memcpyAsync(dst: int, src: int, size: int, kind: int, stream: int) -> None:
 
     _state.enqueue(stream, work)
     pageable = any(device_of(end) < 0 and not _state.is_pinned(end) for end in (dst, src))
-    if pageable and _state.capturing(stream) is None:
+    by_itself = _state.reads_pageable and kind == memcpyHostToDevice
+    if pageable and not by_itself and _state.capturing(stream) is None:
         _state.stream_of(stream).drain()
 
 
