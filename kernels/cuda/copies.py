@@ -160,15 +160,25 @@ def to_host(values: Sequence[Any], dtypes: Sequence[np.dtype[Any]], stream: Any 
             queue = stream or cupy.cuda.get_current_stream()
             with queue:
                 whole = cupy.ascontiguousarray(value).reshape(value.shape)
-            result = pinned(value.shape, value.dtype)
-            if whole.nbytes:
-                whole.get(stream=queue, out=result, blocking=False)
-                queues[value.device.id, queue.ptr] = queue
+            result = download(whole, queue)
+            queues[value.device.id, queue.ptr] = queue
             kept.append(whole)  # the GPU reads it until the copy is done
         found.append(result.view(dtype) if dtype != result.dtype else result)
     for queue in queues.values():
         queue.synchronize()
     return found
+
+
+def download(value: Any, stream: Any, out: Array | None = None) -> Array:
+    """A C-contiguous CuPy array of the current GPU as it will be on the host when ``stream`` has got here.
+
+    In pinned memory, the caller's own, or in ``out``, of its shape and C-contiguous. Until then the GPU reads
+    ``value``, and writes.
+    """
+    made = pinned(value.shape, value.dtype) if out is None else out
+    if value.nbytes:
+        value.get(stream=stream, out=made, blocking=False)
+    return made
 
 
 def read_into(target: Array, value: Any, stream: Any = None) -> None:

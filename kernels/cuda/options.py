@@ -210,7 +210,8 @@ OPTIONS: dict[str, _Option] = {
     ),
     "arena_extend_strategy": _Option(
         _one_of("kNextPowerOfTwo", "kSameAsRequested"),
-        "the pool always grows by what is asked for, as with `kSameAsRequested`",
+        "obeyed: the memory that plans have their values in grows to twice its size (1 GiB more at most), or by what "
+        "is asked for",
         "`kNextPowerOfTwo`, `kSameAsRequested`",
     ),
     "cudnn_conv_algo_search": _Option(

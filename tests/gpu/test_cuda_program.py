@@ -10,7 +10,7 @@ import pytest
 
 import distort
 from distort.engine import load_model
-from distort.kernels.cuda import program as programs
+from distort.kernels.cuda import plans
 from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.program import CudaProgram
 from distort.kernels.errors import OutOfMemory
@@ -27,7 +27,7 @@ LAYER = """<ir_version: 10, opset_import: ["" : 21]>
 
 @pytest.fixture(autouse=True)
 def errors_of_ours_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "STRICT", True)
+    monkeypatch.setattr(plans, "STRICT", True)
 
 
 def proto_of(text: str) -> bytes:
