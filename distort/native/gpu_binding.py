@@ -12,6 +12,7 @@ import numpy as np
 
 from distort import errors, fetches
 from distort.graph.types import TensorType, ValueType
+from distort.kernels.cuda import device
 from distort.native import gpu_values
 from distort.native.devices import OrtDevice, on_gpu
 from distort.native.values import OrtValue
@@ -70,7 +71,8 @@ class OnGpu:
         """Wait for all work on the session's GPU, of whatever stream."""
         import cupy
 
-        cupy.cuda.Device(self._device_id).synchronize()
+        with device.current(self._device_id):
+            cupy.cuda.runtime.deviceSynchronize()
         self._engine.synchronize()
 
     def memory_of(self, buffers: Mapping[str, OrtValue | None], inputs: Iterable[OrtValue]) -> dict[str, Any]:

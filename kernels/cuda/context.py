@@ -47,7 +47,7 @@ class Context:
         self.weights = Weights(self.pool)
         self.copies = Copies()
         self.modules: Modules = modules_of(options.device_id)
-        with cupy.cuda.Device(self.device_id):
+        with device.current(self.device_id):
             if options.user_compute_stream:
                 self.stream: Any = stream_of(options.user_compute_stream)
             else:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from distort.kernels.cuda import memory
+from distort.kernels.cuda import device, memory
 
 Array = np.ndarray[Any, Any]
 
@@ -120,7 +120,7 @@ def write(target: Any, array: Array, stream: Any = None, *, wait: bool = True) -
     whole = straight.reshape(-1).view(np.uint8)
     if not whole.nbytes:
         return
-    with cupy.cuda.Device(target.device.id):
+    with device.current(target.device.id):
         queue = stream or cupy.cuda.get_current_stream()
         flat = target.reshape(-1).view(np.uint8)
         if whole.nbytes <= _BLOCK_NBYTES or is_pinned(whole):
@@ -156,7 +156,7 @@ def to_host(values: Sequence[Any], dtypes: Sequence[np.dtype[Any]], stream: Any 
 
     found, queues, kept = [], {}, []
     for value, dtype in zip(values, dtypes, strict=True):
-        with cupy.cuda.Device(value.device.id):
+        with device.current(value.device.id):
             queue = stream or cupy.cuda.get_current_stream()
             with queue:
                 whole = cupy.ascontiguousarray(value).reshape(value.shape)
@@ -185,7 +185,7 @@ def read_into(target: Array, value: Any, stream: Any = None) -> None:
     """Write a CuPy array's elements into a C-contiguous array of as many bytes, without another copy on the way."""
     import cupy
 
-    with cupy.cuda.Device(value.device.id):
+    with device.current(value.device.id):
         queue = stream or cupy.cuda.get_current_stream()
         with queue:
             flat = cupy.ascontiguousarray(value).reshape(-1).view(np.uint8)
@@ -200,14 +200,14 @@ def move(target: Any, source: Any, stream: Any = None, *, wait: bool = True) -> 
     """
     import cupy
 
-    with cupy.cuda.Device(source.device.id):
+    with device.current(source.device.id):
         made_in = stream if stream is not None and source.device.id == target.device.id else None
         queue = made_in or cupy.cuda.get_current_stream()
         with queue:
             whole = cupy.ascontiguousarray(source)
         if source.device.id != target.device.id:
             queue.synchronize()  # the other GPU's stream doesn't wait for this one's
-    with cupy.cuda.Device(target.device.id):
+    with device.current(target.device.id):
         queue = stream or cupy.cuda.get_current_stream()
         if target.nbytes:
             target.data.copy_from_device_async(whole.data, target.nbytes, queue)

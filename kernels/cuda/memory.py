@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from distort.kernels.cuda import device
 from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.errors import OutOfMemory
 
@@ -61,7 +62,7 @@ class Pool:
         self._pool = cupy.cuda.MemoryPool()
         self._malloc = self._pool.malloc
         if self.limit_nbytes is not None:
-            with cupy.cuda.Device(self.device_id):
+            with device.current(self.device_id):
                 self._pool.set_limit(size=self.limit_nbytes)
 
     def malloc(self, nbytes: int) -> Any:
@@ -74,7 +75,7 @@ class Pool:
         """The pool's device is the current one, and all that CuPy allocates in the block is of the pool."""
         import cupy
 
-        with cupy.cuda.Device(self.device_id), cupy.cuda.using_allocator(self.malloc):
+        with device.current(self.device_id), cupy.cuda.using_allocator(self.malloc):
             yield
 
     @property
@@ -89,16 +90,12 @@ class Pool:
 
     def _of_device(self, figure: str) -> int:
         """CuPy's pools tell of the current device."""
-        import cupy
-
-        with cupy.cuda.Device(self.device_id):
+        with device.current(self.device_id):
             return 0 if self._pool is None else int(getattr(self._pool, figure)())
 
     def shrink(self) -> None:
         """Give what is not in use back to the GPU."""
-        import cupy
-
-        with cupy.cuda.Device(self.device_id):
+        with device.current(self.device_id):
             if self._pool is not None:
                 self._pool.free_all_blocks()
             if self._empty_cache is not None:
@@ -113,7 +110,7 @@ def told(nbytes: int, device_id: int, limit_nbytes: int | None = None) -> Iterat
     try:
         yield
     except cupy.cuda.memory.OutOfMemoryError as error:
-        with cupy.cuda.Device(device_id):
+        with device.current(device_id):
             free_nbytes, all_nbytes = cupy.cuda.runtime.memGetInfo()
         limited = "" if limit_nbytes is None else f"; gpu_mem_limit lets the session have {limit_nbytes}"
         text = f"Failed to allocate memory for requested buffer of size {nbytes}: of cuda:{device_id}'s {all_nbytes} "
@@ -127,7 +124,7 @@ def empty(shape: Sequence[int], dtype: np.dtype[Any], device_id: int) -> Any:
 
     held = device_dtype(dtype)
     sizes = tuple(shape)
-    with cupy.cuda.Device(device_id), told(math.prod(sizes) * held.itemsize, device_id):
+    with device.current(device_id), told(math.prod(sizes) * held.itemsize, device_id):
         return cupy.empty(sizes, held)
 
 
@@ -136,7 +133,7 @@ def zeros(shape: Sequence[int], dtype: np.dtype[Any], device_id: int) -> Any:
     import cupy
 
     made = empty(shape, dtype, device_id)
-    with cupy.cuda.Device(device_id):
+    with device.current(device_id):
         made.data.memset_async(0, made.nbytes)
         cupy.cuda.get_current_stream().synchronize()
     return made
@@ -154,7 +151,8 @@ def array_of(pointer: int, shape: Sequence[int], dtype: np.dtype[Any], device_id
     nbytes = math.prod(sizes) * held.itemsize
     if not nbytes:
         return empty(sizes, dtype, device_id)
-    found = cupy.cuda.runtime.pointerGetAttributes(pointer)
+    with device.current(device_id):
+        found = cupy.cuda.runtime.pointerGetAttributes(pointer)
     if found.type not in (_DEVICE, _MANAGED):
         where = "pinned memory of this process" if found.type == _HOST else "no memory that CUDA knows"
         raise ValueError(f"{pointer:#x} is an address of {where}, not of cuda:{device_id}'s")

@@ -40,6 +40,7 @@ def _fake() -> Any:
 
 LIBRARY = _fake()
 LIBRARY.fake_enqueue_with(None)
+LIBRARY.fake_touch_with(None)
 PRODUCTS = Products(90, LIBRARY)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import distort
 from distort import OrtValue
+from distort.capi import onnxruntime_pybind11_state as C
 from distort.kernels.cuda import copies
 from distort.kernels.cuda.memory import Pool
 
@@ -32,7 +33,7 @@ def only(**entries: str) -> distort.RunOptions:
 
 def test_only_the_path_to_fetches_runs(fake_cuda: Any) -> None:
     session = session_of(BRANCHES)
-    with pytest.raises(distort.capi.onnxruntime_pybind11_state.Fail, match="mm"):
+    with pytest.raises(C.Fail, match="mm"):
         session.run(["y"], {"x": floats(-1, 2), "z": OBLONG})
     for _ in range(3):
         (y,) = session.run(["y"], {"x": floats(-1, 2), "z": OBLONG}, only())
