@@ -62,7 +62,7 @@ class GpuStage:
         self.stream = self.program.stream
         with self.current():
             self.bus_id: str = cupy.cuda.runtime.deviceGetPCIBusId(self.device_id)
-            self.slots = DeviceSlots(self.bus_id, self.program.context.pool.shrink)
+            self.slots = DeviceSlots(self.bus_id, self.program.context.pool)
             self.pins = Pinning()
         self.outputs: tuple[str, ...] = tuple(self.program.outputs)
         self.releases = Releases()

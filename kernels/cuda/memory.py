@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -43,6 +44,9 @@ class Pool:
 
         self.device_id = options.device_id
         self.limit_nbytes = options.limit_nbytes
+        #: what the session has of the GPU beside the pool: it counts for the limit
+        self.aside_nbytes = 0
+        self._lock = threading.Lock()
         self._empty_cache: Any = None
         self._pool: Any = None
         if options.gpu_external_alloc:
@@ -67,8 +71,30 @@ class Pool:
 
     def malloc(self, nbytes: int) -> Any:
         """A ``cupy.cuda.MemoryPointer``; the current device must be the pool's. Raises OutOfMemory."""
-        with told(nbytes, self.device_id, self.limit_nbytes):
+        with told(nbytes, self.device_id, self.limit_nbytes, self.aside_nbytes):
             return self._malloc(nbytes)
+
+    def set_aside(self, nbytes: int) -> bool:
+        """Whether the limit leaves room for memory that is taken beside the pool: it counts until it is given back."""
+        with self._lock, device.current(self.device_id):
+            if self.limit_nbytes is not None and self._pool is not None:
+                left = self.limit_nbytes - self.aside_nbytes - nbytes
+                if left < max(1, self._pool.used_bytes()):
+                    return False
+                if left < self._pool.total_bytes():
+                    self._pool.free_all_blocks()
+                if left < self._pool.total_bytes():
+                    return False
+                self._pool.set_limit(size=left)
+            self.aside_nbytes += nbytes
+            return True
+
+    def give_back(self, nbytes: int) -> None:
+        """Of what was set aside."""
+        with self._lock, device.current(self.device_id):
+            self.aside_nbytes -= nbytes
+            if self.limit_nbytes is not None and self._pool is not None:
+                self._pool.set_limit(size=self.limit_nbytes - self.aside_nbytes)
 
     @contextmanager
     def used(self) -> Iterator[None]:
@@ -103,7 +129,7 @@ class Pool:
 
 
 @contextmanager
-def told(nbytes: int, device_id: int, limit_nbytes: int | None = None) -> Iterator[None]:
+def told(nbytes: int, device_id: int, limit_nbytes: int | None = None, aside_nbytes: int = 0) -> Iterator[None]:
     """Where the GPU has no room for ``nbytes``, the block raises OutOfMemory, which names what is wanted and free."""
     import cupy
 
@@ -113,6 +139,8 @@ def told(nbytes: int, device_id: int, limit_nbytes: int | None = None) -> Iterat
         with device.current(device_id):
             free_nbytes, all_nbytes = cupy.cuda.runtime.memGetInfo()
         limited = "" if limit_nbytes is None else f"; gpu_mem_limit lets the session have {limit_nbytes}"
+        if limited and aside_nbytes:
+            limited += f", of which {aside_nbytes} are values for other GPUs"
         text = f"Failed to allocate memory for requested buffer of size {nbytes}: of cuda:{device_id}'s {all_nbytes} "
         text += f"bytes {free_nbytes} are free{limited}. Run smaller batches, or let go of values that stay there."
         raise OutOfMemory(text) from error
