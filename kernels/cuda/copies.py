@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from distort.kernels.cuda import device, memory
+from distort.kernels.cuda import device, memory, staging
 
 Array = np.ndarray[Any, Any]
 
-#: larger arrays go through two pinned blocks of this size, one filled while the other is on its way
-_BLOCK_NBYTES = 4 * 2**20
 TO_DEVICE, TO_HOST = "h2d", "d2h"
 #: cudaMemoryType of memory that CUDA has not been told of
 _UNKNOWN = 0
@@ -123,28 +121,35 @@ def write(target: Any, array: Array, stream: Any = None, *, wait: bool = True) -
     with device.current(target.device.id):
         queue = stream or cupy.cuda.get_current_stream()
         flat = target.reshape(-1).view(np.uint8)
-        if whole.nbytes <= _BLOCK_NBYTES or is_pinned(whole):
+        if whole.nbytes <= staging.BLOCK_NBYTES or is_pinned(whole):
             flat.set(whole, stream=queue)
         else:
-            _write_in_blocks(flat, whole, queue)
+            with _staging(queue) as ring:
+                ring.add(flat.data.ptr, whole)
         if wait or straight is not array:  # a copy of ours must stay until it is read
             queue.synchronize()
 
 
-def _write_in_blocks(flat: Any, whole: Array, queue: Any) -> None:
+def _staging(stream: Any) -> staging.Staging:
+    return staging.Staging(stream, lambda nbytes: pinned((nbytes,), np.dtype(np.uint8)))
+
+
+def upload(pairs: Sequence[tuple[Any, Array]]) -> None:
+    """Write each array's elements into a C-contiguous CuPy array of the current GPU, by its current stream.
+
+    What lies in the same memory goes in few copies, and is waited for once. The arrays may change afterwards.
+    """
     import cupy
 
-    blocks = [pinned((_BLOCK_NBYTES,), whole.dtype) for _ in range(2)]
-    sent = [cupy.cuda.Event(disable_timing=True) for _ in range(2)]
-    for i, start in enumerate(range(0, whole.nbytes, _BLOCK_NBYTES)):
-        part = whole[start : start + _BLOCK_NBYTES]
-        if i > 1:
-            sent[i % 2].synchronize()  # WAR: the block before last is still on its way
-        block = blocks[i % 2][: part.nbytes]
-        np.copyto(block, part)
-        flat[start : start + part.nbytes].set(block, stream=queue)
-        queue.record(sent[i % 2])
-    queue.synchronize()  # before the blocks go back to their pool
+    if not any(array.nbytes for _, array in pairs):
+        return
+    with _staging(cupy.cuda.get_current_stream()) as ring:
+        before = None
+        for target, array in pairs:
+            if target.data.mem is not before:
+                ring.flush()
+                before = target.data.mem
+            ring.add(target.data.ptr, np.asarray(array, order="C").reshape(-1).view(np.uint8))
 
 
 def to_host(values: Sequence[Any], dtypes: Sequence[np.dtype[Any]], stream: Any = None) -> list[Array]:

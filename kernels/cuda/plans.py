@@ -69,7 +69,7 @@ class Plans:
                 return None
         began = time.perf_counter()
         try:
-            found = Executable(self._plan(key), self._context)
+            found = Executable(self._plan(key), self._context, self._constants.has)
         except KernelError:
             raise
         except Exception as error:
