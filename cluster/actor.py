@@ -95,7 +95,7 @@ class StageActor:
             keep_qdq=payload.keep_qdq,
             share=self._pool.share if self._pool is not None else None,
         )
-        self._paths = Paths(graph)
+        self._paths = Paths(graph, Program)
         self._brief = None if isinstance(self._program, Program) else BriefRuns(self._program)
         self._payload = payload
         endpoint = self._listen(payload) if payload.token else ""

@@ -148,7 +148,7 @@ class Engine:
             else []
         )
         self._program: Program | CompiledProgram | None = None  # in this process
-        self._paths = Paths(model.graph)
+        self._paths = Paths(model.graph, Program)
         self._actors: Actors | None = None
         self._runs: ActorRuns | None = None
         self._plan: Plan | None = None
@@ -275,7 +275,7 @@ class Engine:
         control = control or RunControl()
         runs = self._on_actors()
         if runs is None:
-            return partial(self._run_here, fetches, feeds, control)
+            return partial(self._run_here, fetches, feeds, control, keep)
         given = self._given(feeds)
         begun = runs.start(fetches, given, keep, control)
         return lambda: self._gathered(fetches, given, runs.finish(begun))
@@ -316,31 +316,39 @@ class Engine:
     def _leave(self) -> None:
         """Nothing more is to run in this process. A run that has begun here still ends here."""
         self._program = None
-        self._paths = Paths(self.model.graph)
+        self._paths = Paths(self.model.graph, Program)
 
-    def _run_here(self, fetches: Sequence[str], feeds: Mapping[str, Any], control: RunControl) -> list[Any]:
+    def _run_here(
+        self, fetches: Sequence[str], feeds: Mapping[str, Any], control: RunControl, keep: frozenset[str] = frozenset()
+    ) -> list[Any]:
         program: Program | CompiledProgram | None = self._program
         if program is None:
             # a parallel session's, until its actors are there
             program = self._program = self._make_program()
         use_threads(self.config.intra_op_threads)
-        if control.only_path_to_fetches and self.gpu is None:  # a plan on a GPU is of the whole graph
-            program = self._paths.to(fetches)
         if self.gpu is not None and program is self._program:
-            self._unfinished = not control.synchronize
-            results = self.gpu.run(
+            gpu = self.gpu.to(fetches) if control.only_path_to_fetches else self.gpu
+            home = [name for name in fetches if name not in keep]
+            self._unfinished = not (control.synchronize or home)
+            results = gpu.run(
                 local_values(feeds),
                 control.observer,
                 control.cancellation,
                 graph_id=control.graph_id,
                 synchronize=control.synchronize,
                 into=control.into,
+                fetches=fetches,
+                home=home,
             )
             if control.shrink:
                 self.gpu.shrink()
+            made: Sequence[str] = gpu.outputs
         else:
+            if control.only_path_to_fetches:
+                program = self._paths.to(fetches)
             results = program.run(local_values(feeds), control.observer, control.cancellation)
-        by_name = dict(zip(program.outputs, results, strict=True))
+            made = program.outputs
+        by_name = dict(zip(made, results, strict=True))
         return [by_name[name] for name in fetches]
 
     # -- the rest

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -35,6 +35,8 @@ class Step:
     single: bool  # the kernel may return its only output bare
 
 
+#: a program of some kind
+P = TypeVar("P")
 #: called after each step: (node, start_ns, end_ns, inputs, outputs)
 StepObserver = Callable[[Node, int, int, Sequence[Any], Sequence[Any]], None]
 #: where a result may be made: its name, shape and element type -> memory, or None
@@ -335,14 +337,19 @@ class Program:
         return made
 
 
-class Paths:
-    """Programs of parts of a graph: of the nodes that some of its outputs depend on."""
+class Paths(Generic[P]):
+    """Programs of parts of a graph: of the nodes that some of its outputs depend on. ``make`` makes one of a graph."""
 
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
-        self._programs: dict[frozenset[str], Program] = {}
+    def __init__(self, graph: Graph, make: Callable[[Graph], P]) -> None:
+        self._graph, self._make = graph, make
+        self._programs: dict[frozenset[str], P] = {}
 
-    def to(self, outputs: Iterable[str]) -> Program:
+    @property
+    def made(self) -> list[P]:
+        """All that have been asked for."""
+        return list(self._programs.values())
+
+    def to(self, outputs: Iterable[str]) -> P:
         """The program that makes these outputs, in the graph's order, and runs nothing else."""
         wanted = frozenset(outputs)
         program = self._programs.get(wanted)
@@ -350,7 +357,7 @@ class Paths:
             whole = self._graph
             nodes = [whole.nodes[i] for i in whole.needed(wanted)]
             part = replace(whole, nodes=nodes, outputs=[name for name in whole.outputs if name in wanted])
-            program = self._programs[wanted] = Program(part)
+            program = self._programs[wanted] = self._make(part)
         return program
 
 

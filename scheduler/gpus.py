@@ -9,6 +9,15 @@ from typing import NamedTuple
 _OF_PEAK, _OF_BANDWIDTH = 0.5, 0.8
 
 
+#: memory that processes read of each other is in pieces of this
+SLOT_NBYTES = 2 << 20
+
+
+def slot_nbytes(nbytes: int) -> int:
+    """What a value takes of its GPU's memory while GPUs of other processes may read it: whole pieces."""
+    return max(1, -(-nbytes // SLOT_NBYTES)) * SLOT_NBYTES
+
+
 class GpuFigures(NamedTuple):
     """Peaks of dense arithmetic and of memory, as the maker has them."""
 

@@ -17,6 +17,7 @@ from distort.scheduler.dag import Dag, Order
 from distort.scheduler.device import Device, Link, Network
 from distort.scheduler.downsets import MOST_NODES, near
 from distort.scheduler.fit import fitted
+from distort.scheduler.gpus import slot_nbytes
 from distort.scheduler.intervals import Floats, line_of
 from distort.scheduler.refine import least_us, refined
 from distort.scheduler.sweep import Seat, Sweep
@@ -38,6 +39,7 @@ class StageLoad:
     weights_nbytes: int
     activations_nbytes: int  # at their peak
     replicas: int = 1  # devices that take turns at it
+    exported_nbytes: int = 0  # copies of values that other GPUs read; without room for them they go by the host
 
     @property
     def time_us(self) -> float:
@@ -50,8 +52,13 @@ class StageLoad:
         return self.time_us / self.replicas
 
     @property
-    def peak_nbytes(self) -> int:
+    def least_nbytes(self) -> int:
+        """What it can't do without."""
         return self.weights_nbytes + self.activations_nbytes
+
+    @property
+    def peak_nbytes(self) -> int:
+        return self.least_nbytes + self.exported_nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +209,24 @@ class Partitioner:
             weights_nbytes=weights_nbytes,
             activations_nbytes=peak,
             replicas=self.n_replicas(stage, n_stages),
+            exported_nbytes=self._exported_nbytes(inside, stage_of, stage, n_stages),
+        )
+
+    def _exported_nbytes(self, inside: Sequence[int], stage_of: Sequence[int], stage: int, n_stages: int) -> int:
+        """Of copies of values, in memory of their own, that GPUs of other stages read."""
+        devices = self._devices(stage, n_stages)
+        if devices[0].kind != "cuda":
+            return 0
+        readers: dict[int, bool] = {}  # by stage: whether it is on another GPU of the same host
+        for other in range(n_stages):
+            pairs = [(mine, its) for mine in devices for its in self._devices(other, n_stages)]
+            readers[other] = any(its.kind == "cuda" and its.host == mine.host and its != mine for mine, its in pairs)
+        values = self.dag.values
+        return sum(
+            slot_nbytes(values[v].size)
+            for node in inside
+            for v in self.dag.makes[node]
+            if any(stage_of[user] != stage and readers[stage_of[user]] for user in values[v].consumers)
         )
 
     def _leaves(self, v: int, stage_of: Sequence[int], stage: int) -> bool:

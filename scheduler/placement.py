@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from distort.scheduler.dag import Dag
 from distort.scheduler.device import Device, format_nbytes
@@ -71,6 +72,15 @@ def overflow_nbytes(
     return max(over)
 
 
+def without_room_to_export(
+    loads: Sequence[StageLoad], placed: Sequence[Device], replicas: Sequence[Sequence[Device]] = ()
+) -> list[str]:
+    """Ids of devices that have none for all that other GPUs are to read of them."""
+    limits = {device.id: device.memory_nbytes for devices in (placed, *replicas) for device in devices}
+    held = device_peak_nbytes(loads, placed, replicas)
+    return [device for device, limit in limits.items() if limit is not None and held[device] > limit]
+
+
 def check_memory(
     dag: Dag,
     loads: Sequence[StageLoad],
@@ -82,7 +92,7 @@ def check_memory(
 
     ``devices`` are all that there are.
     """
-    held = device_peak_nbytes(loads, placed, replicas)
+    held = device_peak_nbytes([replace(load, exported_nbytes=0) for load in loads], placed, replicas)
     too_full = [
         (device, stage)
         for stage in range(len(placed))
@@ -93,14 +103,14 @@ def check_memory(
         return
     device, _ = too_full[0]
     stages = shares(placed).get(device.id) or [too_full[0][1]]
-    largest = max(stages, key=lambda stage: loads[stage].peak_nbytes)
+    largest = max(stages, key=lambda stage: loads[stage].least_nbytes)
     load = loads[largest]
     shared = ""
     if len(stages) > 1:
         together = ", ".join(f"stage{stage}" for stage in stages)
         shared = f" {together} share the device and want {format_nbytes(held[device.id])} together."
     raise PlanError(
-        f"stage{largest} wants {load.peak_nbytes} bytes ({format_nbytes(load.weights_nbytes)} of weights, "
+        f"stage{largest} wants {load.least_nbytes} bytes ({format_nbytes(load.weights_nbytes)} of weights, "
         f"{format_nbytes(load.activations_nbytes)} of activations), and {device.id} has {device.memory_nbytes} bytes "
         f"({format_nbytes(device.memory_nbytes)}).{shared} {_missing(dag, devices)}"
     )

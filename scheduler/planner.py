@@ -13,7 +13,7 @@ from distort.scheduler.cost import CostModel
 from distort.scheduler.device import LINKS, LOCAL, Device, Network, format_nbytes, format_us
 from distort.scheduler.errors import PlanError
 from distort.scheduler.fit import SEARCHED_NODES
-from distort.scheduler.placement import check_memory, device_orders, distinct
+from distort.scheduler.placement import check_memory, device_orders, distinct, without_room_to_export
 from distort.scheduler.plan import Plan, Prediction
 from distort.scheduler.stages import cut_notes, gap_notes, make_edges, make_stages
 
@@ -441,6 +441,9 @@ class _Planner:
         stages = make_stages(self.graph, self.dag, partition, placed, chosen.replicas)
         edges = make_edges(self.graph, costs, stages, LOCAL if chosen.in_process else self.evaluator.links)
         notes = list(self.notes)
+        if full := without_room_to_export(partition.loads, placed, chosen.replicas):
+            text = "not all that other GPUs read of it has room there beside: what hasn't goes by the host's memory"
+            notes.append(f"{', '.join(full)}: {text}")
         if len(stages) > 1:
             notes += cut_notes(partition, self.dag)
         cores = self.evaluator.cores

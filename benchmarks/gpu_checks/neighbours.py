@@ -150,12 +150,12 @@ class _Side:
         import cupy
 
         from distort.cluster.gpu.exports import DeviceSlots
+        from distort.kernels.cuda.memory import Pool
+        from distort.kernels.cuda.options import CudaOptions
 
         self._cupy: Any = cupy
         self._stream = cupy.cuda.Stream(non_blocking=True)
-        self._slots = DeviceSlots(
-            cupy.cuda.runtime.deviceGetPCIBusId(0), cupy.get_default_memory_pool().free_all_blocks
-        )
+        self._slots = DeviceSlots(cupy.cuda.runtime.deviceGetPCIBusId(0), Pool(CudaOptions()))
         self._peer: Any = None
         self._reader: object = None
         self._pages: dict[int, Any] = {}

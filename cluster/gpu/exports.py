@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -36,18 +36,32 @@ class _Memory:
         )
 
 
+class Budget(Protocol):
+    """What a session may have of the GPU: slots count, though they are outside its pool."""
+
+    def set_aside(self, nbytes: int) -> bool:
+        """Whether so much more may be taken."""
+        ...
+
+    def give_back(self, nbytes: int) -> None: ...
+
+    def shrink(self) -> None:
+        """Free what the pool has and does not use."""
+        ...
+
+
 class DeviceSlots:
-    """Of one GPU. ``device``: its PCI bus id; ``shrink`` frees what a pool has and does not use.
+    """Of one GPU. ``device``: its PCI bus id.
 
     Thread-safe. Called with the GPU and its stream current.
     """
 
-    def __init__(self, device: str, shrink: Callable[[], None]) -> None:
+    def __init__(self, device: str, budget: Budget) -> None:
         import cupy
 
         self._cupy: Any = cupy
         self._device = device
-        self._shrink = shrink
+        self._budget = budget
         self._numbers = itertools.count(FIRST_NUMBER)
         self._ledger = Ledger(self._page)
         self._lock = threading.Lock()
@@ -92,28 +106,39 @@ class DeviceSlots:
             self._ledger.retire()
             self._reap()
         slot = self._ledger.add(nbytes, readers)
-        cupy = self._cupy
-        try:
-            try:
-                slot.memory = _Memory(cupy, slot.capacity, self._device)
-            except (cupy.cuda.memory.OutOfMemoryError, cupy.cuda.runtime.CUDARuntimeError):
-                self._ledger.retire()
-                self._reap()
-                self._shrink()
-                slot.memory = _Memory(cupy, slot.capacity, self._device)
-        except cupy.cuda.memory.OutOfMemoryError:
+        slot.memory = self._allocated(slot.capacity)
+        if slot.memory is None and not self.obstacle:
+            self._ledger.retire()
+            self._reap()
+            self._budget.shrink()
+            slot.memory = self._allocated(slot.capacity)
+        if slot.memory is None:
             self._ledger.drop(slot)
-            return None
-        except cupy.cuda.runtime.CUDARuntimeError as error:
-            self._ledger.drop(slot)
-            if "MemoryAllocation" not in str(error):  # parts of a GPU (MIG), and some virtual machines, export nothing
-                self.obstacle = str(error)
             return None
         return slot
 
+    def _allocated(self, nbytes: int) -> _Memory | None:
+        """Memory of a slot; None where there is no room for it, or the GPU exports none (see ``obstacle``)."""
+        if not self._budget.set_aside(nbytes):
+            return None
+        cupy = self._cupy
+        try:
+            return _Memory(cupy, nbytes, self._device)
+        except cupy.cuda.memory.OutOfMemoryError:
+            pass
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            if "MemoryAllocation" not in str(error):  # parts of a GPU (MIG), and some virtual machines, export nothing
+                self.obstacle = str(error)
+        self._budget.give_back(nbytes)
+        return None
+
     def _reap(self) -> None:
         for slot in self._ledger.reap():
-            slot.memory = None
+            self._free(slot)
+
+    def _free(self, slot: DeviceSlot) -> None:
+        slot.memory = None
+        self._budget.give_back(slot.capacity)
 
     def take_forgotten(self, reader: Any) -> list[int]:
         """Numbers of pages of slots given back that a reader was not told of yet."""
@@ -133,4 +158,4 @@ class DeviceSlots:
         """Free what nobody has open; the rest goes with the process."""
         with self._lock, contextlib.suppress(self._cupy.cuda.runtime.CUDARuntimeError):
             for slot in self._ledger.close():
-                slot.memory = None
+                self._free(slot)

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Protocol
 
-#: sizes are multiples of this: CUDA exports memory in pieces of it
-GRANULE_NBYTES = 2 << 20
+from distort.scheduler.gpus import slot_nbytes
+
 #: a slot that is this much larger than a value is left to larger ones
 _MOST_WASTE = 8
 
@@ -69,7 +69,7 @@ class Ledger:
 
     def take(self, nbytes: int, readers: Sequence[Hashable]) -> DeviceSlot | None:
         """A slot that may be written, marked as read by ``readers``; None where none is large enough and free."""
-        needed = capacity_of(nbytes)
+        needed = slot_nbytes(nbytes)
         fitting = [s for s in self._slots if needed <= s.capacity <= _MOST_WASTE * needed and s.free]
         if not fitting:
             return None
@@ -81,7 +81,7 @@ class Ledger:
 
     def add(self, nbytes: int, readers: Sequence[Hashable]) -> DeviceSlot:
         """A new slot, marked likewise. Its memory is the caller's to make, and to :meth:`drop` where it can't."""
-        slot = DeviceSlot(capacity_of(nbytes))
+        slot = DeviceSlot(slot_nbytes(nbytes))
         self._slots.append(slot)
         self._mark(slot, readers)
         return slot
@@ -150,8 +150,3 @@ class Ledger:
         self._slots.clear()
         self._retired.clear()
         self._forgotten.clear()
-
-
-def capacity_of(nbytes: int) -> int:
-    """Bytes of the slot for a value: whole granules, so that values that grow a little fit."""
-    return max(1, -(-nbytes // GRANULE_NBYTES)) * GRANULE_NBYTES

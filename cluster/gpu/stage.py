@@ -11,7 +11,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,8 +50,6 @@ class GpuStage:
         self._turn = threading.RLock()
         self.use()
         self._device_dtype = device_dtype
-        self._make = CudaProgram
-        self._graph = graph
         #: of outputs that GPUs hold as bytes, their own elements
         self._elements: dict[str, np.dtype[Any]] = {}
         for name in outputs:
@@ -65,7 +62,7 @@ class GpuStage:
         self.stream = self.program.stream
         with self.current():
             self.bus_id: str = cupy.cuda.runtime.deviceGetPCIBusId(self.device_id)
-            self.slots = DeviceSlots(self.bus_id, self.program.context.pool.shrink)
+            self.slots = DeviceSlots(self.bus_id, self.program.context.pool)
             self.pins = Pinning()
         self.outputs: tuple[str, ...] = tuple(self.program.outputs)
         self.releases = Releases()
@@ -136,11 +133,7 @@ class GpuStage:
         """What makes these outputs, and runs nothing else."""
         wanted = frozenset(outputs)
         if wanted not in self._parts:
-            whole = self._graph
-            nodes = [whole.nodes[i] for i in whole.needed(wanted)]
-            names = [name for name in whole.outputs if name in wanted]
-            part = replace(whole, nodes=nodes, outputs=names)
-            self._parts[wanted] = _Part(self, self._make(part, context=self.program.context, outputs=names))
+            self._parts[wanted] = _Part(self, self.program.to(wanted))
         return self._parts[wanted]
 
     def is_read_by(self, bus_id: str) -> bool:

@@ -191,7 +191,7 @@ class SessionIOBinding:
             )
         into = None
         if self._gpu is not None:
-            keep = frozenset(names)  # where they go from there is up to each
+            keep = frozenset(name for name, output in self._outputs.items() if output.is_on_gpu)
             buffers = {name: output.buffer for name, output in self._outputs.items()}
             into = self._gpu.memory_of(buffers, self._inputs.values())
         results = self._session._execute(loaded, names, feeds, run_options, keep, into=into)

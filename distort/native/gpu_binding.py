@@ -12,6 +12,7 @@ import numpy as np
 
 from distort import errors, fetches
 from distort.graph.types import TensorType, ValueType
+from distort.kernels.cuda import device
 from distort.native import gpu_values
 from distort.native.devices import OrtDevice, on_gpu
 from distort.native.values import OrtValue
@@ -70,18 +71,23 @@ class OnGpu:
         """Wait for all work on the session's GPU, of whatever stream."""
         import cupy
 
-        cupy.cuda.Device(self._device_id).synchronize()
+        with device.current(self._device_id):
+            cupy.cuda.runtime.deviceSynchronize()
         self._engine.synchronize()
 
     def memory_of(self, buffers: Mapping[str, OrtValue | None], inputs: Iterable[OrtValue]) -> dict[str, Any]:
-        """Those buffers of outputs that a run can write to itself: C-contiguous, on its GPU, and nobody else's.
+        """Those buffers of outputs that a run can write to itself: C-contiguous, on its GPU and nobody else's, or on
+        the host, where results come when all feeds have been read.
 
-        A buffer that is an input too, or another output's, is written to when the run is done.
+        A buffer on the GPU that is an input too, or another output's, is written to when the run is done.
         """
         used = [_extent(value._value) for value in inputs if on_gpu(value._value)]
         found: dict[str, Any] = {}
         for name, buffer in buffers.items():
             value: Any = None if buffer is None else buffer._value
+            if isinstance(value, np.ndarray) and value.flags.c_contiguous and value.flags.writeable:
+                found[name] = value
+                continue
             if not on_gpu(value) or not value.flags.c_contiguous or int(value.device.id) != self._device_id:
                 continue
             begin, end = _extent(value)

@@ -9,7 +9,7 @@ import numpy as np
 
 from distort import errors
 from distort.graph.types import DTYPE_OF, SUB_BYTE_BITS
-from distort.kernels.cuda import copies, memory
+from distort.kernels.cuda import copies, device, memory
 from distort.kernels.cuda.context import stream_of
 from distort.native import dlpack
 
@@ -48,9 +48,10 @@ def zeros(shape: Sequence[int], element: int, device_id: int) -> Any:
         return memory.zeros(shape, dtype, device_id)
 
 
-def pinned_zeros(shape: Sequence[int], element: int) -> Array:
+def pinned_zeros(shape: Sequence[int], element: int, device_id: int) -> Array:
     """A tensor of zeros in this process's memory, which GPUs copy from and to by themselves."""
-    made = copies.pinned(shape, dtype_of(element))
+    with device.current(device_id):
+        made = copies.pinned(shape, dtype_of(element))
     made[...] = np.zeros((), made.dtype)
     return made
 
@@ -98,7 +99,7 @@ def export(value: Any, element: int, stream: Any) -> Any:
 
     if stream == 0:
         raise ValueError("DLPack's stream is 1 for CUDA's legacy default stream, 2 for a thread's; 0 is ambiguous.")
-    with cupy.cuda.Device(value.device.id):
+    with device.current(value.device.id):
         current = cupy.cuda.get_current_stream()
         taker = _LEGACY if stream is None else int(stream)
         if taker not in (-1, current.ptr or _LEGACY):
@@ -115,7 +116,7 @@ def taken(data: Any, device_id: int) -> tuple[Any, int]:
     """The tensor and element type of an object with DLPack's methods, not copied, ready to be read in any stream."""
     import cupy
 
-    with cupy.cuda.Device(device_id):
+    with device.current(device_id):
         legacy = cupy.cuda.Stream.null
         capsule = data.__dlpack__(stream=_LEGACY)  # this stream now waits for what makes the tensor
         legacy.synchronize()  # and runs, whose streams don't wait for that one, find it made
@@ -129,6 +130,6 @@ def taken_capsule(capsule: Any) -> tuple[Any, int]:
     given = dlpack.take_memory(capsule)
     if given.device[0] != dlpack.CUDA:
         raise RuntimeError(f"The tensor lies on a device of DLPack's type {given.device[0]}, which is not here.")
-    with cupy.cuda.Device(given.device[1]):
+    with device.current(given.device[1]):
         cupy.cuda.Stream.null.synchronize()
     return over(given.pointer, given.shape, given.element, given.device[1], given.owner), given.element

@@ -13,6 +13,7 @@ from distort.enums import (
     OrtDeviceVendorId,
     OrtHardwareDeviceType,
 )
+from distort.kernels.cuda import device
 from distort.native.base import Made, native
 from distort.native.devices import OrtMemoryInfo, cuda_memory
 
@@ -108,7 +109,7 @@ class OrtEpDevice(Made):
         import cupy
 
         made: OrtSyncStream = OrtSyncStream.__new__(OrtSyncStream)
-        with cupy.cuda.Device(self._gpu):
+        with device.current(self._gpu):
             made._stream = cupy.cuda.Stream(non_blocking=True)
         return made
 

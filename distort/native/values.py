@@ -424,7 +424,7 @@ def _zeros(function: str, signature: str, shape: Sequence[int], element_type: An
     from distort.native import gpu_values
 
     if pinned:
-        return OrtValue._of(gpu_values.pinned_zeros(sizes, element))
+        return OrtValue._of(gpu_values.pinned_zeros(sizes, element, place.device_id()))
     return OrtValue._of(gpu_values.zeros(sizes, element, place.device_id()), TensorType(element))
 
 

@@ -94,6 +94,11 @@ class Constants:
         """Whether a known tensor is the same in all plans."""
         return id(tensor) in self._shared
 
+    def has(self, array: Array) -> bool:
+        """Whether an array is that of a tensor that is the same in all plans."""
+        known = self._tensors.get(id(array))
+        return known is not None and (known.value is array or ("given", id(array)) in self._kept)
+
     def name(self, array: Array) -> tuple[Any, ...]:
         """See :meth:`Builder.identity`."""
         known = self._names.get(id(array))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from distort.kernels.cuda import device
@@ -45,11 +47,17 @@ class Context:
         self.weights = Weights(self.pool)
         self.copies = Copies()
         self.modules: Modules = modules_of(options.device_id)
-        with cupy.cuda.Device(self.device_id):
+        with device.current(self.device_id):
             if options.user_compute_stream:
                 self.stream: Any = stream_of(options.user_compute_stream)
             else:
                 self.stream = cupy.cuda.Stream(non_blocking=True)
+
+    @contextmanager
+    def using(self) -> Iterator[None]:
+        """The GPU, the stream and the memory are those that CuPy uses."""
+        with self.pool.used(), self.stream:
+            yield
 
     @functools.cached_property
     def libraries(self) -> Libraries:

@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from distort.kernels.cuda import device, memory
+from distort.kernels.cuda import device, memory, staging
 
 Array = np.ndarray[Any, Any]
 
-#: larger arrays go through two pinned blocks of this size, one filled while the other is on its way
-_BLOCK_NBYTES = 4 * 2**20
 TO_DEVICE, TO_HOST = "h2d", "d2h"
 #: cudaMemoryType of memory that CUDA has not been told of
 _UNKNOWN = 0
@@ -129,31 +127,38 @@ def write(target: Any, array: Array, stream: Any = None, *, wait: bool = True) -
     whole = straight.reshape(-1).view(np.uint8)
     if not whole.nbytes:
         return
-    with cupy.cuda.Device(target.device.id):
+    with device.current(target.device.id):
         queue = stream or cupy.cuda.get_current_stream()
         flat = target.reshape(-1).view(np.uint8)
-        if whole.nbytes <= _BLOCK_NBYTES or is_pinned(whole):
+        if whole.nbytes <= staging.BLOCK_NBYTES or is_pinned(whole):
             flat.set(whole, stream=queue)
         else:
-            _write_in_blocks(flat, whole, queue)
+            with _staging(queue) as ring:
+                ring.add(flat.data.ptr, whole)
         if wait or straight is not array:  # a copy of ours must stay until it is read
             queue.synchronize()
 
 
-def _write_in_blocks(flat: Any, whole: Array, queue: Any) -> None:
+def _staging(stream: Any) -> staging.Staging:
+    return staging.Staging(stream, lambda nbytes: pinned((nbytes,), np.dtype(np.uint8)))
+
+
+def upload(pairs: Sequence[tuple[Any, Array]]) -> None:
+    """Write each array's elements into a C-contiguous CuPy array of the current GPU, by its current stream.
+
+    What lies in the same memory goes in few copies, and is waited for once. The arrays may change afterwards.
+    """
     import cupy
 
-    blocks = [pinned((_BLOCK_NBYTES,), whole.dtype) for _ in range(2)]
-    sent = [cupy.cuda.Event(disable_timing=True) for _ in range(2)]
-    for i, start in enumerate(range(0, whole.nbytes, _BLOCK_NBYTES)):
-        part = whole[start : start + _BLOCK_NBYTES]
-        if i > 1:
-            sent[i % 2].synchronize()  # WAR: the block before last is still on its way
-        block = blocks[i % 2][: part.nbytes]
-        np.copyto(block, part)
-        flat[start : start + part.nbytes].set(block, stream=queue)
-        queue.record(sent[i % 2])
-    queue.synchronize()  # before the blocks go back to their pool
+    if not any(array.nbytes for _, array in pairs):
+        return
+    with _staging(cupy.cuda.get_current_stream()) as ring:
+        before = None
+        for target, array in pairs:
+            if target.data.mem is not before:
+                ring.flush()
+                before = target.data.mem
+            ring.add(target.data.ptr, np.asarray(array, order="C").reshape(-1).view(np.uint8))
 
 
 def to_host(values: Sequence[Any], dtypes: Sequence[np.dtype[Any]], stream: Any = None) -> list[Array]:
@@ -165,14 +170,12 @@ def to_host(values: Sequence[Any], dtypes: Sequence[np.dtype[Any]], stream: Any 
 
     found, queues, kept = [], {}, []
     for value, dtype in zip(values, dtypes, strict=True):
-        with cupy.cuda.Device(value.device.id):
+        with device.current(value.device.id):
             queue = stream or cupy.cuda.get_current_stream()
             with queue:
                 whole = cupy.ascontiguousarray(value).reshape(value.shape)
-            result = pinned(value.shape, value.dtype)
-            if whole.nbytes:
-                whole.get(stream=queue, out=result, blocking=False)
-                queues[value.device.id, queue.ptr] = queue
+            result = download(whole, queue)
+            queues[value.device.id, queue.ptr] = queue
             kept.append(whole)  # the GPU reads it until the copy is done
         found.append(result.view(dtype) if dtype != result.dtype else result)
     for queue in queues.values():
@@ -180,11 +183,23 @@ def to_host(values: Sequence[Any], dtypes: Sequence[np.dtype[Any]], stream: Any 
     return found
 
 
+def download(value: Any, stream: Any, out: Array | None = None) -> Array:
+    """A C-contiguous CuPy array of the current GPU as it will be on the host when ``stream`` has got here.
+
+    In pinned memory, the caller's own, or in ``out``, of its shape and C-contiguous. Until then the GPU reads
+    ``value``, and writes.
+    """
+    made = pinned(value.shape, value.dtype) if out is None else out
+    if value.nbytes:
+        value.get(stream=stream, out=made, blocking=False)
+    return made
+
+
 def read_into(target: Array, value: Any, stream: Any = None) -> None:
     """Write a CuPy array's elements into a C-contiguous array of as many bytes, without another copy on the way."""
     import cupy
 
-    with cupy.cuda.Device(value.device.id):
+    with device.current(value.device.id):
         queue = stream or cupy.cuda.get_current_stream()
         with queue:
             flat = cupy.ascontiguousarray(value).reshape(-1).view(np.uint8)
@@ -199,14 +214,14 @@ def move(target: Any, source: Any, stream: Any = None, *, wait: bool = True) -> 
     """
     import cupy
 
-    with cupy.cuda.Device(source.device.id):
+    with device.current(source.device.id):
         made_in = stream if stream is not None and source.device.id == target.device.id else None
         queue = made_in or cupy.cuda.get_current_stream()
         with queue:
             whole = cupy.ascontiguousarray(source)
         if source.device.id != target.device.id:
             queue.synchronize()  # the other GPU's stream doesn't wait for this one's
-    with cupy.cuda.Device(target.device.id):
+    with device.current(target.device.id):
         queue = stream or cupy.cuda.get_current_stream()
         if target.nbytes:
             target.data.copy_from_device_async(whole.data, target.nbytes, queue)

@@ -12,6 +12,8 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 _DRIVER = "libcuda.so.1"
@@ -75,6 +77,38 @@ def properties(device_id: int) -> DeviceProperties:
         int(told["multiProcessorCount"]),
         bool(told.get("pageableMemoryAccess", 0)),
     )
+
+
+@contextmanager
+def current(device_id: int) -> Iterator[None]:
+    """The GPU is this thread's current one in the block.
+
+    It stays so afterwards where the thread has used none before: to go back, as ``cupy.cuda.Device`` does, would open a
+    context on GPU 0, which takes hundreds of megabytes of its memory.
+    """
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    before = runtime.getDevice()
+    if before == device_id:
+        yield
+        return
+    goes_back = _has_context(cupy)
+    runtime.setDevice(device_id)
+    try:
+        yield
+    finally:
+        if goes_back:
+            runtime.setDevice(before)
+
+
+def _has_context(cupy: Any) -> bool:
+    """Whether this thread has used a GPU: then that one's context is there already."""
+    driver = cupy.cuda.driver
+    try:
+        return bool(driver.ctxGetCurrent())
+    except driver.CUDADriverError:  # nobody has begun to use CUDA
+        return False
 
 
 def forget() -> None:

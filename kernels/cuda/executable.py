@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from distort.kernels.compiler.ir import Address, Buffer, ErrorWord, Place, Tensor
+from distort.kernels.compiler.ir import Address, Array, Buffer, ErrorWord, Place, Tensor
 from distort.kernels.cuda.context import Context
 from distort.kernels.cuda.launch import Launch
 from distort.kernels.cuda.plan import ALIGNMENT_NBYTES, CudaPlan, CudaStep
@@ -36,11 +36,14 @@ class _Place:
 class Executable:
     """Of one plan. One run at a time."""
 
-    def __init__(self, plan: CudaPlan, context: Context) -> None:
+    def __init__(self, plan: CudaPlan, context: Context, stays: Callable[[Array], bool]) -> None:
+        """``stays``: whether a weight is one for all plans. Raises OutOfMemory."""
         self.plan = plan
         self._context = context
         self.nbytes = plan.slab_nbytes + _OWN_NBYTES
         launches = [launch for step in plan.steps for launch in step.launches]
+        #: what the plan reads that is the same in all runs
+        self._weights = context.weights.send(_constants_of(plan), stays)
         self._functions = context.modules.get(launch.kernel for launch in launches)
         #: whether kernels may refuse what a run is fed
         self.checks = any(isinstance(argument, ErrorWord) for launch in launches for argument in launch.arguments)
@@ -254,6 +257,16 @@ def _tell_launch(error: RuntimeError, launch: Launch, n_blocks: int) -> None:
         f"It came up in launching {launch.kernel.name} ({n_blocks} blocks of {launch.block} threads, "
         f"{launch.shared_nbytes} bytes of shared memory), or in work before it."
     )
+
+
+def _constants_of(plan: CudaPlan) -> Iterator[Array]:
+    """What kernels and libraries read that was known before."""
+    for step in plan.steps:
+        if step.host is None:
+            yield from (t.buffer.array for t in step.operation.inputs if t.buffer.array is not None)
+        for argument in (argument for launch in step.launches for argument in launch.arguments):
+            if isinstance(argument, Address) and argument.buffer.array is not None:
+                yield argument.buffer.array
 
 
 __all__ = ["Executable"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from distort.kernels.cuda import device
 from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.errors import OutOfMemory
 
@@ -42,6 +44,9 @@ class Pool:
 
         self.device_id = options.device_id
         self.limit_nbytes = options.limit_nbytes
+        #: what the session has of the GPU beside the pool: it counts for the limit
+        self.aside_nbytes = 0
+        self._lock = threading.Lock()
         self._empty_cache: Any = None
         self._pool: Any = None
         if options.gpu_external_alloc:
@@ -61,20 +66,42 @@ class Pool:
         self._pool = cupy.cuda.MemoryPool()
         self._malloc = self._pool.malloc
         if self.limit_nbytes is not None:
-            with cupy.cuda.Device(self.device_id):
+            with device.current(self.device_id):
                 self._pool.set_limit(size=self.limit_nbytes)
 
     def malloc(self, nbytes: int) -> Any:
         """A ``cupy.cuda.MemoryPointer``; the current device must be the pool's. Raises OutOfMemory."""
-        with told(nbytes, self.device_id, self.limit_nbytes):
+        with told(nbytes, self.device_id, self.limit_nbytes, self.aside_nbytes):
             return self._malloc(nbytes)
+
+    def set_aside(self, nbytes: int) -> bool:
+        """Whether the limit leaves room for memory that is taken beside the pool: it counts until it is given back."""
+        with self._lock, device.current(self.device_id):
+            if self.limit_nbytes is not None and self._pool is not None:
+                left = self.limit_nbytes - self.aside_nbytes - nbytes
+                if left < max(1, self._pool.used_bytes()):
+                    return False
+                if left < self._pool.total_bytes():
+                    self._pool.free_all_blocks()
+                if left < self._pool.total_bytes():
+                    return False
+                self._pool.set_limit(size=left)
+            self.aside_nbytes += nbytes
+            return True
+
+    def give_back(self, nbytes: int) -> None:
+        """Of what was set aside."""
+        with self._lock, device.current(self.device_id):
+            self.aside_nbytes -= nbytes
+            if self.limit_nbytes is not None and self._pool is not None:
+                self._pool.set_limit(size=self.limit_nbytes - self.aside_nbytes)
 
     @contextmanager
     def used(self) -> Iterator[None]:
         """The pool's device is the current one, and all that CuPy allocates in the block is of the pool."""
         import cupy
 
-        with cupy.cuda.Device(self.device_id), cupy.cuda.using_allocator(self.malloc):
+        with device.current(self.device_id), cupy.cuda.using_allocator(self.malloc):
             yield
 
     @property
@@ -89,16 +116,12 @@ class Pool:
 
     def _of_device(self, figure: str) -> int:
         """CuPy's pools tell of the current device."""
-        import cupy
-
-        with cupy.cuda.Device(self.device_id):
+        with device.current(self.device_id):
             return 0 if self._pool is None else int(getattr(self._pool, figure)())
 
     def shrink(self) -> None:
         """Give what is not in use back to the GPU."""
-        import cupy
-
-        with cupy.cuda.Device(self.device_id):
+        with device.current(self.device_id):
             if self._pool is not None:
                 self._pool.free_all_blocks()
             if self._empty_cache is not None:
@@ -106,16 +129,18 @@ class Pool:
 
 
 @contextmanager
-def told(nbytes: int, device_id: int, limit_nbytes: int | None = None) -> Iterator[None]:
+def told(nbytes: int, device_id: int, limit_nbytes: int | None = None, aside_nbytes: int = 0) -> Iterator[None]:
     """Where the GPU has no room for ``nbytes``, the block raises OutOfMemory, which names what is wanted and free."""
     import cupy
 
     try:
         yield
     except cupy.cuda.memory.OutOfMemoryError as error:
-        with cupy.cuda.Device(device_id):
+        with device.current(device_id):
             free_nbytes, all_nbytes = cupy.cuda.runtime.memGetInfo()
         limited = "" if limit_nbytes is None else f"; gpu_mem_limit lets the session have {limit_nbytes}"
+        if limited and aside_nbytes:
+            limited += f", of which {aside_nbytes} are values for other GPUs"
         text = f"Failed to allocate memory for requested buffer of size {nbytes}: of cuda:{device_id}'s {all_nbytes} "
         text += f"bytes {free_nbytes} are free{limited}. Run smaller batches, or let go of values that stay there."
         raise OutOfMemory(text) from error
@@ -127,7 +152,7 @@ def empty(shape: Sequence[int], dtype: np.dtype[Any], device_id: int) -> Any:
 
     held = device_dtype(dtype)
     sizes = tuple(shape)
-    with cupy.cuda.Device(device_id), told(math.prod(sizes) * held.itemsize, device_id):
+    with device.current(device_id), told(math.prod(sizes) * held.itemsize, device_id):
         return cupy.empty(sizes, held)
 
 
@@ -136,7 +161,7 @@ def zeros(shape: Sequence[int], dtype: np.dtype[Any], device_id: int) -> Any:
     import cupy
 
     made = empty(shape, dtype, device_id)
-    with cupy.cuda.Device(device_id):
+    with device.current(device_id):
         made.data.memset_async(0, made.nbytes)
         cupy.cuda.get_current_stream().synchronize()
     return made
@@ -154,7 +179,8 @@ def array_of(pointer: int, shape: Sequence[int], dtype: np.dtype[Any], device_id
     nbytes = math.prod(sizes) * held.itemsize
     if not nbytes:
         return empty(sizes, dtype, device_id)
-    found = _attributes(pointer, device_id)
+    with device.current(device_id):
+        found = _attributes(pointer, device_id)
     if found.type not in (_DEVICE, _MANAGED):
         where = "pinned memory of this process" if found.type == _HOST else "no memory that CUDA knows"
         raise ValueError(f"{pointer:#x} is an address of {where}, not of cuda:{device_id}'s")

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from distort.kernels.cuda import device
 from distort.kernels.cuda.launch import Kernel
 from distort.kernels.errors import KernelError
 
@@ -40,7 +41,7 @@ class Modules:
 
         source = "\n".join(kernel.source for kernel in kernels)
         dumped = _dump(kernels[0].name, source)
-        with cupy.cuda.Device(self._device_id):
+        with device.current(self._device_id):
             module = cupy.RawModule(code=source, options=_OPTIONS)
             try:
                 found = {kernel.name: module.get_function(kernel.name) for kernel in kernels}

@@ -198,7 +198,7 @@ OPTIONS: dict[str, _Option] = {
     ),
     "gpu_mem_limit": _Option(
         _whole(1, NO_LIMIT, f"bytes without a unit, as {2 * 2**30}"),
-        "obeyed: the limit of the session's pool of memory, and the planner's budget",
+        "obeyed: the limit of the session's memory, what other GPUs read of it included, and the planner's budget",
         "bytes",
     ),
     "gpu_external_alloc": _Option(
@@ -210,7 +210,8 @@ OPTIONS: dict[str, _Option] = {
     ),
     "arena_extend_strategy": _Option(
         _one_of("kNextPowerOfTwo", "kSameAsRequested"),
-        "the pool always grows by what is asked for, as with `kSameAsRequested`",
+        "obeyed: the memory that plans have their values in grows to twice its size (1 GiB more at most), or by what "
+        "is asked for",
         "`kNextPowerOfTwo`, `kSameAsRequested`",
     ),
     "cudnn_conv_algo_search": _Option(

@@ -9,41 +9,28 @@ kernel refuses) is done by the nodes alone, or by NumPy kernels, which say what 
 from __future__ import annotations
 
 import functools
-import threading
-import time
-from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distort.graph.ir import Graph
-from distort.kernels.compiler.constants import Constants
 from distort.kernels.compiler.ir import Host, Tensor
-from distort.kernels.cuda import copies, faults
+from distort.kernels.cuda import copies
 from distort.kernels.cuda.context import Context
-from distort.kernels.cuda.executable import Executable
 from distort.kernels.cuda.nodes import Bodies, DeviceNodes, read_on_host
 from distort.kernels.cuda.options import CudaOptions
-from distort.kernels.cuda.plan import CudaPlan, plan_of
-from distort.kernels.cuda.running import Graphs, PlanRun, Refused, Surprise, copy, fits, is_on_device
-from distort.kernels.cuda.slab import Slab
-from distort.kernels.cuda.weights import is_held
-from distort.kernels.errors import KernelError, OutOfMemory
-from distort.kernels.program import Cancellation, Program, Room, RunScope, StepObserver
+from distort.kernels.cuda.plan import CudaPlan
+from distort.kernels.cuda.plans import Key, Plans, obstacles
+from distort.kernels.cuda.running import PlanRun, Refused, Surprise, Wanted, copy, fits, is_on_device
+from distort.kernels.cuda.workspace import Workspace
+from distort.kernels.errors import OutOfMemory
+from distort.kernels.program import Cancellation, Paths, Program, Room, RunScope, StepObserver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from distort.kernels.compiler.specialise import FeedType
-
-#: whether an error in making a plan is raised: for tests
-STRICT = False
-#: plans that are kept, those used last
-MOST_PLANS = 64
-Key = tuple["FeedType", ...]
 
 
 class CudaProgram:
@@ -61,8 +48,10 @@ class CudaProgram:
         outputs: Sequence[str] | None = None,
         captures: Sequence[str] = (),
         context: Context | None = None,
+        workspace: Workspace | None = None,
         label: str = "the model",
     ) -> None:
+        """``context``: of the program that this one is of. ``workspace``: likewise, where both take turns."""
         self.graph = graph
         #: whether it is a node's: then numbers of its rounds come from the host
         self.is_body = False
@@ -70,32 +59,31 @@ class CudaProgram:
         self.context = context or Context(options or CudaOptions())
         self.options = self.context.options
         own = self.context
-        with self.using():
+        with own.using():
             self.nodes = _nodes_of(own, graph, outputs=outputs, captures=captures)
         self.inputs, self.outputs = self.nodes.inputs, self.nodes.outputs
         self.input_types, self.output_types = self.nodes.input_types, self.nodes.output_types
         self.n_formal_inputs = self.nodes.n_formal_inputs
         self._captures = tuple(captures)
-        self._constants = Constants()
-        self._lock = threading.RLock()
-        self._plans: OrderedDict[Key, Executable] = OrderedDict()
-        self._learned: dict[Key, dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {}
-        self._branches: dict[Key, dict[str, bool]] = {}
-        self._volatile: set[str] = set()
-        self._cautious: set[Key] = set()
-        self._unsteady: set[Key] = set()
-        #: feeds for which there is no plan, and why; of errors of ours in making one, tracebacks
-        self.refused: dict[Key, str] = {}
-        self.faults: dict[Key, str] = {}
-        self.slab = Slab(own.pool)
-        #: what runs under way use, each with an event that says when it is done
-        self._held: deque[tuple[Any, tuple[Any, ...]]] = deque()
+        turns = self._workspace = workspace or Workspace(own)
+        self.slab = turns.slab
+        self._plans = Plans(graph, self.inputs, self.outputs, own, turns.constants)
+        # nothing here refers to this program: its memory goes when the last reference to it does
+        self._parts = Paths(graph, partial(CudaProgram, context=own, workspace=turns, label=label))
         self._cpu: Program | None = None
         self.bodies = Bodies(graph, self.nodes, partial(_nodes_of, own))
-        #: seconds spent on plans
-        self.compile_s = 0.0
         #: runs that were one launch of a graph
         self.n_graph_runs = 0
+
+    def to(self, outputs: Collection[str]) -> CudaProgram:
+        """The program that makes these outputs, in the graph's order, and runs nothing else: on the same stream, in the
+        same memory, with the same weights."""
+        with self._workspace.turn():
+            return self if set(self.outputs) <= set(outputs) else self._parts.to(outputs)
+
+    def _all(self) -> list[CudaProgram]:
+        """This program and its parts."""
+        return [self, *self._parts.made]
 
     @property
     def device_id(self) -> int:
@@ -113,7 +101,7 @@ class CudaProgram:
     def weights_of(self, host: Host) -> list[Any]:
         """What a node is given that is the same in all plans."""
         tensors = [t for t in host.arguments if isinstance(t, Tensor) and t.value is not None]
-        return [tensor.value for tensor in tensors if self._constants.keeps(tensor)]
+        return [tensor.value for tensor in tensors if self._workspace.constants.keeps(tensor)]
 
     @property
     def stream(self) -> Any:
@@ -122,19 +110,12 @@ class CudaProgram:
 
     def synchronize(self) -> None:
         """Wait for all runs."""
-        with self._lock, self.using():
-            self._settle()
+        with self._workspace.turn():
+            self._workspace.settle()
 
-    def _settle(self) -> None:
-        """As :meth:`synchronize`, where the GPU is current already."""
-        self.context.stream.synchronize()
-        self._held.clear()
-
-    @contextmanager
-    def using(self) -> Iterator[None]:
+    def using(self) -> AbstractContextManager[None]:
         """This program's GPU, stream and memory are those that CuPy uses."""
-        with self.context.pool.used(), self.context.stream:
-            yield
+        return self.context.using()
 
     # -- runs
 
@@ -148,80 +129,70 @@ class CudaProgram:
         graph_id: int = 0,
         synchronize: bool = True,
         into: Mapping[str, Any] | None = None,
+        fetches: Collection[str] | None = None,
+        home: Collection[str] = (),
     ) -> list[Any]:
         """Feeds are NumPy or CuPy arrays of this GPU, by name. Results in the order of ``outputs``.
 
         They are CuPy arrays, the caller's own; but what a node made on the CPU, or followed from shapes, is NumPy's.
-        ``into``: contiguous CuPy arrays of this GPU, that results of their names are written to, and which are then
-        the results; where one has another shape or type than the result, the result is an array of its own.
+        ``into``: contiguous CuPy arrays of this GPU, or NumPy arrays, that results of their names are written to, and
+        which are then the results; where one has another shape or type than the result, the result is an array of its
+        own. ``fetches``: names of the results that are asked for, None for all; others are None. ``home``: names of
+        those that are to be arrays of this process, which are waited for.
         ``graph_id``: graphs are captured for each by itself, for -1 none. Without ``synchronize`` results may still
         be in the making, on ``stream``. ``room`` is for compiled programs of a CPU.
         """
         del room
         scope = RunScope(observer, cancellation)
-        wanted = False if graph_id == -1 else True if self.options.enable_cuda_graph else None
+        graphs = False if graph_id == -1 else True if self.options.enable_cuda_graph else None
+        wanted = Wanted(into or {}, self.outputs if fetches is None else fetches, home, graphs, graph_id, synchronize)
         values = [feeds.get(name) for name in self.inputs]
-        with self._lock, self.using():
+        with self._workspace.turn():
             try:
-                results = self._results(values, scope, into or {}, Graphs(wanted, graph_id, synchronize))
+                results = self._results(values, scope, wanted)
             except BaseException as error:
                 with suppress(RuntimeError):  # the first error says more
-                    self._settle()  # what was enqueued reads feeds that are the caller's again
+                    self._workspace.settle()  # what was enqueued reads feeds that are the caller's again
                 if isinstance(error, OutOfMemory):
                     text = f"{error.text} It was {self._label} that ran, {_fed(self.inputs, values)}."
                     raise OutOfMemory(text) from error
                 raise
-            if synchronize:
-                self._settle()
+            if synchronize or home:
+                self._workspace.settle()
             else:
-                self._hold(values, into)
+                self._workspace.hold(values, into)
             return results
-
-    def _hold(self, *what: Any) -> None:
-        """Keep what a run that nobody waits for reads and writes: its memory may be other values' otherwise."""
-        import cupy
-
-        while self._held and self._held[0][0].done:
-            self._held.popleft()
-        done = cupy.cuda.Event(disable_timing=True)
-        self.context.stream.record(done)
-        self._held.append((done, what))
 
     def run_values(self, values: Sequence[Any], scope: RunScope) -> list[Any]:
         """As :meth:`Program.run_values`: for bodies. Results stay on the GPU, and may not be there yet."""
-        with self._lock, self.using():
-            return self._results(list(values), scope, {}, Graphs(False, 0))
+        with self._workspace.turn():
+            return self._results(list(values), scope, Wanted({}, self.outputs, (), False))
 
-    def _results(self, values: list[Any], scope: RunScope, into: Mapping[str, Any], graphs: Graphs) -> list[Any]:
+    def _results(self, values: list[Any], scope: RunScope, wanted: Wanted) -> list[Any]:
         values = [np.asarray(value) if isinstance(value, np.generic) else value for value in values]
         key = tuple([_type_of(value) for value in values])
-        executable = self._executable(key)
+        executable = self._plans.of(key)
         if executable is None:
-            return self._into(self.nodes.run_values(values, scope), into)
-        learns = bool(executable.plan.unknown) and key not in self._learned
+            return self._into(self.nodes.run_values(values, scope), wanted)
+        plan = executable.plan
+        learns = self._plans.learns(key, plan)
         try:
-            run = PlanRun(self, executable, values, into, graphs, notes_branches=learns)
+            run = PlanRun(self, executable, values, wanted, notes_branches=learns)
             results, is_graph = run.go(scope)
             self.n_graph_runs += is_graph
         except Surprise as surprise:
-            self._volatile.add(surprise.name)
-            self._learned.pop(key, None)
-            self._plans.pop(key, None)
-            return self._into(self.nodes.run_values(values, scope), into)
+            self._plans.forget(key, surprise.name)
+            return self._into(self.nodes.run_values(values, scope), wanted)
         except Refused:
-            plan = executable.plan
             if plan.guessed and not plan.expects:
-                self._cautious.add(key)
-                self._plans.pop(key, None)
+                self._plans.take_less_for_likely(key, expects=False)
             results = self._on_cpu(values, scope)
             if plan.expects:  # and nothing is wrong with the feeds
-                self._unsteady.add(key)
-                self._plans.pop(key, None)
-            return self._into(results, into)
+                self._plans.take_less_for_likely(key, expects=True)
+            return self._into(results, wanted)
         if learns:
-            self._branches[key] = run.branches
-            self._learn(key, run.named)
-        return self._into(results, into)
+            self._plans.learn(key, run.named, run.branches)
+        return self._into(results, wanted)
 
     def _on_cpu(self, values: Sequence[Any], scope: RunScope) -> list[Any]:
         """By NumPy kernels, which check what they are given."""
@@ -232,11 +203,15 @@ class CudaProgram:
     def _on_host(self, value: Any) -> Any:
         return copies.to_host([value], [value.dtype])[0] if is_on_device(value) else value
 
-    def _into(self, results: list[Any], into: Mapping[str, Any]) -> list[Any]:
-        """Results with those that were given memory in it."""
+    def _into(self, results: list[Any], wanted: Wanted) -> list[Any]:
+        """Those results that were asked for, with those that were given memory in it."""
         for number, name in enumerate(self.outputs):
-            target, value = into.get(name), results[number]
-            if target is not None and value is not target and fits(target, value.shape, value.dtype):
+            target, value = wanted.into.get(name), results[number]
+            if name not in wanted.fetches:
+                results[number] = None
+            elif target is not None and value is not target and fits(target, value.shape, value.dtype):
+                if is_on_device(value) and not is_on_device(target):
+                    self.context.copies.count(name, copies.TO_HOST, value.nbytes)
                 copy(target, value)
                 results[number] = target
         return results
@@ -245,27 +220,29 @@ class CudaProgram:
 
     def shrink(self) -> None:
         """Give memory that is not in use back to the GPU (``memory.enable_memory_arena_shrinkage``)."""
-        with self._lock, self.using():
-            self.context.stream.synchronize()
+        with self._workspace.turn():
+            self._workspace.settle()
             self.slab.drop()
-            for executable in self._plans.values():
-                executable.settle(-1)
+            for program in self._all():
+                for executable in program._plans:
+                    executable.settle(-1)
             self.context.pool.shrink()
 
     def release_graphs(self, graph_id: int) -> None:
         """Forget the graphs that were captured for a number."""
-        with self._lock, self.using():
-            self.context.stream.synchronize()  # one may be under way
-            for executable in self._plans.values():
-                executable.release_graphs(graph_id)
+        with self._workspace.turn():
+            self._workspace.settle()  # one may be under way
+            for program in self._all():
+                for executable in program._plans:
+                    executable.release_graphs(graph_id)
 
     # -- plans
 
     @property
     def not_captured(self) -> list[str]:
         """Why runs of plans that could be a graph are none."""
-        with self._lock:
-            return list(dict.fromkeys(e.obstacle for e in self._plans.values() if e.obstacle))
+        with self._workspace.turn():
+            return obstacles(executable for program in self._all() for executable in program._plans)
 
     @property
     def n_nodes(self) -> int:
@@ -273,61 +250,24 @@ class CudaProgram:
 
     @property
     def plans(self) -> list[tuple[Key, CudaPlan]]:
-        """By types of feeds, in the order of ``inputs``; the one that was made last comes last."""
-        with self._lock:
-            return [(key, executable.plan) for key, executable in self._plans.items()]
+        """By types of feeds, in the order of ``inputs``; the one that was made last comes last, parts' after all."""
+        with self._workspace.turn():
+            return [row for program in self._all() for row in program._plans.rows()]
 
-    def _executable(self, key: Key) -> Executable | None:
-        """The plan for feeds; None where there is an error of ours in making it."""
-        found = self._plans.get(key)
-        if found is not None:
-            self._plans.move_to_end(key)
-            return found
-        if key in self.refused:
-            return None
-        for name, kind in zip(self.inputs, key, strict=True):
-            if kind is not None and kind[0].kind not in "OUST" and not is_held(kind[0]):
-                # nodes take it by themselves: as bytes in the slab it would be another dtype to them
-                self.refused[key] = f"the feed '{name}' is {kind[0]}, of which a GPU has no arrays"
-                return None
-        began = time.perf_counter()
-        try:
-            plan = plan_of(
-                self.graph,
-                self.outputs,
-                self.inputs,
-                key,
-                self.context,
-                self._constants,
-                self._learned.get(key, {}),
-                key in self._cautious,
-                key not in self._unsteady,
-                self._branches.get(key),
-            )
-            found = Executable(plan, self.context)
-        except KernelError:
-            raise
-        except Exception as error:
-            if STRICT:
-                raise
-            self.refused[key], self.faults[key] = faults.told(error), faults.whole(error)
-            return None
-        self._plans[key] = found
-        while len(self._plans) > MOST_PLANS:
-            self._plans.popitem(last=False)
-        self.compile_s += time.perf_counter() - began
-        return found
+    @property
+    def refused(self) -> dict[Key, str]:
+        """Feeds for which there is no plan, and why."""
+        return self._plans.refused
 
-    def _learn(self, key: Key, named: Mapping[str, Any]) -> None:
-        """Take note of shapes that nobody could tell: the next run has a plan that goes by them."""
-        found = {
-            name: (np.dtype(value.dtype), tuple(value.shape))
-            for name, value in named.items()
-            if name not in self._volatile and hasattr(value, "shape") and is_held(np.dtype(value.dtype))
-        }
-        self._learned[key] = found
-        if found:
-            self._plans.pop(key, None)
+    @property
+    def faults(self) -> dict[Key, str]:
+        """Of those, what were errors of ours: tracebacks."""
+        return self._plans.faults
+
+    @property
+    def compile_s(self) -> float:
+        """Seconds spent on plans."""
+        return sum(program._plans.compile_s for program in self._all())
 
 
 def _type_of(value: Any) -> FeedType:

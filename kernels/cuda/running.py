@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,30 +33,36 @@ class Surprise(Exception):
         self.name = name
 
 
-class Graphs(NamedTuple):
-    """Whether a run may be a graph, see :meth:`Executable.launch`, and of which it is one."""
+class Wanted(NamedTuple):
+    """What a caller wants of a run, see :meth:`CudaProgram.run`."""
 
-    wanted: bool | None
-    number: int
+    into: Mapping[str, Any]
+    fetches: Collection[str]
+    home: Collection[str]
+    #: whether it may be a graph, see :meth:`Executable.launch`, and of which it is one
+    graphs: bool | None
+    graph_id: int = 0
     #: whether somebody waits for the run before its feeds may change
     is_awaited: bool = False
 
+    def goes_home(self, name: str) -> bool:
+        """Whether a result is to be an array of this process."""
+        return name in self.home or isinstance(self.into.get(name), np.ndarray)
+
 
 class PlanRun:
-    """``into``: memory that is given for results, by name. ``notes_branches``: conditions are of interest."""
+    """``notes_branches``: conditions are of interest."""
 
     def __init__(
         self,
         program: CudaProgram,
         executable: Executable,
         values: Sequence[Any],
-        into: Mapping[str, Any],
-        graphs: Graphs,
+        wanted: Wanted,
         *,
         notes_branches: bool = False,
     ) -> None:
-        self._graphs = graphs
-        self._program, self._executable, self._into = program, executable, into
+        self._program, self._executable, self._wanted = program, executable, wanted
         self._context = program.context
         self._base = program.slab.reserve(executable.nbytes)
         executable.settle(self._base)
@@ -80,16 +86,16 @@ class PlanRun:
 
     def go(self, scope: RunScope) -> tuple[list[Any], bool]:
         """The results, and whether they were one launch of a graph. Raises Refused, Surprise, RunCancelled."""
-        executable, graphs = self._executable, self._graphs
+        executable, wanted = self._executable, self._wanted
         eager = scope.observer is not None or not executable.is_capturable
         if scope.cancellation is not None and scope.cancellation.requested:
             raise RunCancelled(TERMINATED)
-        self._make_room(eager or graphs.wanted is False)
+        self._make_room(eager or wanted.graphs is False)
         is_graph = False
         if eager:
             self._step_by_step(scope)
         else:
-            is_graph = executable.launch(self._feeds, self._results, graphs.wanted, graphs.number)
+            is_graph = executable.launch(self._feeds, self._results, wanted.graphs, wanted.graph_id)
         if executable.checks and self._is_refused():
             raise Refused
         return self._handed_out(), is_graph
@@ -116,21 +122,24 @@ class PlanRun:
             place.fill(value.item())  # the number of a round, as an argument of a kernel: nobody waits
         else:
             context.copies.count(name, copies.TO_DEVICE, value.nbytes)
-            wait = not self._graphs.is_awaited and not copies.is_read_at_once(value, context.device_id)
+            wait = not self._wanted.is_awaited and not copies.is_read_at_once(value, context.device_id)
             copies.write(place, value, context.stream, wait=wait)
         return place
 
     def _make_room(self, is_fresh: bool) -> None:
-        """Where results are made: what was given for them, arrays of their own, or the slab, where graphs find it."""
+        """Where results are made: what was given for them, arrays of their own, or the slab, where graphs find it.
+
+        What goes to the host, or to nobody, is best made in the slab.
+        """
         import cupy
 
-        plan = self._executable.plan
+        plan, wanted = self._executable.plan, self._wanted
         for number, (name, result) in enumerate(zip(self._program.outputs, plan.results, strict=True)):
             tensor = result.tensor
             array: Any = None
-            if tensor is not None and name in self._into and _is_place_of(self._into[name], tensor):
-                array = self._into[name]
-            elif tensor is not None and is_fresh:
+            if tensor is not None and name in wanted.into and _is_place_of(wanted.into[name], tensor):
+                array = wanted.into[name]
+            elif tensor is not None and is_fresh and name in wanted.fetches and not wanted.goes_home(name):
                 array = cupy.empty(tensor.shape, tensor.dtype)
             elif tensor is not None:
                 offset = self._base + plan.result_offsets[number]
@@ -139,19 +148,31 @@ class PlanRun:
             self._results.append(0 if array is None or not array.size else array.data.ptr)
 
     def _handed_out(self) -> list[Any]:
-        """What the caller gets: nothing of it lies in the slab."""
+        """What the caller gets: nothing of it lies in the slab. What goes to the host is on its way there."""
         found: list[Any] = []
-        program = self._program
+        program, wanted = self._program, self._wanted
         for name, result, array in zip(program.outputs, self._executable.plan.results, self._made, strict=True):
+            if name not in wanted.fetches:
+                found.append(None)
+                continue
             if result.name:
                 array = self._value(result.name)
             elif result.value is not None:
                 array = result.value.copy()
+            elif wanted.goes_home(name):
+                array = self._sent_home(name, array)
             # a feed may lie there too, and be a result
-            if array is not self._into.get(name) and is_on_device(array) and program.slab.has(array):
+            if array is not wanted.into.get(name) and is_on_device(array) and program.slab.has(array):
                 array = array.copy()
             found.append(array)
         return found
+
+    def _sent_home(self, name: str, array: Any) -> Any:
+        """A result as it will be on the host when the run is done."""
+        target = self._wanted.into.get(name)
+        fitting = isinstance(target, np.ndarray) and fits(target, array.shape, array.dtype)
+        self._context.copies.count(name, copies.TO_HOST, array.nbytes)
+        return copies.download(array, self._context.stream, target if fitting else None)
 
     def _is_refused(self) -> bool:
         """Whether a kernel says so. Waits for the run."""
@@ -245,13 +266,15 @@ def is_on_device(value: Any) -> bool:
 
 
 def fits(target: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
-    """Whether an array given for a result can have its elements."""
-    return target.shape == tuple(shape) and dtype.kind != "O" and target.dtype == device_dtype(dtype)
+    """Whether an array given for a result, on the host or the GPU, can have its elements."""
+    if target.shape != tuple(shape) or dtype.kind == "O":
+        return False
+    return bool(target.dtype == (dtype if isinstance(target, np.ndarray) else device_dtype(dtype)))
 
 
 def _is_place_of(target: Any, tensor: Tensor) -> bool:
     """Whether kernels can write a result into an array at once: they count on alignment."""
-    return fits(target, tensor.shape, tensor.dtype) and target.data.ptr % ALIGNMENT_NBYTES == 0
+    return is_on_device(target) and fits(target, tensor.shape, tensor.dtype) and target.data.ptr % ALIGNMENT_NBYTES == 0
 
 
 def _part(feed: np.ndarray[Any, Any], tensor: Tensor) -> np.ndarray[Any, Any]:
@@ -262,11 +285,16 @@ def _part(feed: np.ndarray[Any, Any], tensor: Tensor) -> np.ndarray[Any, Any]:
 
 
 def copy(target: Any, value: Any) -> None:
-    """Write a value, wherever it lies, into a CuPy array."""
-    if is_on_device(value):
+    """Write a value, wherever it lies, into an array of the GPU or a contiguous one of the host."""
+    if isinstance(target, np.ndarray):
+        if is_on_device(value):
+            copies.read_into(target, value)
+        else:
+            np.copyto(target, value)
+    elif is_on_device(value):
         target[...] = value
     else:
         copies.write(target, np.asarray(value))
 
 
-__all__ = ["Graphs", "PlanRun", "Refused", "Surprise", "copy", "fits", "is_on_device"]
+__all__ = ["PlanRun", "Refused", "Surprise", "Wanted", "copy", "fits", "is_on_device"]

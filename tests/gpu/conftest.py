@@ -19,11 +19,7 @@ def _modules() -> list[str]:
     found = []
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None) or ""
-        if (
-            name.partition(".")[0] in ("cupy", "cudnn")
-            or name.startswith("cuda.pathfinder")
-            or file.startswith(str(FOLDER))
-        ):
+        if name.partition(".")[0] in ("cupy", "cudnn", "cuda") or file.startswith(str(FOLDER)):
             found.append(name)
     return found
 
@@ -53,6 +49,7 @@ def _installed() -> Iterator[Any]:
             cupy.fake.shutdown()
             if "cublaslt" in sys.modules:
                 sys.modules["cublaslt"].library().fake_enqueue_with(None)
+                sys.modules["cublaslt"].library().fake_touch_with(None)
             _take_out()
             sys.modules.update(before)
 

@@ -12,7 +12,7 @@ import onnx.parser
 import pytest
 
 from distort.engine import load_model
-from distort.kernels.cuda import copies, device, memory
+from distort.kernels.cuda import copies, device, memory, staging
 from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.program import CudaProgram
 from distort.kernels.errors import OutOfMemory
@@ -43,7 +43,7 @@ def test_what_is_not_contiguous_is_made_so(fake_cuda: Any) -> None:
 def test_large_arrays_go_in_blocks(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work waits in the fake's streams until somebody synchronizes: a block that is filled too early shows."""
     fake_cuda.fake.set_lazy(True)
-    monkeypatch.setattr(copies, "_BLOCK_NBYTES", 64)
+    monkeypatch.setattr(staging, "BLOCK_NBYTES", 64)
     array = np.arange(1001, dtype=np.uint16)
     there = copies.to_device(array, 0)
     assert np.array_equal(copies.to_host([there], [array.dtype])[0], array)

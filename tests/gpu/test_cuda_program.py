@@ -12,7 +12,7 @@ import pytest
 import distort
 from distort.engine import load_model
 from distort.errors import Fail
-from distort.kernels.cuda import program as programs
+from distort.kernels.cuda import plans
 from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.program import CudaProgram
 from distort.kernels.errors import OutOfMemory
@@ -29,7 +29,7 @@ LAYER = """<ir_version: 10, opset_import: ["" : 21]>
 
 @pytest.fixture(autouse=True)
 def errors_of_ours_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "STRICT", True)
+    monkeypatch.setattr(plans, "STRICT", True)
 
 
 def proto_of(text: str) -> bytes:
@@ -95,7 +95,7 @@ def test_a_session_explains_where_it_runs(fake_cuda: Any) -> None:
 
 def test_an_error_of_ours_in_a_plan_is_kept_with_its_place(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nodes run one at a time then, and their answers are right: only ``explain`` shows it."""
-    monkeypatch.setattr(programs, "STRICT", False)
+    monkeypatch.setattr(plans, "STRICT", False)
 
     def broken(*_: Any) -> Any:
         raise TypeError("no such argument\nat all")

@@ -14,7 +14,7 @@ from onnx.backend.test.case.node import collect_testcases
 from onnx.numpy_helper import to_array
 
 from distort.engine import load_model
-from distort.kernels.cuda import program as programs
+from distort.kernels.cuda import plans
 from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.program import CudaProgram
 
@@ -40,7 +40,7 @@ def _cases() -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def errors_of_ours_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "STRICT", True)
+    monkeypatch.setattr(plans, "STRICT", True)
 
 
 def _array(value: Any) -> Any:

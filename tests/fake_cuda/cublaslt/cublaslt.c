@@ -33,10 +33,14 @@ long fake_last_algorithm(void) { return last_algorithm; }
 /* what gives work to a stream; without it, all is done at once */
 void fake_enqueue_with(void (*function)(void *, void (*)(void *), void *)) { enqueue = function; }
 
+/* what says whether a handle may be opened on the current device: 0 where it may */
+static int (*touch)(void);
+void fake_touch_with(int (*function)(void)) { touch = function; }
+
 static void *made(size_t size) { n_live++; return calloc(1, size); }
 static int gone(void *it) { if (!it) return INVALID; n_live--; free(it); return SUCCESS; }
 
-int cublasLtCreate(Handle **out) { *out = made(sizeof(Handle)); (*out)->magic = 1; return SUCCESS; }
+int cublasLtCreate(Handle **out) { if (touch && touch()) return 1; *out = made(sizeof(Handle)); (*out)->magic = 1; return SUCCESS; }
 int cublasLtDestroy(Handle *it) { return gone(it); }
 
 int cublasLtMatmulDescCreate(Desc **out, int compute, int scale) {

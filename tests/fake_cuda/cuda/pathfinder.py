@@ -30,5 +30,6 @@ def load_nvidia_dynamic_lib(libname: str) -> LoadedDL:
         from cupy import fake
 
         cublaslt.library().fake_enqueue_with(fake.enqueue_from_c)
+        cublaslt.library().fake_touch_with(fake.touch_from_c)
         return LoadedDL(cublaslt.path())
     raise DynamicLibNotFoundError(f'Failure finding "lib{libname}.so"')

@@ -190,7 +190,7 @@ class RawKernel:
             if trouble:
                 raise RuntimeError(f"{self.name}: {trouble.decode()}")
 
-        _state.enqueue(handle, work)
+        _state.launch(handle, work)
 
     def _values(self, args: tuple[Any, ...]) -> list[np.ndarray[Any, Any]]:
         """Each argument as the bytes that the kernel reads, of the parameter's kind and size."""

@@ -72,6 +72,7 @@ class StreamState:
 @dataclass
 class EventState:
     flags: int
+    device_id: int
     stream: StreamState | None = None  # where it was recorded
     position: int = 0
     capture: Capture | None = None
@@ -99,6 +100,30 @@ def n_devices() -> int:
     return int(os.environ.get("FAKE_CUDA_DEVICES", "2"))
 
 
+class OpenedContext(AssertionError):
+    """Something opened a context on a GPU that a test forbids."""
+
+
+#: GPUs with a context in this process, which takes memory of them: whatever needs one opens it on the current GPU
+opened: set[int] = set()
+#: GPUs that may have one; None: any
+allowed: set[int] | None = None
+
+
+def need_context() -> None:
+    """Called by all that CUDA opens a context of the current device for."""
+    device_id = current_device()
+    if allowed is not None and device_id not in allowed:
+        raise OpenedContext(f"a context is opened on cuda:{device_id}; allowed are {sorted(allowed)}")
+    opened.add(device_id)
+    _thread.has_context = True
+
+
+def has_context() -> bool:
+    """Whether this thread has needed one."""
+    return bool(getattr(_thread, "has_context", False))
+
+
 def heap(device_id: int) -> Heap:
     while len(heaps) <= device_id:
         heaps.append(Heap(len(heaps), int(os.environ.get("FAKE_CUDA_MEMORY", str(4 << 30)))))
@@ -117,6 +142,7 @@ def set_device(device_id: int) -> None:
     if not 0 <= device_id < n_devices():
         raise CUDARuntimeError(101)
     _thread.device_id = device_id
+    need_context()  # at once, from CUDA 12 on
 
 
 def new_handle() -> int:
@@ -124,6 +150,7 @@ def new_handle() -> int:
 
 
 def new_stream(flags: int, priority: int) -> StreamState:
+    need_context()
     state = StreamState(new_handle(), current_device(), flags, priority)
     streams[state.handle] = state
     return state
@@ -131,6 +158,7 @@ def new_stream(flags: int, priority: int) -> StreamState:
 
 def stream_of(handle: int) -> StreamState:
     """A stream by its handle; 0 is the null stream of the current device."""
+    need_context()
     if handle in (NULL_STREAM, 1, PER_THREAD_STREAM):
         device_id = current_device()
         if device_id not in _null_streams:
@@ -143,6 +171,7 @@ def stream_of(handle: int) -> StreamState:
 
 
 def event_of(handle: int) -> EventState:
+    need_context()
     event = events.get(handle)
     if event is None:
         raise CUDARuntimeError(400)
@@ -156,6 +185,13 @@ def capturing(handle: int) -> Capture | None:
 def _captures_here() -> bool:
     me = threading.get_ident()
     return any(capture.thread == me for capture in _captures)
+
+
+def launch(handle: int, work: Work) -> None:
+    """Give a stream a kernel: it must be one of the current device's."""
+    if stream_of(handle).device_id != current_device():
+        raise CUDARuntimeError(400)
+    enqueue(handle, work)
 
 
 def enqueue(handle: int, work: Work) -> None:
@@ -247,6 +283,8 @@ def end_capture(handle: int) -> list[Work]:
 
 def record_event(event_handle: int, stream_handle: int) -> None:
     event, stream = event_of(event_handle), stream_of(stream_handle)
+    if event.device_id != stream.device_id:
+        raise CUDARuntimeError(400)
     event.stream, event.capture, event.time_s = stream, stream.capture, time.perf_counter()
     if stream.capture is None:
         _after_legacy(stream)
@@ -320,3 +358,4 @@ def shutdown() -> None:
     for heap in heaps:
         heap.close()
     heaps.clear()
+    opened.clear()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from . import _state
@@ -41,14 +42,44 @@ def synchronizations() -> int:
 
 def enqueue(stream: int, work: Callable[[], None]) -> None:
     """Work of a library on a stream: done now or when the stream comes to it; kept for the graph while it captures."""
-    _state.enqueue(stream, work)
+    _state.launch(stream, work)
+
+
+def touch() -> None:
+    """A library opens a handle on the current device."""
+    _state.need_context()
+
+
+@ctypes.CFUNCTYPE(ctypes.c_int)
+def touch_from_c() -> int:
+    """The same for a library in C: not 0 where that isn't allowed."""
+    try:
+        _state.need_context()
+    except _state.OpenedContext:
+        return 1
+    return 0
+
+
+@contextmanager
+def only(*devices: int) -> Iterator[None]:
+    """Raise OpenedContext where anything needs a context on another GPU."""
+    before, _state.allowed = _state.allowed, set(devices)
+    try:
+        yield
+    finally:
+        _state.allowed = before
+
+
+def opened() -> set[int]:
+    """GPUs on which this process has a context."""
+    return set(_state.opened)
 
 
 @ENQUEUE
 def enqueue_from_c(stream: int | None, function: int, argument: int | None) -> None:
     """The same for a library in C: ``function(argument)``, whose memory must stay."""
     call = _WORK(function)
-    _state.enqueue(stream or 0, lambda: call(argument))
+    _state.launch(stream or 0, lambda: call(argument))
 
 
 def set_lazy(lazy: bool) -> None:

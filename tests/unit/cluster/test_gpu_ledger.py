@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from distort.cluster.gpu.ledger import GRANULE_NBYTES, DeviceSlot, Ledger, capacity_of
+from distort.cluster.gpu.ledger import DeviceSlot, Ledger
+from distort.scheduler.gpus import SLOT_NBYTES, slot_nbytes
 
 READERS = ("a", "b")
 DEPTH = 7
@@ -169,20 +170,18 @@ def test_a_slot_is_taken_again_when_its_last_reader_is_done() -> None:
 
 def test_the_smallest_that_fits_is_taken_and_one_that_is_far_too_large_is_left() -> None:
     book = ledger()
-    large, small = book.add(4 * GRANULE_NBYTES, ("a",)), book.add(GRANULE_NBYTES, ("a",))
-    huge = book.add(100 * GRANULE_NBYTES, ("a",))
+    large, small = book.add(4 * SLOT_NBYTES, ("a",)), book.add(SLOT_NBYTES, ("a",))
+    huge = book.add(100 * SLOT_NBYTES, ("a",))
     for slot in (large, small, huge):
         book.unmark(slot)
     assert book.take(1, ("a",)) is small
     assert book.take(1, ("a",)) is large
     assert book.take(1, ("a",)) is None
-    assert book.take(99 * GRANULE_NBYTES, ("a",)) is huge
+    assert book.take(99 * SLOT_NBYTES, ("a",)) is huge
 
 
 def test_capacities_are_whole_granules() -> None:
-    assert [capacity_of(n) for n in (0, 1, GRANULE_NBYTES, GRANULE_NBYTES + 1)] == [
-        GRANULE_NBYTES * n for n in (1, 1, 1, 2)
-    ]
+    assert [slot_nbytes(n) for n in (0, 1, SLOT_NBYTES, SLOT_NBYTES + 1)] == [SLOT_NBYTES * n for n in (1, 1, 1, 2)]
 
 
 def test_a_slot_whose_memory_cannot_be_made_is_as_if_it_had_never_been() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from distort.graph.ir import Graph
 from distort.scheduler.cost import CostModel
+from distort.scheduler.dag import Dag
 from distort.scheduler.device import (
     CUDA_IPC,
     GPU_TO_HOST,
@@ -21,7 +22,8 @@ from distort.scheduler.device import (
     cuda,
     parse_devices,
 )
-from distort.scheduler.gpus import USUAL, figures_of
+from distort.scheduler.gpus import SLOT_NBYTES, USUAL, figures_of
+from distort.scheduler.partition import Partitioner
 from distort.scheduler.planner import Terms, make_plan, plan_of_stages
 from distort.scheduler.simulate import simulate
 
@@ -204,3 +206,26 @@ def test_devices_as_text_may_be_known_gpus() -> None:
     assert parse_devices("2xa100-40g")[0].memory_nbytes == 40 * 10**9
     with pytest.raises(ValueError, match="can't read '2xh99'"):
         parse_devices("2xh99")
+
+
+def test_values_for_other_gpus_count_as_memory_of_their_own(graph_of: GraphOf) -> None:
+    """As much again, in pieces of 2 MiB, where there is room: but not what goes to a CPU, or to the caller."""
+    graph = products(graph_of, 2, rows=1000)
+    dag = Dag(graph, CostModel(graph))
+    value = 1000 * WEIGHT * 4
+    exported = {}
+    for name, second in {"gpu": cuda(1), "cpu": cpu(0)}.items():
+        partition = Partitioner(dag, [cuda(0), second], [[1.0, 1.0]] * 2, LINKS).partition((0, 1), 2)
+        exported[name] = [load.peak_nbytes - load.least_nbytes for load in partition.loads]
+    assert exported == {"gpu": [-(-value // SLOT_NBYTES) * SLOT_NBYTES, 0], "cpu": [0, 0]}
+
+
+def test_a_plan_says_where_values_have_no_room_for_other_gpus(graph_of: GraphOf) -> None:
+    graph = products(graph_of, 2, rows=1024)
+    needed = WEIGHT * WEIGHT * 4 + 2 * 1024 * WEIGHT * 4
+    told = {}
+    for memory in (needed, 2 * needed):
+        devices = [cuda(index, memory_nbytes=memory) for index in (0, 1)]
+        notes = plan_of_stages(graph, [0, 1], devices, why="were given").notes
+        told[memory] = [note for note in notes if "by the host's memory" in note]
+    assert len(told[needed]) == 1 and told[needed][0].startswith("cuda:0: ") and not told[2 * needed]

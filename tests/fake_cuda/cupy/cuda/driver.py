@@ -1,6 +1,8 @@
-"""cupy.cuda.driver: errors of launches and modules, which are no errors of the runtime's."""
+"""cupy.cuda.driver: contexts; errors of launches and modules, which are no errors of the runtime's."""
 
 from __future__ import annotations
+
+from .. import _state
 
 _NAMES = {
     1: ("CUDA_ERROR_INVALID_VALUE", "invalid argument"),
@@ -17,3 +19,8 @@ class CUDADriverError(RuntimeError):
 
     def __reduce__(self) -> tuple[type[CUDADriverError], tuple[int]]:
         return type(self), (self.status,)
+
+
+def ctxGetCurrent() -> int:
+    """0 where the thread has none."""
+    return 0xC000 + _state.current_device() if _state.has_context() else 0

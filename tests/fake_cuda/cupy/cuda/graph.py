@@ -29,7 +29,7 @@ class Graph:
         handle = _state.current_stream() if stream is None else stream.ptr
         _state.counts["graph launch"] += 1
         for work in self._work:  # type: ignore[attr-defined]
-            _state.enqueue(handle, work)
+            _state.launch(handle, work)
 
     def upload(self, stream: Any = None) -> None:
         _state.stream_of(_state.current_stream() if stream is None else stream.ptr)

@@ -11,6 +11,7 @@ from .. import _state
 
 class PinnedMemory:
     def __init__(self, size: int, flags: int = 0) -> None:
+        _state.need_context()
         self.size = size
         self._map = mmap.mmap(-1, max(size, 1))
         self.ptr = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
@@ -31,6 +32,7 @@ class PinnedMemoryPointer(mmap.mmap):
 
     @classmethod
     def of(cls, nbytes: int) -> PinnedMemoryPointer:
+        _state.need_context()
         found = cls(-1, max(nbytes, 1))
         found.mem = found
         found.ptr = ctypes.addressof(ctypes.c_char.from_buffer(found))

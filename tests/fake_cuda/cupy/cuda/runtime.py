@@ -113,6 +113,7 @@ def deviceGetPCIBusId(device: int) -> str:
 
 
 def deviceSynchronize() -> None:
+    _state.need_context()
     _state.synchronize_device()
 
 
@@ -148,6 +149,7 @@ def may_access(device: int, of: int) -> bool:
 
 
 def malloc(size: int) -> int:
+    _state.need_context()
     device = _state.current_device()
     address = _state.heap(device).allocate(size)
     if address is None:
@@ -183,6 +185,7 @@ def freeAsync(ptr: int, stream: int) -> None:
 
 def memGetInfo() -> tuple[int, int]:
     """(free, total) bytes."""
+    _state.need_context()
     heap = _state.heap(_state.current_device())
     return heap.nbytes - heap.used_nbytes, heap.nbytes
 
@@ -204,6 +207,7 @@ class PointerAttributes:
 
 
 def pointerGetAttributes(ptr: int) -> PointerAttributes:
+    _state.need_context()
     device = device_of(ptr)
     if device >= 0:
         return PointerAttributes(device, ptr, 0, 2)
@@ -237,6 +241,7 @@ def _count(dst: int, src: int, size: int) -> None:
 
 
 def memcpy(dst: int, src: int, size: int, kind: int) -> None:
+    _state.need_context()
     _check_kind(dst, src, size, kind)
     _state.forbid_in_capture()
     _count(dst, src, size)
@@ -286,12 +291,14 @@ def memsetAsync(ptr: int, value: int, size: int, stream: int) -> None:
 
 
 def hostRegister(ptr: int, size: int, flags: int) -> None:
+    _state.need_context()
     if ptr in _state.pinned:
         raise CUDARuntimeError(712)
     _state.pinned[ptr] = size
 
 
 def hostUnregister(ptr: int) -> None:
+    _state.need_context()
     if _state.pinned.pop(ptr, None) is None:
         raise CUDARuntimeError(713)
 
@@ -397,7 +404,8 @@ def streamIsCapturing(stream: int) -> bool:
 
 def eventCreateWithFlags(flags: int) -> int:
     handle = _state.new_handle()
-    _state.events[handle] = _state.EventState(flags)
+    _state.need_context()
+    _state.events[handle] = _state.EventState(flags, _state.current_device())
     return handle
 
 
