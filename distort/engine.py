@@ -272,11 +272,14 @@ class Engine:
             from distort.cluster.errors import SessionClosed
 
             raise SessionClosed("The session is closed.")
-        control = control or RunControl()
         runs = self._on_actors()
         if runs is None:
-            return partial(self._run_here, fetches, feeds, control, keep)
+            return partial(self._run_here, fetches, feeds, control or RunControl(), keep)
         given = self._given(feeds)
+        run = runs.plain(fetches, given) if control is None and not keep else None
+        if run is not None:
+            return lambda: runs.executor.finish(run)[0]
+        control = control or RunControl()
         begun = runs.start(fetches, given, keep, control)
         return lambda: self._gathered(fetches, given, runs.finish(begun))
 
@@ -301,9 +304,11 @@ class Engine:
             self._runs = ActorRuns(self.model.graph, self.plan, self.config.distort_keys, executor)
         return self._runs
 
-    def _given(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+    def _given(self, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
         """Feeds, and the defaults of those that are left out."""
         graph = self.model.graph
+        if not graph.defaults:
+            return feeds
         given = {name: graph.initializers[name] for name in graph.defaults if feeds.get(name) is None}
         given.update((name, value) for name, value in feeds.items() if value is not None or name not in given)
         return given

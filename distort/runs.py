@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: feeds of fewer bytes are not worth a thought about their batch
 _LEAST_BATCH_NBYTES = 1 << 14
+#: sets of fetches that are remembered
+_MOST_FETCHES = 64
 
 
 @dataclass(slots=True)
@@ -52,6 +54,7 @@ class ActorRuns:
         self._reference = Reference(graph, plan) if keys.get("verify") == "1" else None
         #: why the last run that had a batch was split, or not
         self.told_of_split = ""
+        self._made_by_stages: dict[tuple[str, ...], bool] = {}  # fetches -> whether they are, each asked for once
 
     def start(
         self, fetches: Sequence[str], feeds: Mapping[str, Any], keep: frozenset[str], control: RunControl
@@ -83,6 +86,23 @@ class ActorRuns:
             self._cancel(begun.parts)
             raise
         return begun
+
+    def plain(self, fetches: Sequence[str], feeds: Mapping[str, Any]) -> Run | None:
+        """Begin a run of which nothing is said, that isn't split and that nobody verifies; None where it isn't so.
+
+        It is the executor's to finish. Most runs are such, and small ones take no longer than what is left out here.
+        """
+        if self._reference is not None or self._timeout_s is not None:
+            return None
+        names = tuple(fetches)
+        known = self._made_by_stages.get(names)
+        if known is None:
+            if len(self._made_by_stages) >= _MOST_FETCHES:
+                self._made_by_stages.clear()
+            known = self._made_by_stages[names] = len({*names}) == len(names) > 0 and self._produced.issuperset(names)
+        if not known or self._split(names, feeds) is not None:
+            return None
+        return self.executor.start(names, feeds, everything=True)
 
     def _split(self, fetches: Sequence[str], feeds: Mapping[str, Any]) -> Parts | None:
         if self._batches is None or not fetches:

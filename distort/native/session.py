@@ -33,6 +33,8 @@ _MAX_SELECTIONS = 8  # devices that a selection delegate may choose
 _POLICIES_OF_GPUS = (OrtExecutionProviderDevicePolicy.PREFER_GPU, OrtExecutionProviderDevicePolicy.MAX_PERFORMANCE)
 _RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
 
+#: the type of names
+_TEXT = frozenset([str])
 _RUN = (
     "(self: C.InferenceSession, arg0: collections.abc.Sequence[str], arg1: collections.abc.Mapping[str, object], "
     "arg2: C.RunOptions) -> list"
@@ -329,6 +331,14 @@ class InferenceSession:
         run_options: RunOptions | None,
     ) -> None:
         """Raises TypeError."""
+        if (
+            run_options is None
+            and type(names) is list
+            and type(feeds) is dict
+            and _TEXT.issuperset(map(type, names))
+            and _TEXT.issuperset(map(type, feeds))
+        ):
+            return
         if (
             isinstance(names, str)
             or not isinstance(names, Sequence)
