@@ -273,14 +273,19 @@ class Executor:
                 host.order(leg.number, names, values, run.on_wire, self._oldest)
                 self._count_feeds(run, stage, zip(names, values, strict=True))  # while the host is at work
                 return
-            values = [self._handle_for(run, name, command.unit) for name in leg.order.inputs]
+            values = [
+                run.far[name] if name in leg.far else self._handle_for(run, name, command.unit)
+                for name in leg.order.inputs
+            ]
             epochs = tuple(other.epoch for other in self._hosts)
             handles = host.call(leg.order, run.on_wire, self._oldest, values, epochs)
         except (ClusterError, OSError) as error:
             run.errors[stage] = error
             self._events.append(machine.StageFailed(command.run, stage, str(error), command.attempt))
             return
-        run.handles.update(zip(leg.order.returns, handles, strict=True))
+        n_values = len(leg.order.returns)
+        run.handles.update(zip(leg.order.returns, handles[:n_values], strict=True))
+        run.far.update(zip((name for name, _ in leg.order.announces), handles[n_values:], strict=True))
 
     def _begin_attempt(self, run: Run, attempt: int) -> None:
         run.attempt = attempt
@@ -300,7 +305,8 @@ class Executor:
             if len(self._routes) >= _REMEMBERED:
                 self._routes.clear()
             needs = self._needs.of(run.wanted)
-            legs = make_route(kind, needs, self._inputs, self._outputs, self._transport.linked, self._orders)
+            way = self._transport
+            legs = make_route(kind, needs, self._inputs, self._outputs, way.linked, self._orders, way.far)
             self._routes[kind] = legs
             for stage, leg in legs.items():
                 if leg.direct:
@@ -309,7 +315,7 @@ class Executor:
         if attempt:
             for name in self._producer:
                 run.handles.pop(name, None)
-            for sofar in (run.results, run.kept, run.errors, run.sent):
+            for sofar in (run.results, run.kept, run.errors, run.sent, run.far):
                 sofar.clear()
             run.reports.clear()
             run.returned.clear()
@@ -391,9 +397,10 @@ class Executor:
         for name, nbytes in report.received.items():
             fed = run.feeds.get(name)
             producer = fed.stage if isinstance(fed, Resident) else self._producer.get(name, CALLER)
+            by_call = "nccl" if name in report.by_nccl else "object_store"
             if not direct:
-                self._traffic.count(name, producer, stage, "object_store", nbytes)
-            report.edges.append((name, producer, nbytes, self._way(producer, stage) if direct else "object_store"))
+                self._traffic.count(name, producer, stage, by_call, nbytes)
+            report.edges.append((name, producer, nbytes, self._way(producer, stage) if direct else by_call))
         for name, nbytes in report.mail.items():
             producer = self._producer[name]
             report.edges.append((name, producer, nbytes, self._way(producer, stage)))
