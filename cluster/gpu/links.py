@@ -93,7 +93,6 @@ class Link:
         try:
             self._use()
             self._join()
-            self._settled.set()
             while not self.obstacle:
                 self._turn()
         except (
@@ -127,6 +126,7 @@ class Link:
             self._try(control, buffer)
         finally:
             buffer.held = False
+        self._settled.set()
 
     def _until(self, control: Control, event: Any) -> None:
         """Wait for the trial. Raises LinkCut, NcclFailed."""
@@ -136,6 +136,16 @@ class Link:
             self._communicator.check()
         if self.obstacle:
             raise LinkCut(self.obstacle)
+
+    def _hear_ready(self, control: Control) -> None:
+        """Raises LinkCut, NcclFailed."""
+        deadline = time.monotonic() + JOIN_TIMEOUT_S
+        while (told := control.hear(_TICK_S)) is None:
+            if self.obstacle or time.monotonic() > deadline:
+                raise LinkCut(self.obstacle or "the other end does not say that it works")
+            self._communicator.check()
+        if told[0] != READY:
+            raise LinkCut(f"the other end says {told} out of turn")
 
     def _record(self, buffer: Buffer) -> Any:
         event = self._cupy.cuda.Event(disable_timing=True)
@@ -209,13 +219,9 @@ class SendingLink(Link):
         runtime.memsetAsync(buffer.address, _TRIAL_BYTE, _TRIAL_NBYTES, self._stream.ptr)
         self._communicator.send(buffer.address, _TRIAL_NBYTES, self._stream)
         self._record(buffer)
-        deadline = time.monotonic() + JOIN_TIMEOUT_S
-        while (told := control.hear(_TICK_S)) is None:
-            if self.obstacle or time.monotonic() > deadline:
-                raise LinkCut(self.obstacle or "the other end does not say that it works")
-            self._communicator.check()
-        if told[0] != READY:
-            raise LinkCut(f"the other end says {told} out of turn")
+        self._hear_ready(control)
+        self._settled.set()
+        control.say(READY)
 
     def _turn(self) -> None:
         assert self._control is not None
@@ -307,6 +313,7 @@ class ReceivingLink(Link):
         if not (found == _TRIAL_BYTE).all():
             raise NcclFailed("what was received is not what was sent")
         control.say(READY)
+        self._hear_ready(control)
 
     # -- for the thread that runs the stage
 
