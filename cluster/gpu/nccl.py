@@ -96,5 +96,6 @@ class Communicator:
 
 def _told(error: Exception) -> str:
     if isinstance(error, KeyError):
-        return f"NCCL's result {error}"
+        hint = ": its calls do not block (NCCL_COMM_BLOCKING=0), and CuPy's do" if error.args == (7,) else ""
+        return f"NCCL's result {error}{hint}"
     return str(error)

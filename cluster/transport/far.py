@@ -76,14 +76,14 @@ def _obstacle(
     pair: Pair, told: Mapping[int, NcclFacts | str], facts: Sequence[ActorFacts | None], names: Sequence[str]
 ) -> str:
     """What can be told before anything is tried."""
-    known = []
+    known = []  # a name that is cut short (CuPy ends it at a zero) may be another's: where the GPU is counts too
     for unit in pair:
         fact, nccl = facts[unit], told[unit]
         why = nccl if isinstance(nccl, str) else nccl.obstacle
         if why:
             return f"{names[unit]} at {fact.node_ip if fact is not None else '?'}: {why}"
         assert isinstance(nccl, NcclFacts)
-        known.append(nccl.uuid)
+        known.append((nccl.uuid, fact.gpu if fact is not None else ""))
     if known[0] == known[1]:
         return (
             f"{names[pair[0]]} and {names[pair[1]]} are on one GPU, and NCCL has no communicator of a GPU with itself"
