@@ -25,9 +25,12 @@ from distort.cluster.orders import (
     ActorFacts,
     ActorStats,
     ExecuteOrder,
+    FarValue,
     GpuSeat,
     Held,
+    NcclFacts,
     NodeEvent,
+    Offer,
     StagePayload,
     StageReport,
 )
@@ -44,6 +47,7 @@ from distort.kernels.events import describe
 from distort.kernels.program import Cancellation, Paths, Program, Room, StepObserver
 
 if TYPE_CHECKING:
+    from distort.cluster.gpu.far import FarValues
     from distort.cluster.gpu.stage import GpuStage
 
 
@@ -142,28 +146,69 @@ class StageActor:
             near = [unit for unit, of in (gpus or {}).items() if gpu is not None and gpu.is_read_by(of)]
             self._loop.set_peers(endpoints, near)
 
+    # -- values between GPUs of different hosts
+
+    def far_facts(self) -> NcclFacts:
+        """What there is of NCCL here."""
+        from distort.cluster.gpu.far import FarValues
+
+        assert self._gpu is not None and self._payload is not None, "GPUs' actors are asked"
+        if self._gpu.far is None:
+            self._gpu.far = FarValues(self._payload.unit, self._gpu)
+        return self._gpu.far.facts
+
+    @property
+    def _far(self) -> FarValues:
+        assert self._gpu is not None and self._gpu.far is not None, "far_facts() comes first"
+        return self._gpu.far
+
+    def offer_far(self, unit: int, peer: str, address: str) -> Offer:
+        """See FarValues, as for the other two."""
+        return self._far.offer(unit, peer, address)
+
+    def accept_far(self, offer: Offer, peer: str) -> str:
+        return self._far.accept(offer, peer)
+
+    def give_up_far(self, unit: int, peer: str, why: str) -> None:
+        self._far.give_up(unit, peer, why)
+
     def execute(self, order: ExecuteOrder, run: int, oldest: int, *values: Any) -> Any:
-        """Run the stage once, by a call. Returns the report, then one value for each name of ``order.returns``."""
+        """Run the stage once, by a call.
+
+        Returns the report, then one value for each name of ``order.returns``, and one for each of ``order.announces``:
+        FarValue, or the value itself where it can't wait on this GPU.
+        """
         feeds = dict(zip(order.inputs, values, strict=True))
         received = {name: nbytes_of(value) for name, value in feeds.items() if not isinstance(value, Held)}
         release: Callable[[], None] = _nothing
         mailed: dict[str, int] = {}
+        far = {name: value for name, value in feeds.items() if type(value) is FarValue}
+        came: Mapping[str, Any] = {}
+        if self._gpu is not None and self._gpu.far is not None:
+            self._gpu.far.forget_before(oldest)
         if order.mail:
             assert self._loop is not None, "mail comes by the loop"
             mail = self._loop.mail.wait_for(run, order.mail, oldest)
             mailed, release = mail.nbytes, partial(self._loop.release, mail)
             feeds.update(mail.values)
         try:
+            if far:
+                came = self._far.receive(far, lambda: run in self._cancelled)
+                feeds.update(came)
+                received.update((name, value.nbytes) for name, value in far.items())
             outputs, report = self._compute(order, run, feeds, received)
             assert report is not None, "calls ask for one"
-            report.mail = mailed
+            report.mail, report.by_nccl = mailed, tuple(far)
             if order.sends:
                 assert self._loop is not None
                 self._loop.send_mail(order, run, outputs)
             # what is handed back may be a view of what is about to be released
+            told = self._announce(order, run, outputs)
+            returns = (*order.returns, *(name for name, value in told if value is None))
             if self._gpu is not None:
-                outputs = self._gpu.on_host({name: outputs[name] for name in order.returns})
+                outputs = self._gpu.on_host({name: outputs[name] for name in returns}) if returns else {}
             returned = [_own(outputs[name]) if order.mail else outputs[name] for name in order.returns]
+            returned += [outputs[name] if value is None else value for name, value in told]
         except Exception as error:
             if self._gpu is None:
                 raise
@@ -172,7 +217,17 @@ class StageActor:
         finally:
             feeds.clear()
             release()
+            if came:
+                self._far.release(came.values())
         return (report, *returned) if returned else report
+
+    def _announce(self, order: ExecuteOrder, run: int, outputs: Mapping[str, Any]) -> list[tuple[str, FarValue | None]]:
+        """What units of other hosts are to ask for; None for what can't wait here."""
+        if not order.announces:
+            return []
+        assert self._gpu is not None
+        with self._gpu.current():
+            return [(name, self._far.announce(run, name, outputs[name], units)) for name, units in order.announces]
 
     def _compute(
         self,
@@ -282,6 +337,8 @@ class StageActor:
 
     def cancel(self, run: int) -> None:
         """Stop ``run`` before its next node, whether it has begun or is still to come."""
+        if self._gpu is not None and self._gpu.far is not None:
+            self._gpu.far.cancel(run)
         if self._loop is not None:
             self._loop.cancel(run)
         else:
@@ -312,7 +369,7 @@ class StageActor:
             0 if loop is None else loop.out.pool.nbytes,
             "\n".join(self._described()),
             frozenset() if self._gpu is None else frozenset(self._gpu.by_device),
-            0 if self._gpu is None else self._gpu.slots.nbytes,
+            0 if self._gpu is None else self._gpu.slots.nbytes + (self._gpu.far.nbytes if self._gpu.far else 0),
         )
 
     def _described(self) -> list[str]:

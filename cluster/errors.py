@@ -19,6 +19,17 @@ class StageLost(ClusterError):
     """The actor of a stage died, or can't be reached."""
 
 
+class SenderLost(StageLost):
+    """A value can't come from the unit that has it."""
+
+    def __init__(self, text: str, unit: int) -> None:
+        super().__init__(text)
+        self.unit = unit
+
+    def __reduce__(self) -> tuple[type[SenderLost], tuple[str, int]]:
+        return type(self), (self.text, self.unit)
+
+
 class StaleResident(ClusterError):
     """A value that lived on an actor that is gone, or was released."""
 

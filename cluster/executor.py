@@ -285,14 +285,19 @@ class Executor:
                 host.order(leg.number, values, run.on_wire, self._oldest)
                 self._count_feeds(run, stage, zip(names, values, strict=True))  # while the host is at work
                 return
-            values = [self._handle_for(run, name, command.unit) for name in leg.order.inputs]
+            values = [
+                run.far[name] if name in leg.far else self._handle_for(run, name, command.unit)
+                for name in leg.order.inputs
+            ]
             epochs = tuple(other.epoch for other in self._hosts)
             handles = host.call(leg.order, run.on_wire, self._oldest, values, epochs)
         except (ClusterError, OSError) as error:
             run.errors[stage] = error
             self._events.append(machine.StageFailed(command.run, stage, str(error), command.attempt))
             return
-        run.handles.update(zip(leg.order.returns, handles, strict=True))
+        n_values = len(leg.order.returns)
+        run.handles.update(zip(leg.order.returns, handles[:n_values], strict=True))
+        run.far.update(zip((name for name, _ in leg.order.announces), handles[n_values:], strict=True))
 
     def _begin_attempt(self, run: Run, attempt: int) -> None:
         run.attempt = attempt
@@ -302,8 +307,9 @@ class Executor:
         if legs is None:
             if len(self._routes) >= _REMEMBERED:
                 self._routes.clear()
-            needs, linked = self._needs.of(run.kind.wanted), self._transport.linked
-            legs = make_route(run.kind, run.units, needs, self._inputs, self._outputs, linked, self._orders)
+            needs, way = self._needs.of(run.kind.wanted), self._transport
+            ends = (self._inputs, self._outputs)
+            legs = make_route(run.kind, run.units, needs, *ends, way.linked, self._orders, way.far)
             self._routes[key] = legs
             for stage, leg in legs.items():
                 if leg.direct:
@@ -312,7 +318,8 @@ class Executor:
         if attempt:
             for name in self._producer:
                 run.handles.pop(name, None)
-            for sofar in (run.results, run.kept, run.errors, run.reports):
+            run.reports.clear()
+            for sofar in (run.results, run.kept, run.errors, run.far):
                 sofar.clear()
             if run.crossings is not None:
                 run.crossings = Crossings()
@@ -394,9 +401,10 @@ class Executor:
         for name, nbytes in report.received.items():
             fed = run.feeds.get(name)
             producer = fed.stage if isinstance(fed, Resident) else self._producer.get(name, CALLER)
+            by_call = "nccl" if name in report.by_nccl else "object_store"
             if not direct:
-                self._traffic.count(name, producer, stage, "object_store", nbytes)
-            report.edges.append((name, producer, nbytes, self._way(producer, stage) if direct else "object_store"))
+                self._traffic.count(name, producer, stage, by_call, nbytes)
+            report.edges.append((name, producer, nbytes, self._way(producer, stage) if direct else by_call))
         for name, nbytes in report.mail.items():
             producer = self._producer[name]
             report.edges.append((name, producer, nbytes, self._way(producer, stage)))

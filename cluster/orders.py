@@ -23,6 +23,39 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class FarValue:
+    """Stands for a value that waits on a GPU of another host until it is asked for."""
+
+    unit: int  # that has it
+    sender: str  # its process, by a name that no other has
+    key: int
+    element: int
+    dims: tuple[int, ...]
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NcclFacts:
+    """What an actor knows of NCCL."""
+
+    version: str  # "" where it can't be used
+    obstacle: str  # why it can't
+    uuid: bytes  # of the actor's GPU: two actors on one can't have a communicator
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Where an actor waits for the reader of its values, and how the two find each other's GPU."""
+
+    unit: int
+    sender: str  # the actor's process
+    address: str
+    port: int
+    token: bytes
+    unique_id: bytes  # of the communicator
+
+
+@dataclass(frozen=True, slots=True)
 class GpuSeat:
     """The GPU of a unit, as the plan has it."""
 
@@ -65,6 +98,8 @@ class ExecuteOrder:
     keep: tuple[str, ...] = ()  # outputs that stay here
     mail: tuple[str, ...] = ()  # inputs that other actors of this host send
     sends: tuple[tuple[int, tuple[str, ...]], ...] = ()  # outputs that go to them, by unit
+    #: outputs that wait on this GPU for units of other hosts, which ask for them; FarValue is handed back, by reference
+    announces: tuple[tuple[str, tuple[int, ...]], ...] = ()
     forwards: tuple[tuple[int, int], ...] = ()  # units whose orders, by number, go along with what they are sent
     results: tuple[str, ...] = ()  # outputs that go to the caller with the report
     profile: bool = False
@@ -76,7 +111,8 @@ class ExecuteOrder:
     def outputs(self) -> tuple[str, ...]:
         """What the order is for, each once."""
         sent = (name for _, names in self.sends for name in names)
-        return tuple(dict.fromkeys((*self.returns, *self.results, *self.keep, *sent)))
+        announced = (name for name, _ in self.announces)
+        return tuple(dict.fromkeys((*self.returns, *self.results, *self.keep, *sent, *announced)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +141,7 @@ class StageReport:
     pid: int = 0
     thread: int = 0
     mail: dict[str, int] = field(default_factory=dict)  # of an execution by a call: what came by mail beside it
+    by_nccl: tuple[str, ...] = ()  # of what was received, what came from another host's GPU
     # what the executor adds, where a profile is asked for
     unit: int = 0
     #: value, producing stage (-1: the caller), bytes, transport

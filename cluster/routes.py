@@ -25,6 +25,8 @@ class Leg:
     direct: bool
     #: a stage before it passes the order on, with its values
     forwarded: bool = False
+    #: of its inputs, those that come as FarValue
+    far: frozenset[str] = frozenset()
     #: stages before it that say nothing by themselves: done, where this one is
     implied: tuple[int, ...] = ()
 
@@ -50,10 +52,12 @@ def make_route(
     outputs: Sequence[Sequence[str]],
     linked: Callable[[int, int], bool],
     numbers: Iterator[int],
+    far: Callable[[int, int], bool] = lambda producer, consumer: False,
 ) -> dict[int, Leg]:
     """The legs of the stages that a run needs, on the units chosen.
 
-    ``linked`` tells whether two units (-1: the caller) share memory.
+    ``linked`` tells whether two units (-1: the caller) share memory, ``far`` whether one unit's values go
+    to another by NCCL.
     """
     held = kind.resident
     producer = {name: stage for stage in needs.stages for name in outputs[stage]}
@@ -67,6 +71,9 @@ def make_route(
     def by_mail(name: str, reader: int) -> bool:
         """Whether a value that another stage makes comes by itself."""
         return linked(unit_of[producer[name]], unit_of[reader])
+
+    def by_nccl(name: str, reader: int) -> bool:
+        return far(unit_of[producer[name]], unit_of[reader])
 
     legs: dict[int, Leg] = {}
     for stage in needs.stages:
@@ -83,9 +90,12 @@ def make_route(
         given = tuple(name for name in outputs[stage] if name in fetched and name not in kind.keep)
         sends: dict[int, dict[str, None]] = {}
         referred: dict[str, None] = {}
+        announced: dict[str, dict[int, None]] = {}
         for name, reader in outgoing:
             if by_mail(name, reader):
                 sends.setdefault(unit_of[reader], {})[name] = None
+            elif by_nccl(name, reader):
+                announced.setdefault(name, {})[unit_of[reader]] = None
             else:
                 referred[name] = None
         if not direct:
@@ -99,6 +109,7 @@ def make_route(
                 keep=keep,
                 mail=mail,
                 sends=tuple((to, tuple(names)) for to, names in sends.items()),
+                announces=tuple((name, tuple(units)) for name, units in announced.items()),
                 results=results,
                 profile=kind.profile,
                 path_only=kind.path_only,
@@ -107,6 +118,9 @@ def make_route(
             ),
             next(numbers),
             direct,
+            far=frozenset(
+                name for name in others if name in producer and not by_mail(name, stage) and by_nccl(name, stage)
+            ),
         )
     _forward(legs, needs, unit_of)
     for stage, leg in legs.items():

@@ -40,6 +40,8 @@ class Run:
     units: Mapping[int, int] = field(default_factory=dict)
     #: values that calls returned or take, by name
     handles: dict[str, Handle] = field(default_factory=dict)
+    #: FarValues that calls returned, by name
+    far: dict[str, Handle] = field(default_factory=dict)
     #: fetches that came with answers
     results: dict[str, Any] = field(default_factory=dict)
     #: fetches that stayed on the actors that made them; None: an optional value that is empty

@@ -151,7 +151,13 @@ def open_executor(
         plan,
         payloads,
         weights,
-        ActorTransport(connection, keys.get("transport", "auto"), json.loads(keys.get("runtime_env", "{}")), spin_us),
+        ActorTransport(
+            connection,
+            keys.get("transport", "auto"),
+            json.loads(keys.get("runtime_env", "{}")),
+            spin_us,
+            strict=keys.get("strict_placement", "0") == "1",
+        ),
         max_in_flight=int(keys.get("max_in_flight", 8)),
         recovery=keys.get("recovery", "replay"),
     )

@@ -141,4 +141,5 @@ def far_note(stages: Sequence[Stage], edges: Sequence[Edge]) -> str:
     if not far:
         return ""
     pairs = ", ".join(f"{producer} → {consumer}" for producer, consumer in sorted(far))
-    return f"between GPUs of different hosts values go by the hosts' memory and Ray's object store: {pairs}"
+    way = "by NCCL where both actors have it, else by the hosts' memory and Ray's object store"
+    return f"between GPUs of different hosts values go {way}: {pairs}"

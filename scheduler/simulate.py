@@ -23,6 +23,7 @@ LINKS: Mapping[str, Link] = {
         NETWORK.to_gpu,
         NETWORK.from_gpu,
         NETWORK.between_gpus,
+        NETWORK.between_far_gpus,
         INPROC,
     )
 }

@@ -10,10 +10,11 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from distort.cluster.gpu.budget import Budget
 from distort.cluster.gpu.ledger import DeviceSlot, Ledger
 from distort.cluster.gpu.page import FIRST_NUMBER, Handles, OwnedPage
 from distort.cluster.shm.wire import DEVICE, Staged, element_that_travels
@@ -34,20 +35,6 @@ class _Memory:
         self.handles = Handles(
             runtime.ipcGetMemHandle(self.block.ptr), runtime.ipcGetEventHandle(self.event.ptr), nbytes, device
         )
-
-
-class Budget(Protocol):
-    """What a session may have of the GPU: slots count, though they are outside its pool."""
-
-    def set_aside(self, nbytes: int) -> bool:
-        """Whether so much more may be taken."""
-        ...
-
-    def give_back(self, nbytes: int) -> None: ...
-
-    def shrink(self) -> None:
-        """Free what the pool has and does not use."""
-        ...
 
 
 class DeviceSlots:

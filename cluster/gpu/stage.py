@@ -17,6 +17,7 @@ import numpy as np
 
 from distort.cluster.errors import ClusterError
 from distort.cluster.gpu.exports import DeviceSlots
+from distort.cluster.gpu.far import FarValues, Received
 from distort.cluster.gpu.imports import DeviceValue
 from distort.cluster.gpu.pinning import Pinning
 from distort.cluster.gpu.releases import Releases
@@ -67,6 +68,8 @@ class GpuStage:
         self.outputs: tuple[str, ...] = tuple(self.program.outputs)
         self.releases = Releases()
         self._parts: dict[frozenset[str], _Part] = {}
+        #: values from and to GPUs of other hosts, where there are any
+        self.far: FarValues | None = None
         #: names of inputs that came from another GPU's memory
         self.by_device: set[str] = set()
 
@@ -96,6 +99,8 @@ class GpuStage:
         if type(value) is DeviceValue:
             self.by_device.add(name)
             return value.array(self.stream)
+        if type(value) is Received:
+            return value.array()
         is_tensor = isinstance(value, np.ndarray) and value.dtype.kind not in "OUST" and value.nbytes > 0
         # sizes and axes are read on the host, where the program knows what to do with them
         if not is_tensor or (value.dtype.kind in "iub" and value.nbytes <= INLINE_NBYTES):
@@ -233,6 +238,8 @@ class GpuStage:
     def close(self) -> None:
         self.finish()
         self.releases.poll()
+        if self.far is not None:
+            self.far.close()
         with self.current():
             self.slots.close()
 
@@ -249,7 +256,7 @@ class GpuStage:
             lines.append(f"values go to other GPUs by the host's memory: {self.slots.obstacle}")
         if self.pins.obstacle:
             lines.append(f"shared memory is not page-locked, and copied more slowly: {self.pins.obstacle}")
-        return lines
+        return lines if self.far is None else lines + self.far.describe()
 
 
 def _require_gpu(device_id: int) -> None:

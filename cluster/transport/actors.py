@@ -2,6 +2,7 @@
 
 Ray makes the actors, places them and says when they are gone. On this process's host an actor is also reached by a
 socket (``distort.cluster.shm``): orders and results go there, and actors of one host send each other what they read.
+From a GPU to one of another host values go by NCCL, where both actors have it (``far.py``); the call says so.
 Everything else is a call of the actor with references as arguments: always right, about a millisecond a hop. (Ray
 itself inlines values below about 100 kB in its calls.) Weights are put once; actors on one host map the same memory.
 """
@@ -21,7 +22,7 @@ from typing import Any, cast
 
 from distort.cluster.actor import StageActor, nbytes_of
 from distort.cluster.clocks import Reading
-from distort.cluster.errors import ClusterError, DeadlineExceeded, StageLost, first_line
+from distort.cluster.errors import ClusterError, DeadlineExceeded, SenderLost, StageLost, first_line
 from distort.cluster.grounds import Grounds
 from distort.cluster.orders import ActorFacts, ActorStats, ExecuteOrder, StagePayload
 from distort.cluster.resident import ResidentMeta
@@ -29,6 +30,7 @@ from distort.cluster.resources import Connection
 from distort.cluster.shm.caller import Line, Switchboard
 from distort.cluster.shm.channel import PeerGone, network_of_host
 from distort.cluster.shm.spinning import DEFAULT_SPIN_US
+from distort.cluster.transport import far
 from distort.cluster.transport.base import Answer, Handle, Listener, Loss, News, StageHost
 from distort.cluster.watch import NodeWatch
 from distort.cluster.weights import WeightsMissing, open_weights, weight_groups
@@ -62,7 +64,7 @@ class RayHost:
     def call(
         self, order: ExecuteOrder, run: int, oldest: int, values: Sequence[Handle], epochs: tuple[int, ...]
     ) -> list[Handle]:
-        n_returns = 1 + len(order.returns)
+        n_returns = 1 + len(order.returns) + len(order.announces)
         refs = self.actor.execute.options(num_returns=n_returns).remote(order, run, oldest, *values)
         report, *outputs = refs if n_returns > 1 else [refs]
         listener, unit = self._listener, self.unit
@@ -180,11 +182,14 @@ class ActorTransport:
         wanted: str = "auto",
         runtime_env: Mapping[str, Any] | None = None,
         spin_us: int = DEFAULT_SPIN_US,
+        strict: bool = False,
     ) -> None:
         self._grounds = Grounds(connection, runtime_env)
         self._watch: NodeWatch | None = None
         self._wanted = wanted
         self._spin_us = spin_us
+        self._strict = strict  # a way that is not the plan's is an error
+        self._far: dict[far.Pair, str] = {}  # why values between GPUs of two hosts don't go by NCCL; "": they do
         self._payloads: list[StagePayload] = []
         self._weights: list[list[Any]] = []  # by unit: references of the groups that it reads
         self._hosts: list[RayHost] = []
@@ -213,6 +218,8 @@ class ActorTransport:
             self._hosts = [self._start(unit, epoch=0) for unit in range(len(self._payloads))]
             self._load(range(len(self._hosts)))
             self._link(range(len(self._hosts)))
+            if self._strict:
+                self._require_far()
             if self._grounds.elsewhere:
                 grounds = self._grounds  # the thread must not hold this object
                 hosts = self._hosts
@@ -313,6 +320,30 @@ class ActorTransport:
                     host.actor.set_peers.remote(others, {other: gpus[other] for other in others if gpus[other]})
                 )
         ray.wait(told, num_returns=len(told), timeout=LOAD_TIMEOUT_S)  # one that is gone needs to know nothing
+        self._join_far(units)
+
+    def _join_far(self, units: Sequence[int]) -> None:
+        """Links by NCCL of these units."""
+        self._far = {pair: why for pair, why in self._far.items() if not {*pair} & {*units}}
+        facts = [host.facts for host in self._hosts]
+        pairs = far.pairs_of(self._payloads, facts, units)
+        if pairs:
+            names = [self._name(unit) for unit in range(len(self._hosts))]
+            self._far |= far.join(pairs, [host.actor for host in self._hosts], facts, names)
+
+    def _name(self, unit: int) -> str:
+        """What people call a unit."""
+        stage = self._payloads[unit].stage
+        return f"stage{stage}" if unit == stage else f"stage{stage} (unit {unit})"
+
+    def _require_far(self) -> None:
+        for (producer, consumer), why in self._far.items():
+            if why:
+                raise ClusterError(
+                    f"distort.strict_placement: values can't go from the GPU of {self._name(producer)} to that of "
+                    f"{self._name(consumer)} by NCCL: {why}. distort.strict_placement=0 lets them go by the hosts' "
+                    "memory and Ray."
+                )
 
     def reopen(self, unit: int) -> StageHost:
         old = self._hosts[unit]
@@ -346,6 +377,9 @@ class ActorTransport:
             and (one.node, one.network) == (other.node, other.network)
         )
 
+    def far(self, producer: int, consumer: int) -> bool:
+        return self._far.get((producer, consumer)) == ""
+
     def poll(self, timeout_s: float | None) -> list[News]:
         assert self._switchboard is not None
         return self._switchboard.poll(timeout_s)
@@ -377,6 +411,8 @@ class ActorTransport:
     def lost_unit(self, cause: BaseException, unit: int) -> int | None:
         import ray
 
+        if isinstance(cause, SenderLost):
+            return cause.unit
         if isinstance(cause, ray.exceptions.RayActorError):
             # the call of a consumer fails with the death of its producer's actor
             dead = str(getattr(cause, "actor_id", "") or "")
@@ -420,20 +456,20 @@ def _this_node() -> str:
 
 @functools.cache
 def _ray_actor_class() -> Any:
-    """StageActor as Ray wants it, its control methods in a concurrency group of their own.
+    """StageActor as Ray wants it, its control methods in concurrency groups of their own.
 
     One for all actors of a process: Ray keeps what it knows of each class.
     """
     ray: Any = import_module("ray")  # its stubs lack the options of actors
 
-    def control(name: str) -> Any:
+    def control(name: str, group: str = "control") -> Any:
         method = getattr(StageActor, name)
 
         def call(self: Any, *arguments: Any) -> Any:
             return method(self, *arguments)
 
         call.__name__ = name
-        return ray.method(concurrency_group="control")(call)
+        return ray.method(concurrency_group=group)(call)
 
     def on_caller_gone(self: Any) -> None:
         os._exit(0)  # Ray would notice as well, later
@@ -447,5 +483,7 @@ def _ray_actor_class() -> Any:
 
     names = ("cancel", "release", "export", "held", "stats", "clock", "set_peers", "ping", "keep_value")
     methods = {name: control(name) for name in names}
+    # these may take long: NCCL waits for the other end
+    methods |= {name: control(name, "far") for name in ("far_facts", "offer_far", "accept_far", "give_up_far")}
     made = type("RayStageActor", (StageActor,), {**methods, "load": load, "on_caller_gone": on_caller_gone})
-    return ray.remote(concurrency_groups={"control": 2}, max_restarts=0, max_task_retries=0)(made)
+    return ray.remote(concurrency_groups={"control": 2, "far": 2}, max_restarts=0, max_task_retries=0)(made)

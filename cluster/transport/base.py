@@ -117,6 +117,9 @@ class Transport(Protocol):
     def linked(self, producer: int, consumer: int) -> bool:
         """Whether values go from one unit to another (-1: this process) by memory that both see."""
 
+    def far(self, producer: int, consumer: int) -> bool:
+        """Whether values go from one unit's GPU to another's, of another host, by NCCL."""
+
     def poll(self, timeout_s: float | None) -> list[News]:
         """What linked hosts say, waiting up to ``timeout_s`` (None: as long as it takes) for the first word.
 

@@ -99,6 +99,9 @@ class InprocTransport:
     def linked(self, producer: int, consumer: int) -> bool:
         return False
 
+    def far(self, producer: int, consumer: int) -> bool:
+        return False
+
     def poll(self, timeout_s: float | None) -> list[News]:
         return []
 

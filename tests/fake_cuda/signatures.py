@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,26 @@ def collect() -> dict[str, Any]:
         "names": names,
         "runtime": runtime,
         "integers": integers,
+        "nccl": collect_nccl(),
+    }
+
+
+def collect_nccl() -> dict[str, Any] | None:
+    """Of NCCL's wrapper, which needs the library (nvidia-nccl-cu12); None without it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from cupy.cuda import nccl
+
+    if not nccl.available:
+        return None
+    there = vars(nccl)
+    communicator = nccl.NcclCommunicator
+    members = {key: parameters(getattr(communicator, key)) for key in sorted(dir(communicator)) if key[0] != "_"}
+    members["__init__"] = _of_docstring(communicator)
+    return {
+        "names": sorted(name for name in there if not name.startswith("_")),
+        "integers": {name: int(there[name]) for name in sorted(there) if name.startswith("NCCL_")},
+        "communicator": {name: known for name, known in members.items() if known is not None},
     }
 
 

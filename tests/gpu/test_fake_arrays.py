@@ -149,7 +149,10 @@ def test_the_names_are_the_real_ones() -> None:
     known = json.loads((FOLDER / "signatures.json").read_text())
     if cupy.__version__ != known["version"]:
         pytest.skip(f"the names are those of CuPy {known['version']}")
-    assert signatures.collect() == known
+    found = signatures.collect()
+    if found["nccl"] is None:  # its library is not installed
+        del found["nccl"], known["nccl"]
+    assert found == known
 
 
 def test_every_name_of_the_fake_is_one_of_the_real(fake_cuda: Any) -> None:

@@ -19,10 +19,28 @@ from typing import Any
 from ._errors import CUDARuntimeError
 from ._heap import Heap
 
-Work = Callable[[], None]
 NULL_STREAM = 0
 PER_THREAD_STREAM = 2
 
+
+class Pending:
+    """Work that is done elsewhere: begun when its stream comes to it, which goes on when it is done."""
+
+    def begin(self) -> None:
+        """Called each time that somebody looks."""
+
+    @property
+    def done(self) -> bool:
+        raise NotImplementedError
+
+    def wait(self) -> None:
+        raise NotImplementedError
+
+    def __call__(self) -> None:
+        """What is left to be done when it is done."""
+
+
+Work = Callable[[], None]
 #: "synchronize", "get", "boolean index", "nonzero", "scalar", "upload", "launch": how often each happened
 counts: Counter[str] = Counter()
 #: whether work waits until something synchronizes with it
@@ -60,13 +78,53 @@ class StreamState:
     def n_given(self) -> int:
         return self.n_done + len(self.queue)
 
-    def drain(self, upto: int | None = None) -> None:
-        """Do what waits, up to a piece of work."""
-        with self.lock:
-            while self.queue and (upto is None or self.n_done < upto):
-                work = self.queue.popleft()
-                self.n_done += 1
-                work()
+    def drain(self, upto: int | None = None, wait: bool = True) -> None:
+        """Do what waits, up to a piece of work; without ``wait`` up to what is not done elsewhere yet."""
+        while True:
+            with self.lock:
+                pending = self._advance(upto)
+            if pending is None:
+                return
+            pending.begin()
+            if not pending.done:
+                if not wait:
+                    return
+                pending.wait()
+            with self.lock:
+                if self.queue and self.queue[0] is pending:
+                    self.queue.popleft()
+                    self.n_done += 1
+                    pending()
+
+    def _advance(self, upto: int | None) -> Pending | None:
+        """Called with the lock. What is in the way, if anything."""
+        while self.queue and (upto is None or self.n_done < upto):
+            if isinstance(self.queue[0], Pending):
+                return self.queue[0]
+            work = self.queue.popleft()
+            self.n_done += 1
+            work()
+        return None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it goes on by itself, nobody synchronizing with it: something waits that is done elsewhere."""
+        return any(isinstance(work, Pending) and type(work) is not _OtherStream for work in list(self.queue))
+
+
+class _OtherStream(Pending):
+    """A stream waits for another."""
+
+    def __init__(self, source: StreamState, position: int) -> None:
+        self._source, self._position = source, position
+
+    @property
+    def done(self) -> bool:
+        self._source.drain(self._position, wait=False)
+        return self._source.n_done >= self._position
+
+    def wait(self) -> None:
+        self._source.drain(self._position)
 
 
 @dataclass
@@ -82,11 +140,13 @@ class EventState:
 _handles = itertools.count(0x5000)
 _thread = threading.local()
 heaps: list[Heap] = []
+_heaps_lock = threading.Lock()
 streams: dict[int, StreamState] = {}
 events: dict[int, EventState] = {}
 _null_streams: dict[int, StreamState] = {}
 _captures: list[Capture] = []
 pinned: dict[int, int] = {}  # address -> bytes
+at_shutdown: list[Callable[[], None]] = []  # what ends what works in the background
 closing = False  # the process ends: nothing is given back any more
 
 
@@ -125,8 +185,9 @@ def has_context() -> bool:
 
 
 def heap(device_id: int) -> Heap:
-    while len(heaps) <= device_id:
-        heaps.append(Heap(len(heaps), int(os.environ.get("FAKE_CUDA_MEMORY", str(4 << 30)))))
+    with _heaps_lock:
+        while len(heaps) <= device_id:
+            heaps.append(Heap(len(heaps), int(os.environ.get("FAKE_CUDA_MEMORY", str(4 << 30)))))
     return heaps[device_id]
 
 
@@ -209,8 +270,8 @@ def enqueue(handle: int, work: Work) -> None:
     _after_legacy(stream)
     with stream.lock:
         stream.queue.append(work)
-        if not lazy:
-            stream.drain()
+    if not lazy:
+        stream.drain(wait=False)
 
 
 def _after_legacy(stream: StreamState) -> None:
@@ -223,7 +284,7 @@ def _after_legacy(stream: StreamState) -> None:
         others = [s for s in _null_streams.values() if s.device_id == stream.device_id]
     for other in others:
         if other.queue:
-            stream.queue.append(lambda other=other, upto=other.n_given: other.drain(upto))  # type: ignore[misc]
+            stream.queue.append(_OtherStream(other, other.n_given))
 
 
 def forbid_in_capture(handle: int | None = None) -> None:
@@ -251,11 +312,11 @@ def synchronize_device(device_id: int | None = None) -> None:
     drain_device(current_device() if device_id is None else device_id)
 
 
-def drain_device(device_id: int) -> None:
-    """Do all that waits on a device's streams."""
+def drain_device(device_id: int, wait: bool = True) -> None:
+    """Do all that waits on a device's streams; without ``wait`` what is not waiting for others."""
     for stream in [*streams.values(), *_null_streams.values()]:
         if stream.device_id == device_id:
-            stream.drain()
+            stream.drain(wait=wait)
 
 
 def begin_capture(handle: int) -> None:
@@ -309,14 +370,15 @@ def wait_event(stream_handle: int, event_handle: int) -> None:
         raise CUDARuntimeError(900)  # work outside the capture
     source = event.stream
     if source is not None and source is not stream and source.n_done < event.position:
-        position = event.position
-        enqueue(stream_handle, lambda: source.drain(position))
+        enqueue(stream_handle, _OtherStream(source, event.position))
 
 
 def event_done(event_handle: int) -> bool:
     event = event_of(event_handle)
     if event.capture is not None:
         raise CUDARuntimeError(907)
+    if event.stream is not None and event.stream.is_live:
+        event.stream.drain(event.position, wait=False)
     return event.stream is None or event.stream.n_done >= event.position
 
 

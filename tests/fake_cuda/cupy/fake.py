@@ -85,7 +85,7 @@ def enqueue_from_c(stream: int | None, function: int, argument: int | None) -> N
 def set_lazy(lazy: bool) -> None:
     """Whether work waits until something synchronizes with it."""
     for device in range(len(_state.heaps)):
-        _state.drain_device(device)
+        _state.drain_device(device, wait=False)
     _state.lazy = lazy
 
 
@@ -112,8 +112,10 @@ def live_nbytes(device: int = 0) -> int:
 
 def shutdown() -> None:
     """Let go of all memory: after this the module is not used again."""
+    for end in list(_state.at_shutdown):
+        end()
     for device in range(len(_state.heaps)):
-        _state.drain_device(device)
+        _state.drain_device(device, wait=False)
     memory.default_pool.free_all_blocks()
     _state.shutdown()
 

@@ -36,6 +36,7 @@ def route(
     keep: Sequence[str] = (),
     resident: dict[str, int] | None = None,
     profile: bool = False,
+    far: Callable[[int, int], bool] = lambda producer, consumer: False,
 ) -> dict[int, Leg]:
     plan = plan_of(wiring, fetches)
     needs = NeedsOfPlan(plan).of(frozenset(fetches))
@@ -51,7 +52,7 @@ def route(
     inputs = [stage.inputs for stage in plan.stages]
     outputs = [stage.outputs for stage in plan.stages]
     units = {stage: stage for stage in needs.stages}
-    return make_route(kind, units, needs, inputs, outputs, linked, itertools.count(1))
+    return make_route(kind, units, needs, inputs, outputs, linked, itertools.count(1), far)
 
 
 def test_on_one_host_all_goes_by_mail() -> None:
@@ -128,3 +129,27 @@ def test_a_feed_that_lies_on_another_actor_needs_a_call(holder: int, direct: boo
 def test_orders_have_numbers_of_their_own() -> None:
     legs = route(JOIN, ["y"])
     assert sorted(leg.number for leg in legs.values()) == [1, 2, 3]
+
+
+def test_from_a_gpu_to_one_of_another_host_values_are_announced() -> None:
+    """Stages 0 and 2 are on one host; who is told of a value is told once, and what is fetched comes by itself."""
+    linked = hosts(u0="b", u1="c", u2="b")
+
+    def far(producer: int, consumer: int) -> bool:
+        return producer != CALLER and not linked(producer, consumer)
+
+    legs = route(JOIN, ["y", "a"], linked, far=far)
+    assert legs[0].order.announces == (("a", (1,)),) and legs[0].order.sends == ((2, ("a",)),)
+    assert legs[0].order.returns == ("a",)  # for the caller
+    assert legs[1].far == {"a"} and legs[1].order.inputs == ("a",)
+    assert legs[1].order.announces == (("b", (2,)),) and legs[1].order.returns == ()
+    assert legs[2].far == {"b"} and legs[2].order.mail == ("a",)
+    assert not any(leg.direct for leg in legs.values())
+    assert set(legs[1].order.outputs) == {"b"}
+
+
+def test_a_value_for_several_hosts_is_announced_to_all_that_have_a_link() -> None:
+    wiring: Wiring = [(["x"], ["a"]), (["a"], ["b"]), (["a"], ["c"]), (["a", "b", "c"], ["y"])]
+    legs = route(wiring, ["y"], lambda one, other: False, far=lambda producer, consumer: consumer != 3)
+    assert legs[0].order.announces == (("a", (1, 2)),)
+    assert legs[0].order.returns == ("a",) and legs[3].far == frozenset()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from distort.scheduler.device import (
     HOST_TO_GPU,
     INPROC,
     LINKS,
+    NCCL,
     RAY_CALLS,
     SHARED_MEMORY,
     cpu,
@@ -97,7 +99,9 @@ def test_links_are_by_kind_and_host() -> None:
     share = cpu(0)
     assert LINKS.between(one, one) is INPROC
     assert LINKS.between(one, other) == CUDA_IPC
-    assert LINKS.between(one, far) is RAY_CALLS is LINKS.between(None, far)
+    assert LINKS.between(one, far) is LINKS.between(far, one) is NCCL
+    assert LINKS.between(share, far) is RAY_CALLS is LINKS.between(None, far)
+    assert replace(LINKS, between_far_gpus=RAY_CALLS).between(one, far) is RAY_CALLS
     assert LINKS.between(None, one) is HOST_TO_GPU is LINKS.between(share, one)
     assert LINKS.between(one, None) is GPU_TO_HOST is LINKS.between(one, share)
     assert LINKS.between(share, None) is SHARED_MEMORY
@@ -189,11 +193,12 @@ def test_devices_as_text_are_usual_gpus() -> None:
     assert second.id == "cuda:1" and third.threads == 4
 
 
-def test_gpus_of_different_hosts_go_by_the_hosts_memory(graph_of: GraphOf) -> None:
+def test_between_gpus_of_different_hosts_values_go_by_nccl_as_the_plan_has_it(graph_of: GraphOf) -> None:
     plan = make_plan(products(graph_of, 4, rows=8), [cuda(0, host="a"), cuda(1, host="b")], n_stages=2)
     (edge,) = [edge for edge in plan.edges if edge.between_stages]
-    assert edge.transport == "object_store"
-    assert any("stage0 → stage1" in note and "object store" in note for note in plan.notes)
+    assert edge.transport == "nccl"
+    assert any("stage0 → stage1" in note and "NCCL" in note and "object store" in note for note in plan.notes)
+    assert simulate(plan).latencies_us[0] > NCCL.latency_us
     near = make_plan(products(graph_of, 4, rows=8), [cuda(0, host="a"), cuda(1, host="a")], n_stages=2)
     assert not any("different hosts" in note for note in near.notes)
 

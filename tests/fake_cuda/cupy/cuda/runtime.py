@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from typing import Any
 
 from .. import _heap, _state
@@ -88,8 +89,13 @@ def getDeviceProperties(device: int) -> dict[str, Any]:
         "pciBusID": device + 1,
         "pciDeviceID": 0,
         "pciDomainID": 0,
-        "uuid": b"fake gpu" + device.to_bytes(8, "little"),
+        "uuid": b"fake gpu" + device.to_bytes(4, "little") + _host().to_bytes(4, "little"),
     }
+
+
+def _host() -> int:
+    """Processes with another FAKE_CUDA_HOST are on another host: their GPUs are others."""
+    return zlib.crc32(os.environ.get("FAKE_CUDA_HOST", "").encode())
 
 
 def deviceGetAttribute(attrib: int, device: int) -> int:

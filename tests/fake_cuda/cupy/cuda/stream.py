@@ -141,7 +141,7 @@ class Stream(_BaseStream):
         if getattr(self, "_owned", False):
             state = _state.streams.pop(self.ptr, None)
             if state is not None:
-                state.drain()  # destroying a stream lets its work finish
+                state.drain(wait=False)  # destroying a stream lets its work finish
 
     @classmethod
     def from_external(cls, obj: Any) -> Stream:
