@@ -258,9 +258,9 @@ OPTIONS: dict[str, _Option] = {
     ),
     "prefer_nhwc": _Option(
         _flag,
-        "no effect: cuDNN is asked for the model's layout",
+        "obeyed for convolutions of float16 and bfloat16, and what is element-wise or pools between them: channels "
+        "are the last dimension there",
         _FLAG_VALUES,
-        _unless(False, "cuDNN is asked for the model's own layout"),
     ),
     "use_ep_level_unified_stream": _Option(_flag, "a session has one stream, as with `1`", _FLAG_VALUES),
     "use_tf32": _Option(_flag, "obeyed: `0` keeps products and convolutions of single precision exact", _FLAG_VALUES),
