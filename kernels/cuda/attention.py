@@ -11,6 +11,7 @@ import numpy as np
 
 from distort.kernels.compiler.attention import ALL
 from distort.kernels.compiler.builder import Builder
+from distort.kernels.compiler.expression import Expression, Instruction
 from distort.kernels.compiler.ir import Map, Tensor
 from distort.kernels.compiler.rows import Body
 from distort.kernels.compiler.scores import Scores
@@ -26,7 +27,8 @@ _HIDDEN = -1e30
 
 @dataclass(eq=False)
 class CudaAttention(LibraryOperation):
-    """``inputs``: q [B, H, S, D], k [B, G, T, D], v [B, G, T, C], and a bias [B or 1, H or 1, S, T] where there is one.
+    """``inputs``: q [B, H, S, D], k [B, G, T, D], v [B, G, T, C], and a bias [B or 1, H or 1, S, T] where there is one,
+    numbers of queries and of keys, int32 [B], where entries end before others.
 
     The output is [B, H, S, C].
     """
@@ -40,7 +42,8 @@ class CudaAttention(LibraryOperation):
         plan = None if networks is None else networks.attention(self.problem)
         if plan is None:
             raise Withdrawn(str(self.problem))
-        return GraphCall(plan, ("q", "k", "v", *(("bias",) if self.problem.bias else ()), "o"))
+        lengths = ("n_queries", "n_keys") if self.problem.lengths else ()
+        return GraphCall(plan, ("q", "k", "v", *(("bias",) if self.problem.bias else ()), *lengths, "o"))
 
 
 @dataclass(slots=True)
@@ -98,7 +101,9 @@ def _by_cudnn(b: Builder, q: Tensor, k: Tensor, v: Tensor, scores: Scores, zeros
     plain = scores.plain((steps, keys), _HIDDEN)
     if plain is None:
         return False
-    scale, causal, added = plain
+    scale, causal, added, counts = plain
+    if counts is not None and (causal or not zeros):
+        return False  # a mask that is causal counts from the last of all keys, cuDNN from the last that there is
     bias = _bias(b, added, (batch, heads, steps, keys), q)
     if added and bias is None:
         return False
@@ -119,11 +124,25 @@ def _by_cudnn(b: Builder, q: Tensor, k: Tensor, v: Tensor, scores: Scores, zeros
         scale,
         causal,
         None if bias is None else (bias.shape, bias.strides),
+        lengths=counts is not None,
     )
-    del zeros  # every query sees a key, by what is taken here
     if not networks.supports(problem):
         return False
-    b.add(CudaAttention([q, k, v, *([] if bias is None else [bias])], [out], libraries, problem))
+    inputs = [q, k, v, *([] if bias is None else [bias])]
+    if counts is None:  # every query sees a key, by what is taken here
+        b.add(CudaAttention(inputs, [out], libraries, problem))
+        return True
+    some = b.new(q.dtype, out.shape)
+    some = some.view(out.shape, out.strides)
+    whole = b.map("min", [b.map("max", [counts, b.number("one", 1)]), b.number("keys", keys)])
+    numbers = [b.constant(np.full(batch, steps, np.int32)), b.contiguous(b.map("cast", [whole], np.int32))]
+    b.add(CudaAttention([*inputs, *numbers], [some], libraries, problem))
+    # of an entry without any key
+    column = counts.view((batch, 1, 1, 1), (counts.strides[0], 0, 0, 0))
+    has_keys = b.map("greater", [column, b.constant(np.zeros((), np.int64))], np.bool_)
+    nothing = Instruction("constant", (0,), q.element, (0.0,))
+    expression = Expression((q.element, "bool"), (nothing, Instruction("where", (1, 0, 2), q.element)), (3,))
+    b.add(Map([some, has_keys.broadcast(out.shape)], [out], expression))
     return True
 
 

@@ -14,8 +14,9 @@ import numpy as np
 from distort.graph.ir import Node
 from distort.kernels.compiler.attention import ALL
 from distort.kernels.compiler.builder import Builder, lowers
-from distort.kernels.compiler.ir import Call, ErrorWord, Native, Tensor, Word
+from distort.kernels.compiler.ir import Call, Native, Tensor, Word
 from distort.kernels.compiler.keys import Key
+from distort.kernels.compiler.lower.expecting import expect
 from distort.kernels.compiler.lower.gathering import element_of
 from distort.kernels.compiler.lower.rotary import angles_at, consecutive, rotated
 from distort.kernels.compiler.scores import SO_FAR, Scores, attend, causal, joined, split_heads
@@ -231,9 +232,7 @@ def _expects(b: Builder, numbers: Tensor, count: int, expected: int) -> bool:
     if numbers.value is not None:
         return bool((numbers.value == expected).all())
     wide = b.contiguous(numbers if numbers.dtype == np.int64 else b.map("cast", [numbers], np.int64))
-    for i in range(count):
-        words: list[Word] = [wide.address(i), expected, ErrorWord()]
-        b.add(Native([wide], [], [Call(Key("expect_rounds", ()), words, 1.0, most_threads=1)]))
+    expect(b, wide, [expected] * count)
     return True
 
 
