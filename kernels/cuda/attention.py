@@ -74,7 +74,7 @@ def attend(
     limits: Tensor | None = None,
 ) -> Tensor | None:
     """As ``scores.attend`` of the compiler, whose arguments these are; it has looked at their shapes."""
-    del reach, limits  # both only say what the scores say too
+    del reach  # it only says what the scores say too
     (batch, heads, steps, _), columns = q.shape, v.shape[3]
     if q.dtype != k.dtype or q.dtype != v.dtype or q.element not in ("float32", *ATTENTION_DTYPES):
         return None
@@ -84,12 +84,23 @@ def attend(
     else:
         apart = made = b.new(q.dtype, (batch, heads, steps, columns))
     q, k, v = b.plain(q), b.plain(k), b.plain(v)
-    if _by_cudnn(b, q, k, v, scores, zeros, apart) or _by_products(b, q, k, v, scores, zeros, apart):
+    if _by_cudnn(b, q, k, v, scores, zeros, apart, limits):
         return made
-    return None
+    if limits is not None:
+        scores.padded(b, limits, k.shape[2])
+    return made if _by_products(b, q, k, v, scores, zeros, apart) else None
 
 
-def _by_cudnn(b: Builder, q: Tensor, k: Tensor, v: Tensor, scores: Scores, zeros: bool, out: Tensor) -> bool:
+def _by_cudnn(
+    b: Builder,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scores: Scores,
+    zeros: bool,
+    out: Tensor,
+    limits: Tensor | None = None,
+) -> bool:
     """Whether cuDNN does it as one operation, which is added then."""
     libraries = libraries_of(b)
     networks = None if libraries is None else libraries.networks
@@ -102,6 +113,10 @@ def _by_cudnn(b: Builder, q: Tensor, k: Tensor, v: Tensor, scores: Scores, zeros
     if plain is None:
         return False
     scale, causal, added, counts = plain
+    if limits is not None and counts is not None:
+        return False
+    has_keys = limits is not None  # one at least
+    counts = counts if limits is None else limits
     if counts is not None and (causal or not zeros):
         return False  # a mask that is causal counts from the last of all keys, cuDNN from the last that there is
     bias = _bias(b, added, (batch, heads, steps, keys), q)
@@ -132,18 +147,24 @@ def _by_cudnn(b: Builder, q: Tensor, k: Tensor, v: Tensor, scores: Scores, zeros
     if counts is None:  # every query sees a key, by what is taken here
         b.add(CudaAttention(inputs, [out], libraries, problem))
         return True
-    some = b.new(q.dtype, out.shape)
-    some = some.view(out.shape, out.strides)
     whole = b.map("min", [b.map("max", [counts, b.number("one", 1)]), b.number("keys", keys)])
-    numbers = [b.constant(np.full(batch, steps, np.int32)), b.contiguous(b.map("cast", [whole], np.int32))]
-    b.add(CudaAttention([*inputs, *numbers], [some], libraries, problem))
-    # of an entry without any key
-    column = counts.view((batch, 1, 1, 1), (counts.strides[0], 0, 0, 0))
-    has_keys = b.map("greater", [column, b.constant(np.zeros((), np.int64))], np.bool_)
-    nothing = Instruction("constant", (0,), q.element, (0.0,))
-    expression = Expression((q.element, "bool"), (nothing, Instruction("where", (1, 0, 2), q.element)), (3,))
-    b.add(Map([some, has_keys.broadcast(out.shape)], [out], expression))
+    inputs += [b.constant(np.full(batch, steps, np.int32)), b.contiguous(b.map("cast", [whole], np.int32))]
+    if has_keys:
+        b.add(CudaAttention(inputs, [out], libraries, problem))
+        return True
+    made = b.new(q.dtype, out.shape).view(out.shape, out.strides)
+    b.add(CudaAttention(inputs, [made], libraries, problem))
+    _without_keys(b, made, counts, out)
     return True
+
+
+def _without_keys(b: Builder, made: Tensor, counts: Tensor, out: Tensor) -> None:
+    """Results with zeros for entries that have no key."""
+    column = counts.view((counts.size, 1, 1, 1), (counts.strides[0], 0, 0, 0))
+    some = b.map("greater", [column, b.constant(np.zeros((), np.int64))], np.bool_)
+    nothing = Instruction("constant", (0,), made.element, (0.0,))
+    expression = Expression((made.element, "bool"), (nothing, Instruction("where", (1, 0, 2), made.element)), (3,))
+    b.add(Map([made, some.broadcast(out.shape)], [out], expression))
 
 
 def _bias(b: Builder, added: Sequence[tuple[Tensor, float | None]], shape: tuple[int, ...], q: Tensor) -> Tensor | None:

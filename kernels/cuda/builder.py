@@ -17,7 +17,7 @@ from distort.kernels.cuda.codegen import printer_of
 from distort.kernels.cuda.convolutions import channels_last, is_channels_last
 from distort.kernels.cuda.device_libraries import Libraries
 from distort.kernels.cuda.library_call import has_library_call
-from distort.kernels.cuda.lower import expecting, gathering
+from distort.kernels.cuda.lower import caches, expecting, gathering
 from distort.kernels.cuda.operations import CudaExpect, CudaSample, CudaSelected, CudaSuppress
 from distort.kernels.cuda.products import multiply
 from distort.kernels.registry import custom_of, find
@@ -69,6 +69,9 @@ class CudaBuilder(Builder):
 
     def gathered_elements(self, x: Tensor, axis: int, indices: Tensor) -> Tensor:
         return gathering.gathered_elements(self, x, axis, indices)
+
+    def cached(self, past: Tensor | None, new: Tensor, limits: Tensor, keys: int) -> Tensor:
+        return caches.cached(self, past, new, limits, keys)
 
     def places(self, x: Tensor, count: int) -> Tensor:
         return expecting.places(self, x, count)

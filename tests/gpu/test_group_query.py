@@ -84,13 +84,36 @@ def test_a_group_is_read_by_all_of_its_heads(dtype: str, steps: int, past: int, 
         assert kinds.count("cuda product") == 2
 
 
-def test_a_past_of_which_entries_use_a_part_is_done_all_the_same(fake_cuda: Any) -> None:
-    """That all is used was taken for likely: a run that has less is done by NumPy's kernels, the next by nodes."""
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(("steps", "past", "groups"), [(1, 6, 2), (1, 6, 4), (3, 6, 2), (4, 0, 1)])
+@pytest.mark.parametrize("rotary", [0, 1])
+def test_a_cache_of_which_entries_use_a_part(
+    fake_cuda: Any, dtype: str, steps: int, past: int, groups: int, rotary: int
+) -> None:
+    """A cache that stays as long as it is: what is new goes where an entry's tokens end.
+
+    That all of the past is used was taken for likely: the first run that has less is done by NumPy's kernels.
+    """
+    feeds = feeds_of(dtype, steps, past, groups)
+    graph = graph_of(feeds, groups, rotary)
+    program, plain = CudaProgram(graph, CudaOptions(use_tf32=False)), Program(graph)
+    feeds["t"] = np.array(max(past, steps), np.int32)
+    many = [(past - 1, 0), (steps - 1, past - 1)] if past else [(3, 1), (0, 2)]
+    for n in [*many, *many, many[0], many[0], many[0]]:
+        feeds["n"] = np.array(n, np.int32)
+        check(program, plain, feeds)
+    plan = program.plans[-1][1]
+    kinds = [step.operation.kind for step in plan.steps]
+    assert "host" not in kinds and program.n_graph_runs
+    # several queries have a mask of their own
+    assert ("cuda attention" in kinds) == (dtype == "float16" and steps == 1)
+
+
+def test_what_fits_no_cache_is_done_by_nodes(fake_cuda: Any) -> None:
     feeds = feeds_of("float16", 1, 6, 2)
     graph = graph_of(feeds, 2, 0)
     program, plain = CudaProgram(graph), Program(graph)
-    check(program, plain, feeds)
-    feeds["n"] = np.array([6, 3], np.int32)
-    for _ in range(3):
+    feeds["t"] = np.array(6, np.int32)
+    for n, total in (((5, 3), 6), ((2, 3), 6), ((6, 6), 7), ((6, 3), 7), ((5, 1), 6)):
+        feeds["n"], feeds["t"] = np.array(n, np.int32), np.array(total, np.int32)
         check(program, plain, feeds)
-    assert program.plans[-1][1].steps[0].host is not None
