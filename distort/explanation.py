@@ -52,6 +52,8 @@ def _of_gpu(engine: Engine) -> str:
     lines += [f"no plan for some feeds, whose nodes run one at a time: {why}" for why in gpu.refused.values()]
     lines += [f"runs are no captured graphs: {why}" for why in gpu.not_captured]
     lines += [f"not by NVIDIA's libraries: {why}" for why in gpu.context.libraries.obstacles()]
+    if (tuning := gpu.context.libraries.tuning) is not None:
+        lines += [f"{problem}: {told}" for problem, told in tuning.told.items()]
     by_body = {id(step.host.origin): step.host.origin for _, plan in gpu.plans for step in plan.steps if step.host}
     for node in by_body.values():
         why = fallback.reason(node.domain, node.op_type)

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 from distort import errors
 from distort import providers as execution_providers
 from distort.kernels.cuda import device as facts
-from distort.kernels.cuda import fallback
-from distort.kernels.registry import find
 
 if TYPE_CHECKING:
     from distort.cluster.orders import GpuSeat
-    from distort.graph.ir import Graph, Node
+    from distort.graph.ir import Graph
     from distort.scheduler.device import Device
     from distort.scheduler.units import Units
 
@@ -70,13 +68,10 @@ def _tf32(options: Mapping[str, str]) -> bool:
 
 
 def nodes_on_host(graph: Graph) -> frozenset[int]:
-    """Nodes that run on the CPU within a GPU's stage: without a kernel for GPUs, or with one that CuPy can't run."""
-    return frozenset(i for i, node in enumerate(graph.nodes) if not _runs_on_gpu(node))
+    """Nodes that run on the CPU within a GPU's stage, whatever their inputs are."""
+    from distort.kernels.cuda.builder import why_on_cpu
 
-
-def _runs_on_gpu(node: Node) -> bool:
-    has_kernel = find(node.domain, node.op_type, node.opset, "cuda") is not None
-    return has_kernel and fallback.reason(node.domain, node.op_type) is None
+    return frozenset(i for i, node in enumerate(graph.nodes) if why_on_cpu(node) is not None)
 
 
 def seats_of(units: Units, providers: Entries) -> list[GpuSeat | None]:

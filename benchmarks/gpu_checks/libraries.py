@@ -84,7 +84,7 @@ def _tell(
 
 
 def _products(report: Report, context: Any) -> None:
-    from distort.kernels.cuda.blaslt import Matrix, ProductProblem
+    from distort.kernels.cuda.product_problems import Matrix, ProductProblem
 
     sizes = (
         [(64, 48, 32), (1, 72, 96), (37, 53, 71)] if report.small else [(1024, 3072, 768), (1, 768, 3072), (37, 53, 71)]

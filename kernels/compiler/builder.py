@@ -309,6 +309,16 @@ class Builder:
 
         expecting.refuse_kernel(self, given, wanted, other)
 
+    def cached(self, past: Tensor | None, new: Tensor, limits: Tensor, keys: int) -> Tensor:
+        """A cache [B, G, keys, D]: the past, zeros behind it, and in place of an entry's last tokens the new ones.
+
+        ``new``: [B, G, S, D]. ``limits``: int64 [B], how many tokens entries have then; of fewer than S, only the first
+        of the new ones count.
+        """
+        from distort.kernels.compiler.lower import grouped_query
+
+        return grouped_query.cached_kernel(self, past, new, limits, keys)
+
     def suppressed(
         self,
         boxes: Tensor,

@@ -16,13 +16,13 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distort.graph.collecting import uncollected
 from distort.graph.ir import Graph
+from distort.kernels import dumping
 from distort.kernels.compiler import arrays
 from distort.kernels.compiler.addresses import address_of
 from distort.kernels.compiler.ahead import Likely, Note, likely_feeds
@@ -44,8 +44,6 @@ STRICT = False
 _RANDOM = frozenset(
     ("Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 )
-#: a folder that each plan is written to
-DUMP_VARIABLE = "DISTORT_DUMP"
 _PLAN_NUMBERS = itertools.count()
 #: plans that are kept, those used last; and how large they are together, but for a few
 MOST_PLANS, MOST_PLANS_NBYTES, LEAST_PLANS = 1024, 1 << 26, 16
@@ -236,11 +234,11 @@ class CompiledProgram:
             with uncollected():
                 plan = self._plan(key, library)
                 compiled = assemble(plan, library, self._constants.files)
-                if folder := os.environ.get(DUMP_VARIABLE):
+                if (folder := dumping.folder()) is not None:
                     from distort.kernels.compiler import dump
 
                     name = f"{self._graph.name or 'graph'}-{os.getpid()}-{next(_PLAN_NUMBERS)}"
-                    dump.dump(Path(folder), plan, library.target, name)
+                    dump.dump(folder, plan, library.target, name)
                 for step in plan.steps:
                     if step.call is not None:
                         step.call.words = []  # they are in an array now

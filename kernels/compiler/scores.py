@@ -25,6 +25,8 @@ class Scores:
     def __init__(self) -> None:
         self._operands: list[Tensor] = []
         self._steps: list[tuple[str, tuple[int | float, ...], str]] = []
+        #: of the step that hides padding its number, and how many keys entries have
+        self._padding: tuple[int, Tensor] | None = None
 
     def then(self, op: str, *operands: _Operand) -> None:
         """The scores become this; tensors broadcast to them, numbers are constants."""
@@ -51,6 +53,12 @@ class Scores:
         """What a bool mask hides becomes ``other``."""
         self.then("where", mask, SO_FAR, other)
 
+    def padded(self, b: Builder, counts: Tensor, keys: int) -> None:
+        """An entry's keys from its number on, int64 [B], are padding that nobody sees."""
+        column = counts.view((counts.size, 1, 1, 1), (counts.strides[0], 0, 0, 0))
+        self._padding = (len(self._steps), counts)
+        self.seen(b.map("less", [b.constant(np.arange(keys)), column], np.bool_), -math.inf)
+
     def hidden(self, mask: Tensor, filler: float) -> None:
         """``filler`` is added where a mask of integers is 0."""
         self._steps.append(("hidden", (self._place(mask), float(filler)), mask.element))
@@ -74,14 +82,19 @@ class Scores:
 
     def plain(
         self, shape: tuple[int, int], least: float
-    ) -> tuple[float, str, list[tuple[Tensor, float | None]]] | None:
-        """The steps as a scale, a causal mask and what is added; None where they are something else.
+    ) -> tuple[float, str, list[tuple[Tensor, float | None]], Tensor | None] | None:
+        """The steps as a scale, a causal mask, what is added, and how many keys entries have where some are padding.
+
+        None where they are something else.
 
         ``shape``: queries S, keys T. ``least``: what hides a key. The mask: "", "first" (query n sees keys up to n),
         "last" (up to n + T - S). Added are tensors, or masks of integers with what is added where these are 0.
         """
         scale, masked, added = 1.0, "", list[tuple[Tensor, float | None]]()
-        for op, operands, _ in self._steps:
+        place, counts = self._padding or (-1, None)
+        for number, (op, operands, _) in enumerate(self._steps):
+            if number == place:
+                continue
             if op == "mul" and isinstance(operands[1], float) and not added and not masked:
                 scale *= operands[1]
             elif op == "add" and isinstance(operands[1], int) and operands[1]:
@@ -95,7 +108,7 @@ class Scores:
                 masked = found
             else:
                 return None
-        return scale, masked, added
+        return scale, masked, added, counts
 
     def expression(self) -> Expression:
         body: list[Instruction] = []

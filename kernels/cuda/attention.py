@@ -11,6 +11,7 @@ import numpy as np
 
 from distort.kernels.compiler.attention import ALL
 from distort.kernels.compiler.builder import Builder
+from distort.kernels.compiler.expression import Expression, Instruction
 from distort.kernels.compiler.ir import Map, Tensor
 from distort.kernels.compiler.rows import Body
 from distort.kernels.compiler.scores import Scores
@@ -26,7 +27,8 @@ _HIDDEN = -1e30
 
 @dataclass(eq=False)
 class CudaAttention(LibraryOperation):
-    """``inputs``: q [B, H, S, D], k [B, G, T, D], v [B, G, T, C], and a bias [B or 1, H or 1, S, T] where there is one.
+    """``inputs``: q [B, H, S, D], k [B, G, T, D], v [B, G, T, C], and a bias [B or 1, H or 1, S, T] where there is one,
+    numbers of queries and of keys, int32 [B], where entries end before others.
 
     The output is [B, H, S, C].
     """
@@ -40,7 +42,8 @@ class CudaAttention(LibraryOperation):
         plan = None if networks is None else networks.attention(self.problem)
         if plan is None:
             raise Withdrawn(str(self.problem))
-        return GraphCall(plan, ("q", "k", "v", *(("bias",) if self.problem.bias else ()), "o"))
+        lengths = ("n_queries", "n_keys") if self.problem.lengths else ()
+        return GraphCall(plan, ("q", "k", "v", *(("bias",) if self.problem.bias else ()), *lengths, "o"))
 
 
 @dataclass(slots=True)
@@ -71,7 +74,7 @@ def attend(
     limits: Tensor | None = None,
 ) -> Tensor | None:
     """As ``scores.attend`` of the compiler, whose arguments these are; it has looked at their shapes."""
-    del reach, limits  # both only say what the scores say too
+    del reach  # it only says what the scores say too
     (batch, heads, steps, _), columns = q.shape, v.shape[3]
     if q.dtype != k.dtype or q.dtype != v.dtype or q.element not in ("float32", *ATTENTION_DTYPES):
         return None
@@ -81,12 +84,23 @@ def attend(
     else:
         apart = made = b.new(q.dtype, (batch, heads, steps, columns))
     q, k, v = b.plain(q), b.plain(k), b.plain(v)
-    if _by_cudnn(b, q, k, v, scores, zeros, apart) or _by_products(b, q, k, v, scores, zeros, apart):
+    if _by_cudnn(b, q, k, v, scores, zeros, apart, limits):
         return made
-    return None
+    if limits is not None:
+        scores.padded(b, limits, k.shape[2])
+    return made if _by_products(b, q, k, v, scores, zeros, apart) else None
 
 
-def _by_cudnn(b: Builder, q: Tensor, k: Tensor, v: Tensor, scores: Scores, zeros: bool, out: Tensor) -> bool:
+def _by_cudnn(
+    b: Builder,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scores: Scores,
+    zeros: bool,
+    out: Tensor,
+    limits: Tensor | None = None,
+) -> bool:
     """Whether cuDNN does it as one operation, which is added then."""
     libraries = libraries_of(b)
     networks = None if libraries is None else libraries.networks
@@ -98,7 +112,13 @@ def _by_cudnn(b: Builder, q: Tensor, k: Tensor, v: Tensor, scores: Scores, zeros
     plain = scores.plain((steps, keys), _HIDDEN)
     if plain is None:
         return False
-    scale, causal, added = plain
+    scale, causal, added, counts = plain
+    if limits is not None and counts is not None:
+        return False
+    has_keys = limits is not None  # one at least
+    counts = counts if limits is None else limits
+    if counts is not None and (causal or not zeros):
+        return False  # a mask that is causal counts from the last of all keys, cuDNN from the last that there is
     bias = _bias(b, added, (batch, heads, steps, keys), q)
     if added and bias is None:
         return False
@@ -119,12 +139,32 @@ def _by_cudnn(b: Builder, q: Tensor, k: Tensor, v: Tensor, scores: Scores, zeros
         scale,
         causal,
         None if bias is None else (bias.shape, bias.strides),
+        lengths=counts is not None,
     )
-    del zeros  # every query sees a key, by what is taken here
     if not networks.supports(problem):
         return False
-    b.add(CudaAttention([q, k, v, *([] if bias is None else [bias])], [out], libraries, problem))
+    inputs = [q, k, v, *([] if bias is None else [bias])]
+    if counts is None:  # every query sees a key, by what is taken here
+        b.add(CudaAttention(inputs, [out], libraries, problem))
+        return True
+    whole = b.map("min", [b.map("max", [counts, b.number("one", 1)]), b.number("keys", keys)])
+    inputs += [b.constant(np.full(batch, steps, np.int32)), b.contiguous(b.map("cast", [whole], np.int32))]
+    if has_keys:
+        b.add(CudaAttention(inputs, [out], libraries, problem))
+        return True
+    made = b.new(q.dtype, out.shape).view(out.shape, out.strides)
+    b.add(CudaAttention(inputs, [made], libraries, problem))
+    _without_keys(b, made, counts, out)
     return True
+
+
+def _without_keys(b: Builder, made: Tensor, counts: Tensor, out: Tensor) -> None:
+    """Results with zeros for entries that have no key."""
+    column = counts.view((counts.size, 1, 1, 1), (counts.strides[0], 0, 0, 0))
+    some = b.map("greater", [column, b.constant(np.zeros((), np.int64))], np.bool_)
+    nothing = Instruction("constant", (0,), made.element, (0.0,))
+    expression = Expression((made.element, "bool"), (nothing, Instruction("where", (1, 0, 2), made.element)), (3,))
+    b.add(Map([made, some.broadcast(out.shape)], [out], expression))
 
 
 def _bias(b: Builder, added: Sequence[tuple[Tensor, float | None]], shape: tuple[int, ...], q: Tensor) -> Tensor | None:

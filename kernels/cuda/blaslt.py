@@ -1,4 +1,4 @@
-"""Matrix products by cuBLASLt: what is multiplied, how the library is told, and runs that only enqueue.
+"""Matrix products by cuBLASLt: how the library is told, and runs that only enqueue.
 
 Matrices are row-major here and column-major there. The library computes outᵀ = bᵀ · aᵀ: its A is our ``b``, its rows
 are our columns, so that its bias of one number a row is ours of one a column. Nothing is transposed in memory.
@@ -7,116 +7,38 @@ are our columns, so that its bias of one number a row is ours of one a column. N
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
+import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from distort.kernels.cuda import blaslt_api as api
 from distort.kernels.cuda.blaslt_api import Algorithm, Descriptor, HeuristicResult, check
 from distort.kernels.cuda.libraries import LibraryFailed, open_library
+from distort.kernels.cuda.product_problems import ACTIVATIONS, ITEM_NBYTES, Matrix, ProductProblem, refusal
 
-#: dtype -> dtypes that its products may be stored as
-RESULTS = {
-    "float32": ("float32",),
-    "float64": ("float64",),
-    "float16": ("float16", "float32"),
-    "bfloat16": ("bfloat16", "float32"),
-    "int8": ("int32",),
-}
-ACTIVATIONS = {"": 0, "relu": api.EPILOGUE_RELU, "gelu_tanh": api.EPILOGUE_GELU}
 #: NVIDIA's advice: 32 MiB from Hopper on, 4 MiB before
 WORKSPACE_NBYTES, HOPPER_WORKSPACE_NBYTES, _HOPPER = 4 << 20, 32 << 20, 90
 #: no algorithm asks for more
 _ALIGNMENT_NBYTES = 256
-_ITEM_NBYTES = {"float64": 8, "float32": 4, "int32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 #: algorithms that are timed where they are
 _CANDIDATES = 8
 #: what takes how long: (enqueue on a stream, stream) -> milliseconds
 Timer = Callable[[Callable[[int], None], int], float]
 
 
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """How a matrix lies: ``leading`` elements from row to row, or from column to column where it is ``transposed``.
+class Tuned(NamedTuple):
+    """An algorithm that was timed for a problem."""
 
-    ``batch_stride``: elements from matrix to matrix; 0 where all products read the same.
-    """
-
-    leading: int
-    transposed: bool = False
-    batch_stride: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ProductProblem:
-    """out = activation(alpha · a · b + beta · c + bias): a [rows, depth], b [depth, columns], bias [columns]."""
-
-    dtype: str
-    rows: int
-    columns: int
-    depth: int
-    a: Matrix
-    b: Matrix
-    out: Matrix
-    batch: int = 1
-    result: str = ""  # dtype of out, c and bias; as ``dtype`` where not given
-    alpha: float = 1.0
-    beta: float = 0.0
-    c: Matrix | None = None
-    bias: bool = False
-    activation: str = ""
-    tf32: bool = False  # float32 operands may be rounded to 10 bits of mantissa
-
-    def __post_init__(self) -> None:
-        if not self.result:
-            object.__setattr__(self, "result", "int32" if self.dtype == "int8" else self.dtype)
-        if self.result not in RESULTS.get(self.dtype, ()):
-            raise ValueError(f"no product of {self.dtype} is stored as {self.result}")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(
-                f"unknown activation {self.activation!r}: there are {', '.join(filter(None, ACTIVATIONS))}"
-            )
-        if min(self.rows, self.columns, self.depth, self.batch) < 1:
-            raise ValueError(f"an empty product is none of cuBLASLt's: {self}")
-        if (self.c is None) != (self.beta == 0.0):
-            raise ValueError("c is there where beta is not 0, and nowhere else")
-        sizes = [(self.a, self.rows, self.depth), (self.b, self.depth, self.columns)]
-        sizes += [(matrix, self.rows, self.columns) for matrix in (self.out, self.c) if matrix is not None]
-        for matrix, rows, columns in sizes:
-            if matrix.leading < (rows if matrix.transposed else columns):
-                raise ValueError(f"lines of [{rows}, {columns}] would overlap: {matrix}")
-        if self.out.transposed or (self.c is not None and self.c.transposed):
-            raise ValueError("results lie row by row: multiply the transposed matrices in the other order")
-        if self.batch > 1 and self.out.batch_stride < 1:
-            raise ValueError("results of a batch would overlap")
-
-    def __str__(self) -> str:
-        def written(name: str, matrix: Matrix, rows: int, columns: int) -> str:
-            turned = " transposed" if matrix.transposed else ""
-            step = f", batch stride {matrix.batch_stride}" if self.batch > 1 else ""
-            return f"{name} [{rows}, {columns}]{turned} (leading dimension {matrix.leading}{step})"
-
-        parts = [written("a", self.a, self.rows, self.depth), written("b", self.b, self.depth, self.columns)]
-        epilogue = " + ".join(filter(None, ["c" if self.c else "", "bias" if self.bias else "", self.activation]))
-        batch = f"{self.batch} products of " if self.batch > 1 else ""
-        return f"{batch}{self.dtype} {' · '.join(parts)} as {self.result}{f' with {epilogue}' if epilogue else ''}"
-
-
-def refusal(problem: ProductProblem) -> str:
-    """Why the library has no such product, as far as its documentation says; "" where it doesn't say so."""
-    p = problem
-    if p.dtype in ("int8", "float64") and (p.bias or p.activation):
-        return f"products of {p.dtype} have no epilogue"
-    if p.dtype != "int8":
-        return ""
-    if p.a.transposed or not p.b.transposed:
-        return "products of int8 want a by rows and b by columns"
-    lines = [p.a.leading, p.b.leading, p.out.leading, *([p.c.leading] if p.c else [])]
-    if any(n % 4 for n in (p.columns, p.depth, *lines)):
-        return "products of int8 want columns, depth and leading dimensions that are multiples of 4"
-    return ""
+    algorithm: Algorithm
+    workspace_nbytes: int
+    number: int  # of those that the heuristic named
+    n_timed: int
+    ms: float
+    first_ms: float  # of the heuristic's own choice
 
 
 class ProductPlan:
@@ -218,14 +140,20 @@ class ProductPlan:
         with self._lock:
             algorithm = self._algorithms.get(alignment)
             if algorithm is None:
-                if alignment < max(_ITEM_NBYTES[p.dtype], _ITEM_NBYTES[p.result]):
+                if alignment < max(ITEM_NBYTES[p.dtype], ITEM_NBYTES[p.result]):
                     raise LibraryFailed(f"addresses are aligned to {alignment} bytes alone, for {self._text}")
                 algorithm = self._candidates(alignment, self.workspace_nbytes, 1)[0].algorithm
                 self._algorithms[alignment] = algorithm
-            self._enqueue(algorithm, (b, a, c, out), bias, stream, workspace)
+            self._enqueue(algorithm, (b, a, c, out), bias, stream, workspace, self.workspace_nbytes)
 
     def _enqueue(
-        self, algorithm: Algorithm, addresses: tuple[int, int, int, int], bias: int, stream: int, workspace: int
+        self,
+        algorithm: Algorithm,
+        addresses: tuple[int, int, int, int],
+        bias: int,
+        stream: int,
+        workspace: int,
+        workspace_nbytes: int,
     ) -> None:
         """``addresses``: of the library's A, B, C, D."""
         if self.problem.bias:
@@ -247,35 +175,56 @@ class ProductPlan:
             of_d.handle,
             ctypes.byref(algorithm),
             workspace or None,
-            self.workspace_nbytes,
+            workspace_nbytes,
             stream or None,
         )
         check(status, f"enqueuing {self._text}")
 
-    def tune(
-        self, a: int, b: int, out: int, bias: int, stream: int, timer: Timer, c: int = 0, workspace: int = 0
-    ) -> float:
-        """Time the best few algorithms on these operands and keep the fastest; ``out`` is written again and again.
+    @property
+    def most_workspace_nbytes(self) -> int:
+        """What an algorithm may ask for."""
+        return self._products.workspace_nbytes
 
-        Its time, in milliseconds. Not to be called while the stream is captured, nor where ``c`` is ``out``.
+    def tuned(
+        self,
+        a: int,
+        b: int,
+        out: int,
+        bias: int,
+        stream: int,
+        timer: Timer,
+        c: int = 0,
+        workspace: int = 0,
+        *,
+        limit_s: float = math.inf,
+    ) -> Tuned:
+        """The fastest of the best few algorithms, timed on these operands, which are aligned; ``out`` is written.
+
+        ``workspace`` has ``most_workspace_nbytes``. After ``limit_s`` no more are timed. Not to be called while the
+        stream is captured, nor where ``c`` is ``out``.
         """
         if self.problem.c is not None and c == out:
             raise LibraryFailed(f"a product that adds to what it overwrites can't be timed: {self._text}")
-        c = c if self.problem.c is not None else out
-        bits = a | b | out | c | (bias if self.problem.bias else 0) | _ALIGNMENT_NBYTES
-        alignment = bits & -bits
+        addresses, most = (b, a, c if self.problem.c is not None else out, out), self.most_workspace_nbytes
+        begin_s = time.monotonic()
+        timed: list[tuple[float, int, HeuristicResult]] = []
         with self._lock:
-            timed: list[tuple[float, int, Algorithm]] = []
-            for number, found in enumerate(self._candidates(alignment, self.workspace_nbytes, _CANDIDATES)):
-                algorithm = found.algorithm
+            for number, found in enumerate(self._candidates(_ALIGNMENT_NBYTES, most, _CANDIDATES)):
+                if timed and time.monotonic() - begin_s > limit_s:
+                    break
 
-                def enqueue(stream: int, algorithm: Algorithm = algorithm) -> None:
-                    self._enqueue(algorithm, (b, a, c, out), bias, stream, workspace)
+                def enqueue(stream: int, algorithm: Algorithm = found.algorithm) -> None:
+                    self._enqueue(algorithm, addresses, bias, stream, workspace, most)
 
-                timed.append((timer(enqueue, stream), number, algorithm))
-            best = min(timed, key=lambda one: one[:2])
-            self._algorithms[alignment] = best[2]
-        return best[0]
+                timed.append((timer(enqueue, stream), number, found))
+        ms, number, best = min(timed, key=lambda one: one[:2])
+        return Tuned(best.algorithm, int(best.workspace_nbytes), number, len(timed), ms, timed[0][0])
+
+    def adopt(self, found: Tuned) -> None:
+        """Use what was timed, of this or another plan of the problem. Before the plan is run."""
+        with self._lock:
+            self._algorithms = {_ALIGNMENT_NBYTES: found.algorithm}
+            self.workspace_nbytes = found.workspace_nbytes
 
     def close(self) -> None:
         for made in self._made:
@@ -351,4 +300,4 @@ def _give_back(functions: Any, handle: ctypes.c_void_p, made: set[Descriptor]) -
     functions.cublasLtDestroy(handle)
 
 
-__all__ = ["Matrix", "ProductPlan", "ProductProblem", "Products", "refusal"]
+__all__ = ["ProductPlan", "Products", "Timer", "Tuned"]

@@ -9,14 +9,15 @@ import numpy as np
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowering_of
 from distort.kernels.compiler.constants import Form
-from distort.kernels.compiler.ir import Host, Operation, Tensor
+from distort.kernels.compiler.ir import Host, Map, Operation, Tensor
 from distort.kernels.cuda import fallback, lower
 from distort.kernels.cuda.attention import attend
 from distort.kernels.cuda.byte_products import multiply_bytes
 from distort.kernels.cuda.codegen import printer_of
+from distort.kernels.cuda.convolutions import channels_last, is_channels_last
 from distort.kernels.cuda.device_libraries import Libraries
 from distort.kernels.cuda.library_call import has_library_call
-from distort.kernels.cuda.lower import expecting, gathering
+from distort.kernels.cuda.lower import caches, expecting, gathering
 from distort.kernels.cuda.operations import CudaExpect, CudaSample, CudaSelected, CudaSuppress
 from distort.kernels.cuda.products import multiply
 from distort.kernels.registry import custom_of, find
@@ -35,6 +36,24 @@ class CudaBuilder(Builder):
         self.multiplies, self.multiplies_bytes, self.attends = multiply, multiply_bytes, attend
 
     def _lower_compiled(self, form: Form, node: Node, inputs: list[Tensor | None]) -> bool:
+        n_operations = len(self.operations)
+        done = self._lower_here(form, node, inputs)
+        if done and self.libraries is not None and self.libraries.options.prefer_nhwc:
+            self._keep_channels_last(node, self.operations[n_operations:])
+        return done
+
+    def _keep_channels_last(self, node: Node, added: Sequence[Operation]) -> None:
+        """Element-wise work on what lies with channels last makes such."""
+        if len(added) != 1 or not isinstance(added[0], Map) or len(added[0].outputs) != 1:
+            return
+        (made,) = added[0].outputs
+        if self._tensors.get(node.outputs[0]) is not made or not made.whole:
+            return
+        if any(tensor.shape == made.shape and is_channels_last(tensor) for tensor in added[0].inputs):
+            turned = made.view(made.shape, channels_last(made.shape))
+            added[0].outputs[0] = self._tensors[node.outputs[0]] = turned
+
+    def _lower_here(self, form: Form, node: Node, inputs: list[Tensor | None]) -> bool:
         if custom_of(node.domain, node.op_type):
             return False
         own = lower.lowering_of(node.domain, node.op_type)
@@ -50,6 +69,9 @@ class CudaBuilder(Builder):
 
     def gathered_elements(self, x: Tensor, axis: int, indices: Tensor) -> Tensor:
         return gathering.gathered_elements(self, x, axis, indices)
+
+    def cached(self, past: Tensor | None, new: Tensor, limits: Tensor, keys: int) -> Tensor:
+        return caches.cached(self, past, new, limits, keys)
 
     def places(self, x: Tensor, count: int) -> Tensor:
         return expecting.places(self, x, count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from distort.kernels.cuda.device_libraries import Libraries
 from distort.kernels.cuda.memory import Pool
 from distort.kernels.cuda.modules import Modules, modules_of
 from distort.kernels.cuda.options import CudaOptions
+from distort.kernels.cuda.tuning import Tuning
 from distort.kernels.cuda.weights import Weights
 
 
@@ -63,7 +65,13 @@ class Context:
     def libraries(self) -> Libraries:
         """cuBLASLt and cuDNN, which open when a plan first asks for them."""
         major, minor = self.capability
-        return Libraries(10 * major + minor, self.options, self.pool.malloc)
+        options, tuning = self.options, None
+        if options.tunable_op_enable:
+            limit_s = options.tunable_op_max_tuning_duration_ms / 1e3
+            searches = options.tunable_op_tuning_enable
+            where = (self.device_id, self.stream.ptr, self.pool.malloc)
+            tuning = Tuning(*where, searches, limit_s if limit_s > 0 else math.inf)
+        return Libraries(10 * major + minor, options, self.pool.malloc, tuning)
 
     @property
     def most_blocks(self) -> int:

@@ -13,10 +13,14 @@ from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.ir import Map, Operation, Tensor, is_dense, strides_of
 from distort.kernels.compiler.lower.views import strides_after
 from distort.kernels.cuda.attention import GraphCall
-from distort.kernels.cuda.device_libraries import LibraryOperation, copied, is_aligned, libraries_of
+from distort.kernels.cuda.device_libraries import Libraries, LibraryOperation, copied, is_aligned, libraries_of
+from distort.kernels.cuda.dnn import Networks
 from distort.kernels.cuda.dnn_graphs import ACTIVATIONS, CONVOLUTION_DTYPES, ConvProblem
 from distort.kernels.cuda.epilogues import epilogue_of
 from distort.kernels.cuda.library_call import LibraryCall, Withdrawn
+
+#: element types whose convolutions tensor cores do with channels last alone: others are turned on the way
+HALVES = ("float16", "bfloat16")
 
 
 @dataclass(eq=False)
@@ -89,12 +93,18 @@ def strides_in(tensor: Tensor) -> tuple[int, ...] | None:
         return None
     if is_dense(tensor.shape, tensor.strides):
         return strides_of(tensor.shape)
-    last = _with_channels_last(tensor.shape)
-    pairs = zip(tensor.shape, tensor.strides, last, strict=True)
-    return last if all(step == want for n, step, want in pairs if n != 1) else None
+    return channels_last(tensor.shape) if is_channels_last(tensor) else None
 
 
-def _with_channels_last(shape: Sequence[int]) -> tuple[int, ...]:
+def is_channels_last(tensor: Tensor) -> bool:
+    """Whether channels [N, C, …] are the last dimension in memory, without gaps, and others would lie otherwise."""
+    if tensor.block or len(tensor.shape) < 3 or is_dense(tensor.shape, tensor.strides):
+        return False
+    pairs = zip(tensor.shape, tensor.strides, channels_last(tensor.shape), strict=True)
+    return all(step == want for n, step, want in pairs if n != 1)
+
+
+def channels_last(shape: Sequence[int]) -> tuple[int, ...]:
     strides = strides_of((shape[0], *shape[2:], shape[1]))
     return (strides[0], strides[-1], *strides[1:-1])
 
@@ -121,14 +131,37 @@ def convolution(
         return None
     if bias is not None and (bias.dtype != x.dtype or bias.size != shape[1]):
         return None
+    windows = (tuple(steps), tuple(dilations), tuple(begins), tuple(ends))
+    if libraries.options.prefer_nhwc and x.element in HALVES and x.shape[1] > 1 and not is_channels_last(b.plain(x)):
+        begin = len(b.operations)
+        turned = b.new(x.dtype, x.shape).view(x.shape, channels_last(x.shape))
+        b.copy(b.plain(x), turned)
+        made = _convolution(b, libraries, networks, turned, w, bias, shape, windows, transposed)
+        if made is not None:
+            return made
+        del b.operations[begin:]
+    return _convolution(b, libraries, networks, x, w, bias, shape, windows, transposed)
+
+
+def _convolution(
+    b: Builder,
+    libraries: Libraries,
+    networks: Networks,
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None,
+    shape: Sequence[int],
+    windows: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]],
+    transposed: bool,
+) -> Tensor | None:
+    """As :func:`convolution`, in the layout of x."""
     x, of_x = _laid_out(b, x)
     is_last = of_x != strides_of(x.shape)
     w, of_w = _with_channels(b, w) if is_last else _laid_out(b, w)
-    of_y = _with_channels_last(shape) if is_last else strides_of(shape)
+    of_y = channels_last(shape) if is_last else strides_of(shape)
     y = b.new(x.dtype, shape)
     y = y.view(shape, of_y)
     tf32 = libraries.options.use_tf32 and x.element == "float32"
-    windows = (tuple(steps), tuple(dilations), tuple(begins), tuple(ends))
     try:
         problem = ConvProblem(
             x.element, x.shape, w.shape, tuple(shape), of_x, of_w, of_y, *windows, transposed=transposed, tf32=tf32
@@ -162,7 +195,7 @@ def _laid_out(b: Builder, tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
 def _with_channels(b: Builder, w: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     """Weights with channels as the last dimension, as engines want them where the image is so, and their strides."""
     w = b.plain(w)
-    last = _with_channels_last(w.shape)
+    last = channels_last(w.shape)
     lies = not w.block and all(n == 1 or s == t for n, s, t in zip(w.shape, w.strides, last, strict=True))
     if lies and is_aligned(w):
         return w.view(w.shape, last), last
@@ -175,4 +208,4 @@ def _with_channels(b: Builder, w: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     return made, last
 
 
-__all__ = ["CudaConv", "convolution", "strides_in"]
+__all__ = ["CudaConv", "channels_last", "convolution", "is_channels_last", "strides_in"]

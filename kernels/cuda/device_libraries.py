@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.ir import Operation, Tensor
-from distort.kernels.cuda.blaslt import Products
+from distort.kernels.cuda.blaslt import ProductPlan, Products
 from distort.kernels.cuda.dnn import Allocate, Networks
 from distort.kernels.cuda.dnn_graphs import ConvProblem
 from distort.kernels.cuda.libraries import LibraryMissing
 from distort.kernels.cuda.library_call import LibraryCall
 from distort.kernels.cuda.options import CudaOptions
+from distort.kernels.cuda.tuning import Tuning
 
 #: what cuDNN's frontend takes tensors to be aligned to
 ALIGNMENT_NBYTES = 16
@@ -24,11 +25,21 @@ class Libraries:
     Where one can't be opened, what would use it does without it; ``missing`` says why.
     """
 
-    def __init__(self, compute_capability: int, options: CudaOptions, allocate: Allocate | None = None) -> None:
-        """``compute_capability``: 90 for 9.0. ``allocate``: where what is timed lies; else in memory of CuPy's own."""
+    def __init__(
+        self,
+        compute_capability: int,
+        options: CudaOptions,
+        allocate: Allocate | None = None,
+        tuning: Tuning | None = None,
+    ) -> None:
+        """``compute_capability``: 90 for 9.0. ``allocate``: where what is timed lies; else in memory of CuPy's own.
+
+        ``tuning``: for products whose algorithms are timed.
+        """
         self.compute_capability = compute_capability
         self.options = options
         self._allocate = allocate
+        self.tuning = tuning
         #: library -> why it is not there
         self.missing: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -56,6 +67,11 @@ class Libraries:
                 except LibraryMissing as error:
                     self.missing["cuDNN"] = error.text
             return self._networks
+
+    def tune(self, plan: ProductPlan) -> None:
+        """Before a plan of a product is used for the first time."""
+        if self.tuning is not None:
+            self.tuning.settle(plan)
 
     def obstacles(self) -> list[str]:
         """Why libraries don't do what they were asked for. What only an epilogue lacks is none of that."""

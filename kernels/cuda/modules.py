@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
+from distort.kernels import dumping
 from distort.kernels.cuda import device
 from distort.kernels.cuda.launch import Kernel
 from distort.kernels.errors import KernelError
 
-#: a folder that sources are written to, as plans are
-DUMP_VARIABLE = "DISTORT_DUMP"
 _OPTIONS = ("--std=c++17",)
 
 
@@ -57,7 +54,7 @@ class Modules:
                 raise
             except CompileException as error:
                 name, words = _culprit(kernels, str(error))
-                where = f"Its source is in {dumped}" if dumped else f"Set {DUMP_VARIABLE} to a folder for its source"
+                where = f"Its source is in {dumped}" if dumped else f"Set {dumping.VARIABLE} to a folder for its source"
                 raise KernelError(f"CUDA C of {name} can't be compiled: {words}. {where}.") from error
         self._functions.update(found)
 
@@ -76,10 +73,10 @@ def _culprit(kernels: list[Kernel], words: str) -> tuple[str, str]:
 
 
 def _dump(name: str, source: str) -> str:
-    folder = os.environ.get(DUMP_VARIABLE)
-    if not folder:
+    folder = dumping.folder()
+    if folder is None:
         return ""
-    path = Path(folder) / f"{name}.cu"
+    path = folder / f"{name}.cu"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(source)
     return str(path)

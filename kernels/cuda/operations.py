@@ -14,9 +14,10 @@ from distort.kernels.windows import Windows
 
 @dataclass(eq=False)
 class CudaPool(Operation):
-    """Windows over planes of x [N, C, …], contiguous. Outputs: the results, and of ``max`` the places, if wanted.
+    """Windows over planes of x [N, C, …]. Outputs: the results, and of ``max`` the places, if wanted.
 
-    Places count elements of all of x; ``by_columns``: the first axis of a plane fastest.
+    Both are contiguous; or, without places, channels are their last dimension in memory. Places count elements of all
+    of x; ``by_columns``: the first axis of a plane fastest.
     """
 
     windows: Windows

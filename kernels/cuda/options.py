@@ -72,7 +72,7 @@ def _unless(default: Any, why: str) -> Callable[[Any], str | None]:
     return lambda value: None if value == default else why
 
 
-_TUNING = "kernels are not tuned; cudnn_conv_algo_search=EXHAUSTIVE times convolutions"
+_TUNING = "tunable_op_enable=0 leaves the choice to the libraries"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +161,10 @@ class CudaOptions:
             if why is not None:
                 told = int(value) if isinstance(value, bool) else value
                 found.append(f"{PROVIDER}'s {name}={told} has no effect: {why}")
+        if not self.tunable_op_enable:
+            names = ("tunable_op_tuning_enable", "tunable_op_max_tuning_duration_ms")
+            given = [f"{name}={int(getattr(self, name))}" for name in names if getattr(self, name)]
+            found += [f"{PROVIDER}'s {told} has no effect: {_TUNING}" for told in given]
         return tuple(found)
 
     # -- what others ask
@@ -240,19 +244,23 @@ OPTIONS: dict[str, _Option] = {
         "a convolution of one dimension is one of two with a height of 1, as with `1`",
         _FLAG_VALUES,
     ),
-    "tunable_op_enable": _Option(_flag, f"no effect: {_TUNING}", _FLAG_VALUES, _unless(False, _TUNING)),
-    "tunable_op_tuning_enable": _Option(_flag, f"no effect: {_TUNING}", _FLAG_VALUES, _unless(False, _TUNING)),
+    "tunable_op_enable": _Option(
+        _flag, "obeyed: products use the fastest of cuBLASLt's algorithms that this process has timed", _FLAG_VALUES
+    ),
+    "tunable_op_tuning_enable": _Option(
+        _flag, "obeyed with `tunable_op_enable`: what nobody has timed yet is timed when a plan is made", _FLAG_VALUES
+    ),
     "tunable_op_max_tuning_duration_ms": _Option(
-        _milliseconds, f"no effect: {_TUNING}", "milliseconds", _unless(0, _TUNING)
+        _milliseconds, "obeyed: how long algorithms of one product are timed, the first one always", "milliseconds"
     ),
     "enable_skip_layer_norm_strict_mode": _Option(
         _flag, "sums of normalizations are always in single precision, as with `1`", _FLAG_VALUES
     ),
     "prefer_nhwc": _Option(
         _flag,
-        "no effect: cuDNN is asked for the model's layout",
+        "obeyed for convolutions of float16 and bfloat16, and what is element-wise or pools between them: channels "
+        "are the last dimension there",
         _FLAG_VALUES,
-        _unless(False, "cuDNN is asked for the model's own layout"),
     ),
     "use_ep_level_unified_stream": _Option(_flag, "a session has one stream, as with `1`", _FLAG_VALUES),
     "use_tf32": _Option(_flag, "obeyed: `0` keeps products and convolutions of single precision exact", _FLAG_VALUES),

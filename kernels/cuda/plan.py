@@ -18,11 +18,14 @@ from distort.kernels.compiler.specialise import FeedType, Result, late, lifetime
 from distort.kernels.cuda.attending import attend
 from distort.kernels.cuda.builder import CudaBuilder
 from distort.kernels.cuda.codegen import launches
+from distort.kernels.cuda.device_libraries import ALIGNMENT_NBYTES as WORD_NBYTES
 from distort.kernels.cuda.launch import Launch
 from distort.kernels.cuda.library_call import LibraryCall, Withdrawn, has_library_call, library_call_of
 
 #: what CUDA's own allocations are aligned to, and what libraries count on
 ALIGNMENT_NBYTES = 256
+#: kinds of operations whose kernels read or write several elements as one
+_IN_WORDS = frozenset(["cuda_n_bits", "cuda_unpack", "cuda_scatter"])
 
 
 @dataclass(slots=True)
@@ -49,6 +52,9 @@ class CudaPlan:
     gpu_feeds: frozenset[int]
     #: numbers of feeds that anything reads
     used_feeds: frozenset[int]
+    #: what addresses of feeds, and of results, must be multiples of, by their numbers; others may be anywhere
+    feed_alignments: dict[int, int]
+    result_alignments: dict[int, int]
     unknown: list[str]
     guessed: bool
     expects: bool
@@ -120,6 +126,8 @@ def _planned(
         feed_offsets,
         _feeds_of([step for step in steps if step.host is None]),
         _feeds_of(steps),
+        _alignments(steps, Place.FEED),
+        _alignments(steps, Place.RESULT),
         unknown_of([step.operation for step in steps]),
         builder.guessed,
         builder.expects,
@@ -130,6 +138,21 @@ def _feeds_of(steps: Sequence[CudaStep]) -> frozenset[int]:
     """Numbers of the feeds that steps read."""
     tensors = (tensor for step in steps for tensor in step.operation.inputs)
     return frozenset(tensor.buffer.number for tensor in tensors if tensor.buffer.place is Place.FEED)
+
+
+def _alignments(steps: Sequence[CudaStep], place: Place) -> dict[int, int]:
+    """Bytes that a feed's or a result's address must be a multiple of, by its number.
+
+    Libraries want more than an element, and so do kernels that read several as one word; others look at addresses.
+    """
+    found: dict[int, int] = {}
+    for step in steps:
+        in_words = step.library is not None or step.operation.kind in _IN_WORDS
+        for tensor in (*step.operation.inputs, *step.operation.outputs):
+            if tensor.buffer.place is place:
+                wanted = WORD_NBYTES if in_words else tensor.dtype.itemsize
+                found[tensor.buffer.number] = max(wanted, found.get(tensor.buffer.number, 1))
+    return found
 
 
 def _steps(operations: Sequence[Operation], context: Any) -> list[CudaStep]:

@@ -15,10 +15,11 @@ from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.ir import Map, Operation, Tensor, broadcast_shape, repeating
 from distort.kernels.compiler.loops import merged
 from distort.kernels.compiler.lower.views import strides_after
-from distort.kernels.cuda.blaslt import RESULTS, Matrix, ProductPlan, ProductProblem
+from distort.kernels.cuda.blaslt import ProductPlan
 from distort.kernels.cuda.device_libraries import LibraryOperation, libraries_of
 from distort.kernels.cuda.epilogues import epilogue_of
 from distort.kernels.cuda.library_call import LibraryCall
+from distort.kernels.cuda.product_problems import RESULTS, Matrix, ProductProblem
 
 #: element types that are multiplied to their own; see also ``multiply_bytes``
 DTYPES = ("float32", "float64", "float16", "bfloat16")
@@ -130,6 +131,7 @@ class CudaProduct(LibraryOperation):
         problem, products = self.problem(), self.libraries.products
         plan = None if problem is None or products is None else products.plan(problem)
         assert plan is not None, "it was there when the operation was made"
+        self.libraries.tune(plan)
         out = self._viewed(self.outputs[0])
         assert out is not None
         tensors = [*self.inputs, out]

@@ -12,7 +12,6 @@ import numpy as np
 from distort.kernels.compiler.ir import Host, Operation, Place, Tensor
 from distort.kernels.cuda import copies
 from distort.kernels.cuda.memory import device_dtype
-from distort.kernels.cuda.plan import ALIGNMENT_NBYTES
 from distort.kernels.cuda.weights import is_held
 from distort.kernels.errors import KernelError, RunCancelled
 from distort.kernels.program import TERMINATED, RunScope
@@ -103,7 +102,7 @@ class PlanRun:
     # -- feeds and results
 
     def _fed(self, number: int, value: Any, address: int) -> Any:
-        """A feed as kernels read it: on this GPU, contiguous and aligned; in the slab where it wasn't so."""
+        """A feed as its readers want it: on this GPU, contiguous and aligned; in the slab where it wasn't so."""
         name, context = self._program.inputs[number], self._context
         if is_on_device(value):
             if value.device.id != context.device_id:
@@ -111,7 +110,8 @@ class PlanRun:
                     f"The feed '{name}' lies on cuda:{value.device.id}, and the session runs on cuda:"
                     f"{context.device_id}. Copy it there, or open the session with device_id={value.device.id}."
                 )
-            if value.flags.c_contiguous and value.data.ptr % ALIGNMENT_NBYTES == 0:
+            wanted = self._executable.plan.feed_alignments.get(number, 1)
+            if value.flags.c_contiguous and value.data.ptr % wanted == 0:
                 return value
         place = self._program.slab.array(address, value.shape, value.dtype)
         if is_on_device(value):
@@ -137,7 +137,8 @@ class PlanRun:
         for number, (name, result) in enumerate(zip(self._program.outputs, plan.results, strict=True)):
             tensor = result.tensor
             array: Any = None
-            if tensor is not None and name in wanted.into and _is_place_of(wanted.into[name], tensor):
+            alignment = plan.result_alignments.get(number, 1)
+            if tensor is not None and name in wanted.into and _is_place_of(wanted.into[name], tensor, alignment):
                 array = wanted.into[name]
             elif tensor is not None and is_fresh and name in wanted.fetches and not wanted.goes_home(name):
                 array = cupy.empty(tensor.shape, tensor.dtype)
@@ -272,9 +273,9 @@ def fits(target: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
     return bool(target.dtype == (dtype if isinstance(target, np.ndarray) else device_dtype(dtype)))
 
 
-def _is_place_of(target: Any, tensor: Tensor) -> bool:
-    """Whether kernels can write a result into an array at once: they count on alignment."""
-    return is_on_device(target) and fits(target, tensor.shape, tensor.dtype) and target.data.ptr % ALIGNMENT_NBYTES == 0
+def _is_place_of(target: Any, tensor: Tensor, alignment: int) -> bool:
+    """Whether kernels can write a result into an array at once."""
+    return is_on_device(target) and fits(target, tensor.shape, tensor.dtype) and target.data.ptr % alignment == 0
 
 
 def _part(feed: np.ndarray[Any, Any], tensor: Tensor) -> np.ndarray[Any, Any]:

@@ -20,13 +20,13 @@ from distort.kernels.compiler.constants import Constants
 from distort.kernels.compiler.ir import Host
 from distort.kernels.compiler.specialise import lowered
 from distort.kernels.cuda import lower
-from distort.kernels.cuda.blaslt import ProductProblem
 from distort.kernels.cuda.builder import CudaBuilder
 from distort.kernels.cuda.device_libraries import Libraries
 from distort.kernels.cuda.dnn_graphs import AttentionProblem, ConvProblem, refusal
 from distort.kernels.cuda.fallback import CONDITIONS, REASONS, dtypes_of, reason_of_values
 from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.plan import target_of
+from distort.kernels.cuda.product_problems import ProductProblem
 from distort.kernels.cuda.waits import WAITS
 from distort.kernels.registry import find, registered
 

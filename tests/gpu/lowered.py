@@ -45,7 +45,7 @@ def model_of(
         [helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in fetch],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
     )
-    opsets = [helper.make_opsetid("", 23), helper.make_opsetid("com.microsoft", 1)]
+    opsets = [helper.make_opsetid("", 24), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(graph, opset_imports=opsets).SerializeToString()
 
 

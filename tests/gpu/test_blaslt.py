@@ -20,8 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distort.kernels.cuda import blaslt_api as api
-from distort.kernels.cuda.blaslt import Matrix, ProductPlan, ProductProblem, Products
+from distort.kernels.cuda.blaslt import ProductPlan, Products
 from distort.kernels.cuda.libraries import LibraryFailed, LibraryMissing, open_library
+from distort.kernels.cuda.product_problems import Matrix, ProductProblem
 
 from .device_memory import Block
 
@@ -295,10 +296,14 @@ def test_the_fastest_of_several_is_kept() -> None:
 
     blocks = [Block(512) for _ in range(4)]
     a, b, out, bias = (block.address for block in blocks)
-    workspace = Block(plan.workspace_nbytes)
-    assert plan.tune(a, b, out, bias, 0, timer, workspace=workspace.address) == 1.0
+    workspace = Block(plan.most_workspace_nbytes)
+    found = plan.tuned(a, b, out, bias, 0, timer, workspace=workspace.address)
+    assert (found.number, found.n_timed, found.ms, found.first_ms) == (1, 3, 1.0, 3.0)
+    plan.adopt(found)
+    assert plan.workspace_nbytes == 0  # the library's own choice wants one
     compare(problem, plan=plan)
     assert LIBRARY.fake_last_algorithm() == 1
+    assert plan.tuned(a, b, out, bias, 0, timer, workspace=workspace.address, limit_s=-1).n_timed == 1
     plan.close()
 
 

@@ -68,7 +68,7 @@ def test_a_captured_graph_has_no_nodes_on_the_cpu(neg_on_cpu: None) -> None:
 
 
 def test_what_a_session_explains(neg_on_cpu: None) -> None:
-    session = session_of(RELU, 1, prefer_nhwc=1)
+    session = session_of(RELU, 1, do_copy_in_default_stream=0)
     for _ in range(2):  # what the first one makes on the CPU is part of the second one's plan
         (y,) = session.run(None, {"x": OrtValue.ortvalue_from_numpy(np.array([-1, 2], np.float32), "cuda", 1)})
         assert y.tolist() == [0, -2]
@@ -77,7 +77,7 @@ def test_what_a_session_explains(neg_on_cpu: None) -> None:
     assert "GPU program, on cuda:1:\n  1 plan made in " in told
     assert "on the CPU: Neg -> y (for a test); its plan is no captured graph" in told
     assert "GPU → host: Neg -> y, 16 B in 2 messages" in told
-    assert "CUDAExecutionProvider's prefer_nhwc=1 has no effect" in told
+    assert "CUDAExecutionProvider's do_copy_in_default_stream=0 has no effect" in told
 
 
 # -- choosing

@@ -96,11 +96,10 @@ def test_a_stream_of_the_users_is_for_sessions_of_this_process() -> None:
 
 def test_what_has_no_effect_is_told() -> None:
     assert not CudaOptions().notes()
-    assert not CudaOptions.read({"prefer_nhwc": "0", "sdpa_kernel": "24", "use_tf32": "0"}).notes()
-    notes = CudaOptions.read({"prefer_nhwc": 1, "do_copy_in_default_stream": 0, "sdpa_kernel": 2}).notes()
+    assert not CudaOptions.read({"prefer_nhwc": "1", "sdpa_kernel": "24", "use_tf32": "0"}).notes()
+    notes = CudaOptions.read({"do_copy_in_default_stream": 0, "sdpa_kernel": 2}).notes()
     assert [note.split(" has no effect: ")[0] for note in notes] == [
         "CUDAExecutionProvider's do_copy_in_default_stream=0",
-        "CUDAExecutionProvider's prefer_nhwc=1",
         "CUDAExecutionProvider's sdpa_kernel=2",
     ]
 
@@ -125,11 +124,13 @@ def parallel() -> distort.SessionOptions:
 
 
 def test_a_session_tells_all_options(fake_cuda: Any) -> None:
-    session = distort.InferenceSession(MODEL, providers=[(CUDA, {"device_id": 1, "prefer_nhwc": True}), CPU])
+    session = distort.InferenceSession(
+        MODEL, providers=[(CUDA, {"device_id": 1, "do_copy_in_default_stream": False}), CPU]
+    )
     assert session.get_providers() == [CUDA, CPU]
     told = session.get_provider_options()
-    assert told == {CUDA: CudaOptions(device_id=1, prefer_nhwc=True).as_strings(), CPU: {}}
-    assert "prefer_nhwc=1 has no effect" in session.plan.explain()
+    assert told == {CUDA: CudaOptions(device_id=1, do_copy_in_default_stream=False).as_strings(), CPU: {}}
+    assert "do_copy_in_default_stream=0 has no effect" in session.plan.explain()
     assert pickle.loads(pickle.dumps(session)).get_provider_options() == told
 
 

@@ -15,6 +15,7 @@ from distort.errors import InvalidArgument
 from distort.graph.inference import infer
 from distort.graph.ir import Model
 from distort.graph.reader import read_model
+from distort.kernels.cuda import builder, fallback, lower
 from distort.kernels.cuda import device as facts
 from distort.parallel import stage_payloads
 from distort.scheduler.plan import Plan
@@ -134,3 +135,14 @@ def test_units_of_one_gpu_share_it() -> None:
 def test_addresses_in_this_process_are_no_options_of_actors(option: str) -> None:
     with pytest.raises(RuntimeError, match=option):
         providers.cuda_options({option: "140001234"}, in_process=False)
+
+
+def test_a_node_that_is_compiled_is_none_of_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its body over CuPy can't do: plans and sessions ask the same."""
+    graph = model(2).graph
+    assert gpus.nodes_on_host(graph) == frozenset()
+    monkeypatch.setitem(fallback.REASONS, ("", "MatMul"), "for a test")
+    assert gpus.nodes_on_host(graph) == frozenset()
+    for lowerings in (lower, builder):
+        monkeypatch.setattr(lowerings, "lowering_of", lambda domain, op_type: None)
+    assert gpus.nodes_on_host(graph) == {0, 1}

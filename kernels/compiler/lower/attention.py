@@ -71,9 +71,9 @@ def _attention(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     if lengths is not None:
         if lengths.shape != (batch,) or lengths.dtype != np.int64:
             return None
+        scores.padded(b, lengths, keys)
         count = lengths.view((batch, 1, 1, 1), (lengths.strides[0], 0, 0, 0))
-        scores.seen(b.map("less", [b.constant(np.arange(keys)), count], np.bool_), -math.inf)
-        if left >= 0 or right >= 0:
+        if left >= 0 or right >= 1 or (right == 0 and steps > 1):  # one query is the last, which sees all keys
             scores.seen(_after(b, count, steps, keys, left, right), -math.inf)
     elif left >= 0 or right >= 0:
         scores.seen(causal(b, steps, keys, past, left, right), -math.inf)

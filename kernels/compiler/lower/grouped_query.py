@@ -14,14 +14,17 @@ import numpy as np
 from distort.graph.ir import Node
 from distort.kernels.compiler.attention import ALL
 from distort.kernels.compiler.builder import Builder, lowers
-from distort.kernels.compiler.ir import Call, ErrorWord, Native, Tensor, Word
+from distort.kernels.compiler.ir import Call, Native, Tensor, Word
 from distort.kernels.compiler.keys import Key
+from distort.kernels.compiler.lower.expecting import expect
 from distort.kernels.compiler.lower.gathering import element_of
 from distort.kernels.compiler.lower.rotary import angles_at, consecutive, rotated
 from distort.kernels.compiler.scores import SO_FAR, Scores, attend, causal, joined, split_heads
 
 Result = list[Tensor | None] | None
-#: entries of a batch whose lengths are looked at
+#: entries of a batch whose lengths are looked at, if they are all to be the same
+_MOST_ALIKE = 1024
+#: else, where each is worked with
 _MOST_ENTRIES = 16
 
 
@@ -144,18 +147,7 @@ class _Partial:
         return b.map("where", [later, given, b.map("add", [given.view((1, 1), (0, 0)), places])], np.int64)
 
     def joined(self, past: Tensor | None, new: Tensor) -> Tensor:
-        b = self._b
-        batch, groups, steps, size = new.shape
-        new = new if new.strides[3] == 1 or size == 1 else b.contiguous(new)
-        result = b.new(new.dtype, (batch, groups, self.keys, size))
-        n_past = 0 if past is None else past.shape[2]
-        source = result if past is None else b.contiguous(b.plain(past))
-        words: list[Word] = [batch, groups, self.keys, n_past, steps, size, *new.strides[:3]]
-        words += [source.address(), new.address(), self.limits.address(), result.address()]
-        inputs = [new, self.limits] if past is None else [source, new, self.limits]
-        call = Call(Key("cache", (element_of(new),)), words, result.nbytes * 0.08, most_threads=batch * groups)
-        b.add(Native(inputs, [result], [call]))
-        return result
+        return self._b.cached(past, new, self.limits, self.keys)
 
     def seen(self, is_causal: bool, window: int) -> Tensor | None:
         """bool [B, 1, S, keys]; what lies beyond an entry's tokens need not be hidden."""
@@ -171,6 +163,21 @@ class _Partial:
             if window > 0:
                 mask = b.map("and", [mask, b.map("greater", [ahead, _whole(b, -window)], np.bool_)])
         return mask
+
+
+def cached_kernel(b: Builder, past: Tensor | None, new: Tensor, limits: Tensor, keys: int) -> Tensor:
+    """As :meth:`Builder.cached`."""
+    batch, groups, steps, size = new.shape
+    new = new if new.strides[3] == 1 or size == 1 else b.contiguous(new)
+    result = b.new(new.dtype, (batch, groups, keys, size))
+    n_past = 0 if past is None else past.shape[2]
+    source = result if past is None else b.contiguous(b.plain(past))
+    words: list[Word] = [batch, groups, keys, n_past, steps, size, *new.strides[:3]]
+    words += [source.address(), new.address(), limits.address(), result.address()]
+    inputs = [new, limits] if past is None else [source, new, limits]
+    call = Call(Key("cache", (element_of(new),)), words, result.nbytes * 0.08, most_threads=batch * groups)
+    b.add(Native(inputs, [result], [call]))
+    return result
 
 
 def _whole(b: Builder, number: int) -> Tensor:
@@ -226,14 +233,12 @@ def _projections(
 
 def _expects(b: Builder, numbers: Tensor, count: int, expected: int) -> bool:
     """Refuse runs in which one of the numbers is another. False where none would go."""
-    if numbers.size != count or count > _MOST_ENTRIES or numbers.dtype.kind != "i":
+    if numbers.size != count or count > _MOST_ALIKE or numbers.dtype.kind != "i":
         return False
     if numbers.value is not None:
         return bool((numbers.value == expected).all())
     wide = b.contiguous(numbers if numbers.dtype == np.int64 else b.map("cast", [numbers], np.int64))
-    for i in range(count):
-        words: list[Word] = [wide.address(i), expected, ErrorWord()]
-        b.add(Native([wide], [], [Call(Key("expect_rounds", ()), words, 1.0, most_threads=1)]))
+    expect(b, wide, [expected] * count)
     return True
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 
+from distort.kernels.compiler.ir import is_dense
 from distort.kernels.cuda.codegen.dtypes import COMPUTED, STORED, computed, literal, stored
 from distort.kernels.cuda.codegen.grids import BLOCK, grid_kernel
 from distort.kernels.cuda.codegen.indexing import index_type, is_wide, size_arguments, size_parameters, unravel
@@ -19,10 +20,12 @@ def pool_launches(operation: CudaPool) -> list[Launch]:
         return []
     rank = len(windows.out)
     sizes = x.shape[2:]
-    loops = [math.prod(y.shape[:2]), *windows.out]
+    is_last = not is_dense(x.shape, x.strides)
+    loops = [y.shape[0], *windows.out, y.shape[1]] if is_last else [math.prod(y.shape[:2]), *windows.out]
     wide = is_wide((x.size,), ((1,),), max(x.size, y.size))
-    kernel = _kernel(rank, x.element, operation.mode, len(operation.outputs) > 1, operation.by_columns, wide)
+    kernel = _kernel(rank, x.element, operation.mode, len(operation.outputs) > 1, operation.by_columns, wide, is_last)
     arguments: list[Argument] = [x.address(), *(t.address() for t in operation.outputs), *size_arguments(loops)]
+    arguments += [y.shape[1]] if is_last else []
     for axis in range(rank):
         arguments += [sizes[axis], windows.kernel[axis], windows.strides[axis], windows.dilations[axis]]
         arguments += [windows.begins[axis], windows.ends[axis]]
@@ -30,14 +33,17 @@ def pool_launches(operation: CudaPool) -> list[Launch]:
 
 
 @functools.lru_cache(256)
-def _kernel(rank: int, dtype: str, mode: str, has_places: bool, by_columns: bool, wide: bool) -> Kernel:
+def _kernel(rank: int, dtype: str, mode: str, has_places: bool, by_columns: bool, wide: bool, is_last: bool) -> Kernel:
+    """``is_last``: neighbouring threads have neighbouring channels, not places."""
     kind, value = index_type(wide), COMPUTED[dtype]
     parameters = [f"const {STORED[dtype]}* __restrict__ x", f"{STORED[dtype]}* __restrict__ y"]
     parameters += ["long long* __restrict__ places"] if has_places else []
-    parameters += size_parameters(rank + 1)
+    n_loops = rank + 1 + is_last
+    parameters += size_parameters(n_loops)
+    parameters += ["long long channels"] if is_last else []
     words = ("length", "kernel", "stride", "dilation", "begin", "end")
     parameters += [f"long long {word}_{axis}" for axis in range(rank) for word in words]
-    lines = unravel("item", rank + 1, wide)
+    lines = unravel("item", n_loops, wide)
     lines.append(f"const {kind} plane = i_0 * {' * '.join(f'({kind})length_{axis}' for axis in range(rank))};")
     lines.append(f"{value} total = {literal(lowest(dtype) if mode == 'max' else 0, dtype)};")
     if has_places:
@@ -54,7 +60,8 @@ def _kernel(rank: int, dtype: str, mode: str, has_places: bool, by_columns: bool
     for axis in range(1, rank):
         place = f"({place}) * ({kind})length_{axis} + at_{axis}"
     indent = "    " * rank
-    lines.append(f"{indent}const {value} value = {computed(f'x[plane + {place}]', dtype)};")
+    where = f"(plane + {place}) * ({kind})channels + i_{rank + 1}" if is_last else f"plane + {place}"
+    lines.append(f"{indent}const {value} value = {computed(f'x[{where}]', dtype)};")
     if mode != "max":
         lines.append(f"{indent}total += value;")
     elif has_places:

@@ -7,6 +7,7 @@ import numpy as np
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.ir import Tensor
+from distort.kernels.cuda.convolutions import channels_last, is_channels_last
 from distort.kernels.cuda.lower import lowers_cuda
 from distort.kernels.cuda.operations import CudaPool
 from distort.kernels.errors import Failed, InvalidInput
@@ -42,11 +43,15 @@ def _pool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     reach = [(k - 1) * d + 1 for k, d in zip(windows.kernel, windows.dilations, strict=True)]
     if any(max(pads) >= r for *pads, r in zip(windows.begins, windows.ends, reach, strict=True)):
         return None
-    x = b.contiguous(x)
+    has_places = len(node.outputs) > 1 and bool(node.outputs[1])
     shape = (*x.shape[:2], *windows.out)
     results = [b.new(x.dtype, shape)]
+    if is_channels_last(x) and not has_places:
+        results = [results[0].view(shape, channels_last(shape))]
+    else:
+        x = b.contiguous(x)
     mode = "max" if is_max else "mean_padded" if a.get("count_include_pad", 0) else "mean"
-    if len(node.outputs) > 1 and node.outputs[1]:
+    if has_places:
         results.append(b.new(np.int64, shape))
     b.add(CudaPool([x], list(results), windows, mode, bool(a.get("storage_order", 0))))
     return list(results)
