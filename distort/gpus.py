@@ -76,7 +76,7 @@ def nodes_on_host(graph: Graph) -> frozenset[int]:
 
 def _runs_on_gpu(node: Node) -> bool:
     has_kernel = find(node.domain, node.op_type, node.opset, "cuda") is not None
-    return has_kernel and fallback.reason(node.domain, node.op_type) is None
+    return has_kernel and fallback.reason_anywhere(node.domain, node.op_type) is None
 
 
 def seats_of(units: Units, providers: Entries) -> list[GpuSeat | None]:

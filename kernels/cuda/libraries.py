@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib
 from typing import Any
 
@@ -37,6 +38,21 @@ def open_library(name: str) -> ctypes.CDLL:
     return ctypes.CDLL(found.abs_path)
 
 
+@functools.cache
+def is_installed(name: str) -> bool:
+    """Whether a library can be loaded here; True where there is no telling, for nothing looks for libraries."""
+    try:
+        open_library(name)
+    except LibraryMissing as error:
+        return isinstance(error.__cause__, ImportError)
+    return True
+
+
+def forget() -> None:
+    """For tests, which take libraries away."""
+    is_installed.cache_clear()
+
+
 def cudnn_frontend() -> Any:
     """The module ``cudnn``. Raises LibraryMissing."""
     try:
@@ -49,4 +65,4 @@ def cudnn_frontend() -> Any:
         ) from error
 
 
-__all__ = ["LibraryFailed", "LibraryMissing", "cudnn_frontend", "open_library"]
+__all__ = ["LibraryFailed", "LibraryMissing", "cudnn_frontend", "is_installed", "open_library"]
