@@ -7,6 +7,8 @@ are our columns, so that its bias of one number a row is ours of one a column. N
 from __future__ import annotations
 
 import ctypes
+import functools
+import operator
 import threading
 import weakref
 from collections.abc import Callable
@@ -119,6 +121,12 @@ def refusal(problem: ProductProblem) -> str:
     return ""
 
 
+def alignment_of(*addresses: int) -> int:
+    """What all of them are multiples of, in bytes: a power of two, as far as algorithms care."""
+    bits = functools.reduce(operator.or_, addresses, _ALIGNMENT_NBYTES)
+    return bits & -bits
+
+
 class ProductPlan:
     """A product that is ready to run: by several threads, on several streams with workspaces of their own."""
 
@@ -213,16 +221,28 @@ class ProductPlan:
             raise LibraryFailed(f"a workspace of {self.workspace_nbytes} bytes, aligned, is needed for {self._text}")
         p = self.problem
         c = c if p.c is not None else out
-        bits = a | b | out | c | (bias if p.bias else 0) | _ALIGNMENT_NBYTES
-        alignment = bits & -bits
+        alignment = alignment_of(a, b, out, c, bias if p.bias else 0)
         with self._lock:
-            algorithm = self._algorithms.get(alignment)
-            if algorithm is None:
-                if alignment < max(_ITEM_NBYTES[p.dtype], _ITEM_NBYTES[p.result]):
-                    raise LibraryFailed(f"addresses are aligned to {alignment} bytes alone, for {self._text}")
-                algorithm = self._candidates(alignment, self.workspace_nbytes, 1)[0].algorithm
-                self._algorithms[alignment] = algorithm
-            self._enqueue(algorithm, (b, a, c, out), bias, stream, workspace)
+            self._enqueue(self._algorithm_for(alignment), (b, a, c, out), bias, stream, workspace)
+
+    def can_run(self, alignment: int) -> bool:
+        """Whether there is an algorithm for operands that are aligned to so many bytes."""
+        with self._lock:
+            try:
+                self._algorithm_for(alignment)
+            except LibraryFailed:
+                return False
+        return True
+
+    def _algorithm_for(self, alignment: int) -> Algorithm:
+        """With the lock held."""
+        algorithm, p = self._algorithms.get(alignment), self.problem
+        if algorithm is None:
+            if alignment < max(_ITEM_NBYTES[p.dtype], _ITEM_NBYTES[p.result]):
+                raise LibraryFailed(f"addresses are aligned to {alignment} bytes alone, for {self._text}")
+            algorithm = self._candidates(alignment, self.workspace_nbytes, 1)[0].algorithm
+            self._algorithms[alignment] = algorithm
+        return algorithm
 
     def _enqueue(
         self, algorithm: Algorithm, addresses: tuple[int, int, int, int], bias: int, stream: int, workspace: int
@@ -262,8 +282,7 @@ class ProductPlan:
         if self.problem.c is not None and c == out:
             raise LibraryFailed(f"a product that adds to what it overwrites can't be timed: {self._text}")
         c = c if self.problem.c is not None else out
-        bits = a | b | out | c | (bias if self.problem.bias else 0) | _ALIGNMENT_NBYTES
-        alignment = bits & -bits
+        alignment = alignment_of(a, b, out, c, bias if self.problem.bias else 0)
         with self._lock:
             timed: list[tuple[float, int, Algorithm]] = []
             for number, found in enumerate(self._candidates(alignment, self.workspace_nbytes, _CANDIDATES)):
@@ -330,11 +349,17 @@ class Products:
                 return ProductPlan(self, problem)
             except LibraryFailed as error:
                 # of what is impossible the library says the one or the other
-                if not any(api.STATUSES[status] in error.text for status in (api.NOT_SUPPORTED, api.INVALID_VALUE)):
+                if not any(api.STATUSES[status] in error.text for status in api.IMPOSSIBLE):
                     raise
                 reason = error.text
         self.reasons[problem] = reason
         return None
+
+    def withdraw(self, problem: ProductProblem, why: str) -> None:
+        """There is no plan for it any more, for who asks from now on."""
+        with self._lock:
+            self._plans[problem] = None
+            self.reasons[problem] = why
 
     def close(self) -> None:
         """Give back descriptors and the handle; plans are of no use then."""
@@ -351,4 +376,4 @@ def _give_back(functions: Any, handle: ctypes.c_void_p, made: set[Descriptor]) -
     functions.cublasLtDestroy(handle)
 
 
-__all__ = ["Matrix", "ProductPlan", "ProductProblem", "Products", "refusal"]
+__all__ = ["Matrix", "ProductPlan", "ProductProblem", "Products", "alignment_of", "refusal"]

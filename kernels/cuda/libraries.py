@@ -56,13 +56,15 @@ def forget() -> None:
 def cudnn_frontend() -> Any:
     """The module ``cudnn``. Raises LibraryMissing."""
     try:
-        return importlib.import_module("cudnn")
-    # the extension module raises what it likes where libcudnn isn't there
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        module = importlib.import_module("cudnn")
+        module.backend_version()  # it can be imported without libcudnn
+    # the extension module raises what it likes where libcudnn isn't there, or is there twice
+    except (ImportError, OSError, RuntimeError, AttributeError, AssertionError) as error:
         reason = (str(error).splitlines() or ["not found"])[0]
         raise LibraryMissing(
             f"cuDNN can't be used: {reason}. Remedy: {_REMEDY}; these bring nvidia-cudnn-frontend and cuDNN 9."
         ) from error
+    return module
 
 
 __all__ = ["LibraryFailed", "LibraryMissing", "cudnn_frontend", "is_installed", "open_library"]
