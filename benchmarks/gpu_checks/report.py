@@ -96,7 +96,8 @@ def words_of(error: BaseException) -> str:
         module = str(frame.f_globals.get("__name__", ""))
         if module.startswith("distort."):
             found = f" ({module.removeprefix('distort.')}:{line} in {frame.f_code.co_name})"
-    return text + found
+    notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()) if len(str(note)) <= 2 * _MOST_WORDS)
+    return text + found + notes
 
 
 def read_rows(path: Path) -> list[Row]:

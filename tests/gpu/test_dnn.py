@@ -389,7 +389,7 @@ def test_a_frontend_without_cudnn_is_as_none(cudnn: Any, monkeypatch: pytest.Mon
         raise RuntimeError("Unable to find symbol cudnnGetVersion")
 
     monkeypatch.setattr(cudnn, "backend_version", missing)
-    with pytest.raises(LibraryMissing, match="cuDNN can't be used: Unable to find symbol.*distort"):
+    with pytest.raises(LibraryMissing, match=r"cuDNN can't be used: Unable to find symbol.*distort"):
         Networks(90)
 
 

@@ -348,3 +348,34 @@ def test_references_hold_for_problems_of_all_kinds(module: Callable[[str], Any])
     views = {name: rng.standard_normal(shape).astype(np.float16) for name, shape in zip("qkv", (q, k, v), strict=True)}
     theirs = references.torch_attention(p, views)
     np.testing.assert_allclose(references.attention(p, views), theirs, rtol=0, atol=4e-3)
+
+
+def test_who_loses_the_gpu_is_named_and_blames_nobody_else(
+    module: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that lost the GPU is replaced before the next case; the case runs again, each launch waited for."""
+    nodes, report = module("gpu_checks.nodes"), module("gpu_checks.report")
+    made: list[Any] = []
+
+    class Worker:
+        def __init__(self, waits: bool = False) -> None:
+            self.waits, self.lost = waits, False
+            made.append(self)
+
+        def ask(self, case: Any, limit_s: float) -> Any:
+            assert not self.lost, "a lost process is asked again"
+            self.lost = case.name == "bad"
+            if not self.lost:
+                return nodes.Answer("float32", "ok", "")
+            words = "illegal address in rows_1" if self.waits else "illegal address"
+            return nodes.Answer("float32", "failed", words, (), True)
+
+        def kill(self) -> str:
+            return ""
+
+    monkeypatch.setattr(nodes, "_Worker", Worker)
+    cases = [SimpleNamespace(name=name) for name in ("one", "bad", "two")]
+    found = nodes._Pool(cases, report.Report("nodes", None, small=True, limit_s=60)).run()
+    assert [found[name].result for name in ("one", "bad", "two")] == ["ok", "failed", "ok"]
+    assert found["bad"].words == "illegal address; where each launch is waited for: illegal address in rows_1"
+    assert [worker.waits for worker in made] == [False, True, False]
