@@ -25,6 +25,8 @@ from distort.kernels.compiler.ir import Host, Tensor
 from distort.kernels.cuda import copies, faults
 from distort.kernels.cuda.context import Context
 from distort.kernels.cuda.executable import Executable
+from distort.kernels.cuda.libraries import LibraryFailed
+from distort.kernels.cuda.modules import NotCompiled
 from distort.kernels.cuda.nodes import Bodies, DeviceNodes, read_on_host
 from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.plan import CudaPlan, plan_of
@@ -208,6 +210,11 @@ class CudaProgram:
             self._learned.pop(key, None)
             self._plans.pop(key, None)
             return self._into(self.nodes.run_values(values, scope), into)
+        except LibraryFailed as error:  # that it would, nobody could tell before
+            if STRICT:
+                raise
+            self._give_up(key, error)
+            return self._into(self.nodes.run_values(values, scope), into)
         except Refused:
             plan = executable.plan
             if plan.guessed and not plan.expects:
@@ -305,18 +312,21 @@ class CudaProgram:
                 self._branches.get(key),
             )
             found = Executable(plan, self.context)
-        except KernelError:
-            raise
         except Exception as error:
-            if STRICT:
+            if STRICT or (isinstance(error, KernelError) and not isinstance(error, NotCompiled)):
                 raise
-            self.refused[key], self.faults[key] = faults.told(error), faults.whole(error)
+            self._give_up(key, error)
             return None
         self._plans[key] = found
         while len(self._plans) > MOST_PLANS:
             self._plans.popitem(last=False)
         self.compile_s += time.perf_counter() - began
         return found
+
+    def _give_up(self, key: Key, error: Exception) -> None:
+        """There is no plan for these feeds: nodes run one at a time, and ``explain`` says why."""
+        self.refused[key], self.faults[key] = faults.told(error), faults.whole(error)
+        self._plans.pop(key, None)
 
     def _learn(self, key: Key, named: Mapping[str, Any]) -> None:
         """Take note of shapes that nobody could tell: the next run has a plan that goes by them."""
