@@ -71,7 +71,7 @@ def nodes_on_host(graph: Graph) -> frozenset[int]:
     """Nodes that run on the CPU within a GPU's stage, whatever their inputs are."""
     from distort.kernels.cuda.builder import why_on_cpu
 
-    return frozenset(i for i, node in enumerate(graph.nodes) if why_on_cpu(node) is not None)
+    return frozenset(i for i, node in enumerate(graph.nodes) if why_on_cpu(node, anywhere=True) is not None)
 
 
 def seats_of(units: Units, providers: Entries) -> list[GpuSeat | None]:

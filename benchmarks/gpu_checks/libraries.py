@@ -109,8 +109,11 @@ def _products(report: Report, context: Any) -> None:
     for number, (precision, problem) in enumerate(problems):
         what = f"product {precision} {problem.rows}x{problem.columns}x{problem.depth}"
         what += f" x{problem.batch}" * (problem.batch > 1) + f" bias {problem.activation}" * problem.bias
+        if report.is_done(what):
+            continue
         with report.part(what):
             product(report, context, what, problem, precision, number)
+        report.go_on(what)
 
 
 def product(report: Report, context: Any, what: str, p: Any, precision: str, seed: int, rival: bool = True) -> None:
@@ -172,8 +175,11 @@ def convolutions(small: bool) -> dict[str, Any]:
 def _convolutions(report: Report, context: Any) -> None:
     for number, (name, p) in enumerate(convolutions(report.small).items()):
         what = f"convolution {name}"
+        if report.is_done(what):
+            continue
         with report.part(what):
             convolution(report, context, what, p, number)
+        report.go_on(what)
 
 
 def convolution(report: Report, context: Any, what: str, p: Any, seed: int) -> None:
@@ -224,8 +230,11 @@ def attentions(small: bool) -> dict[str, Any]:
 def _attentions(report: Report, context: Any) -> None:
     for number, (name, p) in enumerate(attentions(report.small).items()):
         what = f"attention {name}"
+        if report.is_done(what):
+            continue
         with report.part(what):
             attention(report, context, what, p, number)
+        report.go_on(what)
 
 
 def attention(report: Report, context: Any, what: str, p: Any, seed: int, rival: bool = True) -> None:

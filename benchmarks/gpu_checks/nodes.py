@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import multiprocessing
+import os
 import re
 import sys
 import threading
@@ -33,12 +34,16 @@ _SPACING = {"float16": 2e-3, "bfloat16": 1.6e-2}
 
 
 class Answer(NamedTuple):
-    """``dtype``: of what a case is fed. ``notes``: what was done another way than it could have been."""
+    """``dtype``: of what a case is fed. ``notes``: what was done another way than it could have been.
+
+    ``is_lost``: the GPU does nothing more for the process.
+    """
 
     dtype: str
     result: str
     words: str
     notes: tuple[str, ...] = ()
+    is_lost: bool = False
 
 
 def cases() -> dict[str, Any]:
@@ -102,22 +107,41 @@ class _Pool:
                 case = self._cases.popleft()
             except IndexError:
                 break
-            answer = worker.ask(case, min(_CASE_S, max(self._report.left_s, 1.0)))
-            if answer is None:
+            answer = worker.ask(case, self._limit_s)
+            if answer is None or answer.is_lost:
                 words = worker.kill()
-                if self._report.left_s > 1:
+                if answer is not None:
+                    self._found[case.name] = self._named(case, answer)
+                elif self._report.left_s > 1:
                     self._found[case.name] = Answer("?", FAILED, words)
                 worker = _Worker()
             else:
                 self._found[case.name] = answer
         worker.kill()
 
+    @property
+    def _limit_s(self) -> float:
+        return min(_CASE_S, max(self._report.left_s, 1.0))
+
+    def _named(self, case: Any, answer: Answer) -> Answer:
+        """Of a case that lost the GPU: with what it was that did, which CUDA says when it waits for each launch."""
+        if self._report.left_s < 10:
+            return answer
+        worker = _Worker(waits=True)
+        again = worker.ask(case, self._limit_s)
+        told = worker.kill() if again is None else again.words
+        if again is not None:
+            worker.kill()
+        return answer._replace(words=f"{answer.words}; where each launch is waited for: {told}")
+
 
 class _Worker:
-    def __init__(self) -> None:
+    """``waits``: for each launch, which then says what is wrong with it."""
+
+    def __init__(self, waits: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, list(sys.path)), daemon=True)
+        self._process = context.Process(target=_work, args=(theirs, list(sys.path), waits), daemon=True)
         self._process.start()
         theirs.close()
         self._is_ready = False
@@ -144,9 +168,11 @@ class _Worker:
         return "it took too long" if code is None else f"its process ended with {code}"
 
 
-def _work(pipe: Any, path: list[str]) -> None:
-    """The process: cases in, (type, result, words) out."""
+def _work(pipe: Any, path: list[str], waits: bool) -> None:
+    """The process: cases in, answers out."""
     sys.path[:] = path
+    if waits:
+        os.environ["CUDA_LAUNCH_BLOCKING"] = "1"
     faulthandler.enable()
     warnings.simplefilter("ignore")
     import cupy
@@ -159,11 +185,12 @@ def _work(pipe: Any, path: list[str]) -> None:
         except EOFError:
             return
         answer = run_case(case)
-        pipe.send(answer)
         try:
             cupy.cuda.runtime.deviceSynchronize()
-        except cupy.cuda.runtime.CUDARuntimeError:  # nothing runs in this process any more
-            return
+        except cupy.cuda.runtime.CUDARuntimeError as error:  # nothing runs in this process any more
+            words = answer.words if answer.result == FAILED else words_of(error)
+            answer = answer._replace(result=FAILED, words=words, is_lost=True)
+        pipe.send(answer)
 
 
 def run_case(case: Any) -> Answer:
@@ -186,7 +213,9 @@ def run_case(case: Any) -> Answer:
         infer(model)
         names = [value.name for value in case.model.graph.input]
         began = time.perf_counter()
-        program = CudaProgram(model.graph, CudaOptions.read({"use_tf32": "0"}))  # tolerances are those of float32
+        # tolerances are those of float32; which plan of cuDNN's is the fastest is of no matter
+        options = CudaOptions.read({"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
+        program = CudaProgram(model.graph, options)
         feeds = dict(zip(names, inputs, strict=False))
         for turn in range(2):  # the second run may have another plan, or be a graph
             results = [_home(value) for value in program.run(feeds)]

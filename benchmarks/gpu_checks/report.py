@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 #: what a row may say; the first two are bad
 WRONG, FAILED, OK, FIGURE, SKIPPED = RESULTS = ("wrong", "failed", "ok", "figure", "skipped")
 _MOST_WORDS = 160
+#: in the environment of a process that goes on for one that lost the GPU: what that one has done, as JSON
+_DONE = "GPU_CHECK_DONE"
 
 
 class Skipped(Exception):
@@ -44,6 +47,7 @@ class Report:
         self.check, self.small, self.arch = check, small, arch
         self.rows: list[Row] = []
         self._path, self._began, self._limit_s = path, time.monotonic(), limit_s
+        self._done: list[str] = json.loads(os.environ.get(_DONE, "[]"))
 
     @property
     def left_s(self) -> float:
@@ -72,6 +76,24 @@ class Report:
         figure = f"error {error:.1e} of {tolerance:.0e}{f', {extra}' if extra else ''}"
         self.add(what, OK if error <= tolerance else WRONG, figure, error=error, tolerance=tolerance, **details)
 
+    def is_done(self, what: str) -> bool:
+        """Whether a process that lost the GPU has done this already, or lost it to this."""
+        return what in self._done
+
+    def go_on(self, what: str, before: Callable[[], None] = lambda: None) -> None:
+        """Behind ``what``: in a process of its own, if the GPU does nothing more for this one, after ``before``."""
+        self._done.append(what)
+        import cupy
+
+        try:
+            cupy.cuda.runtime.deviceSynchronize()
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            before()
+            self.add(f"the GPU after {what}", FAILED, f"is lost, and a new process goes on: {words_of(error)}")
+            limit = [n for n, word in enumerate(sys.argv) if word == "--limit-s"]
+            words = [f"{self.left_s:.1f}" if n - 1 in limit else word for n, word in enumerate(sys.argv)]
+            os.execve(sys.executable, [sys.executable, *words], {**os.environ, _DONE: json.dumps(self._done)})
+
     @contextmanager
     def part(self, what: str) -> Iterator[None]:
         """What fails in the block is a row, and stops nothing else."""
@@ -96,7 +118,8 @@ def words_of(error: BaseException) -> str:
         module = str(frame.f_globals.get("__name__", ""))
         if module.startswith("distort."):
             found = f" ({module.removeprefix('distort.')}:{line} in {frame.f_code.co_name})"
-    return text + found
+    notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()) if len(str(note)) <= 2 * _MOST_WORDS)
+    return text + found + notes
 
 
 def read_rows(path: Path) -> list[Row]:

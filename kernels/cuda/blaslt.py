@@ -7,7 +7,9 @@ are our columns, so that its bias of one number a row is ours of one a column. N
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
+import operator
 import threading
 import time
 import weakref
@@ -39,6 +41,12 @@ class Tuned(NamedTuple):
     n_timed: int
     ms: float
     first_ms: float  # of the heuristic's own choice
+
+
+def alignment_of(*addresses: int) -> int:
+    """What all of them are multiples of, in bytes: a power of two, as far as algorithms care."""
+    bits = functools.reduce(operator.or_, addresses, _ALIGNMENT_NBYTES)
+    return bits & -bits
 
 
 class ProductPlan:
@@ -135,16 +143,29 @@ class ProductPlan:
             raise LibraryFailed(f"a workspace of {self.workspace_nbytes} bytes, aligned, is needed for {self._text}")
         p = self.problem
         c = c if p.c is not None else out
-        bits = a | b | out | c | (bias if p.bias else 0) | _ALIGNMENT_NBYTES
-        alignment = bits & -bits
+        alignment = alignment_of(a, b, out, c, bias if p.bias else 0)
         with self._lock:
-            algorithm = self._algorithms.get(alignment)
-            if algorithm is None:
-                if alignment < max(ITEM_NBYTES[p.dtype], ITEM_NBYTES[p.result]):
-                    raise LibraryFailed(f"addresses are aligned to {alignment} bytes alone, for {self._text}")
-                algorithm = self._candidates(alignment, self.workspace_nbytes, 1)[0].algorithm
-                self._algorithms[alignment] = algorithm
+            algorithm = self._algorithm_for(alignment)
             self._enqueue(algorithm, (b, a, c, out), bias, stream, workspace, self.workspace_nbytes)
+
+    def can_run(self, alignment: int) -> bool:
+        """Whether there is an algorithm for operands that are aligned to so many bytes."""
+        with self._lock:
+            try:
+                self._algorithm_for(alignment)
+            except LibraryFailed:
+                return False
+        return True
+
+    def _algorithm_for(self, alignment: int) -> Algorithm:
+        """With the lock held."""
+        algorithm, p = self._algorithms.get(alignment), self.problem
+        if algorithm is None:
+            if alignment < max(ITEM_NBYTES[p.dtype], ITEM_NBYTES[p.result]):
+                raise LibraryFailed(f"addresses are aligned to {alignment} bytes alone, for {self._text}")
+            algorithm = self._candidates(alignment, self.workspace_nbytes, 1)[0].algorithm
+            self._algorithms[alignment] = algorithm
+        return algorithm
 
     def _enqueue(
         self,
@@ -279,11 +300,17 @@ class Products:
                 return ProductPlan(self, problem)
             except LibraryFailed as error:
                 # of what is impossible the library says the one or the other
-                if not any(api.STATUSES[status] in error.text for status in (api.NOT_SUPPORTED, api.INVALID_VALUE)):
+                if not any(api.STATUSES[status] in error.text for status in api.IMPOSSIBLE):
                     raise
                 reason = error.text
         self.reasons[problem] = reason
         return None
+
+    def withdraw(self, problem: ProductProblem, why: str) -> None:
+        """There is no plan for it any more, for who asks from now on."""
+        with self._lock:
+            self._plans[problem] = None
+            self.reasons[problem] = why
 
     def close(self) -> None:
         """Give back descriptors and the handle; plans are of no use then."""
@@ -300,4 +327,4 @@ def _give_back(functions: Any, handle: ctypes.c_void_p, made: set[Descriptor]) -
     functions.cublasLtDestroy(handle)
 
 
-__all__ = ["ProductPlan", "Products", "Timer", "Tuned"]
+__all__ = ["ProductPlan", "Products", "Timer", "Tuned", "alignment_of"]

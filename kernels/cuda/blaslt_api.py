@@ -36,7 +36,9 @@ STATUSES = {
     15: "CUBLAS_STATUS_NOT_SUPPORTED",
     16: "CUBLAS_STATUS_LICENSE_ERROR",
 }
-NOT_INITIALIZED, INVALID_VALUE, NOT_SUPPORTED = 1, 7, 15
+NOT_INITIALIZED, INVALID_VALUE, ARCH_MISMATCH, NOT_SUPPORTED = 1, 7, 8, 15
+#: what is said of a problem that the device or the library has no algorithm for
+IMPOSSIBLE = (INVALID_VALUE, ARCH_MISMATCH, NOT_SUPPORTED)
 _REMEDIES = {
     1: "look whether the driver is at least as new as this CUDA, and whether the device has memory left",
     3: "lower gpu_mem_limit, so that cuBLASLt has memory of its own",

@@ -125,12 +125,16 @@ def runs(operation: Operation) -> bool:
     return isinstance(operation, Host) or printer_of(operation.kind) is not None or has_library_call(operation)
 
 
-def why_on_cpu(node: Node) -> str | None:
-    """Why a node runs on the CPU whatever its inputs are; None where a GPU may run it."""
+def why_on_cpu(node: Node, *, anywhere: bool = False) -> str | None:
+    """Why a node runs on the CPU whatever its inputs are; None where a GPU may run it.
+
+    ``anywhere``: whatever libraries are installed where it runs.
+    """
     entry = find(node.domain, node.op_type, node.opset, "cuda")
     if entry is None:
         return "its kernel is the CPU's alone"
-    why = fallback.reason(node.domain, node.op_type) if entry.device == "any" else None
+    reason = fallback.reason_anywhere if anywhere else fallback.reason
+    why = reason(node.domain, node.op_type) if entry.device == "any" else None
     if why is None or custom_of(node.domain, node.op_type):
         return why
     compiled = lower.lowering_of(node.domain, node.op_type) or lowering_of(node.domain, node.op_type)

@@ -13,6 +13,7 @@ import numpy as np
 
 from distort.graph.ir import Node
 from distort.graph.types import DTYPE_OF
+from distort.kernels.cuda.libraries import is_installed
 
 #: what CuPy has arrays of, beside bfloat16
 _KINDS = "biufc"
@@ -37,6 +38,13 @@ REASONS: dict[tuple[str, str], str] = {
     (_MS, "MurmurHash3"): "hashes are of bytes, of text too",
     (_MS, "Tokenizer"): _TEXT,
 }
+#: (domain, operator) -> the library of CUDA's that CuPy calls in its body: larger than all others, and not required
+LIBRARIES: dict[tuple[str, str], str] = {
+    ("", "DFT"): "cufft",
+    ("", "Det"): "cusolver",
+    ("", "STFT"): "cufft",
+    (_MS, "Inverse"): "cusolver",
+}
 
 
 def _scattered(node: Node, dtype: np.dtype[Any]) -> str | None:
@@ -58,8 +66,20 @@ CONDITIONS: dict[tuple[str, str], Callable[[Node, np.dtype[Any]], str | None]] =
 
 
 def reason(domain: str, op_type: str) -> str | None:
-    """Why an operator's body is the CPU's; None where it runs over CuPy, but for some types or attributes."""
-    return REASONS.get((domain if domain != "ai.onnx" else "", op_type))
+    """Why an operator's body is the CPU's here; None where it runs over CuPy, but for some types or attributes."""
+    library = LIBRARIES.get(_key(domain, op_type))
+    if library is not None and not is_installed(library):
+        return f"lib{library}, which CuPy calls for it, isn't installed (cuda-toolkit[{library}] brings it)"
+    return reason_anywhere(domain, op_type)
+
+
+def reason_anywhere(domain: str, op_type: str) -> str | None:
+    """As :func:`reason`, whatever is installed where it runs."""
+    return REASONS.get(_key(domain, op_type))
+
+
+def _key(domain: str, op_type: str) -> tuple[str, str]:
+    return domain if domain != "ai.onnx" else "", op_type
 
 
 def reason_of_values(node: Node, dtypes: Sequence[Any]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib
 from typing import Any
 
@@ -37,16 +38,33 @@ def open_library(name: str) -> ctypes.CDLL:
     return ctypes.CDLL(found.abs_path)
 
 
+@functools.cache
+def is_installed(name: str) -> bool:
+    """Whether a library can be loaded here; True where there is no telling, for nothing looks for libraries."""
+    try:
+        open_library(name)
+    except LibraryMissing as error:
+        return isinstance(error.__cause__, ImportError)
+    return True
+
+
+def forget() -> None:
+    """For tests, which take libraries away."""
+    is_installed.cache_clear()
+
+
 def cudnn_frontend() -> Any:
     """The module ``cudnn``. Raises LibraryMissing."""
     try:
-        return importlib.import_module("cudnn")
-    # the extension module raises what it likes where libcudnn isn't there
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        module = importlib.import_module("cudnn")
+        module.backend_version()  # it can be imported without libcudnn
+    # the extension module raises what it likes where libcudnn isn't there, or is there twice
+    except (ImportError, OSError, RuntimeError, AttributeError, AssertionError) as error:
         reason = (str(error).splitlines() or ["not found"])[0]
         raise LibraryMissing(
             f"cuDNN can't be used: {reason}. Remedy: {_REMEDY}; these bring nvidia-cudnn-frontend and cuDNN 9."
         ) from error
+    return module
 
 
-__all__ = ["LibraryFailed", "LibraryMissing", "cudnn_frontend", "open_library"]
+__all__ = ["LibraryFailed", "LibraryMissing", "cudnn_frontend", "is_installed", "open_library"]

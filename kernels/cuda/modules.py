@@ -14,6 +14,10 @@ from distort.kernels.errors import KernelError
 _OPTIONS = ("--std=c++17",)
 
 
+class NotCompiled(KernelError):
+    """CUDA C of ours that NVRTC doesn't take."""
+
+
 class Modules:
     """Of one GPU of this process. Thread-safe."""
 
@@ -23,7 +27,10 @@ class Modules:
         self._functions: dict[str, Any] = {}
 
     def get(self, kernels: Iterable[Kernel]) -> dict[str, Any]:
-        """Functions by kernels' names. Raises KernelError, which says what NVRTC says, where one can't be compiled."""
+        """Functions by kernels' names.
+
+        Raises NotCompiled, which says what NVRTC says, where one can't be compiled, KernelError where none can.
+        """
         wanted = {kernel.name: kernel for kernel in kernels}
         with self._lock:
             # in an order that the set alone decides: CuPy's cache on the disk knows texts
@@ -55,7 +62,7 @@ class Modules:
             except CompileException as error:
                 name, words = _culprit(kernels, str(error))
                 where = f"Its source is in {dumped}" if dumped else f"Set {dumping.VARIABLE} to a folder for its source"
-                raise KernelError(f"CUDA C of {name} can't be compiled: {words}. {where}.") from error
+                raise NotCompiled(f"CUDA C of {name} can't be compiled: {words}. {where}.") from error
         self._functions.update(found)
 
 
@@ -98,4 +105,4 @@ def forget() -> None:
         _of_device.clear()
 
 
-__all__ = ["Modules", "forget", "modules_of"]
+__all__ = ["Modules", "NotCompiled", "forget", "modules_of"]

@@ -14,6 +14,7 @@ from distort.kernels.compiler.constants import Constants
 from distort.kernels.cuda import faults
 from distort.kernels.cuda.context import Context
 from distort.kernels.cuda.executable import Executable
+from distort.kernels.cuda.modules import NotCompiled
 from distort.kernels.cuda.plan import CudaPlan, plan_of
 from distort.kernels.cuda.weights import is_held
 from distort.kernels.errors import KernelError
@@ -72,12 +73,10 @@ class Plans:
         began = time.perf_counter()
         try:
             found = Executable(self._plan(key), self._context, self._constants.has)
-        except KernelError:
-            raise
         except Exception as error:
-            if STRICT:
+            if STRICT or (isinstance(error, KernelError) and not isinstance(error, NotCompiled)):
                 raise
-            self.refused[key], self.faults[key] = faults.told(error), faults.whole(error)
+            self.give_up(key, error)
             return None
         self._made[key] = found
         while len(self._made) > MOST_PLANS:
@@ -98,6 +97,11 @@ class Plans:
             key not in self._unsteady,
             self._branches.get(key),
         )
+
+    def give_up(self, key: Key, error: Exception) -> None:
+        """There is no plan for these feeds: nodes run one at a time, and ``explain`` says why."""
+        self.refused[key], self.faults[key] = faults.told(error), faults.whole(error)
+        self._made.pop(key, None)
 
     # -- what runs teach
 

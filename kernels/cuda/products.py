@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -15,10 +16,10 @@ from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.ir import Map, Operation, Tensor, broadcast_shape, repeating
 from distort.kernels.compiler.loops import merged
 from distort.kernels.compiler.lower.views import strides_after
-from distort.kernels.cuda.blaslt import ProductPlan
+from distort.kernels.cuda.blaslt import ProductPlan, alignment_of
 from distort.kernels.cuda.device_libraries import LibraryOperation, libraries_of
 from distort.kernels.cuda.epilogues import epilogue_of
-from distort.kernels.cuda.library_call import LibraryCall
+from distort.kernels.cuda.library_call import LibraryCall, Withdrawn
 from distort.kernels.cuda.product_problems import RESULTS, Matrix, ProductProblem
 
 #: element types that are multiplied to their own; see also ``multiply_bytes``
@@ -130,7 +131,8 @@ class CudaProduct(LibraryOperation):
         del context
         problem, products = self.problem(), self.libraries.products
         plan = None if problem is None or products is None else products.plan(problem)
-        assert plan is not None, "it was there when the operation was made"
+        if problem is None or products is None or plan is None:
+            raise Withdrawn(str(problem))  # it was there when the operation was made
         self.libraries.tune(plan)
         out = self._viewed(self.outputs[0])
         assert out is not None
@@ -140,6 +142,13 @@ class CudaProduct(LibraryOperation):
             [sum(n * step for n, step in zip(index, t.strides, strict=False)) * t.dtype.itemsize for t in tensors]
             for index in itertools.product(*map(range, loops))
         ]
+        # memory begins at multiples of what algorithms care for; where operands begin in it is known
+        begins = [t.offset * t.dtype.itemsize for t in tensors]
+        for alignment in {alignment_of(*map(operator.add, begins, shift)) for shift in shifts}:
+            if not plan.can_run(alignment):
+                why = f"cuBLASLt has no algorithm for operands that are aligned to {alignment} bytes: {problem}"
+                products.withdraw(problem, why)
+                raise Withdrawn(why)
         return _Call(plan, shifts, self.has_c, self.has_bias)
 
 

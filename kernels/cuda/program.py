@@ -18,8 +18,9 @@ import numpy as np
 
 from distort.graph.ir import Graph
 from distort.kernels.compiler.ir import Host, Tensor
-from distort.kernels.cuda import copies
+from distort.kernels.cuda import copies, plans
 from distort.kernels.cuda.context import Context
+from distort.kernels.cuda.libraries import LibraryFailed
 from distort.kernels.cuda.nodes import Bodies, DeviceNodes, read_on_host
 from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.plan import CudaPlan
@@ -182,6 +183,11 @@ class CudaProgram:
             self.n_graph_runs += is_graph
         except Surprise as surprise:
             self._plans.forget(key, surprise.name)
+            return self._into(self.nodes.run_values(values, scope), wanted)
+        except LibraryFailed as error:  # that it would, nobody could tell before
+            if plans.STRICT:
+                raise
+            self._plans.give_up(key, error)
             return self._into(self.nodes.run_values(values, scope), wanted)
         except Refused:
             if plan.guessed and not plan.expects:

@@ -23,7 +23,7 @@ from distort.kernels.cuda import lower
 from distort.kernels.cuda.builder import CudaBuilder
 from distort.kernels.cuda.device_libraries import Libraries
 from distort.kernels.cuda.dnn_graphs import AttentionProblem, ConvProblem, refusal
-from distort.kernels.cuda.fallback import CONDITIONS, REASONS, dtypes_of, reason_of_values
+from distort.kernels.cuda.fallback import CONDITIONS, LIBRARIES, REASONS, dtypes_of, reason_of_values
 from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.plan import target_of
 from distort.kernels.cuda.product_problems import ProductProblem
@@ -75,6 +75,8 @@ def table_text() -> str:
         key = domain, op_type
         why = REASONS.get(key)
         otherwise = f"CPU: {why}" if why else "CuPy; CPU for some types and attributes" if key in CONDITIONS else "CuPy"
+        if key in LIBRARIES:
+            otherwise = f"CuPy with lib{LIBRARIES[key]}; CPU where that isn't installed"
         name = f"{domain}.{op_type}" if domain else op_type
         lines.append(f"| {name} | {compiled.get(key, '')} | {otherwise} | {WAITS.get(key, '')} |\n")
     return _HEAD + "".join(lines)

@@ -26,7 +26,7 @@ def _modules() -> list[str]:
 
 def _take_out() -> dict[str, Any]:
     taken = {name: sys.modules.pop(name) for name in _modules()}
-    for name in ("device", "modules", "tuning"):
+    for name in ("device", "libraries", "modules", "tuning"):
         module = sys.modules.get(f"distort.kernels.cuda.{name}")
         if module is not None:
             module.forget()  # what is known of this machine's GPUs, and compiled for them

@@ -431,3 +431,44 @@ def test_numbers_are_those_of_the_headers() -> None:
         assert getattr(api, ours) == number(theirs), ours
     for status, name in api.STATUSES.items():
         assert number(name) == status
+
+
+_NAMES = {
+    "DESC_TRANSA": "CUBLASLT_MATMUL_DESC_TRANSA",
+    "DESC_TRANSB": "CUBLASLT_MATMUL_DESC_TRANSB",
+    "DESC_EPILOGUE": "CUBLASLT_MATMUL_DESC_EPILOGUE",
+    "DESC_BIAS_POINTER": "CUBLASLT_MATMUL_DESC_BIAS_POINTER",
+    "DESC_BIAS_DATA_TYPE": "CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE",
+    "LAYOUT_BATCH_COUNT": "CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT",
+    "LAYOUT_BATCH_STRIDE": "CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET",
+    "PREFERENCE_WORKSPACE": "CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES",
+    "PREFERENCE_ALIGNMENT_A": "CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES",
+    "EPILOGUE_RELU": "CUBLASLT_EPILOGUE_RELU",
+    "EPILOGUE_BIAS": "CUBLASLT_EPILOGUE_BIAS",
+    "EPILOGUE_GELU": "CUBLASLT_EPILOGUE_GELU",
+    "COMPUTE_32F": "CUBLAS_COMPUTE_32F",
+    "COMPUTE_64F": "CUBLAS_COMPUTE_64F",
+    "COMPUTE_32I": "CUBLAS_COMPUTE_32I",
+    "COMPUTE_32F_FAST_TF32": "CUBLAS_COMPUTE_32F_FAST_TF32",
+}
+_TYPES = {"float32": "32F", "float64": "64F", "float16": "16F", "int8": "8I", "int32": "32I", "bfloat16": "16BF"}
+
+
+def test_numbers_are_those_of_nvidias_headers() -> None:
+    """Where their wheels are installed."""
+    text = ""
+    for library, header in (("cublas", "cublasLt.h"), ("cublas", "cublas_api.h"), ("cuda_runtime", "library_types.h")):
+        found = importlib.util.find_spec("nvidia")
+        folders = [] if found is None else list(found.submodule_search_locations or ())
+        paths = [Path(folder) / library / "include" / header for folder in folders]
+        path = next((path for path in paths if path.exists()), None)
+        if path is None:
+            pytest.skip(f"{header} isn't installed")
+        text += path.read_text()
+    known = {name: getattr(api, name) for name in _NAMES} | {
+        f"CUDA_R_{t}": api.DATA_TYPES[d] for d, t in _TYPES.items()
+    }
+    for name, number in known.items():
+        there = re.search(rf"\b{_NAMES.get(name, name)}\s*=\s*(\d+)", text)
+        assert there is not None and int(there[1]) == number, name
+    assert ctypes.sizeof(api.Algorithm) == 64 and "uint64_t data[8];" in text

@@ -13,6 +13,9 @@ import distort
 from distort.engine import load_model
 from distort.errors import Fail
 from distort.kernels.cuda import plans
+from distort.kernels.cuda.blaslt import ProductPlan
+from distort.kernels.cuda.launch import Kernel, Launch
+from distort.kernels.cuda.libraries import LibraryFailed
 from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.program import CudaProgram
 from distort.kernels.errors import OutOfMemory
@@ -117,3 +120,34 @@ def test_a_launch_that_cuda_refuses_is_named(fake_cuda: Any, monkeypatch: pytest
     with pytest.raises(Fail) as error:
         session.run(None, fed(np.random.default_rng(0), 3))
     assert re.search(r"CUDA failure: CUDA_ERROR_INVALID_VALUE.*launching rows_\w+ \(\d+ blocks of", str(error.value))
+
+
+def test_a_kernel_that_does_not_compile_is_none_of_a_plan(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "STRICT", False)
+    bad = Kernel("kernel_bad", 'extern "C" __global__ void kernel_bad(float* x) { x[0] = undeclared; }\n')
+    monkeypatch.setattr("distort.kernels.cuda.plan.launches", lambda operation: [Launch(bad, [0], 1)])
+    program = CudaProgram(load_model(proto_of(LAYER)).graph)
+    feeds = fed(np.random.default_rng(0), 3)
+    want = Program(program.graph).run(feeds)[0]
+    for _ in range(2):
+        np.testing.assert_allclose(program.run(feeds)[0].get(), want, rtol=2e-3)
+    (why,) = program.refused.values()
+    assert "CUDA C of kernel_bad can't be compiled" in why and not program.plans
+
+
+def test_what_a_library_fails_in_is_done_without_a_plan(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a captured graph too: that isn't captured then, and fails when it is enqueued."""
+    monkeypatch.setattr(plans, "STRICT", False)
+    program = CudaProgram(load_model(proto_of(LAYER)).graph)
+    feeds = fed(np.random.default_rng(0), 3)
+    want = Program(program.graph).run(feeds)[0]
+    for failing in (False, False, True, True):
+        if failing:
+            monkeypatch.setattr(
+                ProductPlan,
+                "run",
+                lambda *_: (_ for _ in ()).throw(LibraryFailed("cuBLASLt: status 13 while enqueuing")),
+            )
+        np.testing.assert_allclose(program.run(feeds)[0].get(), want, rtol=2e-3)
+    (why,) = program.refused.values()
+    assert "LibraryFailed: cuBLASLt: status 13 while enqueuing" in why

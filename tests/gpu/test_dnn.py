@@ -382,6 +382,17 @@ def test_broken_libraries_are_errors_with_a_remedy(
         networks.convolution(conv("float32", (1, 1, 4, 4), (1, 1, 2, 2), steps=(4, 4)))
 
 
+def test_a_frontend_without_cudnn_is_as_none(cudnn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can be imported: what it calls isn't there."""
+
+    def missing() -> int:
+        raise RuntimeError("Unable to find symbol cudnnGetVersion")
+
+    monkeypatch.setattr(cudnn, "backend_version", missing)
+    with pytest.raises(LibraryMissing, match=r"cuDNN can't be used: Unable to find symbol.*distort"):
+        Networks(90)
+
+
 def test_a_missing_frontend_is_said_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cudnn", None)
     with pytest.raises(LibraryMissing, match=r"cuDNN can't be used: .* install distort\[cuda12\]"):

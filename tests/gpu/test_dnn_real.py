@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from distort.kernels.cuda.dnn_graphs import UIDS, graph_of
+from distort.kernels.cuda.dnn_graphs import UIDS, graph_of, nbytes_of
 
-from .dnn_problems import CONVOLUTIONS
+from .dnn_problems import CONVOLUTIONS, attention
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +61,37 @@ def test_tensors_have_our_numbers_in_the_real_frontend(real: Any) -> None:
     made = graph.tensor(name="x", dim=[1, 8, 4, 4], stride=[128, 16, 4, 1], data_type=real.data_type.HALF)
     made.set_uid(UIDS["w"])
     assert made.get_uid() == UIDS["w"]
+
+
+_ATTENTIONS = {
+    "plain": {},
+    "causal, first": {"causal": "first"},
+    "causal, last": {"causal": "last"},
+    "bias": {"bias": (2, 4)},
+    "bias for all": {"bias": (1, 1)},
+    "lengths": {"lengths": True},
+    "heads side by side": {"flat": True},
+}
+
+
+@pytest.mark.parametrize("name", _ATTENTIONS)
+def test_attention_is_what_the_library_takes(real: Any, name: str) -> None:
+    """As far as a frontend that keeps graphs in Python tells without a GPU: its C++ functions take these arguments."""
+    graph = graph_of(real, attention(**_ATTENTIONS[name]))
+    if not hasattr(graph, "_lower_to_cpp"):
+        pytest.skip("this frontend asks for a GPU as soon as it is told of attention")
+    graph._lower_to_cpp()
+
+
+@pytest.mark.parametrize("workspace", [0, 1 << 20])
+def test_addresses_are_taken_as_they_are_given(real: Any, workspace: int) -> None:
+    """By numbers of tensors, as plain numbers, the workspace too."""
+    p = CONVOLUTIONS["all"]
+    graph = graph_of(real, p)
+    graph.validate()
+    if not hasattr(graph, "_normalize"):
+        pytest.skip("this frontend has its own way in C++")
+    names = list(nbytes_of(p))
+    graph._sorted_uids = sorted(UIDS[name] for name in names)  # a GPU's graph has them of its plan
+    pack = graph._normalize(graph._uid_to_data({UIDS[name]: 4096 * UIDS[name] for name in names}), workspace)
+    assert pack.workspace == workspace and len(pack) == len(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import onnx.parser
 import pytest
 
 import distort
+from distort.kernels.cuda import libraries
 
 SCATTER = 'y = ScatterElements <reduction = "mul"> (x, i, x)'
 LABELS = """labels = ai.onnx.ml.LabelEncoder <keys_int64s = [0, 1], values_strings = ["no", "yes"]> (i)
@@ -43,3 +45,37 @@ def test_as_on_the_cpu(body: str, fake_cuda: Any) -> None:
     [got] = session.run(None, feeds)
     assert got.dtype == want.dtype
     np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+SPECTRA = {
+    "DFT": ("DFT <axis = 1> (x)", (1, 4, 1), "cufft"),
+    "Inverse": ("com.microsoft.Inverse (x)", (3, 3), "cusolver"),
+    "Det": ("Det (x)", (3, 3), "cusolver"),
+}
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize("op_type", SPECTRA)
+def test_what_cupy_lacks_a_library_for_is_the_cpus(
+    op_type: str, is_there: bool, fake_cuda: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """cuFFT and cuSOLVER are larger than all else, and the extras bring neither."""
+    call, shape, library = SPECTRA[op_type]
+    head = '<ir_version: 10, opset_import: ["": 17, "com.microsoft": 1]>'
+    sizes = ",".join(map(str, shape))
+    model = onnx.parser.parse_model(f"{head} g (float[{sizes}] x) => (float y) {{ y = {call} }}")
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    if not is_there:
+        monkeypatch.setattr(importlib.import_module("cuda.pathfinder"), "libraries", set())
+        libraries.forget()
+    feeds = {"x": np.random.default_rng(0).standard_normal(shape, np.float32)}
+    session, plain = (
+        distort.InferenceSession(model.SerializeToString(), providers=[f"{name}ExecutionProvider"])
+        for name in ("CUDA", "CPU")
+    )
+    for _ in range(2):
+        np.testing.assert_allclose(
+            session.run(None, feeds)[0], plain.run(None, feeds)[0], rtol=1e-4, atol=1e-5, strict=True
+        )
+    told = f"lib{library}, which CuPy calls for it, isn't installed"
+    assert (told in session.explain()) is not is_there

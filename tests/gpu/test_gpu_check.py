@@ -348,3 +348,61 @@ def test_references_hold_for_problems_of_all_kinds(module: Callable[[str], Any])
     views = {name: rng.standard_normal(shape).astype(np.float16) for name, shape in zip("qkv", (q, k, v), strict=True)}
     theirs = references.torch_attention(p, views)
     np.testing.assert_allclose(references.attention(p, views), theirs, rtol=0, atol=4e-3)
+
+
+def test_who_loses_the_gpu_is_named_and_blames_nobody_else(
+    module: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that lost the GPU is replaced before the next case; the case runs again, each launch waited for."""
+    nodes, report = module("gpu_checks.nodes"), module("gpu_checks.report")
+    made: list[Any] = []
+
+    class Worker:
+        def __init__(self, waits: bool = False) -> None:
+            self.waits, self.lost = waits, False
+            made.append(self)
+
+        def ask(self, case: Any, limit_s: float) -> Any:
+            assert not self.lost, "a lost process is asked again"
+            self.lost = case.name == "bad"
+            if not self.lost:
+                return nodes.Answer("float32", "ok", "")
+            words = "illegal address in rows_1" if self.waits else "illegal address"
+            return nodes.Answer("float32", "failed", words, (), True)
+
+        def kill(self) -> str:
+            return ""
+
+    monkeypatch.setattr(nodes, "_Worker", Worker)
+    cases = [SimpleNamespace(name=name) for name in ("one", "bad", "two")]
+    found = nodes._Pool(cases, report.Report("nodes", None, small=True, limit_s=60)).run()
+    assert [found[name].result for name in ("one", "bad", "two")] == ["ok", "failed", "ok"]
+    assert found["bad"].words == "illegal address; where each launch is waited for: illegal address in rows_1"
+    assert [worker.waits for worker in made] == [False, True, False]
+
+
+def test_a_check_goes_on_in_a_new_process_when_the_gpu_is_lost(
+    module: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, fake_cuda: Any
+) -> None:
+    report = module("gpu_checks.report")
+    began: list[Any] = []
+    monkeypatch.setattr(report.os, "execve", lambda *given: began.append(given))
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--check", "kernels", "--limit-s", "90", "--full"])
+    monkeypatch.delenv("GPU_CHECK_DONE", raising=False)
+    made = report.Report("kernels", None, small=True, limit_s=50)
+    made.go_on("maps 0")
+    assert not began
+
+    def lost() -> None:
+        raise fake_cuda.cuda.runtime.CUDARuntimeError(700)
+
+    monkeypatch.setattr(fake_cuda.cuda.runtime, "deviceSynchronize", lost)
+    told: list[str] = []
+    made.go_on("maps 1", lambda: told.append("before"))
+    ((_, words, environment),) = began
+    assert words[1:5] == ["gpu_check.py", "--check", "kernels", "--limit-s"] and 40 < float(words[5]) <= 50
+    assert words[6] == "--full" and told == ["before"]
+    assert made.rows[-1].result == "failed" and "cudaErrorIllegalAddress" in made.rows[-1].figure
+    monkeypatch.setenv("GPU_CHECK_DONE", environment["GPU_CHECK_DONE"])
+    after = report.Report("kernels", None, small=True, limit_s=9)
+    assert after.is_done("maps 0") and after.is_done("maps 1") and not after.is_done("maps 2")

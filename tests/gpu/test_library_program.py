@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx.parser
 import pytest
 
 from distort.engine import load_model
@@ -105,3 +106,42 @@ def test_what_cannot_be_built_after_all_is_lowered_again(fake_cuda: Any, monkeyp
     ((_, plan),) = program.plans
     kinds = ["cuda convolution", "map", "cuda product", "rows"]
     assert [step.operation.kind for step in plan.steps] == kinds and not program.refused
+
+
+def test_operands_that_no_algorithm_takes_are_multiplied_another_way(
+    fake_cuda: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an operand begins in memory is known when a plan is made: no run finds out."""
+    from distort.kernels.cuda import blaslt
+    from distort.kernels.cuda.libraries import LibraryFailed
+    from distort.kernels.cuda.program import CudaProgram
+
+    asked: list[int] = []
+    candidates = blaslt.ProductPlan._candidates
+
+    def strict(self: Any, alignment: int, *others: Any) -> Any:
+        asked.append(alignment)
+        if alignment < 16:
+            raise LibraryFailed("cuBLASLt: CUBLAS_STATUS_NOT_SUPPORTED while looking for an algorithm")
+        return candidates(self, alignment, *others)
+
+    monkeypatch.setattr(blaslt.ProductPlan, "_candidates", strict)
+    text = """<ir_version: 10, opset_import: ["" : 18]> g (float[6, 8] x, float[8, 5] w) => (float[5, 5] y) {
+        begin = Constant <value_ints = [1, 0]> ()
+        end = Constant <value_ints = [6, 7]> ()
+        axes = Constant <value_ints = [0, 1]> ()
+        part = Slice (x, begin, end, axes)
+        begin_w = Constant <value_ints = [1]> ()
+        end_w = Constant <value_ints = [8]> ()
+        axes_w = Constant <value_ints = [0]> ()
+        part_w = Slice (w, begin_w, end_w, axes_w)
+        y = MatMul (part, part_w)
+    }"""
+    graph = load_model(onnx.parser.parse_model(text).SerializeToString()).graph
+    program = CudaProgram(graph)
+    feeds = {"x": real(6, 8), "w": real(8, 5)}
+    for _ in range(4):
+        np.testing.assert_allclose(_host(program.run(feeds)[0]), Program(graph).run(feeds)[0], 2e-2, 1e-3)
+    assert min(asked) == 4 and not program.refused
+    (why,) = program.context.libraries.obstacles()
+    assert "no algorithm for operands that are aligned to 4 bytes" in why

@@ -24,6 +24,10 @@ def find_nvidia_header_directory(libname: str) -> str | None:
     return headers if libname == "cudart" else None
 
 
+#: libraries that the fake CuPy stands for itself
+libraries = {"cufft", "cusolver"}
+
+
 def load_nvidia_dynamic_lib(libname: str) -> LoadedDL:
     if libname == "cublasLt":
         import cublaslt  # lies next to this folder
@@ -32,4 +36,6 @@ def load_nvidia_dynamic_lib(libname: str) -> LoadedDL:
         cublaslt.library().fake_enqueue_with(fake.enqueue_from_c)
         cublaslt.library().fake_touch_with(fake.touch_from_c)
         return LoadedDL(cublaslt.path())
+    if libname in libraries:
+        return LoadedDL("libc.so.6")  # whichever: nobody calls it
     raise DynamicLibNotFoundError(f'Failure finding "lib{libname}.so"')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ _SYNCHRONIZE = set(
 )
 #: go through cuBLAS, cuSOLVER or cuRAND, which CuPy refuses while a stream captures
 _LIBRARIES = set("matmul dot tensordot einsum inner outer vdot kron linalg.inv linalg.det linalg.solve".split())
+#: libraries that CuPy loads when a function of these is first called
+_LOADED = {"fft.": "cufft", "linalg.": "cusolver"}
 #: write into their first argument
 _WRITE = set("copyto putmask place fill_diagonal".split())
 _OWN = {
@@ -51,6 +54,17 @@ _OWN = {
     ),
     **{name: functools.partial(_reduce.reduction, name) for name in _reduce.REDUCTIONS},
 }
+
+
+def _load_for(path: str) -> None:
+    name = next((name for prefix, name in _LOADED.items() if path.startswith(prefix)), "")
+    if not name:
+        return
+    pathfinder = importlib.import_module("cuda.pathfinder")
+    try:
+        pathfinder.load_nvidia_dynamic_lib(name)
+    except pathfinder.DynamicLibNotFoundError as error:
+        raise ImportError(str(error)) from error
 
 
 def _module(args: Any) -> Any:
@@ -101,6 +115,7 @@ def _wrapped(path: str, parts: list[str]) -> Any:
             return function(*_views(args), **kwargs)
         if path in _LIBRARIES:
             _refuse_in_capture()
+        _load_for(path)
         if path in _SYNCHRONIZE:
             _state.declare(path)
         _check(path, bound.arguments)

@@ -12,6 +12,8 @@ from ._creation import asarray
 from ._data import DATA
 from ._indexing import convert
 
+#: take numbers of Python that their operands' type doesn't hold
+_COMPARISONS = set("equal not_equal less less_equal greater greater_equal".split())
 _KINDS = {"b": 0, "u": 1, "i": 1, "f": 2, "V": 2, "c": 3}
 _WEAK = {bool: 0, int: 1, float: 2, complex: 3}
 
@@ -107,7 +109,7 @@ class ufunc:
         del plain
 
         def call(*values: Any) -> Any:
-            values = tuple(np.asarray(value).astype(kind) for value, kind in zip(values, ins, strict=True))
+            values = tuple(self._packed(value, kind) for value, kind in zip(values, ins, strict=True))
             made = self._function(*values)
             made = made if isinstance(made, tuple) else (made,)
             made = tuple(convert(np.asarray(part), kind) for part, kind in zip(made, types, strict=True))
@@ -126,6 +128,12 @@ class ufunc:
         for i, target in enumerate(outs):
             _call.write(target, lambda into, *values, i=i: np.copyto(into, _as(call(*values)[i], into)), *args)  # type: ignore[misc]
         return outs
+
+    def _packed(self, value: Any, kind: np.dtype[Any]) -> Any:
+        """An operand as the loop reads it. Numbers of Python that don't fit raise OverflowError, but in comparisons."""
+        if type(value) is int and kind.kind in "iu" and self.name.removeprefix("cupy_") not in _COMPARISONS:
+            return np.array(value, kind)
+        return np.asarray(value).astype(kind)
 
     def outer(self, A: Any, B: Any, **kwargs: Any) -> Any:
         A, B = asarray(A), asarray(B)
