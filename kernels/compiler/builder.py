@@ -86,6 +86,8 @@ class Builder:
 
     #: whether kernels of LLVM IR may be added where an operation of another kind would do as well
     takes_native: ClassVar[bool] = True
+    #: names of the dtypes that there are kernels for
+    dtypes: ClassVar[frozenset[str]] = frozenset(STORED)
 
     def __init__(
         self,
@@ -210,7 +212,7 @@ class Builder:
             value = next((s.initializers[name] for s in reversed(self._scopes) if name in s.initializers), None)
             if isinstance(value, SparseInitializer):
                 value = self.once(("dense", id(value)), value.dense)
-            compiles = isinstance(value, np.ndarray) and name_of(value.dtype) in STORED
+            compiles = isinstance(value, np.ndarray) and name_of(value.dtype) in self.dtypes
             found = self._tensors[name] = self._constants.tensor(value) if compiles and value is not None else None
             if value is not None and len(self._scopes) == 1:
                 self._constants.initial[name] = found
@@ -368,7 +370,7 @@ class Builder:
         None where it holds values that only plain kernels know.
         """
         for value in graph.initializers.values():
-            if not isinstance(value, np.ndarray) or name_of(value.dtype) not in STORED:
+            if not isinstance(value, np.ndarray) or name_of(value.dtype) not in self.dtypes:
                 return None
         around, name, origin = self._tensors, self._name, self._origin
         self._tensors = {n: t for n, t in around.items() if n not in graph.initializers} | dict(given)
@@ -470,7 +472,7 @@ class Builder:
                 nbytes += tensor.value.nbytes
         if nbytes > _KNOWN_NBYTES or form.is_random:
             return False
-        results = self._constants.evaluate(form, inputs, _KNOWN_NBYTES)
+        results = self._constants.evaluate(form, inputs, _KNOWN_NBYTES, self.dtypes)
         if results is None:
             return False
         for name, tensor in zip(form.node.outputs, results, strict=False):

@@ -14,6 +14,7 @@ from distort.kernels.cuda import fallback, lower
 from distort.kernels.cuda.attention import attend
 from distort.kernels.cuda.byte_products import multiply_bytes
 from distort.kernels.cuda.codegen import printer_of
+from distort.kernels.cuda.codegen.narrow import NARROW
 from distort.kernels.cuda.device_libraries import Libraries
 from distort.kernels.cuda.library_call import has_library_call
 from distort.kernels.cuda.lower import expecting, gathering
@@ -26,6 +27,7 @@ class CudaBuilder(Builder):
     """As :class:`Builder`; what it adds are operations that :func:`runs` on a GPU."""
 
     takes_native = False
+    dtypes = Builder.dtypes | NARROW
     #: of the device: see :meth:`use`
     libraries: Libraries | None = None
 
@@ -36,6 +38,8 @@ class CudaBuilder(Builder):
 
     def _lower_compiled(self, form: Form, node: Node, inputs: list[Tensor | None]) -> bool:
         if custom_of(node.domain, node.op_type):
+            return False
+        if any(t is not None and t.element in NARROW for t in inputs) and not _moves_codes(node):
             return False
         own = lower.lowering_of(node.domain, node.op_type)
         if own is not None and self._try(own, node, inputs):
@@ -96,6 +100,18 @@ class CudaBuilder(Builder):
 
     def _takes(self, added: Sequence[Operation]) -> bool:
         return all(runs(operation) for operation in added)
+
+
+#: which take elements of narrow types, that other kernels know no arithmetic of
+_NAMES_OF_CODES = (
+    "Cast CastLike Concat DepthToSpace DequantizeLinear Expand Flatten Gather GatherElements GatherND Identity Loop If "
+    "QuantizeLinear Reshape Scan Shape Size Slice SpaceToDepth Split Squeeze Tile Transpose Unsqueeze"
+)
+_OF_CODES = frozenset(_NAMES_OF_CODES.split())
+
+
+def _moves_codes(node: Node) -> bool:
+    return node.domain == "" and node.op_type in _OF_CODES
 
 
 def runs(operation: Operation) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 
 from distort.kernels.compiler.expression import Expression, Instruction
 from distort.kernels.compiler.ir import Map, Operation
+from distort.kernels.cuda.codegen.narrow import DTYPES, FLOATS, INTEGERS
 from distort.kernels.cuda.operations import (
     Activation,
     CudaCells,
@@ -48,7 +49,7 @@ _ATTRIBUTES: dict[str, tuple[Any, ...]] = {"bit_shift": ("RIGHT",), "mod": (0,)}
 
 
 def kind(dtype: str) -> np.dtype[Any]:
-    return np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
+    return np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else DTYPES.get(dtype) or np.dtype(dtype)
 
 
 def _of_operators(dtype: str, ops: list[str], casts: list[str]) -> Map:
@@ -63,7 +64,18 @@ def _of_operators(dtype: str, ops: list[str], casts: list[str]) -> Map:
     return Map([view(x) for x in inputs], [view(x) for x in outputs], expression)
 
 
+def of_casts(source: str, to: str, saturate: int, x: Any = None) -> list[Operation]:
+    """Of numbers of one dtype as another's; a copy where they are the same."""
+    x = np.zeros(64, kind(source)) if x is None else x
+    body = (Instruction("cast", (0,), to, (bool(saturate),) if to in FLOATS else ()),) if source != to else ()
+    return [Map([view(x)], [view(np.zeros(x.shape, kind(to)))], Expression((source,), body, (len(body),)))]
+
+
 def maps() -> Iterator[Operation]:
+    for narrow in sorted([*FLOATS, *INTEGERS]):
+        for other in ("float32", "float16", "int64", "bool", narrow):
+            yield from of_casts(narrow, other, 1)
+            yield from of_casts(other, narrow, 0)
     integers = ["int8", "uint8", "uint32", "int32", "int64", "uint64"]
     for dtype in ("float32", "float16", "bfloat16", "float64"):
         yield _of_operators(dtype, _OF_REALS, integers if dtype in ("float32", "float64") else ["float32"])

@@ -33,7 +33,8 @@ class _Builder(CudaBuilder):
 
 def graph_of(text: str, feeds: dict[str, Array], opset: int) -> Graph:
     declared = ", ".join(
-        f"{_NAMES.get(a.dtype.name, a.dtype.name)}[{','.join(map(str, a.shape))}] {name}" for name, a in feeds.items()
+        f"{_NAMES.get(a.dtype.name, a.dtype.name.replace('_', ''))}[{','.join(map(str, a.shape))}] {name}"
+        for name, a in feeds.items()
     )
     head = f'<ir_version: 10, opset_import: ["": {opset}, "com.microsoft": 1]> g ({declared})'
     return reader.read_model(onnx.parser.parse_model(f"{head} => {text}")).graph
