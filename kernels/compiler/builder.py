@@ -27,6 +27,7 @@ from distort.kernels.compiler.layout import arranged, of_work, unblocked
 from distort.kernels.compiler.qdq import product_of_bytes, products_of_bytes
 from distort.kernels.compiler.texts import made_of_text
 from distort.kernels.registry import custom_of
+from distort.kernels.windows import Windows
 
 #: (builder, node, inputs) -> outputs, or None
 Lowering = Callable[["Builder", Node, "list[Tensor | None]"], "list[Tensor | None] | None"]
@@ -334,6 +335,15 @@ class Builder:
         from distort.kernels.compiler.lower import sampling
 
         sampling.sampled_kernel(self, x, grid, mode, padding, points, result, images)
+
+    def convolved_bytes(
+        self, x: Tensor, w: Tensor, zero: Tensor | None, w_zero: Tensor | None, windows: Windows, groups: int
+    ) -> Tensor | None:
+        """int32 [N, F, *out] of x [N, C, *size] and w [F, C / groups, *kernel], both of bytes, less their zero points:
+        one number, that of ``w`` perhaps one a filter. None where there is no such kernel."""
+        from distort.kernels.compiler import quantized_conv
+
+        return quantized_conv.convolved_bytes(self, x, w, zero, w_zero, windows, groups)
 
     def contiguous(self, tensor: Tensor) -> Tensor:
         """The tensor, or a copy of it where its elements don't lie next to each other."""

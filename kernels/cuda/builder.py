@@ -10,7 +10,7 @@ from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowering_of
 from distort.kernels.compiler.constants import Form
 from distort.kernels.compiler.ir import Host, Operation, Tensor
-from distort.kernels.cuda import fallback, lower
+from distort.kernels.cuda import byte_convolutions, fallback, lower
 from distort.kernels.cuda.attention import attend
 from distort.kernels.cuda.byte_products import multiply_bytes
 from distort.kernels.cuda.codegen import printer_of
@@ -21,6 +21,7 @@ from distort.kernels.cuda.lower import expecting, gathering
 from distort.kernels.cuda.operations import CudaExpect, CudaSample, CudaSelected, CudaSuppress
 from distort.kernels.cuda.products import multiply
 from distort.kernels.registry import custom_of, find
+from distort.kernels.windows import Windows
 
 
 class CudaBuilder(Builder):
@@ -91,6 +92,11 @@ class CudaBuilder(Builder):
         selected, number = self.new(np.int64, (n_pairs * capacity, 3)), self.new(np.int64, (1,))
         self.add(CudaSelected([kept, counts], [selected, number], n_classes))
         return selected, number
+
+    def convolved_bytes(
+        self, x: Tensor, w: Tensor, zero: Tensor | None, w_zero: Tensor | None, windows: Windows, groups: int
+    ) -> Tensor | None:
+        return byte_convolutions.convolved_bytes(self, x, w, zero, w_zero, windows, groups)
 
     def sampled(
         self, x: Tensor, grid: Tensor, mode: str, padding: str, points: str, result: Tensor, images: Tensor | None

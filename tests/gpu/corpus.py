@@ -13,13 +13,16 @@ from distort.kernels.compiler.ir import Map, Operation
 from distort.kernels.cuda.codegen.narrow import DTYPES, FLOATS, INTEGERS
 from distort.kernels.cuda.operations import (
     Activation,
+    CudaByteConv,
     CudaCells,
     CudaExpect,
+    CudaPatches,
     CudaPlaces,
     CudaSelected,
     CudaSuppress,
     CudaUnpack,
 )
+from distort.kernels.windows import windows_of
 
 from .graphs import graph_of, operations_of
 from .simulating import view
@@ -114,6 +117,19 @@ def rows() -> Iterator[Operation]:
 
 def moves() -> Iterator[Operation]:
     """Gather, scatter, pooling, resizing, selection, packed weights."""
+    for rank in (1, 2, 3):
+        windows = windows_of([5] * rank, [2] * rank, None, None, [1] * 2 * rank, "NOTSET")
+        around = view(np.zeros((), np.int8))
+        for line in (4, 16):
+            x = view(np.zeros((2, *[5] * rank, line), np.int8))
+            patches = view(np.zeros((2, *windows.out, 2**rank * line), np.int8))
+            yield CudaPatches([x], [patches], windows, line - 1)
+            yield CudaPatches([x, around], [patches], windows, line)
+        y = view(np.zeros((2, 6, *windows.out), np.int32))
+        images, weights = np.zeros((2, 6, *[5] * rank), np.uint8), np.zeros((6, 3, *[2] * rank), np.int8)
+        given = [images, weights, np.zeros((), np.uint8), np.zeros(6, np.int8)]
+        yield CudaByteConv([view(array) for array in given], [y], windows, 2, True, True)
+        yield CudaByteConv([view(array) for array in given[:2]], [y], windows, 2, False, False)
     for padding in ("zeros", "reflection"):
         text = f'(float y) {{ y = GridSample <padding_mode = "{padding}"> (x, g) }}'
         yield from of_graph(text, {"x": ((1, 2, 6, 6), "float32"), "g": ((1, 3, 3, 2), "float32")}, 20)

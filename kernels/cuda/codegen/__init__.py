@@ -22,10 +22,12 @@ def launches(operation: Operation) -> list[Launch] | None:
 _PRINTERS = {
     "map": ("maps", "map_launches"),
     "rows": ("rows", "row_launches"),
+    "cuda_byte_conv": ("byte_windows", "byte_conv_launches"),
     "cuda_cells": ("recurrent", "cell_launches"),
     "cuda_expect": ("expecting", "expect_launches"),
     "cuda_gather": ("gathering", "gather_launches"),
     "cuda_n_bits": ("nbits", "n_bits_launches"),
+    "cuda_patches": ("byte_windows", "patches_launches"),
     "cuda_places": ("expecting", "places_launches"),
     "cuda_pool": ("pooling", "pool_launches"),
     "cuda_resize": ("resizing", "resize_launches"),
