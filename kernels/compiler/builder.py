@@ -336,6 +336,25 @@ class Builder:
 
         sampling.sampled_kernel(self, x, grid, mode, padding, points, result, images)
 
+    def by_channels(self, x: Tensor) -> Tensor:
+        """float32 x [N, C, H, W] as kernels that go by channels read it: [N, C / block, H, W, block]."""
+        from distort.kernels.compiler import layout
+
+        return layout.memory(layout.blocked(self, x))
+
+    def room_by_channels(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Room for a float32 value [N, C, …] that such kernels make, and how they see it."""
+        from distort.kernels.compiler import layout
+
+        made = layout.in_blocks(self, shape)
+        return made, layout.memory(made)
+
+    def scattered_elements(self, node: Node, inputs: list[Tensor | None]) -> list[Tensor | None] | None:
+        """As ScatterElements lowered."""
+        from distort.kernels.compiler.lower import scattering
+
+        return scattering.scatter_elements(self, node, inputs)
+
     def convolved_bytes(
         self, x: Tensor, w: Tensor, zero: Tensor | None, w_zero: Tensor | None, windows: Windows, groups: int
     ) -> Tensor | None:

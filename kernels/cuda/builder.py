@@ -13,7 +13,7 @@ from distort.kernels.compiler.ir import Host, Operation, Tensor
 from distort.kernels.cuda import byte_convolutions, fallback, lower
 from distort.kernels.cuda.attention import attend
 from distort.kernels.cuda.byte_products import multiply_bytes
-from distort.kernels.cuda.codegen import printer_of
+from distort.kernels.cuda.codegen import prints
 from distort.kernels.cuda.codegen.narrow import NARROW
 from distort.kernels.cuda.device_libraries import Libraries
 from distort.kernels.cuda.library_call import has_library_call
@@ -98,6 +98,19 @@ class CudaBuilder(Builder):
     ) -> Tensor | None:
         return byte_convolutions.convolved_bytes(self, x, w, zero, w_zero, windows, groups)
 
+    def by_channels(self, x: Tensor) -> Tensor:
+        x = self.contiguous(self.plain(x))
+        return x.view((*x.shape, 1), (*x.strides, 1))
+
+    def room_by_channels(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        made = self.new(np.float32, shape)
+        return made, made.view((*shape, 1), (*made.strides, 1))
+
+    def scattered_elements(self, node: Node, inputs: list[Tensor | None]) -> list[Tensor | None] | None:
+        scatter = lower.lowering_of("", "ScatterElements")
+        assert scatter is not None
+        return scatter(self, node, inputs)
+
     def sampled(
         self, x: Tensor, grid: Tensor, mode: str, padding: str, points: str, result: Tensor, images: Tensor | None
     ) -> None:
@@ -122,7 +135,7 @@ def _moves_codes(node: Node) -> bool:
 
 def runs(operation: Operation) -> bool:
     """Whether an operation is one that a GPU does."""
-    return isinstance(operation, Host) or printer_of(operation.kind) is not None or has_library_call(operation)
+    return isinstance(operation, Host) or prints(operation) or has_library_call(operation)
 
 
 def why_on_cpu(node: Node) -> str | None:

@@ -20,7 +20,7 @@ class CudaPool(Operation):
     """
 
     windows: Windows
-    mode: str  # max, mean (of what is inside), or mean_padded (padding counts)
+    mode: str  # max, sum, mean (of what is inside), or mean_padded (padding counts)
     by_columns: bool = False
     kind: ClassVar[str] = "cuda_pool"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,8 @@ import ml_dtypes
 import numpy as np
 
 from distort.kernels.compiler.expression import Expression, Instruction
-from distort.kernels.compiler.ir import Map, Operation
+from distort.kernels.compiler.ir import Call, Map, Native, Operation
+from distort.kernels.compiler.keys import Key
 from distort.kernels.cuda.codegen.narrow import DTYPES, FLOATS, INTEGERS
 from distort.kernels.cuda.operations import (
     Activation,
@@ -115,6 +117,35 @@ def rows() -> Iterator[Operation]:
         yield from of_graph(f"({name} y) {{ y = ReduceMin (x) }}", {"x": ((6, 64), dtype)})
 
 
+def natives() -> Iterator[Operation]:
+    """Kernels that have the words of the CPU's."""
+    for element in ("i8", "i16", "i32", "i64"):
+        yield native("reversed", (element, "i32"))
+    for real in ("float", "double"):
+        yield native("labels", (real,))
+    for dtype in ("float32", "float64"):
+        yield native("fold", (dtype, True))
+    for family in ("expect_ones", "find", "lookup", "max_roi_pool", "scores_softmax"):
+        yield native(family, ())
+    for largest, aligned in itertools.product((True, False), repeat=2):
+        yield native("roi_align", (largest, aligned))
+    for votes, wide in itertools.product(("one", "all", "pair", "some"), (True, False)):
+        for condition, combined in (("ole", "add"), ("mixed", "minimum"), ("une", "maximum")):
+            yield native("trees", (condition, True, votes, wide, combined, votes != "one", wide, "float"))
+
+
+def native(family: str, parameters: tuple[Any, ...]) -> Native:
+    """A call with no words: only its kernel is of interest."""
+    return Native([], [], [Call(Key(family, parameters), _Ones(), 0.0)])
+
+
+class _Ones(list[Any]):
+    """Any word is 1."""
+
+    def __getitem__(self, place: Any) -> Any:
+        return 1
+
+
 def moves() -> Iterator[Operation]:
     """Gather, scatter, pooling, resizing, selection, packed weights."""
     for rank in (1, 2, 3):
@@ -130,6 +161,7 @@ def moves() -> Iterator[Operation]:
         given = [images, weights, np.zeros((), np.uint8), np.zeros(6, np.int8)]
         yield CudaByteConv([view(array) for array in given], [y], windows, 2, True, True)
         yield CudaByteConv([view(array) for array in given[:2]], [y], windows, 2, False, False)
+    yield from natives()
     for padding in ("zeros", "reflection"):
         text = f'(float y) {{ y = GridSample <padding_mode = "{padding}"> (x, g) }}'
         yield from of_graph(text, {"x": ((1, 2, 6, 6), "float32"), "g": ((1, 3, 3, 2), "float32")}, 20)

@@ -13,7 +13,6 @@ from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.codegen.sampling import CORNERS, EDGES, PIXELS
 from distort.kernels.compiler.ir import Call, ErrorWord, Native, Tensor, Word
 from distort.kernels.compiler.keys import Key
-from distort.kernels.compiler.layout import blocked, in_blocks, memory
 from distort.kernels.compiler.lower.views import numbers, reshape
 from distort.kernels.compiler.products import multiply
 from distort.kernels.errors import Failed, InvalidInput
@@ -244,10 +243,10 @@ def _roi_align(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     samples = max(int(a.get("sampling_ratio", 0)), 0)
     if not x.size or min(bins) < 1 or max(x.shape) >= 1 << 24:
         return None
-    result = in_blocks(b, (regions.shape[0], x.shape[1], *bins))
-    if not result.size:
-        return [b.new(x.dtype, result.shape)]
-    read, out = memory(blocked(b, x)), memory(result)
+    shape = (regions.shape[0], x.shape[1], *bins)
+    if not regions.size:
+        return [b.new(x.dtype, shape)]
+    read, (result, out) = b.by_channels(x), b.room_by_channels(shape)
     regions, images = b.contiguous(b.plain(regions)), b.contiguous(b.plain(images))
     scale = int(np.float32(a.get("spatial_scale", 1.0)).view(np.int32))
     words: list[Word] = [read.address(), regions.address(), images.address(), out.address(), ErrorWord()]
@@ -267,10 +266,10 @@ def _max_roi_pool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result
         return None
     if len(regions.shape) != 2 or regions.shape[1] != 5 or len(bins) != 2 or min(bins) < 1 or not x.size:
         return None
-    result = in_blocks(b, (regions.shape[0], x.shape[1], *bins))
-    if not result.size:
-        return [b.new(x.dtype, result.shape)]
-    read, out, regions = memory(blocked(b, x)), memory(result), b.contiguous(b.plain(regions))
+    shape = (regions.shape[0], x.shape[1], *bins)
+    if not regions.size:
+        return [b.new(x.dtype, shape)]
+    read, (result, out), regions = b.by_channels(x), b.room_by_channels(shape), b.contiguous(b.plain(regions))
     words: list[Word] = [read.address(), regions.address(), out.address(), ErrorWord(), regions.shape[0]]
     words += [*read.shape[:4], *bins, int(np.float64(scale).view(np.int64)), *read.strides[:2], *out.strides[:2]]
     n_units = regions.shape[0] * bins[0]

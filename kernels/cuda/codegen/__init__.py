@@ -20,6 +20,7 @@ def launches(operation: Operation) -> list[Launch] | None:
 
 #: kind -> module, function
 _PRINTERS = {
+    "native": ("natives", "native_launches"),
     "map": ("maps", "map_launches"),
     "rows": ("rows", "row_launches"),
     "cuda_byte_conv": ("byte_windows", "byte_conv_launches"),
@@ -50,4 +51,13 @@ def printer_of(kind: str) -> Printer | None:
     return found
 
 
-__all__ = ["Printer", "launches", "printer_of"]
+def prints(operation: Operation) -> bool:
+    """Whether CUDA C is printed for an operation."""
+    if operation.kind == "native":
+        from distort.kernels.cuda.codegen.natives import has_twins
+
+        return has_twins(operation)
+    return printer_of(operation.kind) is not None
+
+
+__all__ = ["Printer", "launches", "printer_of", "prints"]

@@ -17,7 +17,8 @@ OPERATORS: dict[tuple[str, str], str] = {
     ("", "control_flow"): "If Loop Scan",
     ("", "convolution"): "Conv ConvTranspose",
     ("", "gathering"): "GatherND",
-    ("", "pooling"): "AveragePool MaxPool",
+    ("", "normalization"): "BatchNormalization Dropout",
+    ("", "pooling"): "AveragePool GlobalLpPool LRN LpPool MaxPool",
     ("", "quantization"): "DequantizeLinear DynamicQuantizeLinear QuantizeLinear",
     ("", "recurrent"): "GRU LSTM RNN",
     ("", "reductions"): (
