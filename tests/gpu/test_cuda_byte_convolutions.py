@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from distort.graph.reader import read_model
-from distort.kernels.cuda import program as programs
+from distort.kernels.cuda import plans
 from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.program import CudaProgram
 from distort.kernels.program import Program
@@ -46,7 +46,7 @@ def _ways(n_cases: int) -> list[tuple[int, str, str, str]]:
 
 @pytest.fixture(autouse=True)
 def errors_of_ours_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "STRICT", True)
+    monkeypatch.setattr(plans, "STRICT", True)
 
 
 @pytest.mark.parametrize(("case", "of_x", "of_w", "zeros"), _ways(len(_CASES)))

@@ -10,7 +10,7 @@ import pytest
 from onnx import NodeProto
 
 from distort.engine import load_model
-from distort.kernels.cuda import program as programs
+from distort.kernels.cuda import plans
 from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.program import CudaProgram
 from distort.kernels.program import Program
@@ -42,7 +42,7 @@ def _both(
 
 @pytest.fixture
 def on_gpu(fake_cuda_for_all: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "STRICT", True)
+    monkeypatch.setattr(plans, "STRICT", True)
     for module in (test_trees, test_classes):
         monkeypatch.setattr(module, "both", _both)
 
