@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowering_of
 from distort.kernels.compiler.constants import Form
-from distort.kernels.compiler.ir import Host, Operation, Tensor
+from distort.kernels.compiler.ir import Buffer, Host, Operation, Tensor
 from distort.kernels.cuda import byte_convolutions, fallback, lower
 from distort.kernels.cuda.attention import attend
 from distort.kernels.cuda.byte_products import multiply_bytes
@@ -19,6 +20,7 @@ from distort.kernels.cuda.device_libraries import Libraries
 from distort.kernels.cuda.library_call import has_library_call
 from distort.kernels.cuda.lower import expecting, gathering
 from distort.kernels.cuda.operations import CudaExpect, CudaSample, CudaSelected, CudaSuppress
+from distort.kernels.cuda.packed_weights import Packed
 from distort.kernels.cuda.products import multiply
 from distort.kernels.registry import custom_of, find
 from distort.kernels.windows import Windows
@@ -31,6 +33,11 @@ class CudaBuilder(Builder):
     dtypes = Builder.dtypes | NARROW
     #: of the device: see :meth:`use`
     libraries: Libraries | None = None
+
+    @functools.cached_property
+    def packed_weights(self) -> dict[Buffer, Packed]:
+        """Weights that are unpacked in the run: see ``packed_weights``."""
+        return {}
 
     def use(self, libraries: Libraries) -> None:
         """Let a device's libraries make products and attention, and what else there are lowerings for."""

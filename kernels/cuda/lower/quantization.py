@@ -18,6 +18,7 @@ from distort.kernels.cuda.codegen.narrow import FLOATS
 from distort.kernels.cuda.codegen.narrow import NARROW as SMALL
 from distort.kernels.cuda.lower import lowers_cuda
 from distort.kernels.cuda.lower.reductions import parts_of
+from distort.kernels.cuda.packed_weights import unpacked
 from distort.kernels.ops.elementwise import dtype_of
 from distort.kernels.ops.quantization import dequantize_linear
 
@@ -97,6 +98,10 @@ def _dequantize(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         return None
     known = [None if t is None else t.value for t in (x, scale, zero)]
     if known[0] is not None and known[1] is not None and (zero is None or known[2] is not None):
+        if get("block_size", 0) and dtype == scale.dtype:
+            kept = unpacked(b, node, x, scale, zero, get("axis", 1), get("block_size", 0))
+            if kept is not None:
+                return [kept]
         # weights: made once
         given = {name: get(name, default) for name, default in (("axis", 1), ("block_size", 0), ("output_dtype", 0))}
         name = tuple(b.source(t) for t in (x, scale, zero) if t is not None)
