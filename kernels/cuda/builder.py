@@ -137,7 +137,7 @@ _OF_CODES = frozenset(_NAMES_OF_CODES.split())
 
 
 def _moves_codes(node: Node) -> bool:
-    return node.domain == "" and node.op_type in _OF_CODES
+    return node.op_type in _OF_CODES if node.domain == "" else node.op_type == "GatherBlockQuantized"
 
 
 def runs(operation: Operation) -> bool:

@@ -30,7 +30,7 @@ OPERATORS: dict[tuple[str, str], str] = {
     ("", "selection"): "CumProd CumSum TopK",
     ("com.microsoft", "convolution"): "FusedConv",
     ("com.microsoft", "gathering"): "GatherND",
-    ("com.microsoft", "nbits"): "MatMulNBits",
+    ("com.microsoft", "nbits"): "GatherBlockQuantized MatMulNBits",
     ("com.microsoft", "sampling"): "GridSample",
     ("com.microsoft", "quantization"): "DequantizeLinear QuantizeLinear",
     ("com.microsoft", "quantized_recurrent"): "DynamicQuantizeLSTM",
