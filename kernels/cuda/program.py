@@ -61,7 +61,7 @@ class CudaProgram:
         self.inputs, self.outputs = self.nodes.inputs, self.nodes.outputs
         self.input_types, self.output_types = self.nodes.input_types, self.nodes.output_types
         self.n_formal_inputs = self.nodes.n_formal_inputs
-        self._declared = [feeding.lacking(kind) for kind in self.input_types]
+        self._declared = [feeding.lacking(graph.types.get(name)) for name in self.inputs]
         self._captures = tuple(captures)
         turns = self._workspace = workspace or Workspace(own)
         self.slab = turns.slab

@@ -203,24 +203,28 @@ def _places(b: Builder, first: Tensor, last: Tensor, n: int, count: int, nearest
 
 @lowers("AffineGrid")
 def _affine_grid(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
-    """theta [N, 2, 3] times (column, row, 1) of each pixel: [N, H, W, 2]"""
+    """theta [N, rank, rank + 1] times (…, row, 1) of each pixel, the last axis first: [N, *size, rank]"""
     theta, size = inputs[0], numbers(inputs[1])
-    if theta is None or size is None or len(size) != 4 or theta.dtype != np.float32 or min(size) < 1:
+    if theta is None or size is None or len(size) not in (4, 5) or theta.dtype != np.float32 or min(size) < 1:
         return None
     n, _, *out = size
-    if theta.shape != (n, 2, 3):
+    rank = len(out)
+    if theta.shape != (n, rank, rank + 1):
         return None
     theta = b.plain(theta)
-    ends = []
+    ones = (1,) * rank
+    by = [
+        theta.view((n, rank, *ones), (*theta.strides[:2], *(0,) * rank), which * theta.strides[2])
+        for which in range(rank + 1)
+    ]
+    made = by[rank]
     for axis, count in enumerate(out):
         along = (2 * np.arange(count) + 1) / count - 1
         if node.attributes.get("align_corners", 0) and count > 1:
             along = np.linspace(-1, 1, count)
-        ends.append(b.constant(along.astype(np.float32).reshape((1, 1, -1, 1) if axis == 0 else (1, 1, 1, -1))))
-    by = [theta.view((n, 2, 1, 1), (*theta.strides[:2], 0, 0), which * theta.strides[2]) for which in (0, 1, 2)]
-    moved = b.map("add", [b.map("mul", [ends[0], by[1]]), by[2]])
-    made = b.map("add", [b.map("mul", [ends[1], by[0]]), moved])
-    return [b.contiguous(made.permuted([0, 2, 3, 1]))]
+        places = b.constant(along.astype(np.float32).reshape(1, 1, *ones[:axis], -1, *ones[axis + 1 :]))
+        made = b.map("add", [b.map("mul", [places, by[rank - 1 - axis]]), made])
+    return [b.contiguous(made.permuted([0, *range(2, 2 + rank), 1]))]
 
 
 @lowers("RoiAlign", blocks=True, wide=True)

@@ -28,6 +28,7 @@ OPERATORS: dict[tuple[str, str], str] = {
     ("", "sampling"): "GridSample",
     ("", "scattering"): "Scatter ScatterElements ScatterND",
     ("", "selection"): "CumProd CumSum TopK",
+    ("", "spectra"): "DFT",
     ("com.microsoft", "convolution"): "FusedConv",
     ("com.microsoft", "gathering"): "GatherND",
     ("com.microsoft", "nbits"): "GatherBlockQuantized MatMulNBits",
