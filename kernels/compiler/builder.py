@@ -27,6 +27,7 @@ from distort.kernels.compiler.layout import arranged, of_work, unblocked
 from distort.kernels.compiler.qdq import product_of_bytes, products_of_bytes
 from distort.kernels.compiler.texts import made_of_text
 from distort.kernels.registry import custom_of
+from distort.kernels.windows import Windows
 
 #: (builder, node, inputs) -> outputs, or None
 Lowering = Callable[["Builder", Node, "list[Tensor | None]"], "list[Tensor | None] | None"]
@@ -86,6 +87,8 @@ class Builder:
 
     #: whether kernels of LLVM IR may be added where an operation of another kind would do as well
     takes_native: ClassVar[bool] = True
+    #: names of the dtypes that there are kernels for
+    dtypes: ClassVar[frozenset[str]] = frozenset(STORED)
 
     def __init__(
         self,
@@ -210,7 +213,7 @@ class Builder:
             value = next((s.initializers[name] for s in reversed(self._scopes) if name in s.initializers), None)
             if isinstance(value, SparseInitializer):
                 value = self.once(("dense", id(value)), value.dense)
-            compiles = isinstance(value, np.ndarray) and name_of(value.dtype) in STORED
+            compiles = isinstance(value, np.ndarray) and name_of(value.dtype) in self.dtypes
             found = self._tensors[name] = self._constants.tensor(value) if compiles and value is not None else None
             if value is not None and len(self._scopes) == 1:
                 self._constants.initial[name] = found
@@ -343,6 +346,34 @@ class Builder:
 
         sampling.sampled_kernel(self, x, grid, mode, padding, points, result, images)
 
+    def by_channels(self, x: Tensor) -> Tensor:
+        """float32 x [N, C, H, W] as kernels that go by channels read it: [N, C / block, H, W, block]."""
+        from distort.kernels.compiler import layout
+
+        return layout.memory(layout.blocked(self, x))
+
+    def room_by_channels(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Room for a float32 value [N, C, …] that such kernels make, and how they see it."""
+        from distort.kernels.compiler import layout
+
+        made = layout.in_blocks(self, shape)
+        return made, layout.memory(made)
+
+    def scattered_elements(self, node: Node, inputs: list[Tensor | None]) -> list[Tensor | None] | None:
+        """As ScatterElements lowered."""
+        from distort.kernels.compiler.lower import scattering
+
+        return scattering.scatter_elements(self, node, inputs)
+
+    def convolved_bytes(
+        self, x: Tensor, w: Tensor, zero: Tensor | None, w_zero: Tensor | None, windows: Windows, groups: int
+    ) -> Tensor | None:
+        """int32 [N, F, *out] of x [N, C, *size] and w [F, C / groups, *kernel], both of bytes, less their zero points:
+        one number, that of ``w`` perhaps one a filter. None where there is no such kernel."""
+        from distort.kernels.compiler import quantized_conv
+
+        return quantized_conv.convolved_bytes(self, x, w, zero, w_zero, windows, groups)
+
     def contiguous(self, tensor: Tensor) -> Tensor:
         """The tensor, or a copy of it where its elements don't lie next to each other."""
         if tensor.value is not None and not tensor.contiguous:
@@ -378,7 +409,7 @@ class Builder:
         None where it holds values that only plain kernels know.
         """
         for value in graph.initializers.values():
-            if not isinstance(value, np.ndarray) or name_of(value.dtype) not in STORED:
+            if not isinstance(value, np.ndarray) or name_of(value.dtype) not in self.dtypes:
                 return None
         around, name, origin = self._tensors, self._name, self._origin
         self._tensors = {n: t for n, t in around.items() if n not in graph.initializers} | dict(given)
@@ -480,7 +511,7 @@ class Builder:
                 nbytes += tensor.value.nbytes
         if nbytes > _KNOWN_NBYTES or form.is_random:
             return False
-        results = self._constants.evaluate(form, inputs, _KNOWN_NBYTES)
+        results = self._constants.evaluate(form, inputs, _KNOWN_NBYTES, self.dtypes)
         if results is None:
             return False
         for name, tensor in zip(form.node.outputs, results, strict=False):

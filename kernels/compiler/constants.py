@@ -124,20 +124,26 @@ class Constants:
             self._forms[id(node)] = form
         return form
 
-    def evaluate(self, form: Form, inputs: Sequence[Tensor | None], most_nbytes: int) -> list[Tensor | None] | None:
+    def evaluate(
+        self,
+        form: Form,
+        inputs: Sequence[Tensor | None],
+        most_nbytes: int,
+        dtypes: frozenset[str] = frozenset(STORED),
+    ) -> list[Tensor | None] | None:
         """What a node makes of known values, as tensors; None where it fails, or makes something else or too much.
 
         What follows from weights alone is worked out once.
         """
         if not all(t is None or id(t) in self._shared for t in inputs):
-            made = self._evaluated(form, inputs, most_nbytes)
+            made = self._evaluated(form, inputs, most_nbytes, dtypes)
             for number, tensor in enumerate(made or ()):
                 if tensor is not None and tensor.value is not None and tensor.value.size == 1:
                     tensor.varies = self.varies((id(form), number), tensor.value.item())
             return made
         key = (id(form), *map(id, inputs))
         if key not in self._folded:
-            made = self._evaluated(form, inputs, most_nbytes)
+            made = self._evaluated(form, inputs, most_nbytes, dtypes)
             self._folded[key] = None if made is None else [None if t is None else self._share(t) for t in made]
         return self._folded[key]
 
@@ -148,7 +154,9 @@ class Constants:
             known = self._numbers[key] = _MANY
         return known is _MANY
 
-    def _evaluated(self, form: Form, inputs: Sequence[Tensor | None], most_nbytes: int) -> list[Tensor | None] | None:
+    def _evaluated(
+        self, form: Form, inputs: Sequence[Tensor | None], most_nbytes: int, dtypes: frozenset[str]
+    ) -> list[Tensor | None] | None:
         try:
             if form.program is None:
                 form.program = _alone(form.node)
@@ -164,7 +172,7 @@ class Constants:
             if not isinstance(result, (np.ndarray, np.generic)):
                 return None  # a sequence or a map
             array = np.asarray(result)
-            if array.nbytes > most_nbytes or name_of(array.dtype) not in STORED:
+            if array.nbytes > most_nbytes or name_of(array.dtype) not in dtypes:
                 return None
             made.append(constant(array))
         return made

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from distort.kernels.compiler.byte_images import Geometry, Image, Interleave, as_image, image_of
+from distort.kernels.compiler.byte_images import Geometry, Image, Interleave, as_image, geometry_of, image_of
 from distort.kernels.compiler.codegen import byte_dots as dots
 from distort.kernels.compiler.codegen import quantized_depthwise as depthwise
 from distort.kernels.compiler.codegen.operands import BROADCAST, CONTIGUOUS
@@ -25,6 +25,7 @@ from distort.kernels.compiler.quantized import (
     signed_weights,
     work_ns,
 )
+from distort.kernels.windows import Windows
 
 if TYPE_CHECKING:
     from distort.kernels.compiler.builder import Builder
@@ -238,6 +239,15 @@ def _spread(tensor: Tensor, geometry: Geometry) -> tuple[int, int, int, int] | N
 
 def _dense(sizes: list[int]) -> list[int]:
     return [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
+
+
+def convolved_bytes(
+    b: Builder, x: Tensor, w: Tensor, zero: Tensor | None, w_zero: Tensor | None, windows: Windows, groups: int
+) -> Tensor | None:
+    """As :meth:`Builder.convolved_bytes`: weights and their zero points are known."""
+    if w.value is None or (w_zero is not None and w_zero.value is None) or len(x.shape) not in (3, 4):
+        return None
+    return convolution(b, x, w, zero, w_zero, geometry_of(x.shape, w.shape, groups, windows))
 
 
 def convolution(

@@ -14,7 +14,7 @@ from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.chains import chains_of
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.constants import Constants
-from distort.kernels.compiler.expression import STORED, name_of
+from distort.kernels.compiler.expression import name_of
 from distort.kernels.compiler.fuse import fuse
 from distort.kernels.compiler.ir import (
     Address,
@@ -140,7 +140,7 @@ def lowered(
     """The operations of the builder's graph, one after another, and what becomes of its outputs."""
     graph = builder.graph
     for number, (name, feed) in enumerate(zip(inputs, feeds, strict=True)):
-        if feed is None or name_of(feed[0]) not in STORED:
+        if feed is None or name_of(feed[0]) not in builder.dtypes:
             if name in graph.initializers and feed is None:
                 continue  # its default
             builder.unknown(name, feed[1] if feed is not None and feed[0].kind in _TEXT else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,26 +10,35 @@ import numpy as np
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowering_of
 from distort.kernels.compiler.constants import Form
-from distort.kernels.compiler.ir import Host, Map, Operation, Tensor
-from distort.kernels.cuda import fallback, lower
+from distort.kernels.compiler.ir import Buffer, Host, Map, Operation, Tensor
+from distort.kernels.cuda import byte_convolutions, fallback, lower
 from distort.kernels.cuda.attention import attend
 from distort.kernels.cuda.byte_products import multiply_bytes
-from distort.kernels.cuda.codegen import printer_of
+from distort.kernels.cuda.codegen import prints
+from distort.kernels.cuda.codegen.narrow import NARROW
 from distort.kernels.cuda.convolutions import channels_last, is_channels_last
 from distort.kernels.cuda.device_libraries import Libraries
 from distort.kernels.cuda.library_call import has_library_call
 from distort.kernels.cuda.lower import caches, expecting, gathering
 from distort.kernels.cuda.operations import CudaExpect, CudaSample, CudaSelected, CudaSuppress
+from distort.kernels.cuda.packed_weights import Packed
 from distort.kernels.cuda.products import multiply
 from distort.kernels.registry import custom_of, find
+from distort.kernels.windows import Windows
 
 
 class CudaBuilder(Builder):
     """As :class:`Builder`; what it adds are operations that :func:`runs` on a GPU."""
 
     takes_native = False
+    dtypes = Builder.dtypes | NARROW
     #: of the device: see :meth:`use`
     libraries: Libraries | None = None
+
+    @functools.cached_property
+    def packed_weights(self) -> dict[Buffer, Packed]:
+        """Weights that are unpacked in the run: see ``packed_weights``."""
+        return {}
 
     def use(self, libraries: Libraries) -> None:
         """Let a device's libraries make products and attention, and what else there are lowerings for."""
@@ -55,6 +65,8 @@ class CudaBuilder(Builder):
 
     def _lower_here(self, form: Form, node: Node, inputs: list[Tensor | None]) -> bool:
         if custom_of(node.domain, node.op_type):
+            return False
+        if any(t is not None and t.element in NARROW for t in inputs) and not _moves_codes(node):
             return False
         own = lower.lowering_of(node.domain, node.op_type)
         if own is not None and self._try(own, node, inputs):
@@ -110,6 +122,24 @@ class CudaBuilder(Builder):
         self.add(CudaSelected([kept, counts], [selected, number], n_classes))
         return selected, number
 
+    def convolved_bytes(
+        self, x: Tensor, w: Tensor, zero: Tensor | None, w_zero: Tensor | None, windows: Windows, groups: int
+    ) -> Tensor | None:
+        return byte_convolutions.convolved_bytes(self, x, w, zero, w_zero, windows, groups)
+
+    def by_channels(self, x: Tensor) -> Tensor:
+        x = self.contiguous(self.plain(x))
+        return x.view((*x.shape, 1), (*x.strides, 1))
+
+    def room_by_channels(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        made = self.new(np.float32, shape)
+        return made, made.view((*shape, 1), (*made.strides, 1))
+
+    def scattered_elements(self, node: Node, inputs: list[Tensor | None]) -> list[Tensor | None] | None:
+        scatter = lower.lowering_of("", "ScatterElements")
+        assert scatter is not None
+        return scatter(self, node, inputs)
+
     def sampled(
         self, x: Tensor, grid: Tensor, mode: str, padding: str, points: str, result: Tensor, images: Tensor | None
     ) -> None:
@@ -120,9 +150,21 @@ class CudaBuilder(Builder):
         return all(runs(operation) for operation in added)
 
 
+#: which take elements of narrow types, that other kernels know no arithmetic of
+_NAMES_OF_CODES = (
+    "Cast CastLike Concat DepthToSpace DequantizeLinear Expand Flatten Gather GatherElements GatherND Identity Loop If "
+    "QuantizeLinear Reshape Scan Shape Size Slice SpaceToDepth Split Squeeze Tile Transpose Unsqueeze"
+)
+_OF_CODES = frozenset(_NAMES_OF_CODES.split())
+
+
+def _moves_codes(node: Node) -> bool:
+    return node.op_type in _OF_CODES if node.domain == "" else node.op_type == "GatherBlockQuantized"
+
+
 def runs(operation: Operation) -> bool:
     """Whether an operation is one that a GPU does."""
-    return isinstance(operation, Host) or printer_of(operation.kind) is not None or has_library_call(operation)
+    return isinstance(operation, Host) or prints(operation) or has_library_call(operation)
 
 
 def why_on_cpu(node: Node, *, anywhere: bool = False) -> str | None:

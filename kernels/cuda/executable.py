@@ -12,6 +12,7 @@ import numpy as np
 from distort.kernels.compiler.ir import Address, Array, Buffer, ErrorWord, Place, Tensor
 from distort.kernels.cuda.context import Context
 from distort.kernels.cuda.launch import Launch
+from distort.kernels.cuda.memory import device_dtype
 from distort.kernels.cuda.plan import ALIGNMENT_NBYTES, CudaPlan, CudaStep
 from distort.kernels.errors import KernelError
 
@@ -238,17 +239,17 @@ class Executable:
     # -- arrays
 
     def array(self, tensor: Tensor, feeds: Sequence[int], results: Sequence[int]) -> Any:
-        """A tensor of a run as a CuPy array over the memory in which it lies."""
+        """A tensor of a run as a CuPy array over the memory in which it lies, of bytes where CuPy lacks the dtype."""
         import cupy
 
-        itemsize = tensor.dtype.itemsize
+        itemsize, dtype = tensor.dtype.itemsize, device_dtype(tensor.dtype)
         if not tensor.size:
-            return cupy.empty(tensor.shape, tensor.dtype)
+            return cupy.empty(tensor.shape, dtype)
         address = self.address(tensor.buffer, tensor.offset * itemsize, feeds, results)
         span = sum((size - 1) * abs(stride) for size, stride in zip(tensor.shape, tensor.strides, strict=True)) + 1
         memory = cupy.cuda.UnownedMemory(address, span * itemsize, self, self._context.device_id)
         strides = tuple(stride * itemsize for stride in tensor.strides)
-        return cupy.ndarray(tensor.shape, tensor.dtype, cupy.cuda.MemoryPointer(memory, 0), strides=strides)
+        return cupy.ndarray(tensor.shape, dtype, cupy.cuda.MemoryPointer(memory, 0), strides=strides)
 
 
 def _tell_launch(error: RuntimeError, launch: Launch, n_blocks: int) -> None:

@@ -21,9 +21,35 @@ class CudaPool(Operation):
     """
 
     windows: Windows
-    mode: str  # max, mean (of what is inside), or mean_padded (padding counts)
+    mode: str  # max, sum, mean (of what is inside), or mean_padded (padding counts)
     by_columns: bool = False
     kind: ClassVar[str] = "cuda_pool"
+
+
+@dataclass(eq=False)
+class CudaPatches(Operation):
+    """What windows see of int8 images, as rows of a product: [N, *out, *kernel, C'], zeros beyond ``channels``.
+
+    Inputs: x [N, *size, C'], lines of whole words, contiguous, and what lies around it (int8, one number), if not 0.
+    """
+
+    windows: Windows
+    channels: int
+    kind: ClassVar[str] = "cuda_patches"
+
+
+@dataclass(eq=False)
+class CudaByteConv(Operation):
+    """Exact sums, int32 [N, F, *out], of 8-bit images x [N, C, *size] and weights [F, C / groups, *kernel]; contiguous.
+
+    Further inputs: zero points of x (one number) and of w (one, or one a filter), of their dtypes, where there are.
+    """
+
+    windows: Windows
+    groups: int
+    has_zero: bool
+    has_w_zero: bool
+    kind: ClassVar[str] = "cuda_byte_conv"
 
 
 @dataclass(eq=False)
@@ -220,10 +246,12 @@ class CudaCells(Operation):
 
 __all__ = [
     "Activation",
+    "CudaByteConv",
     "CudaCells",
     "CudaExpect",
     "CudaGather",
     "CudaNBits",
+    "CudaPatches",
     "CudaPlaces",
     "CudaPool",
     "CudaResize",

@@ -21,6 +21,7 @@ from distort.kernels.cuda.codegen import launches
 from distort.kernels.cuda.device_libraries import ALIGNMENT_NBYTES as WORD_NBYTES
 from distort.kernels.cuda.launch import Launch
 from distort.kernels.cuda.library_call import LibraryCall, Withdrawn, has_library_call, library_call_of
+from distort.kernels.cuda.packed_weights import without_unread
 
 #: what CUDA's own allocations are aligned to, and what libraries count on
 ALIGNMENT_NBYTES = 256
@@ -111,7 +112,7 @@ def _planned(
     builder.use(context.libraries)
     builder.branches = branches
     operations, results = lowered(builder, outputs, inputs, feeds)
-    steps = _steps(late(attend(fuse(operations, target), context.libraries)), context)
+    steps = _steps(late(attend(fuse(without_unread(operations), target), context.libraries)), context)
     slab_nbytes = arena.place(lifetimes(steps), ALIGNMENT_NBYTES)
     feed_offsets, slab_nbytes = _offsets(
         {number: _nbytes(feed) for number, feed in enumerate(feeds) if feed is not None and _nbytes(feed)}, slab_nbytes

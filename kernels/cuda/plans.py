@@ -16,7 +16,7 @@ from distort.kernels.cuda.context import Context
 from distort.kernels.cuda.executable import Executable
 from distort.kernels.cuda.modules import NotCompiled
 from distort.kernels.cuda.plan import CudaPlan, plan_of
-from distort.kernels.cuda.weights import is_held
+from distort.kernels.cuda.weights import is_planned
 from distort.kernels.errors import KernelError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Plans:
         if key in self.refused:
             return None
         for name, kind in zip(self._inputs, key, strict=True):
-            if kind is not None and kind[0].kind not in "OUST" and not is_held(kind[0]):
+            if kind is not None and kind[0].kind not in "OUST" and not is_planned(kind[0]):
                 # nodes take it by themselves: as bytes in the slab it would be another dtype to them
                 self.refused[key] = f"the feed '{name}' is {kind[0]}, of which a GPU has no arrays"
                 return None
@@ -114,7 +114,7 @@ class Plans:
         found = {
             name: (np.dtype(value.dtype), tuple(value.shape))
             for name, value in named.items()
-            if name not in self._volatile and hasattr(value, "shape") and is_held(np.dtype(value.dtype))
+            if name not in self._volatile and hasattr(value, "shape") and is_planned(np.dtype(value.dtype))
         }
         self._branches[key] = dict(branches)
         self._learned[key] = found

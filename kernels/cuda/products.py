@@ -20,6 +20,7 @@ from distort.kernels.cuda.blaslt import ProductPlan, alignment_of
 from distort.kernels.cuda.device_libraries import LibraryOperation, libraries_of
 from distort.kernels.cuda.epilogues import epilogue_of
 from distort.kernels.cuda.library_call import LibraryCall, Withdrawn
+from distort.kernels.cuda.packed_weights import by_codes
 from distort.kernels.cuda.product_problems import RESULTS, Matrix, ProductProblem
 
 #: element types that are multiplied to their own; see also ``multiply_bytes``
@@ -195,6 +196,9 @@ def multiply(b: Builder, left: Tensor, right: Tensor, result: str = "", to: Tens
     libraries, dtype = libraries_of(b), left.element
     if libraries is None:
         return None
+    few = by_codes(b, left, right) if not result and to is None else None
+    if few is not None:
+        return few
     result = result or ("int32" if dtype == "int8" else dtype)
     if left.dtype != right.dtype or left.shape[-1] != right.shape[-2] or result not in RESULTS.get(dtype, ()):
         return None

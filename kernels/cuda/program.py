@@ -12,13 +12,13 @@ import functools
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from distort.graph.ir import Graph
 from distort.kernels.compiler.ir import Host, Tensor
-from distort.kernels.cuda import copies, plans
+from distort.kernels.cuda import copies, feeding, plans
 from distort.kernels.cuda.context import Context
 from distort.kernels.cuda.libraries import LibraryFailed
 from distort.kernels.cuda.nodes import Bodies, DeviceNodes, read_on_host
@@ -29,9 +29,6 @@ from distort.kernels.cuda.running import PlanRun, Refused, Surprise, Wanted, cop
 from distort.kernels.cuda.workspace import Workspace
 from distort.kernels.errors import OutOfMemory
 from distort.kernels.program import Cancellation, Paths, Program, Room, RunScope, StepObserver
-
-if TYPE_CHECKING:
-    from distort.kernels.compiler.specialise import FeedType
 
 
 class CudaProgram:
@@ -65,6 +62,7 @@ class CudaProgram:
         self.inputs, self.outputs = self.nodes.inputs, self.nodes.outputs
         self.input_types, self.output_types = self.nodes.input_types, self.nodes.output_types
         self.n_formal_inputs = self.nodes.n_formal_inputs
+        self._declared = [feeding.lacking(graph.types.get(name)) for name in self.inputs]
         self._captures = tuple(captures)
         turns = self._workspace = workspace or Workspace(own)
         self.slab = turns.slab
@@ -171,10 +169,10 @@ class CudaProgram:
 
     def _results(self, values: list[Any], scope: RunScope, wanted: Wanted) -> list[Any]:
         values = [np.asarray(value) if isinstance(value, np.generic) else value for value in values]
-        key = tuple([_type_of(value) for value in values])
+        key = tuple([feeding.type_of(kind, value) for kind, value in zip(self._declared, values, strict=True)])
         executable = self._plans.of(key)
         if executable is None:
-            return self._into(self.nodes.run_values(values, scope), wanted)
+            return self._into(self._one_by_one(values, scope), wanted)
         plan = executable.plan
         learns = self._plans.learns(key, plan)
         try:
@@ -183,12 +181,12 @@ class CudaProgram:
             self.n_graph_runs += is_graph
         except Surprise as surprise:
             self._plans.forget(key, surprise.name)
-            return self._into(self.nodes.run_values(values, scope), wanted)
+            return self._into(self._one_by_one(values, scope), wanted)
         except LibraryFailed as error:  # that it would, nobody could tell before
             if plans.STRICT:
                 raise
             self._plans.give_up(key, error)
-            return self._into(self.nodes.run_values(values, scope), wanted)
+            return self._into(self._one_by_one(values, scope), wanted)
         except Refused:
             if plan.guessed and not plan.expects:
                 self._plans.take_less_for_likely(key, expects=False)
@@ -204,10 +202,13 @@ class CudaProgram:
         """By NumPy kernels, which check what they are given."""
         if self._cpu is None:
             self._cpu = Program(self.graph, outputs=self.outputs, captures=self._captures)
-        return self._cpu.run_values([self._on_host(value) for value in values], scope)
+        given = zip(self._declared, values, strict=True)
+        return self._cpu.run_values([feeding.at_home(kind, value) for kind, value in given], scope)
 
-    def _on_host(self, value: Any) -> Any:
-        return copies.to_host([value], [value.dtype])[0] if is_on_device(value) else value
+    def _one_by_one(self, values: Sequence[Any], scope: RunScope) -> list[Any]:
+        """By nodes alone, which take on the host what a GPU has only the bytes of."""
+        given = zip(self._declared, values, strict=True)
+        return self.nodes.run_values([feeding.as_nodes_take(kind, value) for kind, value in given], scope)
 
     def _into(self, results: list[Any], wanted: Wanted) -> list[Any]:
         """Those results that were asked for, with those that were given memory in it."""
@@ -274,10 +275,6 @@ class CudaProgram:
     def compile_s(self) -> float:
         """Seconds spent on plans."""
         return sum(program._plans.compile_s for program in self._all())
-
-
-def _type_of(value: Any) -> FeedType:
-    return (np.dtype(value.dtype), tuple(value.shape)) if hasattr(value, "dtype") and hasattr(value, "shape") else None
 
 
 def _fed(names: Sequence[str], values: Sequence[Any]) -> str:

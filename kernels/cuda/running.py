@@ -12,7 +12,7 @@ import numpy as np
 from distort.kernels.compiler.ir import Host, Operation, Place, Tensor
 from distort.kernels.cuda import copies
 from distort.kernels.cuda.memory import device_dtype
-from distort.kernels.cuda.weights import is_held
+from distort.kernels.cuda.weights import is_held, is_planned
 from distort.kernels.errors import KernelError, RunCancelled
 from distort.kernels.program import TERMINATED, RunScope
 
@@ -77,7 +77,7 @@ class PlanRun:
             stays = isinstance(value, np.ndarray) and (
                 program.inputs[number] in program.host_inputs or number not in plan.used_feeds
             )
-            if value is not None and is_held(value.dtype) and (number in plan.gpu_feeds or not stays):
+            if value is not None and is_planned(value.dtype) and (number in plan.gpu_feeds or not stays):
                 self._given[number] = self._fed(number, value, self._base + offset)
         self._feeds = [v.data.ptr if is_on_device(v) and v.size else 0 for v in self._given]
         self._made: list[Any] = []
@@ -141,7 +141,7 @@ class PlanRun:
             if tensor is not None and name in wanted.into and _is_place_of(wanted.into[name], tensor, alignment):
                 array = wanted.into[name]
             elif tensor is not None and is_fresh and name in wanted.fetches and not wanted.goes_home(name):
-                array = cupy.empty(tensor.shape, tensor.dtype)
+                array = cupy.empty(tensor.shape, device_dtype(tensor.dtype))
             elif tensor is not None:
                 offset = self._base + plan.result_offsets[number]
                 array = self._program.slab.array(offset, tensor.shape, tensor.dtype)
@@ -160,20 +160,29 @@ class PlanRun:
                 array = self._value(result.name)
             elif result.value is not None:
                 array = result.value.copy()
-            elif wanted.goes_home(name):
-                array = self._sent_home(name, array)
+            elif result.tensor is not None and wanted.goes_home(name):
+                array = self._sent_home(name, array, result.tensor.dtype)
+            elif array is not wanted.into.get(name) and result.tensor is not None and not is_held(result.tensor.dtype):
+                array = self._home(name, array, result.tensor)  # as a CuPy array it would not say what it is of
             # a feed may lie there too, and be a result
             if array is not wanted.into.get(name) and is_on_device(array) and program.slab.has(array):
                 array = array.copy()
             found.append(array)
         return found
 
-    def _sent_home(self, name: str, array: Any) -> Any:
+    def _sent_home(self, name: str, array: Any, dtype: np.dtype[Any]) -> Any:
         """A result as it will be on the host when the run is done."""
         target = self._wanted.into.get(name)
-        fitting = isinstance(target, np.ndarray) and fits(target, array.shape, array.dtype)
         self._context.copies.count(name, copies.TO_HOST, array.nbytes)
-        return copies.download(array, self._context.stream, target if fitting else None)
+        if isinstance(target, np.ndarray) and fits(target, array.shape, dtype):
+            copies.download(array, self._context.stream, target.view(array.dtype))
+            return target
+        return copies.download(array, self._context.stream).view(dtype)
+
+    def _home(self, name: str, array: Any, tensor: Tensor) -> Any:
+        """A value in this process's memory, of the dtype that CuPy lacks."""
+        self._context.copies.count(name, copies.TO_HOST, tensor.nbytes)
+        return copies.to_host([array], [tensor.dtype], self._context.stream)[0]
 
     def _is_refused(self) -> bool:
         """Whether a kernel says so. Waits for the run."""
@@ -211,7 +220,8 @@ class PlanRun:
 
     def _run_host(self, host: Host, scope: RunScope) -> None:
         """A node by its body."""
-        arguments = [None if argument is None else self._argument(argument) for argument in host.arguments]
+        label = host.node.label()
+        arguments = [None if argument is None else self._argument(argument, label) for argument in host.arguments]
         nodes, number = self._program.bodies.of(host)
         nodes.know(*self._program.weights_of(host))
         if self._notes_branches and host.node.op_type == "If" and not host.node.domain:
@@ -223,7 +233,7 @@ class PlanRun:
         for result, value in zip(host.results, made, strict=False):
             if isinstance(result, Tensor):
                 place = self._executable.array(result, self._feeds, self._results)
-                if getattr(value, "shape", None) != place.shape or value.dtype != place.dtype:
+                if getattr(value, "shape", None) != place.shape or value.dtype != result.dtype:
                     raise Surprise(host.node.outputs[list(host.results).index(result)])
                 copy(place, value)
             elif result:
@@ -241,14 +251,15 @@ class PlanRun:
             return type(value)(self._apart(item) for item in value)
         return value
 
-    def _argument(self, argument: Tensor | str) -> Any:
+    def _argument(self, argument: Tensor | str, name: str) -> Any:
         if isinstance(argument, str):
             return self._value(argument)
         if argument.value is not None:
             return argument.value
         if argument.buffer.place is Place.FEED and isinstance(self._given[argument.buffer.number], np.ndarray):
             return _part(self._given[argument.buffer.number], argument)
-        return self._executable.array(argument, self._feeds, self._results)
+        array = self._executable.array(argument, self._feeds, self._results)
+        return array if is_held(argument.dtype) else self._home(name, array, argument)
 
     def _value(self, name: str) -> Any:
         """A value of the run that has no place in the plan: made, fed, or the model's."""

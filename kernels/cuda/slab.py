@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from distort.kernels.cuda.memory import Pool
+from distort.kernels.cuda.memory import Pool, device_dtype
 from distort.kernels.errors import OutOfMemory
 
 #: what a slab that must grow may be larger than what is asked for
@@ -45,8 +45,10 @@ class Slab:
         return self._pool.malloc(nbytes)
 
     def array(self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        """A CuPy array at an address in it."""
+        """A CuPy array at an address in it, of bytes where CuPy lacks the dtype."""
         import cupy
+
+        dtype = device_dtype(dtype)
 
         nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         if not nbytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ import numpy as np
 
 from distort.graph.ir import Graph, Node
 from distort.graph.reader import read_model
+from distort.graph.types import DTYPE_OF
 from distort.kernels.compiler.account import has_code
 from distort.kernels.compiler.constants import Constants
 from distort.kernels.compiler.ir import Host
 from distort.kernels.compiler.specialise import lowered
 from distort.kernels.cuda import lower
 from distort.kernels.cuda.builder import CudaBuilder
+from distort.kernels.cuda.codegen.narrow import NARROW
 from distort.kernels.cuda.device_libraries import Libraries
 from distort.kernels.cuda.dnn_graphs import AttentionProblem, ConvProblem, refusal
 from distort.kernels.cuda.fallback import CONDITIONS, LIBRARIES, REASONS, dtypes_of, reason_of_values
@@ -28,6 +30,7 @@ from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.plan import target_of
 from distort.kernels.cuda.product_problems import ProductProblem
 from distort.kernels.cuda.waits import WAITS
+from distort.kernels.cuda.weights import is_planned
 from distort.kernels.registry import find, registered
 
 _HEAD = """# Operators on a GPU
@@ -41,8 +44,9 @@ do, `?` where there is a lowering and onnx has no such cases. *Otherwise* is wha
 `CuPy`, its kernel over CuPy; `CPU`, its kernel over NumPy, with copies that `explain()` names. *Waits*: what for that
 kernel waits for the GPU, so that its node can't be part of a CUDA graph.
 
-Values of types that CuPy has no arrays of (text, 8-bit and 4-bit floats, integers of fewer than 8 bits) stay on the
-host, and nodes that read or make them run over NumPy.
+8-bit floats and integers of 2 and 4 bits are a byte each on a GPU, where what is compiled reads and makes them (casts,
+quantization, and what only moves elements). CuPy has no arrays of them, nor of text and of floats of 4 bits: a node
+that isn't compiled and reads or makes such values runs over NumPy.
 
 """
 _CAPABILITY = (8, 0)
@@ -95,7 +99,7 @@ def _compiled() -> dict[tuple[str, str], str]:
             continue
         values = [feeds.get(name) for name in node.inputs]
         found = tried.setdefault((node.domain, node.op_type), [])
-        if reason_of_values(node, dtypes_of(values)) is None and all(_is_array(value) for value in values):
+        if all(_is_array(value) for value in values) and _is_planned(node, values):
             found.append(_compiles(graph, node, feeds))
     told = {key: "yes" if all(found) else "in part" for key, found in tried.items() if any(found)}
     return {**{key: "?" for key in _operators() if key not in tried and _has_lowering(*key)}, **told}
@@ -103,6 +107,14 @@ def _compiled() -> dict[tuple[str, str], str]:
 
 def _has_lowering(domain: str, op_type: str) -> bool:
     return has_code(domain, op_type) or (domain, op_type) in lower.HOME
+
+
+def _is_planned(node: Node, values: Sequence[Any]) -> bool:
+    """Whether a plan has tensors of what the node reads and makes, and no condition sends it to the CPU."""
+    dtypes = [*dtypes_of(values), DTYPE_OF.get(node.attributes.get("to", 0))]
+    if any(dtype is not None and dtype.name in NARROW for dtype in dtypes):
+        return all(dtype is None or is_planned(dtype) for dtype in dtypes)
+    return reason_of_values(node, dtypes_of(values)) is None
 
 
 def _is_array(value: Any) -> bool:
@@ -136,6 +148,7 @@ def _cases() -> Iterator[tuple[Graph, dict[str, Any]]]:
             continue
         for inputs, _ in case.data_sets or ():
             values = [numpy_helper.to_array(v) if isinstance(v, TensorProto) else v for v in inputs]
+            values = [np.asarray(v) if isinstance(v, np.generic) else v for v in values]
             graph = read_model(case.model).graph
             if find(graph.nodes[0].domain, graph.nodes[0].op_type, graph.nodes[0].opset) is not None:
                 named = zip(graph.inputs, values, strict=False)

@@ -11,6 +11,7 @@ import numpy as np
 
 from distort.kernels.compiler.ir import Array, Buffer
 from distort.kernels.cuda import copies, memory
+from distort.kernels.cuda.codegen.narrow import NARROW
 from distort.kernels.cuda.fallback import on_host
 from distort.kernels.errors import OutOfMemory
 
@@ -139,4 +140,9 @@ def is_held(dtype: np.dtype[Any]) -> bool:
     return not on_host(dtype)
 
 
-__all__ = ["Weight", "Weights", "is_held"]
+def is_planned(dtype: np.dtype[Any]) -> bool:
+    """Whether kernels of plans read a dtype: as :func:`is_held`, and codes of 8 bits and fewer."""
+    return not on_host(dtype) or dtype.name in NARROW
+
+
+__all__ = ["Weight", "Weights", "is_held", "is_planned"]

@@ -30,7 +30,7 @@ def _parts(xp: Any, spectrum: Any, like: Any) -> Any:
     return xp.stack((spectrum.real, spectrum.imag), axis=-1).astype(like.dtype, copy=False)
 
 
-def _transform(xp: Any, x: Any, length: Any, axis: int, inverse: bool, onesided: bool) -> Any:
+def transform(xp: Any, x: Any, length: Any, axis: int, inverse: bool, onesided: bool) -> Any:
     rank = x.ndim
     if rank < 2 or x.shape[-1] not in (1, 2):
         raise InvalidInput(f"input of shape {list(x.shape)} does not end in a dimension of 1 or 2")
@@ -58,13 +58,13 @@ def _transform(xp: Any, x: Any, length: Any, axis: int, inverse: bool, onesided:
 
 @kernel("DFT", 17, host=(1,))
 def dft_17(xp: Any, x: Any, length: Any = None, *, axis: int = 1, inverse: int = 0, onesided: int = 0) -> Any:
-    return _transform(xp, x, length, axis, bool(inverse), bool(onesided))
+    return transform(xp, x, length, axis, bool(inverse), bool(onesided))
 
 
 @kernel("DFT", 20, host=(1, 2))
 def dft(xp: Any, x: Any, length: Any = None, axis: Any = None, *, inverse: int = 0, onesided: int = 0) -> Any:
     position = -2 if axis is None else _whole(axis, "axis")
-    return _transform(xp, x, length, position, bool(inverse), bool(onesided))
+    return transform(xp, x, length, position, bool(inverse), bool(onesided))
 
 
 @kernel("STFT", 17, host=(1, 3))

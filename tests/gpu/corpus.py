@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,16 +10,21 @@ import ml_dtypes
 import numpy as np
 
 from distort.kernels.compiler.expression import Expression, Instruction
-from distort.kernels.compiler.ir import Map, Operation
+from distort.kernels.compiler.ir import Call, Map, Native, Operation
+from distort.kernels.compiler.keys import Key
+from distort.kernels.cuda.codegen.narrow import DTYPES, FLOATS, INTEGERS
 from distort.kernels.cuda.operations import (
     Activation,
+    CudaByteConv,
     CudaCells,
     CudaExpect,
+    CudaPatches,
     CudaPlaces,
     CudaSelected,
     CudaSuppress,
     CudaUnpack,
 )
+from distort.kernels.windows import windows_of
 
 from .graphs import graph_of, operations_of
 from .simulating import view
@@ -48,7 +54,7 @@ _ATTRIBUTES: dict[str, tuple[Any, ...]] = {"bit_shift": ("RIGHT",), "mod": (0,)}
 
 
 def kind(dtype: str) -> np.dtype[Any]:
-    return np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
+    return np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else DTYPES.get(dtype) or np.dtype(dtype)
 
 
 def _of_operators(dtype: str, ops: list[str], casts: list[str]) -> Map:
@@ -63,7 +69,18 @@ def _of_operators(dtype: str, ops: list[str], casts: list[str]) -> Map:
     return Map([view(x) for x in inputs], [view(x) for x in outputs], expression)
 
 
+def of_casts(source: str, to: str, saturate: int, x: Any = None) -> list[Operation]:
+    """Of numbers of one dtype as another's; a copy where they are the same."""
+    x = np.zeros(64, kind(source)) if x is None else x
+    body = (Instruction("cast", (0,), to, (bool(saturate),) if to in FLOATS else ()),) if source != to else ()
+    return [Map([view(x)], [view(np.zeros(x.shape, kind(to)))], Expression((source,), body, (len(body),)))]
+
+
 def maps() -> Iterator[Operation]:
+    for narrow in sorted([*FLOATS, *INTEGERS]):
+        for other in ("float32", "float16", "int64", "bool", narrow):
+            yield from of_casts(narrow, other, 1)
+            yield from of_casts(other, narrow, 0)
     integers = ["int8", "uint8", "uint32", "int32", "int64", "uint64"]
     for dtype in ("float32", "float16", "bfloat16", "float64"):
         yield _of_operators(dtype, _OF_REALS, integers if dtype in ("float32", "float64") else ["float32"])
@@ -100,8 +117,51 @@ def rows() -> Iterator[Operation]:
         yield from of_graph(f"({name} y) {{ y = ReduceMin (x) }}", {"x": ((6, 64), dtype)})
 
 
+def natives() -> Iterator[Operation]:
+    """Kernels that have the words of the CPU's."""
+    for element in ("i8", "i16", "i32", "i64"):
+        yield native("reversed", (element, "i32"))
+    for real in ("float", "double"):
+        yield native("labels", (real,))
+    for dtype in ("float32", "float64"):
+        yield native("fold", (dtype, True))
+    for family in ("expect_ones", "find", "lookup", "max_roi_pool", "scores_softmax"):
+        yield native(family, ())
+    for largest, aligned in itertools.product((True, False), repeat=2):
+        yield native("roi_align", (largest, aligned))
+    for votes, wide in itertools.product(("one", "all", "pair", "some"), (True, False)):
+        for condition, combined in (("ole", "add"), ("mixed", "minimum"), ("une", "maximum")):
+            yield native("trees", (condition, True, votes, wide, combined, votes != "one", wide, "float"))
+
+
+def native(family: str, parameters: tuple[Any, ...]) -> Native:
+    """A call with no words: only its kernel is of interest."""
+    return Native([], [], [Call(Key(family, parameters), _Ones(), 0.0)])
+
+
+class _Ones(list[Any]):
+    """Any word is 1."""
+
+    def __getitem__(self, place: Any) -> Any:
+        return 1
+
+
 def moves() -> Iterator[Operation]:
     """Gather, scatter, pooling, resizing, selection, packed weights."""
+    for rank in (1, 2, 3):
+        windows = windows_of([5] * rank, [2] * rank, None, None, [1] * 2 * rank, "NOTSET")
+        around = view(np.zeros((), np.int8))
+        for line in (4, 16):
+            x = view(np.zeros((2, *[5] * rank, line), np.int8))
+            patches = view(np.zeros((2, *windows.out, 2**rank * line), np.int8))
+            yield CudaPatches([x], [patches], windows, line - 1)
+            yield CudaPatches([x, around], [patches], windows, line)
+        y = view(np.zeros((2, 6, *windows.out), np.int32))
+        images, weights = np.zeros((2, 6, *[5] * rank), np.uint8), np.zeros((6, 3, *[2] * rank), np.int8)
+        given = [images, weights, np.zeros((), np.uint8), np.zeros(6, np.int8)]
+        yield CudaByteConv([view(array) for array in given], [y], windows, 2, True, True)
+        yield CudaByteConv([view(array) for array in given[:2]], [y], windows, 2, False, False)
+    yield from natives()
     for padding in ("zeros", "reflection"):
         text = f'(float y) {{ y = GridSample <padding_mode = "{padding}"> (x, g) }}'
         yield from of_graph(text, {"x": ((1, 2, 6, 6), "float32"), "g": ((1, 3, 3, 2), "float32")}, 20)

@@ -16,7 +16,7 @@ from distort.kernels.compiler.fuse import fuse
 from distort.kernels.compiler.ir import Operation, Place
 from distort.kernels.compiler.specialise import Result, lowered
 from distort.kernels.cuda.builder import CudaBuilder
-from distort.kernels.cuda.codegen import printer_of
+from distort.kernels.cuda.codegen import prints
 from distort.kernels.program import Program
 
 from .simulating import WAYS, Array, Memory, run_all
@@ -28,12 +28,13 @@ class _Builder(CudaBuilder):
     """Takes what is printed, and nothing that libraries do."""
 
     def _takes(self, added: Sequence[Operation]) -> bool:
-        return all(printer_of(operation.kind) is not None for operation in added)
+        return all(prints(operation) for operation in added)
 
 
 def graph_of(text: str, feeds: dict[str, Array], opset: int) -> Graph:
     declared = ", ".join(
-        f"{_NAMES.get(a.dtype.name, a.dtype.name)}[{','.join(map(str, a.shape))}] {name}" for name, a in feeds.items()
+        f"{_NAMES.get(a.dtype.name, a.dtype.name.replace('_', ''))}[{','.join(map(str, a.shape))}] {name}"
+        for name, a in feeds.items()
     )
     head = f'<ir_version: 10, opset_import: ["": {opset}, "com.microsoft": 1]> g ({declared})'
     return reader.read_model(onnx.parser.parse_model(f"{head} => {text}")).graph

@@ -1,9 +1,9 @@
 """Graph optimization: passes by level, run until nothing changes.
 
 ``basic``: constants lifted and folded, shapes that are known made constant, branches that are decided inlined,
-nodes that do nothing and dead code removed, chains merged, common subexpressions shared. ``extended`` and above:
-batch normalization folded into convolutions, biases into Gemm. ``layout`` and ``all`` add nothing: kernels choose
-their own layout.
+nodes that do nothing and dead code removed, items of sequences read themselves, chains merged, common
+subexpressions shared. ``extended`` and above: batch normalization folded into convolutions, biases into Gemm.
+``layout`` and ``all`` add nothing: kernels choose their own layout.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from distort.graph.inference import InferenceFailed, inferred_types
 from distort.graph.ir import Graph, Model
 
-from . import branches, chains, cleanup, constants, convolution, gemm, shapes
+from . import branches, chains, cleanup, constants, convolution, gemm, sequences, shapes
 from .context import Context, Evaluate
 
 Pass = Callable[[Graph, Context], int]
@@ -43,11 +43,14 @@ _BASIC: tuple[tuple[str, Pass, frozenset[str]], ...] = (
     ("reshapes merged", chains.merge_reshapes, frozenset({"ReshapeFusion"})),
     ("columns read where they come from", chains.read_columns, frozenset()),
     ("labels gathered", chains.gather_labels, frozenset()),
+    ("items of sequences read where they come from", sequences.read_items, frozenset()),
     ("duplicates removed", cleanup.remove_duplicates, frozenset({"CommonSubexpressionElimination"})),
     ("dead nodes removed", cleanup.remove_dead, frozenset()),
 )
 #: operators that a pass does something about once types are known
-_NEED_TYPES = frozenset(("Shape", "Size", "Cast", "Reshape", "Expand", "Flatten", "MatMul", "Mul", "Div", "Add", "Sub"))
+_NEED_TYPES = frozenset(
+    ("Shape", "Size", "Cast", "Reshape", "Expand", "Flatten", "MatMul", "Mul", "Div", "Add", "Sub", "SplitToSequence")
+)
 _EXTENDED: tuple[tuple[str, Pass, frozenset[str]], ...] = (
     (
         "batch normalizations folded into convolutions",

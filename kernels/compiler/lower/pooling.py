@@ -20,7 +20,6 @@ from distort.kernels.compiler.ir import Buffer, Call, Native, Tensor, Word
 from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.lower.padding import padded
 from distort.kernels.compiler.lower.reductions import of_all_pixels, reduce
-from distort.kernels.compiler.lower.scattering import scatter_elements
 from distort.kernels.compiler.lower.views import numbers
 from distort.kernels.compiler.windowed import geometry_of, pair
 from distort.kernels.errors import Failed, InvalidInput
@@ -163,7 +162,7 @@ def _max_unpool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     places = b.map("", [indices, b.constant(np.array(0)), b.number("count", count)], np.int64, body=body)
     zeros = b.constant(np.zeros(1, x.dtype)).broadcast((count,))
     updates = b.contiguous(x).reshaped((x.size,))
-    made = scatter_elements(b, replace(node, op_type="ScatterElements", attributes={}), [zeros, places, updates])
+    made = b.scattered_elements(replace(node, op_type="ScatterElements", attributes={}), [zeros, places, updates])
     if made is None or made[0] is None:
         return None
     result = made[0].reshaped(shape)

@@ -6,13 +6,11 @@ import numpy as np
 
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder, lowers
-from distort.kernels.compiler.byte_images import geometry_of
 from distort.kernels.compiler.codegen import byte_dots as dots
 from distort.kernels.compiler.ir import Tensor
 from distort.kernels.compiler.quantized import QuantizedProduct, prepare_weights
-from distort.kernels.compiler.quantized_conv import convolution
 from distort.kernels.convolve import windows_of_convolution
-from distort.kernels.errors import InvalidInput
+from distort.kernels.errors import Failed, InvalidInput
 
 Result = list[Tensor | None] | None
 BYTES = (np.uint8, np.int8)
@@ -64,25 +62,24 @@ def convolved(
     b: Builder, node: Node, x: Tensor, w: Tensor, zero: Tensor | None, w_zero: Tensor | None
 ) -> Tensor | None:
     """int32 result of a convolution by the node's attributes; None where there is no such kernel."""
-    if x.dtype not in BYTES or w.dtype not in BYTES or w.value is None or len(x.shape) not in (3, 4) or not x.size:
+    if x.dtype not in BYTES or w.dtype not in BYTES or len(x.shape) < 3 or not x.size:
         return None
     if zero is not None and (zero.size != 1 or zero.dtype != x.dtype):
         return None
     if w_zero is not None:
-        if w_zero.value is None or w_zero.dtype != w.dtype or w_zero.size not in (1, w.shape[0]):
+        if w_zero.dtype != w.dtype or w_zero.size not in (1, *w.shape[:1]):
             return None
-        w_zero = b.constant(w_zero.value.reshape(() if w_zero.size == 1 else -1))
+        w_zero = b.contiguous(w_zero).reshaped(() if w_zero.size == 1 else (w_zero.size,))
     get = node.attributes.get
     kernel, strides, dilations, pads = (get(name) for name in ("kernel_shape", "strides", "dilations", "pads"))
     groups, auto_pad = get("group", 1), get("auto_pad", "NOTSET")
     try:
         windows = windows_of_convolution(x.shape, w.shape, groups, kernel, strides, dilations, pads, auto_pad)
-    except InvalidInput:
+    except (Failed, InvalidInput):
         return None  # the NumPy kernel says so, when it runs
-    geometry = geometry_of(x.shape, w.shape, groups, windows)
     if zero is not None and zero.value is not None and not zero.value.any():
         zero = None
-    return convolution(b, x, w, zero, w_zero, geometry)
+    return b.convolved_bytes(x, w, zero, w_zero, windows, groups)
 
 
 @lowers("ConvInteger")

@@ -55,16 +55,17 @@ def _float32(*tensors: Tensor | None) -> bool:
 @lowers("QLinearMatMul")
 def _qlinear_matmul(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     a, a_scale, a_zero, w, w_scale, w_zero, y_scale, y_zero = inputs
-    if a is None or w is None or y_zero is None or y_zero.dtype not in BYTES or len(w.shape) != 2:
+    if a is None or w is None or y_zero is None or y_zero.dtype not in BYTES or len(w.shape) < 2:
         return None
-    if not _float32(a_scale, w_scale, y_scale):
+    if any(t is None or t.element not in ("float32", "float16", "bfloat16") for t in (a_scale, w_scale, y_scale)):
         return None
-    scales = scalar(b, a_scale), by_column(b, w_scale, w.shape[1]), scalar(b, y_scale)
+    scales = scalar(b, a_scale), by_column(b, w_scale, w.shape[-1]), scalar(b, y_scale)
     zero = scalar(b, y_zero)
     if any(s is None for s in scales) or zero is None:
         return None
     of_a, of_w, of_y = scales
     assert of_a is not None and of_w is not None and of_y is not None
+    of_a, of_w, of_y = real(b, of_a), real(b, of_w), real(b, of_y)
     total = product(b, a, w, a_zero, w_zero)
     if total is None:
         return None

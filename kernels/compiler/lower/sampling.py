@@ -13,7 +13,6 @@ from distort.kernels.compiler.builder import Builder, lowers
 from distort.kernels.compiler.codegen.sampling import CORNERS, EDGES, PIXELS
 from distort.kernels.compiler.ir import Call, ErrorWord, Native, Tensor, Word
 from distort.kernels.compiler.keys import Key
-from distort.kernels.compiler.layout import blocked, in_blocks, memory
 from distort.kernels.compiler.lower.views import numbers, reshape
 from distort.kernels.compiler.products import multiply
 from distort.kernels.errors import Failed, InvalidInput
@@ -204,24 +203,28 @@ def _places(b: Builder, first: Tensor, last: Tensor, n: int, count: int, nearest
 
 @lowers("AffineGrid")
 def _affine_grid(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
-    """theta [N, 2, 3] times (column, row, 1) of each pixel: [N, H, W, 2]"""
+    """theta [N, rank, rank + 1] times (…, row, 1) of each pixel, the last axis first: [N, *size, rank]"""
     theta, size = inputs[0], numbers(inputs[1])
-    if theta is None or size is None or len(size) != 4 or theta.dtype != np.float32 or min(size) < 1:
+    if theta is None or size is None or len(size) not in (4, 5) or theta.dtype != np.float32 or min(size) < 1:
         return None
     n, _, *out = size
-    if theta.shape != (n, 2, 3):
+    rank = len(out)
+    if theta.shape != (n, rank, rank + 1):
         return None
     theta = b.plain(theta)
-    ends = []
+    ones = (1,) * rank
+    by = [
+        theta.view((n, rank, *ones), (*theta.strides[:2], *(0,) * rank), which * theta.strides[2])
+        for which in range(rank + 1)
+    ]
+    made = by[rank]
     for axis, count in enumerate(out):
         along = (2 * np.arange(count) + 1) / count - 1
         if node.attributes.get("align_corners", 0) and count > 1:
             along = np.linspace(-1, 1, count)
-        ends.append(b.constant(along.astype(np.float32).reshape((1, 1, -1, 1) if axis == 0 else (1, 1, 1, -1))))
-    by = [theta.view((n, 2, 1, 1), (*theta.strides[:2], 0, 0), which * theta.strides[2]) for which in (0, 1, 2)]
-    moved = b.map("add", [b.map("mul", [ends[0], by[1]]), by[2]])
-    made = b.map("add", [b.map("mul", [ends[1], by[0]]), moved])
-    return [b.contiguous(made.permuted([0, 2, 3, 1]))]
+        places = b.constant(along.astype(np.float32).reshape(1, 1, *ones[:axis], -1, *ones[axis + 1 :]))
+        made = b.map("add", [b.map("mul", [places, by[rank - 1 - axis]]), made])
+    return [b.contiguous(made.permuted([0, *range(2, 2 + rank), 1]))]
 
 
 @lowers("RoiAlign", blocks=True, wide=True)
@@ -244,10 +247,10 @@ def _roi_align(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     samples = max(int(a.get("sampling_ratio", 0)), 0)
     if not x.size or min(bins) < 1 or max(x.shape) >= 1 << 24:
         return None
-    result = in_blocks(b, (regions.shape[0], x.shape[1], *bins))
-    if not result.size:
-        return [b.new(x.dtype, result.shape)]
-    read, out = memory(blocked(b, x)), memory(result)
+    shape = (regions.shape[0], x.shape[1], *bins)
+    if not regions.size:
+        return [b.new(x.dtype, shape)]
+    read, (result, out) = b.by_channels(x), b.room_by_channels(shape)
     regions, images = b.contiguous(b.plain(regions)), b.contiguous(b.plain(images))
     scale = int(np.float32(a.get("spatial_scale", 1.0)).view(np.int32))
     words: list[Word] = [read.address(), regions.address(), images.address(), out.address(), ErrorWord()]
@@ -267,10 +270,10 @@ def _max_roi_pool(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result
         return None
     if len(regions.shape) != 2 or regions.shape[1] != 5 or len(bins) != 2 or min(bins) < 1 or not x.size:
         return None
-    result = in_blocks(b, (regions.shape[0], x.shape[1], *bins))
-    if not result.size:
-        return [b.new(x.dtype, result.shape)]
-    read, out, regions = memory(blocked(b, x)), memory(result), b.contiguous(b.plain(regions))
+    shape = (regions.shape[0], x.shape[1], *bins)
+    if not regions.size:
+        return [b.new(x.dtype, shape)]
+    read, (result, out), regions = b.by_channels(x), b.room_by_channels(shape), b.contiguous(b.plain(regions))
     words: list[Word] = [read.address(), regions.address(), out.address(), ErrorWord(), regions.shape[0]]
     words += [*read.shape[:4], *bins, int(np.float64(scale).view(np.int64)), *read.strides[:2], *out.strides[:2]]
     n_units = regions.shape[0] * bins[0]

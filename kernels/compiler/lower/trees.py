@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from distort.kernels.compiler.builder import Builder, lowering_of, lowers
 from distort.kernels.compiler.classes import TRANSFORMS, of_largest, of_score, one_column, transformed, two_columns
 from distort.kernels.compiler.codegen.trees import ADD, ALL, TREES
 from distort.kernels.compiler.expression import STORED, Instruction
-from distort.kernels.compiler.ir import Call, Native, Tensor
+from distort.kernels.compiler.ir import Array, Call, Native, Tensor
 from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.trees import Tables, tables_of
 from distort.kernels.errors import InvalidInput
@@ -59,7 +60,7 @@ def _scores(b: Builder, x: Tensor, ensemble: Ensemble, tables: Tables, how: str)
     real = np.float64 if tables.wide else np.float32
     scores = b.new(real, (n_rows, ensemble.n_targets))
     key = ("trees", b.origin_id, x.element)
-    arrays = {name: b.packed((*key, name), lambda name=name: getattr(tables, name)) for name in _ARRAYS}  # type: ignore[misc]
+    arrays = {name: b.packed((*key, name), partial(_plain, getattr(tables, name))) for name in _ARRAYS}
     n_trees = len(tables.depths)
     # few trees: several rows at once
     by_rows = n_trees <= TREES // 2 and n_rows > 1
@@ -90,6 +91,11 @@ def _where(b: Builder, condition: Tensor, a: Tensor, other: float | Tensor = 0.0
     if isinstance(other, float):
         other = b.constant(np.asarray(other, a.dtype))
     return b.map("where", [condition, a, other], a.dtype)
+
+
+def _plain(table: Array) -> Array:
+    """A table of records as bytes."""
+    return table.view(np.uint8) if table.dtype.names else table
 
 
 _ARRAYS = ("nodes", "roots", "levels", "depths", "weights", "spans")

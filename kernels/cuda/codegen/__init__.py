@@ -20,12 +20,15 @@ def launches(operation: Operation) -> list[Launch] | None:
 
 #: kind -> module, function
 _PRINTERS = {
+    "native": ("natives", "native_launches"),
     "map": ("maps", "map_launches"),
     "rows": ("rows", "row_launches"),
+    "cuda_byte_conv": ("byte_windows", "byte_conv_launches"),
     "cuda_cells": ("recurrent", "cell_launches"),
     "cuda_expect": ("expecting", "expect_launches"),
     "cuda_gather": ("gathering", "gather_launches"),
     "cuda_n_bits": ("nbits", "n_bits_launches"),
+    "cuda_patches": ("byte_windows", "patches_launches"),
     "cuda_places": ("expecting", "places_launches"),
     "cuda_pool": ("pooling", "pool_launches"),
     "cuda_resize": ("resizing", "resize_launches"),
@@ -48,4 +51,13 @@ def printer_of(kind: str) -> Printer | None:
     return found
 
 
-__all__ = ["Printer", "launches", "printer_of"]
+def prints(operation: Operation) -> bool:
+    """Whether CUDA C is printed for an operation."""
+    if operation.kind == "native":
+        from distort.kernels.cuda.codegen.natives import has_twins
+
+        return has_twins(operation)
+    return printer_of(operation.kind) is not None
+
+
+__all__ = ["Printer", "launches", "printer_of", "prints"]

@@ -210,6 +210,42 @@ template <typename T> __device__ __forceinline__ T saturated(float x, float zero
     return (T)(int)(value < high ? value : high);
 }
 """,
+    "from_small": """
+// a floating point number of 8 bits or fewer, see narrow.py
+template <int E, int M, int BIAS, int LARGEST, int OVERFLOW, int NAN_CODE, bool ONE_ZERO>
+__device__ __forceinline__ float from_small(unsigned char code) {
+    const unsigned size = code & ((1u << (E + M)) - 1u), sign = (unsigned)(code >> (E + M) & 1) << 31;
+    if (ONE_ZERO && code == NAN_CODE) return real_of(0x7fc00000u);
+    if (!ONE_ZERO && size > LARGEST) return real_of(sign | (size == OVERFLOW && OVERFLOW != NAN_CODE ? 0x7f800000u
+                                                                                                    : 0x7fc00000u));
+    const unsigned exponent = size >> M, mantissa = size & ((1u << M) - 1u);
+    if (exponent == 0) {
+        const float least = real_of((unsigned)(128 - BIAS - M) << 23);
+        return real_of(bits_of((float)mantissa * least) | sign);
+    }
+    return real_of(sign | (exponent + (unsigned)(127 - BIAS)) << 23 | mantissa << (23 - M));
+}
+""",
+    "to_small": """
+template <int E, int M, int BIAS, int LARGEST, int OVERFLOW, int NAN_CODE, bool ONE_ZERO, bool SATURATES>
+__device__ __forceinline__ unsigned char to_small(float x) {
+    const unsigned bits = bits_of(x), sign = (bits >> 31) << (E + M);
+    if (x != x) return (unsigned char)(ONE_ZERO ? (unsigned)NAN_CODE : NAN_CODE | sign);
+    // the exponent of the last digit that stays: of small numbers, that of the subnormal ones
+    int exponent = (int)(bits >> 23 & 255u) - 127;
+    exponent = exponent < 1 - BIAS ? 1 - BIAS : exponent;
+    unsigned size = LARGEST + 1;
+    if (exponent <= (1 << E)) {
+        const float scale = real_of((unsigned)(127 + M - exponent) << 23);
+        size = (unsigned)rintf(real_of(bits & 0x7fffffffu) * scale) + ((unsigned)(exponent + BIAS - 1) << M);
+    }
+    if (size > LARGEST) {
+        if (!SATURATES) return (unsigned char)(ONE_ZERO ? (unsigned)OVERFLOW : OVERFLOW | sign);
+        size = LARGEST;
+    }
+    return (unsigned char)(ONE_ZERO && size == 0 ? 0u : size | sign);
+}
+""",
     # what comes before what: NaN before numbers, and the first of them before others
     "is_above": """
 template <typename T> __device__ __forceinline__ bool is_above(T a, T b) { return (a > b || a != a) && b == b; }

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-#: numpy's name -> the type of an element in memory
+from distort.kernels.cuda.codegen.narrow import NARROW, code_of
+
+#: numpy's name -> the type of an element in memory; of narrow ones kernels have codes
 STORED = {
     "float32": "float",
     "float64": "double",
@@ -22,10 +24,11 @@ STORED = {
     "uint32": "unsigned",
     "int64": "long long",
     "uint64": "unsigned long long",
+    **dict.fromkeys(sorted(NARROW), "unsigned char"),
 }
 COMPUTED = STORED | {"float16": "float", "bfloat16": "float", "bool": "bool"}
 NBYTES = {name: 8 if name.endswith("64") else 4 if name.endswith("32") else 2 for name in STORED}
-NBYTES |= {"bool": 1, "int8": 1, "uint8": 1}
+NBYTES |= {"bool": 1, "int8": 1, "uint8": 1, **dict.fromkeys(NARROW, 1)}
 #: a type of as many bytes, whatever they mean
 OF_NBYTES = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}
 _FROM = {"float16": "from_half({})", "bfloat16": "from_bfloat({})", "bool": "({} != 0)"}
@@ -54,6 +57,8 @@ def literal(value: Any, dtype: str) -> str:
     """A number in the type that is computed with."""
     if dtype == "bool":
         return "true" if value else "false"
+    if dtype in NARROW:
+        return f"((unsigned char){code_of(value, dtype)})"
     kind = COMPUTED[dtype]
     if not is_real(dtype):
         bits = 8 * NBYTES[dtype]

@@ -10,10 +10,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from distort.kernels.compiler.expression import Expression, Instruction
 from distort.kernels.cuda.codegen.activations import ACTIVATIONS
+from distort.kernels.cuda.codegen.casts import cast, convert, saturate
 from distort.kernels.cuda.codegen.dtypes import COMPUTED, NBYTES, computed, is_real, is_signed, literal, stored
 
 #: op -> how it is printed: (expression, instruction, operands) -> C
@@ -217,25 +216,6 @@ def _is_inf(expression: Expression, instruction: Instruction, operands: Sequence
     return " || ".join(found) or "false"
 
 
-def convert(text: str, source: str, to: str) -> str:
-    """A computed value of one dtype as another's."""
-    if source == to or COMPUTED[source] == COMPUTED[to]:
-        return text
-    if to == "bool":
-        return f"({text} != 0)"
-    if not is_real(source) or is_real(to):
-        return f"({COMPUTED[to]}){text}"
-    if to in ("int32", "int64", "uint64"):
-        return f"to_{to}<{COMPUTED[source]}>({text})"
-    if to == "uint32":
-        return f"(unsigned)to_int64<{COMPUTED[source]}>({text})"
-    return f"to_short_int<{COMPUTED[to]}, {COMPUTED[source]}>({text})"
-
-
-def _cast(expression: Expression, instruction: Instruction, operands: Sequence[str]) -> str:
-    return convert(operands[0], expression.dtype(instruction.operands[0]), instruction.dtype)
-
-
 def _pow(expression: Expression, instruction: Instruction, operands: Sequence[str]) -> str:
     (a, b), (first, second) = operands, instruction.operands
     base, exponent = expression.dtype(first), expression.dtype(second)
@@ -260,12 +240,6 @@ def _easy_pow(x: str, dtype: str, exponent: float | None) -> str | None:
     one = literal(1, dtype)
     others = {0: one, 1: x, 0.5: f"{function('sqrt', dtype)}({x})", -1: f"{one} / {x}", -2: f"{one} / ({x} * {x})"}
     return None if exponent is None else others.get(exponent)
-
-
-def _saturate(expression: Expression, instruction: Instruction, operands: Sequence[str]) -> str:
-    limits = np.iinfo(instruction.dtype)
-    ends = ", ".join([literal(float(limit), "float32") for limit in (limits.min, limits.max)])
-    return f"saturated<{COMPUTED[instruction.dtype]}>({', '.join(operands)}, {ends})"
 
 
 def _one(template: str) -> Emitter:
@@ -338,10 +312,10 @@ EMITTERS: dict[str, Emitter] = {
     "where": _one("{0} ? {1} : {2}"),
     "is_nan": _one("{0} != {0}"),
     "is_inf": _is_inf,
-    "cast": _cast,
+    "cast": cast,
     "pow": _pow,
     "quotient": _one("{0} / {1}"),  # division is exact here
-    "saturate": _saturate,
+    "saturate": saturate,
     **{name: _activation(printed) for name, printed in ACTIVATIONS.items()},
 }  # fmt: skip
 

@@ -73,7 +73,7 @@ def _kernel(rank: int, dtype: str, mode: str, has_places: bool, by_columns: bool
     else:
         lines.append(f"{indent}total = larger<{value}>(total, value);")
     lines += ["    " * axis + "}" for axis in range(rank - 1, -1, -1)]
-    if mode != "max":
+    if mode.startswith("mean"):
         lines += _divided(rank, kind, value, padded=mode == "mean_padded")
     lines.append(f"y[item] = {stored('total', dtype)};")
     lines += ["places[item] = found;"] if has_places else []

@@ -13,10 +13,12 @@ from distort.kernels.compiler.builder import TAKE_WIDE, Lowering
 
 #: (domain, module) -> operators
 OPERATORS: dict[tuple[str, str], str] = {
+    ("", "casting"): "Cast CastLike",
     ("", "control_flow"): "If Loop Scan",
     ("", "convolution"): "Conv ConvTranspose",
     ("", "gathering"): "GatherND",
-    ("", "pooling"): "AveragePool MaxPool",
+    ("", "normalization"): "BatchNormalization Dropout",
+    ("", "pooling"): "AveragePool GlobalLpPool LRN LpPool MaxPool",
     ("", "quantization"): "DequantizeLinear DynamicQuantizeLinear QuantizeLinear",
     ("", "recurrent"): "GRU LSTM RNN",
     ("", "reductions"): (
@@ -26,9 +28,10 @@ OPERATORS: dict[tuple[str, str], str] = {
     ("", "sampling"): "GridSample",
     ("", "scattering"): "Scatter ScatterElements ScatterND",
     ("", "selection"): "CumProd CumSum TopK",
+    ("", "spectra"): "DFT",
     ("com.microsoft", "convolution"): "FusedConv",
     ("com.microsoft", "gathering"): "GatherND",
-    ("com.microsoft", "nbits"): "MatMulNBits",
+    ("com.microsoft", "nbits"): "GatherBlockQuantized MatMulNBits",
     ("com.microsoft", "sampling"): "GridSample",
     ("com.microsoft", "quantization"): "DequantizeLinear QuantizeLinear",
     ("com.microsoft", "quantized_recurrent"): "DynamicQuantizeLSTM",

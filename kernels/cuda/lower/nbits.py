@@ -1,4 +1,7 @@
-"""com.microsoft MatMulNBits: weights stay packed. For a few rows they are decoded as they are read, for more before."""
+"""com.microsoft MatMulNBits: weights stay packed. For a few rows they are decoded as they are read, for more before.
+
+GatherBlockQuantized: rows are gathered as they lie, then decoded.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ import numpy as np
 from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.ir import Tensor
+from distort.kernels.compiler.lower.quantization import real
 from distort.kernels.cuda.codegen.nbits import MOST_ROWS
 from distort.kernels.cuda.lower import lowering_of, lowers_cuda
+from distort.kernels.cuda.lower.gathering import INDEX_TYPES
 from distort.kernels.cuda.operations import CudaNBits, CudaUnpack
 
 
@@ -57,3 +62,40 @@ def _matmul_n_bits(b: Builder, node: Node, inputs: list[Tensor | None]) -> list[
     if made is None or made[0] is None or bias is None:
         return made
     return [b.map("add", [made[0], bias])]
+
+
+@lowers_cuda("GatherBlockQuantized", domain="com.microsoft")
+def _gather_block_quantized(b: Builder, node: Node, inputs: list[Tensor | None]) -> list[Tensor | None] | None:
+    """Rows of a table. An index that is out of range refuses the run: the NumPy kernel makes zeros of it."""
+    data, indices, scales, zeros = [*inputs, None][:4]
+    get = node.attributes.get
+    bits, block_size = get("bits", 4), get("block_size", 128)
+    if data is None or indices is None or scales is None or len(data.shape) != 2 or len(scales.shape) != 2:
+        return None
+    if indices.element not in INDEX_TYPES or scales.element not in ("float32", "float16", "bfloat16"):
+        return None
+    if get("gather_axis", 0) not in (0, -2) or get("quantize_axis", 1) not in (1, -1) or bits not in (4, 8):
+        return None
+    per_byte = 8 // bits if data.dtype == np.uint8 else 1
+    (n_rows, n_stored), n_blocks = data.shape, scales.shape[1]
+    length = n_stored * per_byte
+    if block_size < 16 or block_size & (block_size - 1) or length != n_blocks * block_size or scales.shape[0] != n_rows:
+        return None
+    if not indices.size or (data.dtype != np.uint8 and data.element not in ("int4", "uint4")):
+        return None
+    of_zeros = (n_rows, -(-n_blocks // per_byte))
+    if zeros is not None and (zeros.dtype != data.dtype or zeros.shape != of_zeros):
+        return None
+    count = indices.size
+    codes, factors, *points = [b.gathered(t, 0, indices) for t in (data, scales, zeros) if t is not None]
+    if data.dtype == np.uint8:
+        made = b.new(scales.dtype, (count, length))
+        blocks = codes.reshaped((count, n_blocks, block_size // per_byte))
+        b.add(CudaUnpack([blocks, factors, *points], [made], bits, block_size, bool(points)))
+        return [made.reshaped((*indices.shape, length))]
+    value = b.map("cast", [codes.reshaped((count, n_blocks, block_size))], np.float32)
+    if points:
+        value = b.map("sub", [value, b.map("cast", [points[0].reshaped((count, n_blocks, 1))], np.float32)])
+    value = b.map("mul", [value, real(b, factors.reshaped((count, n_blocks, 1)))])
+    value = value if scales.dtype == np.float32 else b.map("cast", [value], scales.dtype)
+    return [value.reshaped((*indices.shape, length))]

@@ -5,6 +5,8 @@ All is element-wise work and row operations. Computed in float32, whatever the s
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from distort.graph.ir import Node
@@ -12,14 +14,22 @@ from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.ir import Tensor
 from distort.kernels.compiler.lower.quantization import NARROW, along, divided, real
 from distort.kernels.compiler.rows import Body
+from distort.kernels.cuda.codegen.narrow import FLOATS
+from distort.kernels.cuda.codegen.narrow import NARROW as SMALL
 from distort.kernels.cuda.lower import lowers_cuda
 from distort.kernels.cuda.lower.reductions import parts_of
+from distort.kernels.cuda.packed_weights import unpacked
 from distort.kernels.ops.elementwise import dtype_of
 from distort.kernels.ops.quantization import dequantize_linear
 
 Result = list[Tensor | None] | None
 _MS = "com.microsoft"
 _REALS = ("float32", "float16", "bfloat16")
+
+
+def _holds(dtype: np.dtype[Any]) -> bool:
+    """Whether numbers are quantized to a dtype here."""
+    return dtype in NARROW or dtype.name in SMALL
 
 
 def _by_blocks(
@@ -42,6 +52,10 @@ def _by_blocks(
     return b.contiguous(x).reshaped(apart), [None if t is None else b.contiguous(t).reshaped(one) for t in parameters]
 
 
+def _is_zero(known: Tensor) -> bool:
+    return known.value is not None and not known.value.astype(np.float32).any()
+
+
 def _fits(zero: Tensor | None, scale: Tensor) -> bool:
     return zero is None or zero.shape == scale.shape or (zero.size, scale.size) == (1, 1)
 
@@ -55,13 +69,17 @@ def _quantize(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         return None
     wanted = get("output_dtype", 0)
     dtype = zero.dtype if zero is not None else dtype_of(wanted or 2)
-    if dtype not in NARROW or (wanted and dtype != dtype_of(wanted)) or get("precision", 0) not in (0, 1):
+    if not _holds(dtype) or (wanted and dtype != dtype_of(wanted)) or get("precision", 0) not in (0, 1):
         return None
     found = _by_blocks(b, node, x, [scale, zero])
     if found is None:
         return None
     seen, (by, plus) = found
     assert by is not None
+    if dtype.name in FLOATS:
+        value = b.map("div", [real(b, seen), real(b, by)])
+        value = value if plus is None or _is_zero(plus) else b.map("add", [value, real(b, plus)])
+        return [b.map("cast", [value], dtype, (bool(get("saturate", 1)),)).reshaped(x.shape)]
     plus = b.constant(np.zeros((), np.float32)) if plus is None else real(b, plus)
     return [divided(b, real(b, seen), real(b, by), None, plus, dtype).reshaped(x.shape)]
 
@@ -73,20 +91,23 @@ def _dequantize(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     get = node.attributes.get
     if x is None or scale is None or scale.element not in _REALS or not _fits(zero, scale):
         return None
-    if x.dtype not in (*NARROW, np.dtype(np.int32)) or (zero is not None and zero.dtype != x.dtype):
+    if not (_holds(x.dtype) or x.dtype == np.int32) or (zero is not None and zero.dtype != x.dtype):
         return None
     dtype = dtype_of(get("output_dtype", 0)) if get("output_dtype", 0) else scale.dtype
     if dtype.name not in _REALS:
         return None
     known = [None if t is None else t.value for t in (x, scale, zero)]
     if known[0] is not None and known[1] is not None and (zero is None or known[2] is not None):
+        if get("block_size", 0) and dtype == scale.dtype:
+            kept = unpacked(b, node, x, scale, zero, get("axis", 1), get("block_size", 0))
+            if kept is not None:
+                return [kept]
         # weights: made once
         given = {name: get(name, default) for name, default in (("axis", 1), ("block_size", 0), ("output_dtype", 0))}
         name = tuple(b.source(t) for t in (x, scale, zero) if t is not None)
         key = ("dequantized for a GPU", tuple(given.items()), name)
         return [b.packed(key, lambda: dequantize_linear(np, *known, **given))]
-    if zero is not None and zero.value is not None and not zero.value.any():
-        zero = None
+    zero = None if zero is not None and _is_zero(zero) else zero
     if zero is not None and x.dtype == np.int32:
         return None  # float32 does not hold every difference
     found = _by_blocks(b, node, x, [scale, zero])

@@ -135,6 +135,40 @@ def test_columns_are_read_where_they_come_from(read: Read) -> None:
     assert [node.inputs[0] for node in model.graph.nodes if node.op_type == "Neg"] == ["a", "c"]
 
 
+@pytest.mark.parametrize(
+    ("constants", "body", "left"),
+    [
+        ("int64[2] s = {1, 2}, int64 i = {1}", "q = SplitToSequence<axis = 1>(x, s) y = SequenceAt(q, i)", ["Split"]),
+        ("int64 s = {2}, int64 i = {-1}", "q = SplitToSequence<axis = 1>(x, s) y = SequenceAt(q, i)", ["Split"]),
+        ("int64 i = {0}", "q = SplitToSequence(x) y = SequenceAt(q, i)", ["Split"]),
+        (
+            "int64 i = {0}",
+            "q = SplitToSequence<keepdims = 0>(x) y = SequenceAt(q, i)",
+            ["SplitToSequence", "SequenceAt"],
+        ),
+        ("int64 i = {1}", "a = Neg(x) q = SequenceConstruct(x, a) y = SequenceAt(q, i)", ["Neg"]),
+        ("int64 i = {2}", "q = SequenceConstruct(x, x) y = ConcatFromSequence<axis = 1>(q)", ["Concat"]),
+        (
+            "int64 i = {2}",
+            "q = SequenceConstruct(x, x) y = ConcatFromSequence<axis = 0, new_axis = 1>(q)",
+            ["SequenceConstruct", "ConcatFromSequence"],
+        ),
+        (
+            "int64 i = {2}",
+            "q = SequenceConstruct(x, x) n = SequenceLength(q) m = Cast<to = 1>(n) y = Mul(x, m)",
+            ["Mul"],
+        ),
+    ],
+)
+def test_items_of_sequences_are_read_where_they_come_from(
+    read: Read, constants: str, body: str, left: list[str]
+) -> None:
+    model = read(f"g (float[2, 3] x) => (float y) <{constants}> {{ {body} }}")
+    model.graph.types["y"] = TensorType(1)
+    optimized(model, {"x": X})
+    assert op_types(model.graph) == left
+
+
 @pytest.mark.parametrize("shape", ["{-1}", "{1, -1}"])
 def test_labels_of_classes_are_gathered(read: Read, shape: str) -> None:
     rank = shape.count(",") + 1
