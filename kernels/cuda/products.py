@@ -43,6 +43,7 @@ class CudaProduct(LibraryOperation):
     has_c: bool = False
     has_bias: bool = False
     activation: str = ""
+    is_exact: bool = False  # operands are not rounded, whatever ``use_tf32`` is
     kind: ClassVar[str] = "cuda product"
 
     def absorb(self, after: Map, position: int, target: Target) -> Operation | None:
@@ -125,7 +126,7 @@ class CudaProduct(LibraryOperation):
             of_c,
             self.has_bias,
             self.activation,
-            self.libraries.options.use_tf32 and a.element == "float32",
+            self.libraries.options.use_tf32 and a.element == "float32" and not self.is_exact,
         )
 
     def library_call(self, context: object = None) -> LibraryCall:
@@ -188,10 +189,13 @@ def matrix_of(tensor: Tensor, axis: int | None = None) -> Matrix | None:
     return None
 
 
-def multiply(b: Builder, left: Tensor, right: Tensor, result: str = "", to: Tensor | None = None) -> Tensor | None:
+def multiply(
+    b: Builder, left: Tensor, right: Tensor, result: str = "", to: Tensor | None = None, *, exact: bool = False
+) -> Tensor | None:
     """left [..., rows, depth] · right [..., depth, columns], batches broadcast. None where the library has no such.
 
     ``result``: dtype of what is made, if it isn't the operands'. ``to``: where it is made, if not in memory of its own.
+    ``exact``: operands aren't rounded, whatever ``use_tf32`` is: it is no product to the user.
     """
     libraries, dtype = libraries_of(b), left.element
     if libraries is None:
@@ -214,7 +218,7 @@ def multiply(b: Builder, left: Tensor, right: Tensor, result: str = "", to: Tens
     made = b.new(left.dtype if result == dtype else np.dtype(result), shape) if to is None else to
     assert made.shape == shape and made.element == result
     operands = _in_loops(b, left, right, made)
-    operation = CudaProduct(list(operands[:2]), [made], libraries, operands[2].shape)
+    operation = CudaProduct(list(operands[:2]), [made], libraries, operands[2].shape, is_exact=exact)
     problem, products = operation.problem(), libraries.products
     if problem is None or products is None or products.plan(problem) is None:
         return None

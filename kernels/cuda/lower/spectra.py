@@ -10,8 +10,8 @@ from distort.graph.ir import Node
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.ir import Array, Tensor
 from distort.kernels.compiler.lower.views import numbers
-from distort.kernels.compiler.products import multiply
 from distort.kernels.cuda.lower import lowers_cuda
+from distort.kernels.cuda.products import multiply
 from distort.kernels.errors import InvalidInput
 from distort.kernels.ops.spectra import transform
 
@@ -55,7 +55,7 @@ def _dft(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     others = [i for i in range(rank - 1) if i != axis]
     outer = [x.shape[i] for i in others]
     rows = b.contiguous(b.plain(x).permuted([*others, axis, rank - 1])).reshaped((math.prod(outer), n * parts))
-    made = multiply(b, rows, columns.reshaped((n * parts, bins * made_parts)))
+    made = multiply(b, rows, columns.reshaped((n * parts, bins * made_parts)), exact=True)
     if made is None:
         return None
     made = b.contiguous(made).reshaped((*outer, bins, made_parts))
