@@ -105,7 +105,7 @@ class Builder:
         keep_qdq: bool = False,
     ) -> None:
         #: who makes products and attention for another device, see ``products.multiply`` and ``scores.attend``
-        self.multiplies: Callable[[Builder, Tensor, Tensor], Tensor | None] | None = None
+        self.multiplies: Callable[..., Tensor | None] | None = None
         self.multiplies_bytes: Callable[..., Tensor | None] | None = None
         self.attends: Callable[..., Tensor | None] | None = None
         #: conditions that runs had, by the first result of the If

@@ -225,10 +225,13 @@ class Product(Operation):
         )
 
 
-def multiply(b: Builder, left: Tensor, right: Tensor) -> Tensor | None:
-    """left [..., rows, depth] · right [..., depth, columns], batches broadcast. None where it is not done here."""
+def multiply(b: Builder, left: Tensor, right: Tensor, *, exact: bool = False) -> Tensor | None:
+    """left [..., rows, depth] · right [..., depth, columns], batches broadcast. None where it is not done here.
+
+    ``exact``: operands aren't rounded where a GPU may round those of products: this is none to the user.
+    """
     if b.multiplies is not None:
-        return b.multiplies(b, left, right)
+        return b.multiplies(b, left, right, exact=exact)
     if left.dtype != right.dtype or name_of(left.dtype) not in DTYPES or left.shape[-1] != right.shape[-2]:
         return None
     left, right = b.plain(left), b.plain(right)

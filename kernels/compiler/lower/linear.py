@@ -35,7 +35,7 @@ def affine(b: Builder, x: Tensor, weights: Array, offsets: Array) -> Tensor | No
     """x [N, F] · weights [F, C] + offsets [C] or one for all"""
     if x.shape[1] != len(weights):
         return None
-    made = multiply(b, x, b.constant(weights))
+    made = multiply(b, x, b.constant(weights), exact=True)
     return None if made is None else b.map("add", [made, b.constant(offsets)])
 
 

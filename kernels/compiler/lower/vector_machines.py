@@ -31,7 +31,7 @@ def _similar(b: Builder, function: KernelFunction, x: Tensor, vectors: Any) -> T
     def number(value: float) -> Tensor:
         return b.constant(np.asarray(value, np.float32))
 
-    dot = multiply(b, x, b.constant(np.ascontiguousarray(vectors.T)))
+    dot = multiply(b, x, b.constant(np.ascontiguousarray(vectors.T)), exact=True)
     if dot is None or function.name == "LINEAR":
         return dot
     if function.name == "RBF":
