@@ -14,24 +14,23 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from distort.cluster.activity import EdgeActivity, Snapshot, Tally, unit_activity
 from distort.cluster.actor import nbytes_of
 from distort.cluster.clocks import Clocks
-from distort.cluster.errors import ClusterError, DeadlineExceeded, Forked, SessionClosed, StageLost, first_line
+from distort.cluster.errors import ClusterError, Forked, SessionClosed, StageLost, first_line
+from distort.cluster.failures import error_of
 from distort.cluster.fetching import Fetching, result_of
 from distort.cluster.orders import ATTEMPTS, ActorStats, Held, StagePayload, StageReport
 from distort.cluster.resident import Resident, ResidentMeta
 from distort.cluster.routes import Leg, RunKind, make_route
 from distort.cluster.run import Crossings, Run
-from distort.cluster.traffic import Traffic
 from distort.cluster.transport.base import Answer, Fetched, Handle, Loss, News, StageHost, Transport
 from distort.cluster.waiting import Waiting
-from distort.kernels.errors import RunCancelled
-from distort.kernels.program import TERMINATED
+from distort.cluster.ways import Ways
 from distort.scheduler import state as machine
 from distort.scheduler.needs import NeedsOfPlan
 from distort.scheduler.plan import CALLER, Plan
@@ -66,12 +65,11 @@ class Executor:
         self._transport = transport
         self._inputs = [tuple(stage.inputs) for stage in plan.stages]
         self._outputs = [tuple(stage.outputs) for stage in plan.stages]
-        self._producer = {name: i for i, outputs in enumerate(self._outputs) for name in outputs}
+        self._ways = Ways(plan)
         self._needs = NeedsOfPlan(plan)
-        self._on_gpus = frozenset(i for i, stage in enumerate(plan.stages) if stage.device.kind == "cuda")
         #: values that no stage reads: the model's results
         read = {name for inputs in self._inputs for name in inputs}
-        self._results = frozenset(name for name in self._producer if name not in read)
+        self._results = frozenset(name for name in self._ways.producer if name not in read)
         self._lock = threading.Lock()
         self._events: deque[Any] = deque()
         self._runs: dict[int, Run] = {}
@@ -80,7 +78,6 @@ class Executor:
         self._orders = itertools.count(1)
         self._kinds: dict[_Asked, RunKind] = {}
         self._routes: dict[tuple[Any, ...], dict[int, Leg]] = {}  # by kind and units
-        self._traffic = Traffic()
         self._tally = Tally()
         self._clocks = Clocks()
         self._closed = False
@@ -226,17 +223,11 @@ class Executor:
             return run.kept[name]
         if name in run.results:
             return run.results[name]
-        if name in run.handles and name in self._producer:
+        if name in run.handles and name in self._ways.producer:
             result = self._transport.get(run.handles[name])
-            self._count_result(run, name, nbytes_of(result), "object_store")
+            self._ways.count_result(run, name, nbytes_of(result), "object_store")
             return result
         return run.feeds[name]
-
-    def _count_result(self, run: Run, name: str, nbytes: int, transport: str) -> None:
-        producer = self._producer[name]
-        self._traffic.count(name, producer, CALLER, transport, nbytes)
-        if run.crossings is not None:
-            run.crossings.returned.append((producer, (name, nbytes, transport)))
 
     # -- events and commands
 
@@ -283,7 +274,7 @@ class Executor:
                 names = leg.order.inputs
                 values = [Held(v.meta.key) if type(v) is Resident else v for v in map(run.feeds.__getitem__, names)]
                 host.order(leg.number, values, run.on_wire, self._oldest)
-                self._count_feeds(run, stage, zip(names, values, strict=True))  # while the host is at work
+                self._ways.count_feeds(run, stage, zip(names, values, strict=True))  # while the host is at work
                 return
             values = [
                 run.far[name] if name in leg.far else self._handle_for(run, name, command.unit)
@@ -316,34 +307,13 @@ class Executor:
                     self._hosts[run.units[stage]].prepare(leg.number, leg.order)
         run.legs = legs
         if attempt:
-            for name in self._producer:
+            for name in self._ways.producer:
                 run.handles.pop(name, None)
             run.reports.clear()
             for sofar in (run.results, run.kept, run.errors, run.far):
                 sofar.clear()
             if run.crossings is not None:
                 run.crossings = Crossings()
-
-    def _way(self, producer: int, consumer: int, by_device: bool = True) -> str:
-        """What values inside a host go by, between stages (-1: this process). ``by_device``: GPUs share memory."""
-        if not self._on_gpus:
-            return "shm"
-        source, target = producer in self._on_gpus, consumer in self._on_gpus
-        if source and target:
-            return "cuda_ipc" if by_device else "shm"
-        return "d2h" if source else "h2d" if target else "shm"
-
-    def _count_feeds(self, run: Run, stage: int, feeds: Iterable[tuple[str, Any]]) -> None:
-        """What went with an order."""
-        for name, value in feeds:
-            if type(value) is Held:
-                if stage in self._on_gpus:  # it lies on the stage's GPU already
-                    self._traffic.count(name, stage, stage, "pointer", 0)
-            else:
-                nbytes = nbytes_of(value)
-                self._traffic.count(name, CALLER, stage, self._way(CALLER, stage), nbytes)
-                if run.crossings is not None:
-                    run.crossings.sent.setdefault(stage, []).append((name, nbytes))
 
     def _handle_for(self, run: Run, name: str, unit: int) -> Handle:
         """A value as it goes with a call."""
@@ -392,24 +362,12 @@ class Executor:
     def _note(self, run: Run, stage: int, news: Answer) -> None:
         for name, (value, nbytes) in news.values.items():
             run.results[name] = value
-            self._count_result(run, name, nbytes, self._way(stage, CALLER))
+            self._ways.count_result(run, name, nbytes)
         report = news.report
         if report is None:
             return
         run.reports.append(report)
-        direct = run.legs[stage].direct
-        for name, nbytes in report.received.items():
-            fed = run.feeds.get(name)
-            producer = fed.stage if isinstance(fed, Resident) else self._producer.get(name, CALLER)
-            by_call = "nccl" if name in report.by_nccl else "object_store"
-            if not direct:
-                self._traffic.count(name, producer, stage, by_call, nbytes)
-            report.edges.append((name, producer, nbytes, self._way(producer, stage) if direct else by_call))
-        for name, nbytes in report.mail.items():
-            producer = self._producer[name]
-            report.edges.append((name, producer, nbytes, self._way(producer, stage)))
-        sent = run.crossings.sent.get(stage, ()) if run.crossings is not None else ()
-        report.edges += [(name, CALLER, nbytes, self._way(CALLER, stage)) for name, nbytes in sent]
+        self._ways.add_edges(run, stage, report)
         for name, meta in report.kept.items():
             run.kept[name] = None if meta.empty else self._resident(news.unit, meta)
 
@@ -446,7 +404,7 @@ class Executor:
                 f"The actor of {self.units.name(value.unit)} was lost, and a value of shape {list(value.shape)} with "
                 "it. Make it again."
             ) from error
-        self._traffic.count("(resident)", value.stage, CALLER, transport, nbytes_of(result))
+        self._ways.traffic.count("(resident)", value.stage, CALLER, transport, nbytes_of(result))
         return result
 
     def _fetch_value(self, value: Resident) -> tuple[Any, str]:
@@ -455,7 +413,7 @@ class Executor:
         if not self._closed and not self._state.executions(value.unit):
             answer = self._fetching.fetch(host, value.unit, value.meta.key, self._hear)
             if answer is not None:
-                return result_of(answer), self._way(value.stage, CALLER)
+                return result_of(answer), self._ways.inside(value.stage, CALLER)
         return self._transport.get(host.export(value.meta.key)), "object_store"
 
     def _is_current(self, unit: int, epoch: int) -> bool:
@@ -465,33 +423,9 @@ class Executor:
         if not self._closed and self._hosts[unit].epoch == epoch:
             self._hosts[unit].release([key])
 
-    def _why(self, command: machine.Fail) -> BaseException:
-        run = self._runs.get(command.run)
-        if run is None:
-            return SessionClosed("The session was closed during the run.")
-        cause = run.errors.get(command.stage) if command.stage is not None else None
-        if cause is None and run.errors:
-            cause = next(iter(run.errors.values()))
-        if command.kind == "cancelled":
-            return RunCancelled(TERMINATED)
-        if command.kind == "deadline":
-            return DeadlineExceeded(f"The run did not end within its deadline (distort.timeout_s): {command.error}")
-        if command.kind == "lost":
-            assert command.stage is not None, "somebody was lost"
-            gone = all(unit in self._broken for unit in self.units.of_stage[command.stage])
-            outlook = "Open the session anew." if gone else "It is being restarted; run again."
-            error = StageLost(
-                f"The actor of stage {command.stage} was lost while a run needed it: {command.error}. {outlook}"
-            )
-            error.__cause__ = cause
-            return error
-        if cause is None:
-            return ClusterError(command.error)
-        if type(cause).__module__.startswith("ray."):  # what Ray says of an actor's end is no answer to a caller
-            lost = StageLost(command.error)
-            lost.__cause__ = cause
-            return lost
-        return cause
+    def _why(self, fail: machine.Fail) -> BaseException:
+        units = () if fail.stage is None else self.units.of_stage[fail.stage]
+        return error_of(fail, self._runs.get(fail.run), is_gone=all(unit in self._broken for unit in units))
 
     def _end(self, number: int, error: BaseException | None) -> None:
         run = self._runs.pop(number, None)
@@ -537,13 +471,13 @@ class Executor:
         self._require_process()
         host = self._hosts[stage]
         meta = host.keep_value(self._transport.put(value))
-        self._traffic.count("(resident)", CALLER, stage, "object_store", nbytes_of(value))
+        self._ways.traffic.count("(resident)", CALLER, stage, "object_store", nbytes_of(value))
         return self._resident(stage, meta)
 
     def transfer_stats(self) -> list[dict[str, Any]]:
         """Bytes and messages since the start, by edge: value, producer and consumer stage (-1: this process)."""
         self.stats()
-        return self._traffic.rows()
+        return self._ways.traffic.rows()
 
     def stats(self) -> list[ActorStats | None]:
         """What each unit's actor has done; None for one that doesn't answer."""
@@ -552,19 +486,14 @@ class Executor:
             stats = None if self._closed else host.stats(_STATS_TIMEOUT_S)
             found.append(stats)
             if stats is not None:
-                stage = self.units.stage_of[unit]
-                edges = {}
-                for name, sums in stats.received.items():
-                    producer = self._producer[name]
-                    edges[name, producer, stage, self._way(producer, stage, name in stats.by_device)] = sums
-                self._traffic.tell(unit, host.epoch, edges)
+                self._ways.tell(unit, self.units.stage_of[unit], host.epoch, stats)
         return found
 
     def activity(self) -> Snapshot:
         """What runs, actors and edges have come to since the start."""
         told = self.stats()
         units = [unit_activity(self.units, unit, self._hosts[unit].epoch, stats) for unit, stats in enumerate(told)]
-        edges = [EdgeActivity(**row) for row in self._traffic.rows()]
+        edges = [EdgeActivity(**row) for row in self._ways.traffic.rows()]
         with self._lock:
             return self._tally.snapshot(units, edges)
 
