@@ -135,8 +135,10 @@ class FarValues:
             return None
         import cupy
 
-        block: Any = cupy.cuda.MemoryPointer(buffer.block, 0)
-        cupy.ndarray(value.shape, value.dtype, block)[...] = value
+        whole = cupy.ascontiguousarray(value)  # given back to a pool of this stream's, which reads it first
+        runtime: Any = cupy.cuda.runtime
+        kind = runtime.memcpyDeviceToDevice
+        runtime.memcpyAsync(buffer.address, whole.data.ptr, value.nbytes, kind, gpu.stream.ptr)
         ready = cupy.cuda.Event(disable_timing=True)
         ready.record(gpu.stream)
         buffer.events.append(ready)
