@@ -380,6 +380,11 @@ class ActorTransport:
     def far(self, producer: int, consumer: int) -> bool:
         return self._far.get((producer, consumer)) == ""
 
+    def cut(self, producer: int, consumer: int, why: str) -> None:
+        if self.far(producer, consumer):
+            self._far[producer, consumer] = why
+            self._hosts[producer].actor.give_up_far.remote(consumer, self._name(consumer), why)
+
     def poll(self, timeout_s: float | None) -> list[News]:
         assert self._switchboard is not None
         return self._switchboard.poll(timeout_s)
@@ -412,7 +417,7 @@ class ActorTransport:
         import ray
 
         if isinstance(cause, SenderLost):
-            return cause.unit
+            return None  # it may be there, and is asked itself
         if isinstance(cause, ray.exceptions.RayActorError):
             # the call of a consumer fails with the death of its producer's actor
             dead = str(getattr(cause, "actor_id", "") or "")
