@@ -497,6 +497,8 @@ class Executor:
             return DeadlineExceeded(f"The run did not end within its deadline (distort.timeout_s): {command.error}")
         if command.kind == "lost":
             assert command.stage is not None, "somebody was lost"
+            if isinstance(cause, SenderLost):  # nobody was, but the way to somebody
+                return cause
             gone = all(unit in self._broken for unit in self.units.of_stage[command.stage])
             outlook = "Open the session anew." if gone else "It is being restarted; run again."
             error = StageLost(

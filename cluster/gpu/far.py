@@ -108,7 +108,7 @@ class FarValues:
         link = self._sending.pop(unit, None)
         if link is not None:
             link.close(why)
-        self._detours[peer] = why
+        self._detours[peer] = link.obstacle if link is not None else why  # what was wrong here comes first
 
     def _sender_ended(self, link: Link) -> None:
         for unit, other in list(self._sending.items()):
