@@ -15,8 +15,10 @@ from distort.cluster.errors import ClusterError, SenderLost
 from distort.cluster.gpu.announced import Announced
 from distort.cluster.gpu.buffers import Buffer, Buffers
 from distort.cluster.gpu.control import listen
-from distort.cluster.gpu.links import JOIN_TIMEOUT_S, Link, ReceivingLink, SendingLink, Waiting
+from distort.cluster.gpu.links import JOIN_TIMEOUT_S, Link
 from distort.cluster.gpu.nccl import make_unique_id, measure
+from distort.cluster.gpu.receiving import ReceivingLink
+from distort.cluster.gpu.sending import SendingLink, Waiting
 from distort.cluster.orders import FarValue, NcclFacts, Offer
 from distort.cluster.shm.wire import element_that_travels
 from distort.graph.types import DTYPE_OF

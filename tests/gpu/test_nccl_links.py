@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from distort.cluster.errors import ClusterError, SenderLost
-from distort.cluster.gpu import far, links
+from distort.cluster.gpu import far, links, nccl, sending
 from distort.cluster.gpu.buffers import Buffers
 from distort.cluster.gpu.far import FarValues
+from distort.cluster.gpu.receiving import Transfer
 from distort.cluster.orders import FarValue
 from distort.kernels.cuda.memory import Pool
 from distort.kernels.cuda.options import CudaOptions
@@ -245,7 +246,7 @@ def test_a_network_that_takes_too_long_ends_the_link_on_both_sides(
 ) -> None:
     one, other, _ = ends
     assert link(one, other) == ""
-    monkeypatch.setattr(links, "SEND_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(sending, "SEND_TIMEOUT_S", 0.3)
     monkeypatch.setenv("FAKE_NCCL_STALL", "0")
     header = one.announce(0, np.ones(10, np.float32), other)
     assert header is not None
@@ -267,7 +268,7 @@ def test_an_end_that_never_comes_is_not_waited_for_for_ever(ends: list[End], mon
     real = links.Communicator
 
     def stuck(unique_id: bytes, rank: int) -> Any:
-        if rank == links.RECEIVER:
+        if rank == nccl.RECEIVER:
             time.sleep(1.0)
         return real(unique_id, rank)
 
@@ -323,7 +324,7 @@ def test_what_came_before_a_link_was_cut_counts_for_nothing(ends: list[End]) -> 
     assert link(one, other) == ""
     header, buffer = one.announce(0, np.ones(3, np.float32), other), other.far._incoming.take(12)
     assert header is not None and buffer is not None
-    transfer = links.Transfer(header, buffer, SimpleNamespace(done=True))
+    transfer = Transfer(header, buffer, SimpleNamespace(done=True))
     transfer.posted.set()
     other.far._receiving[0].wait_for(transfer, lambda: False)
     other.far._receiving[0].close("cut")
