@@ -11,14 +11,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distort.cluster.gpu.buffers import Buffer, Buffers
 from distort.cluster.gpu.control import READY, Control, LinkCut
 from distort.cluster.gpu.nccl import SENDER, Communicator, NcclFailed
-
-if TYPE_CHECKING:
-    pass
 
 #: how long both ends may take until the first bytes have come
 JOIN_TIMEOUT_S = 60.0
@@ -47,7 +44,6 @@ class Link:
         self._lock = threading.Lock()
         #: why it does not work (any more)
         self.obstacle = ""
-        self.nbytes = 0  # that went
 
     def start(self) -> None:
         threading.Thread(target=self._go, name="distort-nccl", daemon=True).start()

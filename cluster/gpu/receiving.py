@@ -101,7 +101,6 @@ class ReceivingLink(Link):
         if self.obstacle or transfer.gone or transfer.event is None:
             self.abandon(transfer)
             raise self._lost(transfer.value)
-        self.nbytes += transfer.value.nbytes
 
     def _look_at(self, transfer: Transfer, is_cancelled: Callable[[], bool]) -> None:
         if self.obstacle:

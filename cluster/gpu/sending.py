@@ -93,7 +93,6 @@ class SendingLink(Link):
         if value is None:
             control.say(GONE, key)
             return
-        self.nbytes += value.nbytes
         control.say(SENDING, key, value.nbytes)
 
     def _look(self) -> None:
