@@ -289,6 +289,7 @@ def test_what_can_not_wait_on_the_gpu_goes_another_way(ends: list[End], monkeypa
     assert link(one, other) == ""
     assert one.announce(0, np.ones((3, 0), np.float32), other) is None
     assert one.announce(0, np.ones(3, np.float32), other, third) is None  # no link to one of them
+    assert soon(lambda: one.far.in_use() == 0)  # the trial's buffer
     one.far._outgoing._most_nbytes = 5 << 20
     headers = [one.announce(0, np.full(3, i, np.float32), other) for i in range(4)]
     assert [header is not None for header in headers] == [True, True, False, False]
