@@ -21,7 +21,7 @@ from typing import Any
 from distort.cluster.activity import EdgeActivity, Snapshot, Tally, unit_activity
 from distort.cluster.actor import nbytes_of
 from distort.cluster.clocks import Clocks
-from distort.cluster.errors import ClusterError, Forked, SessionClosed, StageLost, first_line
+from distort.cluster.errors import ClusterError, Forked, SenderLost, SessionClosed, StageLost, first_line
 from distort.cluster.failures import error_of
 from distort.cluster.fetching import Fetching, result_of
 from distort.cluster.orders import ATTEMPTS, ActorStats, Held, StagePayload, StageReport
@@ -345,11 +345,22 @@ class Executor:
         lost = self._transport.lost_unit(cause, news.unit) if news.epochs else None
         if run is not None and current:
             run.errors[stage] = cause
-        if lost is not None:
+        if isinstance(cause, SenderLost):
+            self._cut(cause, news)
+            if current:
+                self._events.append(machine.ValueLost(number, stage, str(cause), attempt))
+        elif lost is not None:
             if self._hosts[lost].epoch == news.epochs[lost]:  # not the host that took its place
                 self._events.append(machine.StageLost(lost, first_line(cause)))
         elif current:
             self._events.append(machine.StageFailed(number, stage, str(cause), attempt))
+
+    def _cut(self, cause: SenderLost, news: Answer) -> None:
+        """Between two units values go another way from now on, unless either is another's by now."""
+        ends = (cause.unit, news.unit)
+        if all(self._hosts[unit].epoch == news.epochs[unit] for unit in ends):
+            self._transport.cut(*ends, str(cause))
+            self._routes.clear()
 
     def _take_other(self, news: Loss | Fetched) -> None:
         if isinstance(news, Fetched):

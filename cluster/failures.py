@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distort.cluster.errors import ClusterError, DeadlineExceeded, SessionClosed, StageLost
+from distort.cluster.errors import ClusterError, DeadlineExceeded, SenderLost, SessionClosed, StageLost
 from distort.cluster.run import Run
 from distort.kernels.errors import RunCancelled
 from distort.kernels.program import TERMINATED
@@ -22,6 +22,8 @@ def error_of(fail: Fail, run: Run | None, *, is_gone: bool) -> BaseException:
         return DeadlineExceeded(f"The run did not end within its deadline (distort.timeout_s): {fail.error}")
     if fail.kind == "lost":
         assert fail.stage is not None, "somebody was lost"
+        if isinstance(cause, SenderLost):  # nobody was, but the way to somebody
+            return cause
         outlook = "Open the session anew." if is_gone else "It is being restarted; run again."
         return _caused(
             StageLost(f"The actor of stage {fail.stage} was lost while a run needed it: {fail.error}. {outlook}"), cause

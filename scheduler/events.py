@@ -45,6 +45,16 @@ class StageFailed:
 
 
 @dataclass(slots=True)
+class ValueLost:
+    """A stage can't have a value that another made: the way between them is cut. Every unit may be there."""
+
+    run: int
+    stage: int
+    error: str
+    attempt: int = 0
+
+
+@dataclass(slots=True)
 class StageLost:
     """The unit's host is gone, with all that it was doing. Repetitions until it is restored say nothing new."""
 
@@ -77,7 +87,7 @@ class DeadlinePassed:
     run: int
 
 
-Event = Submit | StageDone | StageFailed | StageLost | StageRestored | StageBroken | Cancel | DeadlinePassed
+Event = Submit | StageDone | StageFailed | ValueLost | StageLost | StageRestored | StageBroken | Cancel | DeadlinePassed
 
 
 @dataclass(slots=True)

@@ -33,6 +33,7 @@ from distort.scheduler.events import (
     StageLost,
     StageRestored,
     Submit,
+    ValueLost,
 )
 from distort.scheduler.needs import Needs, NeedsOfPlan
 from distort.scheduler.plan import Plan
@@ -59,6 +60,7 @@ __all__ = [
     "StageLost",
     "StageRestored",
     "Submit",
+    "ValueLost",
 ]
 
 RECOVERIES = ("raise", "replay")
@@ -286,6 +288,22 @@ class RunState:
             return []
         return self._end(number, error, stage, "failed")
 
+    def _value_lost(self, number: int, error: str, stage: int, attempt: int) -> list[Command]:
+        run = self._active.get(number)
+        if run is None or attempt != run.attempt or not run.units:
+            return []
+        commands = self._call_off(run, stage)
+        if self.recovery != "replay" or run.attempt == MOST_REPLAYS or run.gone:
+            del self._active[number]
+            return [*commands, Fail(number, error, stage, "lost")]
+        self._begin_anew(run)
+        return [*commands, *self._resume()]
+
+    def _begin_anew(self, run: _Run) -> None:
+        """When its stages all have a unit."""
+        run.attempt += 1
+        run.phases = dict.fromkeys(run.phases, _WAITING)
+
     def _end(self, number: int, error: str, stage: int | None, kind: FailKind) -> list[Command]:
         """Fail a run that is under way; its stages on hosts that are there are cancelled."""
         run = self._queue.pop(number, None)
@@ -338,8 +356,7 @@ class RunState:
                 commands += self._end(run.number, error, stage, "lost")
             elif hit:
                 commands += self._call_off(run)
-                run.attempt += 1
-                run.phases = dict.fromkeys(run.phases, _WAITING)
+                self._begin_anew(run)
         return [*commands, Restart(unit), *self._resume()]
 
     def _resume(self) -> list[Command]:
@@ -378,6 +395,9 @@ _REACTIONS: dict[type[Event], _Reaction] = {
         event.run, (*event.implied, state._checked(event.stage)), event.attempt
     ),
     StageFailed: lambda state, event: state._stage_failed(
+        event.run, event.error, state._checked(event.stage), event.attempt
+    ),
+    ValueLost: lambda state, event: state._value_lost(
         event.run, event.error, state._checked(event.stage), event.attempt
     ),
     StageLost: lambda state, event: state._lost(state._checked_unit(event.unit), event.reason),

@@ -113,7 +113,7 @@ class Control:
             except OSError as error:
                 raise LinkCut(f"the connection is cut: {error}") from error
             if not part:
-                raise LinkCut("the other process has ended")
+                raise LinkCut("the other end is gone")
             self._received += part
         told = _MESSAGE.unpack_from(self._received)
         self._received = self._received[_MESSAGE.size :]

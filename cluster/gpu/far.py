@@ -15,8 +15,10 @@ from distort.cluster.errors import ClusterError, SenderLost
 from distort.cluster.gpu.announced import Announced
 from distort.cluster.gpu.buffers import Buffer, Buffers
 from distort.cluster.gpu.control import listen
-from distort.cluster.gpu.links import JOIN_TIMEOUT_S, Link, ReceivingLink, SendingLink, Waiting
+from distort.cluster.gpu.links import JOIN_TIMEOUT_S, Link
 from distort.cluster.gpu.nccl import make_unique_id, measure
+from distort.cluster.gpu.receiving import ReceivingLink
+from distort.cluster.gpu.sending import SendingLink, Waiting
 from distort.cluster.orders import FarValue, NcclFacts, Offer
 from distort.cluster.shm.wire import element_that_travels
 from distort.graph.types import DTYPE_OF
@@ -108,7 +110,7 @@ class FarValues:
         link = self._sending.pop(unit, None)
         if link is not None:
             link.close(why)
-        self._detours[peer] = why
+        self._detours[peer] = link.obstacle if link is not None else why  # what was wrong here comes first
 
     def _sender_ended(self, link: Link) -> None:
         for unit, other in list(self._sending.items()):
@@ -135,8 +137,10 @@ class FarValues:
             return None
         import cupy
 
-        block: Any = cupy.cuda.MemoryPointer(buffer.block, 0)
-        cupy.ndarray(value.shape, value.dtype, block)[...] = value
+        whole = cupy.ascontiguousarray(value)  # given back to a pool of this stream's, which reads it first
+        runtime: Any = cupy.cuda.runtime
+        kind = runtime.memcpyDeviceToDevice
+        runtime.memcpyAsync(buffer.address, whole.data.ptr, value.nbytes, kind, gpu.stream.ptr)
         ready = cupy.cuda.Event(disable_timing=True)
         ready.record(gpu.stream)
         buffer.events.append(ready)

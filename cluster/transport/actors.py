@@ -30,8 +30,8 @@ from distort.cluster.resources import Connection
 from distort.cluster.shm.caller import Line, Switchboard
 from distort.cluster.shm.channel import PeerGone, network_of_host
 from distort.cluster.shm.spinning import DEFAULT_SPIN_US
-from distort.cluster.transport import far
 from distort.cluster.transport.base import Answer, Handle, Listener, Loss, News, StageHost
+from distort.cluster.transport.far import FarLinks
 from distort.cluster.watch import NodeWatch
 from distort.cluster.weights import WeightsMissing, open_weights, weight_groups
 from distort.scheduler.plan import CALLER
@@ -189,7 +189,7 @@ class ActorTransport:
         self._wanted = wanted
         self._spin_us = spin_us
         self._strict = strict  # a way that is not the plan's is an error
-        self._far: dict[far.Pair, str] = {}  # why values between GPUs of two hosts don't go by NCCL; "": they do
+        self._far = FarLinks()
         self._payloads: list[StagePayload] = []
         self._weights: list[list[Any]] = []  # by unit: references of the groups that it reads
         self._hosts: list[RayHost] = []
@@ -219,7 +219,7 @@ class ActorTransport:
             self._load(range(len(self._hosts)))
             self._link(range(len(self._hosts)))
             if self._strict:
-                self._require_far()
+                self._far.require(self._payloads)
             if self._grounds.elsewhere:
                 grounds = self._grounds  # the thread must not hold this object
                 hosts = self._hosts
@@ -320,30 +320,8 @@ class ActorTransport:
                     host.actor.set_peers.remote(others, {other: gpus[other] for other in others if gpus[other]})
                 )
         ray.wait(told, num_returns=len(told), timeout=LOAD_TIMEOUT_S)  # one that is gone needs to know nothing
-        self._join_far(units)
-
-    def _join_far(self, units: Sequence[int]) -> None:
-        """Links by NCCL of these units."""
-        self._far = {pair: why for pair, why in self._far.items() if not {*pair} & {*units}}
-        facts = [host.facts for host in self._hosts]
-        pairs = far.pairs_of(self._payloads, facts, units)
-        if pairs:
-            names = [self._name(unit) for unit in range(len(self._hosts))]
-            self._far |= far.join(pairs, [host.actor for host in self._hosts], facts, names)
-
-    def _name(self, unit: int) -> str:
-        """What people call a unit."""
-        stage = self._payloads[unit].stage
-        return f"stage{stage}" if unit == stage else f"stage{stage} (unit {unit})"
-
-    def _require_far(self) -> None:
-        for (producer, consumer), why in self._far.items():
-            if why:
-                raise ClusterError(
-                    f"distort.strict_placement: values can't go from the GPU of {self._name(producer)} to that of "
-                    f"{self._name(consumer)} by NCCL: {why}. distort.strict_placement=0 lets them go by the hosts' "
-                    "memory and Ray."
-                )
+        actors = [host.actor for host in self._hosts]
+        self._far.join(units, self._payloads, [host.facts for host in self._hosts], actors)
 
     def reopen(self, unit: int) -> StageHost:
         old = self._hosts[unit]
@@ -378,7 +356,10 @@ class ActorTransport:
         )
 
     def far(self, producer: int, consumer: int) -> bool:
-        return self._far.get((producer, consumer)) == ""
+        return self._far.works(producer, consumer)
+
+    def cut(self, producer: int, consumer: int, why: str) -> None:
+        self._far.cut(producer, consumer, why, self._payloads, self._hosts[producer].actor)
 
     def poll(self, timeout_s: float | None) -> list[News]:
         assert self._switchboard is not None
@@ -412,7 +393,7 @@ class ActorTransport:
         import ray
 
         if isinstance(cause, SenderLost):
-            return cause.unit
+            return None  # it may be there, and is asked itself
         if isinstance(cause, ray.exceptions.RayActorError):
             # the call of a consumer fails with the death of its producer's actor
             dead = str(getattr(cause, "actor_id", "") or "")

@@ -120,6 +120,9 @@ class Transport(Protocol):
     def far(self, producer: int, consumer: int) -> bool:
         """Whether values go from one unit's GPU to another's, of another host, by NCCL."""
 
+    def cut(self, producer: int, consumer: int, why: str) -> None:
+        """They don't, from now on, until either has another host."""
+
     def poll(self, timeout_s: float | None) -> list[News]:
         """What linked hosts say, waiting up to ``timeout_s`` (None: as long as it takes) for the first word.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from distort.cluster.errors import first_line
+from distort.cluster.errors import ClusterError, first_line
 from distort.cluster.gpu.links import JOIN_TIMEOUT_S
 from distort.cluster.orders import ActorFacts, NcclFacts, StagePayload
 
@@ -44,6 +44,50 @@ def rounds_of(pairs: Iterable[Pair]) -> list[list[Pair]]:
         else:
             found.append(pair)
     return rounds
+
+
+class FarLinks:
+    """Of one session: between which units values go by NCCL."""
+
+    def __init__(self) -> None:
+        self._why: dict[Pair, str] = {}  # why they don't, of all pairs that might; nothing where they do
+
+    def works(self, producer: int, consumer: int) -> bool:
+        return self._why.get((producer, consumer)) == ""
+
+    def join(
+        self,
+        units: Collection[int],
+        payloads: Sequence[StagePayload],
+        facts: Sequence[ActorFacts | None],
+        actors: Sequence[Any],
+    ) -> None:
+        """Make those of some units, in place of what they had."""
+        self._why = {pair: why for pair, why in self._why.items() if not {*pair} & {*units}}
+        pairs = pairs_of(payloads, facts, units)
+        if pairs:
+            self._why |= join(pairs, actors, facts, [_name(payload) for payload in payloads])
+
+    def cut(self, producer: int, consumer: int, why: str, payloads: Sequence[StagePayload], actor: Any) -> None:
+        """One that worked does no more; ``actor`` is the producer's."""
+        if self.works(producer, consumer):
+            self._why[producer, consumer] = why
+            actor.give_up_far.remote(consumer, _name(payloads[consumer]), why)
+
+    def require(self, payloads: Sequence[StagePayload]) -> None:
+        """Raises ClusterError where there is none."""
+        for (producer, consumer), why in self._why.items():
+            if why:
+                raise ClusterError(
+                    f"distort.strict_placement: values can't go from the GPU of {_name(payloads[producer])} to that of "
+                    f"{_name(payloads[consumer])} by NCCL: {why}. distort.strict_placement=0 lets them go by the "
+                    "hosts' memory and Ray."
+                )
+
+
+def _name(payload: StagePayload) -> str:
+    """What people call a unit."""
+    return f"stage{payload.stage}" if payload.unit == payload.stage else f"stage{payload.stage} (unit {payload.unit})"
 
 
 def join(

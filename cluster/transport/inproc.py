@@ -102,6 +102,9 @@ class InprocTransport:
     def far(self, producer: int, consumer: int) -> bool:
         return False
 
+    def cut(self, producer: int, consumer: int, why: str) -> None:
+        return None
+
     def poll(self, timeout_s: float | None) -> list[News]:
         return []
 

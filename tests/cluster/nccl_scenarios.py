@@ -147,13 +147,15 @@ def under_way(session: distort.InferenceSession, right: Right, victim: int) -> l
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
     for thread in threads:
         thread.start()
-    until(lambda: len(outcomes) > 5)
-    host = executor_of(session)._hosts[victim]
-    os.kill(host.facts.pid, signal.SIGKILL)
-    until(lambda: executor_of(session)._hosts[victim].epoch > host.epoch)
-    before = outcomes.count("right")
-    until(lambda: outcomes.count("right") > before + 5)
-    stop.set()
+    try:
+        until(lambda: len(outcomes) > 5)
+        host = executor_of(session)._hosts[victim]
+        os.kill(host.facts.pid, signal.SIGKILL)
+        until(lambda: executor_of(session)._hosts[victim].epoch > host.epoch)
+        before = outcomes.count("right")
+        until(lambda: outcomes.count("right") > before + 5)
+    finally:
+        stop.set()
     for thread in threads:
         thread.join()
     return sorted(set(outcomes))

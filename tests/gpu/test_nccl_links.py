@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from distort.cluster.errors import ClusterError, SenderLost
-from distort.cluster.gpu import far, links
+from distort.cluster.gpu import far, links, nccl, sending
 from distort.cluster.gpu.buffers import Buffers
 from distort.cluster.gpu.far import FarValues
+from distort.cluster.gpu.receiving import Transfer
 from distort.cluster.orders import FarValue
 from distort.kernels.cuda.memory import Pool
 from distort.kernels.cuda.options import CudaOptions
@@ -57,12 +58,14 @@ class End:
         self.unit, self.gpu = unit, Gpu(cupy, device_id)
         self.far = FarValues(unit, self.gpu)  # type: ignore[arg-type]  # a stand-in
         self.cupy = cupy
+        self.made: list[Any] = []
 
     def announce(self, run: int, value: np.ndarray[Any, Any], *readers: End) -> FarValue | None:
         with self.gpu.current():
             array = self.cupy.asarray(value)
+            self.made.append(array)  # memory that is given back ends the fake's laziness
             found = self.far.announce(run, "v", array, [reader.unit for reader in readers])
-            array[...] = 0  # who makes values writes over them at once
+            self.cupy.cuda.runtime.memsetAsync(array.data.ptr, 0, value.nbytes, self.gpu.stream.ptr)  # written again
         return found
 
     def read(self, *values: FarValue, cancelled: Callable[[], bool] = lambda: False) -> list[np.ndarray[Any, Any]]:
@@ -226,6 +229,7 @@ def test_when_either_end_leaves_the_other_lets_go_and_a_new_one_takes_its_place(
     reader = threading.Thread(target=read)
     reader.start()
     assert soon(lambda: bool(one.far._sending[1]._under_way))
+    assert one.far.in_use() == 3 and other.far.in_use() == 1  # what is on its way is nobody else's
     ends[leaver].far.close()
     reader.join(5)
     assert not reader.is_alive() and len(outcomes) == 1 and "stage0 by NCCL" in outcomes[0]
@@ -242,11 +246,11 @@ def test_a_network_that_takes_too_long_ends_the_link_on_both_sides(
 ) -> None:
     one, other, _ = ends
     assert link(one, other) == ""
-    monkeypatch.setattr(links, "SEND_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(sending, "SEND_TIMEOUT_S", 0.3)
     monkeypatch.setenv("FAKE_NCCL_STALL", "0")
     header = one.announce(0, np.ones(10, np.float32), other)
     assert header is not None
-    with pytest.raises(SenderLost, match=r"ended|cut"):
+    with pytest.raises(SenderLost, match=r"gone|cut"):
         other.read(header)
     assert soon(lambda: not one.far._sending[1].works)
     (line,) = one.far.describe()
@@ -264,7 +268,7 @@ def test_an_end_that_never_comes_is_not_waited_for_for_ever(ends: list[End], mon
     real = links.Communicator
 
     def stuck(unique_id: bytes, rank: int) -> Any:
-        if rank == links.RECEIVER:
+        if rank == nccl.RECEIVER:
             time.sleep(1.0)
         return real(unique_id, rank)
 
@@ -285,6 +289,7 @@ def test_what_can_not_wait_on_the_gpu_goes_another_way(ends: list[End], monkeypa
     assert link(one, other) == ""
     assert one.announce(0, np.ones((3, 0), np.float32), other) is None
     assert one.announce(0, np.ones(3, np.float32), other, third) is None  # no link to one of them
+    assert soon(lambda: one.far.in_use() == 0)  # the trial's buffer
     one.far._outgoing._most_nbytes = 5 << 20
     headers = [one.announce(0, np.full(3, i, np.float32), other) for i in range(4)]
     assert [header is not None for header in headers] == [True, True, False, False]
@@ -312,6 +317,42 @@ def test_a_missing_library_is_an_obstacle_from_the_start(monkeypatch: pytest.Mon
         end.far.offer(1, "stage1", "127.0.0.1")
     end.far.give_up(1, "stage1", "it is not there")
     assert end.far.describe() == ["values go to stage1 by the hosts' memory and Ray: it is not there"]
+
+
+def test_what_came_before_a_link_was_cut_counts_for_nothing(ends: list[End]) -> None:
+    """An abort ends a receive as if it were done, and leaves anything in the buffer."""
+    one, other, _ = ends
+    assert link(one, other) == ""
+    header, buffer = one.announce(0, np.ones(3, np.float32), other), other.far._incoming.take(12)
+    assert header is not None and buffer is not None
+    transfer = Transfer(header, buffer, SimpleNamespace(done=True))
+    transfer.posted.set()
+    other.far._receiving[0].wait_for(transfer, lambda: False)
+    other.far._receiving[0].close("cut")
+    with pytest.raises(SenderLost, match="cut"):
+        other.far._receiving[0].wait_for(transfer, lambda: False)
+    assert not buffer.held
+
+
+def test_a_buffer_is_taken_again_when_the_stage_has_read_it(ends: list[End]) -> None:
+    from cupy import _state
+
+    class Slow(_state.Pending):  # type: ignore[misc]  # of the fake
+        done = False
+
+    one, other, _ = ends
+    assert link(one, other) == ""
+    first, second = (one.announce(run, np.full(3, run, np.float32), other) for run in (1, 2))
+    assert first is not None and second is not None
+    received = other.far.receive({"v": first}, lambda: False)
+    slow = Slow()
+    _state.enqueue(other.gpu.stream.ptr, slow)  # the stage's work
+    other.far.release(received.values())
+    again = other.far.receive({"v": second}, lambda: False)
+    assert again["v"].buffer is not received["v"].buffer and other.far.in_use() == 2
+    slow.done = True
+    other.far.release(again.values())
+    assert soon(lambda: other.far.in_use() == 0)
 
 
 def test_buffers_are_used_again_only_when_all_that_uses_them_is_done(fake_cuda: Any) -> None:

@@ -32,6 +32,7 @@ from distort.scheduler.state import (
     StageLost,
     StageRestored,
     Submit,
+    ValueLost,
 )
 from distort.scheduler.units import Units
 
@@ -168,7 +169,15 @@ class Cluster:
             if unit not in self.restarting and set(self.plan.producers_of(stage)) <= self.done[run]
         ]
 
-    def answer(self, run: int, stage: int, error: str | None, *, told: bool = True) -> None:
+    def answer(
+        self,
+        run: int,
+        stage: int,
+        error: str | None,
+        *,
+        told: bool = True,
+        kind: type[StageFailed | ValueLost] = StageFailed,
+    ) -> None:
         """``told`` False: a stage that hands its values on says nothing, those after it will."""
         attempt = self.open.pop((run, stage))[1]
         if error is None:
@@ -179,7 +188,7 @@ class Cluster:
             else:
                 self.silent.setdefault(run, set()).add(stage)
         else:
-            self.send(StageFailed(run, stage, error, attempt))
+            self.send(kind(run, stage, error, attempt))
 
     def before(self, stage: int) -> set[int]:
         """Stages that a stage depends on."""
@@ -231,13 +240,17 @@ def test_every_run_ends_once(plan: Plan, max_in_flight: int, eager: bool, recove
         action = data.draw(st.sampled_from(["submit", "submit", "done", "done", "done", "done", "other"]))
         if action == "other":
             action = data.draw(
-                st.sampled_from(["fail", "lose", "restore", "restore", "break", "cancel", "late", "stray", "stale"])
+                st.sampled_from(
+                    ["fail", "cut", "lose", "restore", "restore", "break", "cancel", "late", "stray", "stale"]
+                )
             )
         ready = cluster.answerable()
         if action == "submit":
             wanted = data.draw(st.frozensets(st.sampled_from([*outputs, "x"]), max_size=3))
             resident = data.draw(st.dictionaries(st.sampled_from(["x", "z"]), units, max_size=1))
             cluster.send(Submit(next(numbers), wanted, resident))
+        elif action == "cut" and ready:
+            cluster.answer(*data.draw(st.sampled_from(ready)), "cut", kind=ValueLost)
         elif action in ("done", "fail") and ready:
             chosen = data.draw(st.sampled_from(ready))
             told = not cluster.may_be_silent(*chosen) or data.draw(st.booleans())

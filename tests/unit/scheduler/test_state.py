@@ -28,6 +28,7 @@ from distort.scheduler.state import (
     StageLost,
     StageRestored,
     Submit,
+    ValueLost,
 )
 
 PlanOf = Callable[..., Plan]
@@ -176,6 +177,38 @@ def test_a_replay_calls_off_the_attempt_before(chain: Plan) -> None:
     assert state.step(StageRestored(1)) == [execute(0, 0, 1), execute(0, 1, 1), execute(0, 2, 1)]
     assert state.step(StageFailed(0, 2, "cancelled")) == []
     assert state.step(StageDone(0, 2, 1, (0, 1)))[-1] == Finish(0)
+
+
+def test_a_value_that_can_not_come_begins_its_run_anew_and_no_other(chain: Plan) -> None:
+    state = RunState(chain, max_in_flight=2, eager=True)
+    for run in (0, 1):
+        state.step(submit(run))
+    state.step(StageDone(0, 0))  # whose value is not coming
+    anew = [execute(0, stage, 1) for stage in range(3)]
+    assert state.step(ValueLost(0, 1, "cut")) == [cancel_stage(0, 2), *anew]
+    assert state.step(ValueLost(0, 1, "cut")) == []  # of the attempt before
+    assert state.step(StageDone(0, 2, 1, (0, 1)))[-1] == Finish(0)
+    assert state.step(StageDone(1, 2, 0, (0, 1)))[-1] == Finish(1)
+
+
+def test_a_value_that_can_not_come_fails_its_run_where_there_is_no_replay(chain: Plan) -> None:
+    state = RunState(chain, eager=True, recovery="raise")
+    state.step(submit(0))
+    assert state.step(ValueLost(0, 1, "cut"))[-1] == Fail(0, "cut", 1, "lost")
+    state = RunState(chain, eager=True)
+    state.step(submit(0))
+    for attempt in range(MOST_REPLAYS):
+        assert execute(0, 1, attempt + 1) in state.step(ValueLost(0, 1, "cut", attempt))
+    assert state.step(ValueLost(0, 1, "cut", MOST_REPLAYS))[-1] == Fail(0, "cut", 1, "lost")
+
+
+def test_a_run_whose_value_can_not_come_waits_for_a_unit_that_is_away(chain: Plan) -> None:
+    state = RunState(chain, eager=True)
+    state.step(submit(0))
+    state.step(StageDone(0, 0))
+    state.step(StageLost(0, "killed"))  # the run needs it no more
+    assert state.step(ValueLost(0, 1, "cut")) == [cancel_stage(0, 2)]
+    assert state.step(StageRestored(0)) == [execute(0, stage, 1) for stage in range(3)]
 
 
 def test_an_input_that_kills_its_stage_is_not_replayed_for_ever(chain: Plan) -> None:
