@@ -485,11 +485,11 @@ class InferenceSession:
             raise RuntimeError("No options were provided")
 
     def get_tuning_results(self) -> list[Any]:
-        """No provider here tunes."""
+        """Nothing: what ``tunable_op_tuning_enable`` found is the process's, and found anew by the next one."""
         return []
 
     def set_tuning_results(self, arg0: Sequence[Any], arg1: bool, /) -> None:
-        """No provider here tunes."""
+        """Nothing is taken, as nothing is given."""
 
     def _close(self) -> None:
         """End the session's actors and free its weights; safe to call twice. A run afterwards raises."""

@@ -183,6 +183,9 @@ def moves() -> Iterator[Operation]:
         yield from of_graph(f"({name} y, int64 i) {{ y, i = MaxPool <kernel_shape = [3, 2]> (x) }}", image)
         yield from of_graph(f"({name} y) {{ y = MaxPool <kernel_shape = [3, 2]> (x) }}", image)
         yield from of_graph(f"({name} y) {{ y = AveragePool <kernel_shape = [3, 2]> (x) }}", image)
+        turned = "t = Transpose <perm = [0, 3, 1, 2]> (x)"
+        for pool in ("MaxPool", "AveragePool"):
+            yield from of_graph(f"({name} y) {{ {turned} y = {pool} <kernel_shape = [3, 2]> (t) }}", image)
     for dtype, name in (("float32", "float"), ("float16", "float16"), ("int16", "int16")):
         text = f"({name} v, int64 i) <int64[1] k = {{5}}> {{ v, i = TopK (x, k) }}"
         yield from of_graph(text, {"x": ((6, 64), dtype)})
