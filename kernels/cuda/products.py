@@ -58,6 +58,8 @@ class CudaProduct(LibraryOperation):
             return None
         if epilogue.scale != 1.0 and (self.has_c or self.has_bias or result.dtype.kind == "i"):
             return None
+        if result.dtype != self.outputs[0].dtype and (self.has_c or self.has_bias):
+            return None  # these are of the result's type
         changed = replace(self, outputs=[result], alpha=self.alpha * epilogue.scale, activation=epilogue.activation)
         for tensor in epilogue.added:
             if not changed._add(tensor):

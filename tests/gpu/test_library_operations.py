@@ -156,6 +156,19 @@ def test_what_has_no_epilogue_stays_a_kernel(libraries: Libraries, stream: Any) 
         ran.close()
 
 
+@pytest.mark.parametrize("added", [(16,), (5, 16)], ids=["bias", "residual"])
+def test_what_was_added_keeps_its_type(libraries: Libraries, stream: Any, added: tuple[int, ...]) -> None:
+    """As scores with a mask that go to a softmax of float32: the library reads what is added as the result's type."""
+    nodes = [node("MatMul", "a b", "m"), node("Add", "m c", "s"), node("Cast", "s", to=1)]
+    half = {"a": real(5, 8, dtype=np.float16), "b": real(8, 16, dtype=np.float16), "c": real(*added, dtype=np.float16)}
+    ran = run(nodes, half, {}, libraries, stream)
+    assert ran.kinds == ["cuda product", "map"]
+    ran.close(5e-3, 5e-3)
+    alone = run([node("MatMul", "a b", "m"), node("Cast", "m", to=1)], half, {}, libraries, stream)
+    assert alone.kinds == ["cuda product"]
+    alone.close(5e-3, 5e-3)
+
+
 def test_an_activation_ends_it(libraries: Libraries, stream: Any) -> None:
     nodes = [node("MatMul", "a b", "m"), node("Relu", "m", "r"), node("Add", "r c")]
     ran = run(nodes, {"a": real(5, 8), "b": real(8, 6)}, {"c": real(6)}, libraries, stream)
