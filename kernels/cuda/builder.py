@@ -74,7 +74,16 @@ class CudaBuilder(Builder):
         if lower.HOME.get((node.domain, node.op_type)) in lower.INSTEAD:
             return False
         common = lowering_of(node.domain, node.op_type)
-        return common is not None and self._try(common, node, inputs)
+        if common is not None and self._try(common, node, inputs):
+            return True
+        return self._of_nothing(form, inputs)
+
+    def _of_nothing(self, form: Form, inputs: list[Tensor | None]) -> bool:
+        """Enter what a node makes of values without elements and of known ones. False where it has others."""
+        if form.has_bodies or any(t is not None and t.size and t.value is None for t in inputs):
+            return False
+        known = [t if t is None or t.value is not None else self.constant(np.empty(t.shape, t.dtype)) for t in inputs]
+        return self._evaluate(form, known)
 
     def gathered(self, x: Tensor, axis: int, indices: Tensor) -> Tensor:
         return gathering.gathered(self, x, axis, indices)
@@ -153,7 +162,7 @@ class CudaBuilder(Builder):
 #: which take elements of narrow types, that other kernels know no arithmetic of
 _NAMES_OF_CODES = (
     "Cast CastLike Concat DepthToSpace DequantizeLinear Expand Flatten Gather GatherElements GatherND Identity Loop If "
-    "QuantizeLinear Reshape Scan Shape Size Slice SpaceToDepth Split Squeeze Tile Transpose Unsqueeze"
+    "QuantizeLinear Reshape Scan Shape Size Slice SpaceToDepth Split Squeeze TensorScatter Tile Transpose Unsqueeze"
 )
 _OF_CODES = frozenset(_NAMES_OF_CODES.split())
 

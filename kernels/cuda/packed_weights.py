@@ -88,7 +88,7 @@ def _packed(codes: Array, bits: int) -> Array:
 
 def _is_multiplied(b: Builder, node: Node) -> bool:
     """Whether a node's result is nothing but the second operand of products."""
-    readers: dict[str, list[tuple[Node, int]]] = b.once("readers", lambda: _readers(b.graph))
+    readers: dict[str, list[tuple[Node, int]]] = b.once(("readers", id(b.graph)), lambda: _readers(b.graph))
 
     def only(name: str) -> bool:
         found = readers.get(name, [])

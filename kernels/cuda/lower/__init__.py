@@ -13,6 +13,7 @@ from distort.kernels.compiler.builder import TAKE_WIDE, Lowering
 
 #: (domain, module) -> operators
 OPERATORS: dict[tuple[str, str], str] = {
+    ("", "updates"): "TensorScatter",
     ("", "casting"): "Cast CastLike",
     ("", "control_flow"): "If Loop Scan",
     ("", "convolution"): "Conv ConvTranspose",

@@ -14,7 +14,7 @@ Result = list[Tensor | None] | None
 INDEX_TYPES = ("int32", "int64")
 
 
-def _gather_at(
+def gather_at(
     b: Builder, x: Tensor, indices: Tensor, shape: Sequence[int], axes: Sequence[tuple[int, int]], index_step: int = 0
 ) -> Tensor:
     """``x`` and ``indices``: views of ``shape``."""
@@ -29,9 +29,7 @@ def gathered(b: Builder, x: Tensor, axis: int, indices: Tensor) -> Tensor:
     shape = [*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]]
     of_x = [*x.strides[:axis], *(0,) * len(indices.shape), *x.strides[axis + 1 :]]
     of_indices = [*(0,) * axis, *indices.strides, *(0,) * (len(x.shape) - 1 - axis)]
-    made = _gather_at(
-        b, x.view(shape, of_x), indices.view(shape, of_indices), shape, [(x.shape[axis], x.strides[axis])]
-    )
+    made = gather_at(b, x.view(shape, of_x), indices.view(shape, of_indices), shape, [(x.shape[axis], x.strides[axis])])
     return made.reshaped((*x.shape[:axis], indices.size, *x.shape[axis + 1 :]))
 
 
@@ -39,7 +37,7 @@ def gathered_elements(b: Builder, x: Tensor, axis: int, indices: Tensor) -> Tens
     """Along one axis; indices are no longer along the others than x."""
     strides = [0 if i == axis else stride for i, stride in enumerate(x.strides)]
     source = x.view(indices.shape, strides)
-    return _gather_at(b, source, indices, indices.shape, [(x.shape[axis], x.strides[axis])])
+    return gather_at(b, source, indices, indices.shape, [(x.shape[axis], x.strides[axis])])
 
 
 @lowers_cuda("GatherND")
@@ -62,4 +60,4 @@ def _gather_nd(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     of_x = [*x.strides[:batch], *(0,) * n_rows, *x.strides[inner:]]
     of_indices = [*indices.strides[:-1], *(0,) * (rank - inner)]
     axes = list(zip(x.shape[batch:inner], x.strides[batch:inner], strict=True))
-    return [_gather_at(b, x.view(shape, of_x), indices.view(shape, of_indices), shape, axes, indices.strides[-1])]
+    return [gather_at(b, x.view(shape, of_x), indices.view(shape, of_indices), shape, axes, indices.strides[-1])]
