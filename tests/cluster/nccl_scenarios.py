@@ -108,7 +108,10 @@ def three_gpus_over_two_hosts(folder: Path) -> dict[str, Any]:
     """A value for a GPU of the same host and for one of another, many runs at once, sizes that change."""
     right = Right(FAN)
     found: dict[str, Any] = {}
-    with cluster_of([1, 2]) as cluster, open_session(cluster.address, FAN, 3, max_in_flight="6") as session:
+    with (
+        cluster_of([1, 2], FAKE_CUDA_LAZY="1") as cluster,
+        open_session(cluster.address, FAN, 3, max_in_flight="6") as session,
+    ):
         wrong: list[str] = []
 
         def work(seed: int) -> None:

@@ -270,7 +270,7 @@ def enqueue(handle: int, work: Work) -> None:
     _after_legacy(stream)
     with stream.lock:
         stream.queue.append(work)
-    if not lazy:
+    if not lazy or stream.is_live:
         stream.drain(wait=False)
 
 
