@@ -7,6 +7,7 @@ synchronizes with it, so that who forgets to wait sees that. While a stream capt
 from __future__ import annotations
 
 import atexit
+import contextvars
 import itertools
 import os
 import threading
@@ -103,7 +104,9 @@ class StreamState:
                 return self.queue[0]
             work = self.queue.popleft()
             self.n_done += 1
-            work()
+            # Memory that goes drains, and garbage may be collected anywhere: in CPython 3.11 even where a context is
+            # being changed, which work that changes the same one (np.errstate does) would break
+            contextvars.copy_context().run(work)
         return None
 
     @property
