@@ -23,7 +23,7 @@ def read_items(graph: Graph, context: Context) -> int:
         return 0
     producers = {name: node for node in graph.nodes for name in node.outputs if name}
     constants = context.constants(graph)
-    splits: dict[int, tuple[Node, list[str]]] = {}
+    splits: dict[int, tuple[Node | None, list[str]]] = {}
     n_read = 0
     for node in readers:
         maker = producers.get(node.inputs[0])
@@ -37,7 +37,7 @@ def read_items(graph: Graph, context: Context) -> int:
                 sizes = _sizes(maker, context, constants)
                 if sizes is None:
                     continue
-                splits[id(maker)] = _split(graph, maker, sizes)
+                splits[id(maker)] = _split(graph, maker, sizes, producers)
             items = splits[id(maker)][1]
         if items and all(items) and _reads(graph, node, items, constants):
             n_read += 1
@@ -65,10 +65,12 @@ def _sizes(maker: Node, context: Context, constants: Mapping[str, Initializer]) 
     return [min(part, size - begin) for begin in range(0, size, part)] if part > 0 else None
 
 
-def _split(graph: Graph, maker: Node, sizes: list[int]) -> tuple[Node, list[str]]:
-    """A Split, and its outputs."""
+def _split(graph: Graph, maker: Node, sizes: list[int], producers: Mapping[str, Node]) -> tuple[Node | None, list[str]]:
+    """A Split, and its outputs; None and these where an earlier round has made it."""
     sequence = maker.outputs[0]
     items = [f"{sequence}/{number}" for number in range(len(sizes))]
+    if items and items[0] in producers:
+        return None, items
     name = f"{sequence}/sizes"
     graph.initializers[name] = np.array(sizes, np.int64)
     attributes = {"axis": maker.attributes.get("axis", 0)}

@@ -158,6 +158,12 @@ def test_columns_are_read_where_they_come_from(read: Read) -> None:
             "q = SequenceConstruct(x, x) n = SequenceLength(q) m = Cast<to = 1>(n) y = Mul(x, m)",
             ["Mul"],
         ),
+        (  # the last item's place is known a round later than the first's
+            "int64 i = {0}, int64 one = {1}",
+            "q = SplitToSequence(x) n = SequenceLength(q) j = Sub(n, one) a = SequenceAt(q, i) z = SequenceAt(q, j) "
+            "y = Sub(a, z)",
+            ["Split", "Sub"],
+        ),
     ],
 )
 def test_items_of_sequences_are_read_where_they_come_from(
