@@ -39,7 +39,8 @@ class StageLoad:
     weights_nbytes: int
     activations_nbytes: int  # at their peak
     replicas: int = 1  # devices that take turns at it
-    exported_nbytes: int = 0  # copies of values that other GPUs read; without room for them they go by the host
+    exported_nbytes: int = 0  # copies of values that other GPUs read, where all of them have room on the device
+    crowded: bool = False  # they haven't: what has none goes by the host's memory
 
     @property
     def time_us(self) -> float:
@@ -202,6 +203,9 @@ class Partitioner:
             producer = values[v].producer
             link = self.link_of(stage_of[producer] if producer >= 0 else -1, stage, n_stages)
             nbytes[link] = nbytes.get(link, 0) + values[v].size
+        exported_nbytes = self._exported_nbytes(inside, stage_of, stage, n_stages)
+        limit = self.memory_nbytes(stage, n_stages)
+        crowded = bool(exported_nbytes) and limit is not None and weights_nbytes + peak + exported_nbytes > limit
         return StageLoad(
             cost_us=float(node_us[list(inside)].sum()),
             receive_us=sum(link.transfer_us(size) for link, size in nbytes.items()),
@@ -209,7 +213,8 @@ class Partitioner:
             weights_nbytes=weights_nbytes,
             activations_nbytes=peak,
             replicas=self.n_replicas(stage, n_stages),
-            exported_nbytes=self._exported_nbytes(inside, stage_of, stage, n_stages),
+            exported_nbytes=0 if crowded else exported_nbytes,
+            crowded=crowded,
         )
 
     def _exported_nbytes(self, inside: Sequence[int], stage_of: Sequence[int], stage: int, n_stages: int) -> int:

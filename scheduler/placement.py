@@ -78,7 +78,13 @@ def without_room_to_export(
     """Ids of devices that have none for all that other GPUs are to read of them."""
     limits = {device.id: device.memory_nbytes for devices in (placed, *replicas) for device in devices}
     held = device_peak_nbytes(loads, placed, replicas)
-    return [device for device, limit in limits.items() if limit is not None and held[device] > limit]
+    crowded = {device.id for load, device in zip(loads, placed, strict=True) if load.crowded}
+    crowded.update(
+        device.id for load, devices in zip(loads, replicas, strict=False) if load.crowded for device in devices
+    )
+    return [
+        device for device, limit in limits.items() if device in crowded or (limit is not None and held[device] > limit)
+    ]
 
 
 def check_memory(
