@@ -6,8 +6,9 @@ They say what is done, in shapes and strides; ``codegen`` prints how.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
+from distort.kernels.compiler.activations import Activation
 from distort.kernels.compiler.ir import Operation, Tensor
 from distort.kernels.windows import Windows
 
@@ -202,14 +203,6 @@ class CudaSelected(Operation):
 
     n_classes: int
     kind: ClassVar[str] = "cuda_selected"
-
-
-class Activation(NamedTuple):
-    """Of a recurrent cell, by the name that ONNX gives it, in lower case."""
-
-    name: str
-    alpha: float
-    beta: float
 
 
 @dataclass(eq=False)

@@ -259,26 +259,16 @@ def _expect(b: Builder, number: Tensor, n_rounds: int) -> None:
 @lowers("Scan")
 def _scan(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     body: Graph = node.attributes["body"]
-    n_sequences = node.attributes["num_scan_inputs"]
-    tensors = [t for t in inputs if t is not None]
-    n_states = len(tensors) - n_sequences
-    if node.opset < 9 or len(tensors) != len(inputs) or n_states < 0 or len(body.inputs) != len(inputs):
+    known = scanned(node, inputs)
+    if known is None:
         return None
-    axes = _listed(node, "scan_input_axes", n_sequences)
-    directions = _listed(node, "scan_input_directions", n_sequences)
-    sequences = []
-    for tensor, axis in zip(tensors[n_states:], axes, strict=True):
-        rank = len(tensor.shape)
-        if not -rank <= axis < rank:
-            return None
-        axis %= rank
-        sequences.append(b.contiguous(tensor.permuted([axis, *(i for i in range(rank) if i != axis)])))
-    lengths = {tensor.shape[0] for tensor in sequences}
-    n_rounds = lengths.pop() if lengths else 0
-    if lengths or n_rounds < 1 or any(tensor.size == 0 for tensor in sequences):
+    states, turned, n_rounds = known
+    n_states, directions = len(states), listed(node, "scan_input_directions", len(turned))
+    if n_rounds < 1 or any(tensor.size == 0 for tensor in turned):
         return None
+    sequences = [b.contiguous(tensor) for tensor in turned]
     rounds = _Rounds(b, b.number("rounds", n_rounds), None)
-    given = {name: rounds.carry(t) for name, t in zip(body.inputs, tensors[:n_states], strict=False)}
+    given = {name: rounds.carry(t) for name, t in zip(body.inputs, states, strict=False)}
     rounds.enter()
     with b.region():
         for name, tensor, backwards in zip(body.inputs[n_states:], sequences, directions, strict=True):
@@ -290,13 +280,41 @@ def _scan(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         if found is None:
             return None
         n_scans = len(found) - n_states
-        backwards_out = [bool(n) for n in _listed(node, "scan_output_directions", n_scans)]
+        backwards_out = [bool(n) for n in listed(node, "scan_output_directions", n_scans)]
         stacked = _collect(rounds, found[n_states:], n_rounds, backwards_out)
         if not rounds.leave(found[:n_states], None):
             return None
     b.add(rounds.end)
     made: list[Tensor | None] = [*rounds.states]
-    for tensor, axis in zip(stacked, _listed(node, "scan_output_axes", n_scans), strict=True):
+    results = placed(node, stacked)
+    return None if results is None else [*made, *results]
+
+
+def scanned(node: Node, inputs: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor], int] | None:
+    """Of a Scan: its states, what it scans with the rounds first, and how many these are. None where that isn't known,
+    or is wrong."""
+    body: Graph = node.attributes["body"]
+    n_sequences = node.attributes["num_scan_inputs"]
+    tensors = [t for t in inputs if t is not None]
+    n_states = len(tensors) - n_sequences
+    if node.opset < 9 or len(tensors) != len(inputs) or n_states < 0 or len(body.inputs) != len(inputs):
+        return None
+    sequences = []
+    for tensor, axis in zip(tensors[n_states:], listed(node, "scan_input_axes", n_sequences), strict=True):
+        rank = len(tensor.shape)
+        if not -rank <= axis < rank:
+            return None
+        axis %= rank
+        sequences.append(tensor.permuted([axis, *(i for i in range(rank) if i != axis)]))
+    lengths = {tensor.shape[0] for tensor in sequences}
+    n_rounds = lengths.pop() if lengths else 0
+    return None if lengths else (tensors[:n_states], sequences, n_rounds)
+
+
+def placed(node: Node, stacked: Sequence[Tensor]) -> list[Tensor] | None:
+    """What the rounds of a Scan made, with these along the axes that the node says; None where there are no such."""
+    made = []
+    for tensor, axis in zip(stacked, listed(node, "scan_output_axes", len(stacked)), strict=True):
         rank = len(tensor.shape)
         if not -rank <= axis < rank:
             return None
@@ -306,6 +324,7 @@ def _scan(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     return made
 
 
-def _listed(node: Node, name: str, count: int) -> list[int]:
+def listed(node: Node, name: str, count: int) -> list[int]:
+    """An attribute of a number for each; zeros where it isn't one."""
     found = list(node.attributes.get(name) or [])
     return found if len(found) == count else [0] * count

@@ -10,22 +10,19 @@ import numpy as np
 
 from distort.graph.ir import Node
 from distort.kernels.compiler import row_lengths
+from distort.kernels.compiler.activations import Activation, activations_by_direction
 from distort.kernels.compiler.builder import Builder, lowers
-from distort.kernels.compiler.codegen.gates import ACTIVATIONS, Activation
+from distort.kernels.compiler.codegen.gates import ACTIVATIONS
 from distort.kernels.compiler.codegen.recurrent import CELL_WORDS, INPUT_WORDS, N_GATES, Cell, most_rows
 from distort.kernels.compiler.ir import Array, Call, Native, Scratch, Tensor, Word
 from distort.kernels.compiler.keys import Key
 from distort.kernels.compiler.team import yield_address
-from distort.kernels.errors import InvalidInput
-from distort.kernels.ops.recurrent_parts import activations_of
 
 Result = list[Tensor | None] | None
 #: about what a multiplication and addition costs in vectors, and a number that comes from the second cache
 _MAC_NS, _WEIGHT_NS = 0.012, 0.026
 #: threads meet after each time step only where one of them alone takes longer than this for it
 LEAST_MEETING_NS = 10_000.0
-#: activations by default, for each direction
-_DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 _ORDER = {"forward": (0, 1), "foward": (0, 1), "reverse": (1, 1), "bidirectional": (0, 2)}
 
 
@@ -96,17 +93,11 @@ def layer_of(
 
 def _activations(kind: str, node: Node, n_directions: int) -> tuple[Activation, ...] | None:
     """Those of one direction, where all directions have the same."""
-    defaults = _DEFAULTS[kind]
-    names = node.attributes.get("activations") or list(defaults) * n_directions
-    alphas, betas = (node.attributes.get(name) for name in ("activation_alpha", "activation_beta"))
-    count = len(defaults)
-    try:
-        found = activations_of(names, alphas, betas, count * n_directions)
-    except InvalidInput:
+    found = activations_by_direction(kind, node, n_directions)
+    if found is None:
         return None
-    made = [Activation(n.lower(), a.alpha, a.beta) for n, a in zip(names, found, strict=False)]
-    first = tuple(made[:count])
-    if any(a.name not in ACTIVATIONS for a in first) or tuple(made) != first * n_directions:
+    first = found[0]
+    if any(a.name not in ACTIVATIONS for a in first) or any(other != first for other in found):
         return None
     return first
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from distort.kernels.compiler.activations import Activation
 from distort.kernels.cuda.codegen.dtypes import COMPUTED, literal
-from distort.kernels.cuda.operations import Activation
 
 
 class Structure(NamedTuple):

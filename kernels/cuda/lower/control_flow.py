@@ -15,6 +15,7 @@ from distort.graph.ir import Graph, Node
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.builder import lowering_of as common_lowering_of
 from distort.kernels.compiler.ir import Buffer, Host, Tensor, strides_of
+from distort.kernels.compiler.lower.control_flow import listed, placed, scanned
 from distort.kernels.cuda.lower import lowers_cuda
 
 Result = list[Tensor | None] | None
@@ -140,26 +141,16 @@ def _loop(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
 @lowers_cuda("Scan")
 def _scan(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
     body: Graph = node.attributes["body"]
-    n_sequences = node.attributes["num_scan_inputs"]
-    tensors = [t for t in inputs if t is not None]
-    n_states = len(tensors) - n_sequences
-    if node.opset < 9 or len(tensors) != len(inputs) or n_states < 0 or len(body.inputs) != len(inputs):
+    known = scanned(node, inputs)
+    if known is None:
         return None
-    sequences = []
-    for tensor, axis in zip(tensors[n_states:], _listed(node, "scan_input_axes", n_sequences), strict=True):
-        rank = len(tensor.shape)
-        if not -rank <= axis < rank:
-            return None
-        axis %= rank
-        sequences.append(tensor.permuted([axis, *(i for i in range(rank) if i != axis)]))
-    lengths = {tensor.shape[0] for tensor in sequences}
-    n_rounds = lengths.pop() if lengths else 0
-    if lengths or not 1 <= n_rounds <= MOST_ROUNDS:
+    states, sequences, n_rounds = known
+    if not 1 <= n_rounds <= MOST_ROUNDS:
         return None
-    states = tensors[:n_states]
+    n_states = len(states)
     n_scans = len(body.outputs) - n_states
-    stacks = [_Stack(n_rounds, bool(turned)) for turned in _listed(node, "scan_output_directions", n_scans)]
-    directions = _listed(node, "scan_input_directions", n_sequences)
+    stacks = [_Stack(n_rounds, bool(turned)) for turned in listed(node, "scan_output_directions", n_scans)]
+    directions = listed(node, "scan_input_directions", len(sequences))
     for number in range(n_rounds):
         items = [
             _item(b, tensor, n_rounds - 1 - number if turned else number)
@@ -170,16 +161,8 @@ def _scan(b: Builder, node: Node, inputs: list[Tensor | None]) -> Result:
         if kept is None:
             return None
         states = kept
-    made: list[Tensor | None] = [*states]
-    for stack, axis in zip(stacks, _listed(node, "scan_output_axes", n_scans), strict=True):
-        whole = stack.whole()
-        rank = len(whole.shape)
-        if not -rank <= axis < rank:
-            return None
-        order = [*range(1, rank)]
-        order.insert(axis % rank, 0)
-        made.append(whole.permuted(order))
-    return made
+    results = placed(node, [stack.whole() for stack in stacks])
+    return None if results is None else [*states, *results]
 
 
 def _item(b: Builder, tensor: Tensor, number: int) -> Tensor:
@@ -189,11 +172,6 @@ def _item(b: Builder, tensor: Tensor, number: int) -> Tensor:
         made.varies = True
         return made
     return tensor.view(tensor.shape[1:], tensor.strides[1:], number * tensor.strides[0])
-
-
-def _listed(node: Node, name: str, count: int) -> list[int]:
-    found = list(node.attributes.get(name) or [])
-    return found if len(found) == count else [0] * count
 
 
 __all__ = ["MOST_OPERATIONS", "MOST_ROUNDS"]

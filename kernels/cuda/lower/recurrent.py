@@ -13,18 +13,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from distort.graph.ir import Node
+from distort.kernels.compiler.activations import Activation, activations_by_direction
 from distort.kernels.compiler.builder import Builder
 from distort.kernels.compiler.ir import Array, Tensor
 from distort.kernels.cuda.codegen.gathering import INDEX
 from distort.kernels.cuda.codegen.recurrent import N_GATES
 from distort.kernels.cuda.lower import lowers_cuda
-from distort.kernels.cuda.operations import Activation, CudaCells
+from distort.kernels.cuda.operations import CudaCells
 from distort.kernels.cuda.products import multiply
-from distort.kernels.errors import InvalidInput
-from distort.kernels.ops.recurrent_parts import activations_of
 
 Result = list[Tensor | None] | None
-_DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 _BACKWARDS = {"forward": (False,), "foward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 #: of the batch: with more, products of the state are a library's
 MOST_OWN_ROWS = 8
@@ -103,7 +101,7 @@ def layer(
         return None
     if any(t is not None and t.dtype != x.dtype for t in (w, r, bias, h0, c0, peepholes)):
         return None
-    activations = _activations(node, kind, d)
+    activations = activations_by_direction(kind, node, d)
     if x.element not in ("float32", "float64") or not math.prod((*x.shape, hidden)) or activations is None:
         return None
     if lengths is not None and (lengths.element not in INDEX or _all_same(lengths, n_steps)):
@@ -178,20 +176,6 @@ def _half(tensor: Tensor, number: int) -> Tensor:
 
 def _all_same(lengths: Tensor, n_steps: int) -> bool:
     return lengths.value is not None and bool((lengths.value == n_steps).all())
-
-
-def _activations(node: Node, kind: str, n_directions: int) -> tuple[tuple[Activation, ...], ...] | None:
-    """Those of each direction."""
-    defaults = _DEFAULTS[kind]
-    names = node.attributes.get("activations") or [*defaults] * n_directions
-    alphas, betas = (node.attributes.get(name) for name in ("activation_alpha", "activation_beta"))
-    count = len(defaults)
-    try:
-        found = activations_of(names, alphas, betas, count * n_directions)
-    except InvalidInput:
-        return None
-    made = [Activation(name.lower(), a.alpha, a.beta) for name, a in zip(names, found, strict=False)]
-    return tuple([tuple(made[count * k : count * (k + 1)]) for k in range(n_directions)])
 
 
 def _of_inputs(
