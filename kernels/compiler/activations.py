@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from distort.graph.ir import Node
+from distort.kernels.compiler.codegen.gates import Activation
 from distort.kernels.errors import InvalidInput
 from distort.kernels.ops.recurrent_parts import activations_of
 
 #: of one direction, where a node names none
 _DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
-
-
-class Activation(NamedTuple):
-    """By the name that ONNX gives it, in lower case."""
-
-    name: str
-    alpha: float = 0.0
-    beta: float = 0.0
 
 
 def activations_by_direction(kind: str, node: Node, n_directions: int) -> tuple[tuple[Activation, ...], ...] | None:
@@ -34,4 +25,4 @@ def activations_by_direction(kind: str, node: Node, n_directions: int) -> tuple[
     return tuple([tuple(made[count * k : count * (k + 1)]) for k in range(n_directions)])
 
 
-__all__ = ["Activation", "activations_by_direction"]
+__all__ = ["activations_by_direction"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from distort.kernels.compiler.activations import Activation
+from distort.kernels.compiler.codegen.gates import Activation
 from distort.kernels.compiler.ir import Operation, Tensor
 from distort.kernels.windows import Windows
 

@@ -9,7 +9,7 @@ import pytest
 from onnx import helper
 
 from distort.engine import load_model
-from distort.kernels.compiler.activations import Activation
+from distort.kernels.compiler.codegen.gates import Activation
 from distort.kernels.cuda.operations import CudaCells
 from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.program import CudaProgram

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from distort.kernels.compiler.activations import Activation
-from distort.kernels.compiler.codegen.gates import activate, clipped
+from distort.kernels.compiler.codegen.gates import Activation, activate, clipped
 from distort.kernels.compiler.codegen.text import Function, Value
 
 

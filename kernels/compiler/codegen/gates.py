@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
-from distort.kernels.compiler.activations import Activation
 from distort.kernels.compiler.codegen.text import Function, Value
 
 #: tanh(x) / x = P(x²) / Q(x²) on [-7.9, 7.9]: Eigen, ptanh_float; from the highest power down
@@ -14,6 +14,14 @@ _NUMERATOR = (
 )
 _DENOMINATOR = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
 _LIMIT = 7.90531110763549805
+
+
+class Activation(NamedTuple):
+    """By the name that ONNX gives it, in lower case."""
+
+    name: str
+    alpha: float = 0.0
+    beta: float = 0.0
 
 
 def _between(f: Function, x: Value, low: float, high: float) -> Value:

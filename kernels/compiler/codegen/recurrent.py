@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from distort.kernels.compiler.activations import Activation
 from distort.kernels.compiler.codegen import cells, quantized_states
+from distort.kernels.compiler.codegen.gates import Activation
 from distort.kernels.compiler.codegen.meeting import Meeting
 from distort.kernels.compiler.codegen.target import Target
 from distort.kernels.compiler.codegen.text import Function, Index, Value, vector

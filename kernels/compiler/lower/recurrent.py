@@ -10,9 +10,9 @@ import numpy as np
 
 from distort.graph.ir import Node
 from distort.kernels.compiler import row_lengths
-from distort.kernels.compiler.activations import Activation, activations_by_direction
+from distort.kernels.compiler.activations import activations_by_direction
 from distort.kernels.compiler.builder import Builder, lowers
-from distort.kernels.compiler.codegen.gates import ACTIVATIONS
+from distort.kernels.compiler.codegen.gates import ACTIVATIONS, Activation
 from distort.kernels.compiler.codegen.recurrent import CELL_WORDS, INPUT_WORDS, N_GATES, Cell, most_rows
 from distort.kernels.compiler.ir import Array, Call, Native, Scratch, Tensor, Word
 from distort.kernels.compiler.keys import Key

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from distort.kernels.compiler.activations import Activation
+from distort.kernels.compiler.codegen.gates import Activation
 from distort.kernels.cuda.codegen.dtypes import COMPUTED, literal
 
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from distort.graph.ir import Node
-from distort.kernels.compiler.activations import Activation, activations_by_direction
+from distort.kernels.compiler.activations import activations_by_direction
 from distort.kernels.compiler.builder import Builder
+from distort.kernels.compiler.codegen.gates import Activation
 from distort.kernels.compiler.ir import Array, Tensor
 from distort.kernels.cuda.codegen.gathering import INDEX
 from distort.kernels.cuda.codegen.recurrent import N_GATES
