@@ -13,8 +13,9 @@ from distort.cluster.probe import NOT_RAY, probe
 from distort.scheduler.device import Device, cpu, cuda
 from distort.scheduler.gpus import figures_of
 
-#: how long a node that is there may take to answer
-ANSWER_TIMEOUT_S = 1.0
+#: how long a node that is there may take to answer: TCP sends a first packet that is lost again after 1 s (RFC 6298),
+#: and one lost packet, or a machine that computes on all its cores, does not make a node gone
+ANSWER_TIMEOUT_S = 1.5
 _MOST_PROBES = 32
 
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
-from distort.cluster.nodes import Node, answering
+from distort.cluster.nodes import ANSWER_TIMEOUT_S, Node, answering
 
 INTERVAL_S = 0.5
-#: a machine that computes on all its cores may take its time
-_ANSWER_TIMEOUT_S = 1.5
 _MISSES = 2
 
 
@@ -43,7 +41,7 @@ class NodeWatch:
         """Ask every node once."""
         units = dict(self._nodes_of())
         asked = {node.node_id: node for node in units.values()}
-        there = {node.node_id for node in answering(list(asked.values()), _ANSWER_TIMEOUT_S)}
+        there = {node.node_id for node in answering(list(asked.values()))}
         for node_id in asked:
             self._misses[node_id] = 0 if node_id in there else self._misses.get(node_id, 0) + 1
         for unit, node in units.items():
@@ -56,4 +54,4 @@ class NodeWatch:
     def close(self) -> None:
         self._closed.set()
         if threading.current_thread() is not self._thread:
-            self._thread.join(timeout=_ANSWER_TIMEOUT_S + 1)
+            self._thread.join(timeout=ANSWER_TIMEOUT_S + 1)

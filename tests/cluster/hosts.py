@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -211,6 +211,17 @@ def on_the_head(folder: Path) -> dict[str, Any]:
         thread.join(60)
         return {"under way": under_way, **ended[0]} if ended else {"error": "hangs"}
 
+    def rejoin() -> None:
+        """The second worker is back: it answers again, or was cut off for so long that Ray has ended it."""
+        order("join 2")
+        wait_for(lambda: len(on_second(nodes.answering(nodes.nodes()))) == len(on_second(nodes.nodes())))
+        if not on_second(nodes.nodes()):
+            order("ray 2 1")
+            wait_for(lambda: on_second(nodes.answering(nodes.nodes())))
+
+    def on_second(found: Sequence[nodes.Node]) -> list[nodes.Node]:
+        return [node for node in found if node.address == "10.213.77.3"]
+
     # no other node has room: an error, in time
     second = found["addresses"].index("10.213.77.3")
     found["cut"] = during("cut 2")
@@ -219,7 +230,7 @@ def on_the_head(folder: Path) -> dict[str, Any]:
     began = time.monotonic()
     session.close()
     found["closing"] = time.monotonic() - began
-    order("join 2")
+    rejoin()
     wait_for(lambda: sum(node.n_free_cpus for node in nodes.answering(nodes.nodes())) == 2)
     session = scenarios.open_session(address, 2, timeout_s=str(TIMEOUT_S))
     executor = session._sess._loaded.engine.executor
@@ -228,10 +239,7 @@ def on_the_head(folder: Path) -> dict[str, Any]:
     wait_for(lambda: len(nodes.answering(nodes.nodes())) == 4)
     found["cut, with a reserve"] = during("cut 2")
     found["moved"] = [host.facts.node_ip for host in executor._hosts]
-    order("join 2")
-    if len(nodes.answering(nodes.nodes())) < 4:  # it was cut off for so long that Ray has ended it
-        order("ray 2 1")
-        wait_for(lambda: len(nodes.answering(nodes.nodes())) == 4)
+    rejoin()
     found["raylet killed"] = during("kill_raylet 1")
     # (the run may have been past what was there)
     wait_for(lambda: len({host.facts.node_ip for host in executor._hosts}) == 2)
