@@ -138,6 +138,15 @@ def test_terminate_stops_an_actor(session: onnxruntime.InferenceSession, expecte
     np.testing.assert_array_equal(session.run(None, feeds(2))[0], expected)
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT raises, as in a terminal: what a shell starts in the background begins with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_the_run_and_spares_the_session(
     session: onnxruntime.InferenceSession, expected: np.ndarray
 ) -> None:
