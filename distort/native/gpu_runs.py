@@ -36,7 +36,6 @@ def settle(
         if name in keep and on_gpu(found[i]):
             if id(found[i].data.mem) in seen:  # a feed itself, or another result
                 engine.synchronize_pending()  # the copy is made in another stream than the run is in
-                engine.synchronize_pending()
                 found[i] = copies.moved(found[i], int(found[i].device.id))
             seen.add(id(found[i].data.mem))
     return found

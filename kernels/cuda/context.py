@@ -35,6 +35,13 @@ def stream_of(address: int) -> Any:
     return cupy.cuda.Stream.from_external(_Foreign(address))
 
 
+def _default_stream() -> Any:
+    """CUDA's legacy default stream, that of libraries which make none of their own."""
+    import cupy
+
+    return cupy.cuda.Stream.null
+
+
 class Context:
     """Of one program. Libraries are opened when the first plan asks for them."""
 
@@ -60,6 +67,23 @@ class Context:
         """The GPU, the stream and the memory are those that CuPy uses."""
         with self.pool.used(), self.stream:
             yield
+
+    def follow_callers(self) -> None:
+        """What comes on the stream waits for all that is on the GPU's default stream now.
+
+        Other libraries write there and don't wait for it. A caller's own stream has the order that the caller gave it.
+        """
+        if self.options.user_compute_stream:
+            return
+        with device.current(self.device_id):
+            self._of_callers.record(_default_stream())
+            self.stream.wait_event(self._of_callers)
+
+    @functools.cached_property
+    def _of_callers(self) -> Any:
+        import cupy
+
+        return cupy.cuda.Event(disable_timing=True)
 
     @functools.cached_property
     def libraries(self) -> Libraries:

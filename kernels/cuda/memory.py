@@ -192,6 +192,13 @@ def array_of(pointer: int, shape: Sequence[int], dtype: np.dtype[Any], device_id
     return cupy.ndarray(sizes, held, cupy.cuda.MemoryPointer(memory, 0))
 
 
+def is_lent(array: Any) -> bool:
+    """Whether a CuPy array lies in memory that somebody else gives and takes back, and may write to."""
+    import cupy
+
+    return isinstance(array.data.mem, cupy.cuda.UnownedMemory)
+
+
 def _attributes(pointer: int, device_id: int) -> Any:
     """What CUDA knows of an address. Before CuPy has used the GPU it may know nothing of other libraries' memory."""
     import cupy

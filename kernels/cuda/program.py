@@ -21,6 +21,7 @@ from distort.kernels.compiler.ir import Host, Tensor
 from distort.kernels.cuda import copies, feeding, plans
 from distort.kernels.cuda.context import Context
 from distort.kernels.cuda.libraries import LibraryFailed
+from distort.kernels.cuda.memory import is_lent
 from distort.kernels.cuda.nodes import Bodies, DeviceNodes, read_on_host
 from distort.kernels.cuda.options import CudaOptions
 from distort.kernels.cuda.plan import CudaPlan
@@ -147,6 +148,8 @@ class CudaProgram:
         wanted = Wanted(into or {}, self.outputs if fetches is None else fetches, home, graphs, graph_id, synchronize)
         values = [feeds.get(name) for name in self.inputs]
         with self._workspace.turn():
+            if any(is_on_device(value) and is_lent(value) for value in (*values, *wanted.into.values())):
+                self.context.follow_callers()
             try:
                 results = self._results(values, scope, wanted)
             except BaseException as error:

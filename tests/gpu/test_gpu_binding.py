@@ -264,6 +264,27 @@ def test_other_libraries_streams_are_waited_for(session: distort.InferenceSessio
     fake_cuda.fake.set_lazy(False)
 
 
+@pytest.mark.parametrize("bound", ["input", "output"])
+def test_what_is_under_way_on_the_default_stream_comes_first(
+    session: distort.InferenceSession, fake_cuda: Any, bound: str
+) -> None:
+    """Other libraries work there, and lend memory in which their work isn't done yet."""
+    x, y = on(X), on(np.zeros((3, 2), np.float32))
+    binding = session.io_binding()
+    binding.bind_input("x", "cuda", 0, np.float32, [3, 2], x.data_ptr())
+    binding.bind_output("y", "cuda", 0, np.float32, [3, 2], y.data_ptr())
+    session.run_with_iobinding(binding)
+    fake_cuda.fake.set_lazy(True)
+    written = (x if bound == "input" else y)._get_c_value()._value
+    with fake_cuda.cuda.Device(0), fake_cuda.cuda.Stream.null:
+        written.fill(1)
+    assert not fake_cuda.cuda.Stream.null.done
+    session.run_with_iobinding(binding)
+    found = y.numpy().tolist()
+    fake_cuda.fake.set_lazy(False)
+    assert found == ([[2, 3]] * 3 if bound == "input" else WANTED.tolist())
+
+
 def test_inputs_bound_anew_go_where_the_last_ones_lay(fake_cuda: Any) -> None:
     """So that a captured graph is replayed, whatever arrays a caller has."""
     session = session_of(RELU, enable_cuda_graph=1)
