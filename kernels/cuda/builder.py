@@ -183,7 +183,7 @@ def why_on_cpu(node: Node, *, anywhere: bool = False) -> str | None:
     """
     entry = find(node.domain, node.op_type, node.opset, "cuda")
     if entry is None:
-        return "its kernel is the CPU's alone"
+        return fallback.CPU_ALONE
     reason = fallback.reason_anywhere if anywhere else fallback.reason
     why = reason(node.domain, node.op_type) if entry.device == "any" else None
     if why is None or custom_of(node.domain, node.op_type):

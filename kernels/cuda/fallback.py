@@ -23,6 +23,8 @@ _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "output_datatype")
 _TEXT_ATTRIBUTES = ("cats_strings", "classlabels_strings", "value_string", "value_strings", "values_strings")
 _MS = "com.microsoft"
 _TEXT = "text is the host's"
+#: of operators that have no common body
+CPU_ALONE = "its kernel is the CPU's alone"
 #: (domain, operator) -> why its body does not run over CuPy
 REASONS: dict[tuple[str, str], str] = {
     ("", "ImageDecoder"): "pictures are decoded on the host",

@@ -55,10 +55,13 @@ class DeviceNodes(Program):
     def _find(self, node: Node) -> Kernel | None:
         return super()._find(node) or find(node.domain, node.op_type, node.opset, "cpu")
 
-    def _call_of(self, node: Node, entry: Kernel) -> Callable[..., Any]:
-        why = fallback.reason(node.domain, node.op_type) if entry.device == "any" else None
+    def _why_on_cpu(self, node: Node, entry: Kernel) -> str | None:
         if entry.device == "cpu":
-            why = "its kernel is the CPU's alone"
+            return fallback.reason_anywhere(node.domain, node.op_type) or fallback.CPU_ALONE
+        return fallback.reason(node.domain, node.op_type) if entry.device == "any" else None
+
+    def _call_of(self, node: Node, entry: Kernel) -> Callable[..., Any]:
+        why = self._why_on_cpu(node, entry)
         if why is not None:
             self.on_cpu.append((node, why))
             return self._cpu_call(node)
@@ -71,10 +74,15 @@ class DeviceNodes(Program):
         return partial(self._run_on_cpu, node, partial(entry.function, np, **self._keywords(node, entry)))
 
     def _control_flow(self, node: Node, entry: Kernel, captured: list[str]) -> Callable[..., Any]:
-        inner = super()._control_flow(node, entry, captured)
+        why = self._why_on_cpu(node, entry)
+        if why is None:
+            inner, moved = super()._control_flow(node, entry, captured), self._on_device
+        else:  # and so are its bodies
+            self.on_cpu.append((node, why))
+            inner, moved = Program(Graph())._control_flow(node, entry, captured), self.on_host
 
         def call(scope: Any, *values: Any) -> Any:
-            return inner(scope, *[self._on_device(node, value) for value in values])
+            return inner(scope, *[moved(node, value) for value in values])
 
         call.needs_scope = True  # type: ignore[attr-defined]  # a flag on our own closure
         return call

@@ -65,7 +65,10 @@ def _decoder(seed: int) -> onnx.GraphProto:
     return helper.make_graph(nodes, "decoder", ints, outputs, initializers)
 
 
-def _compared(op_type: str, inputs: list[Any], n_outputs: int, seed: int, **attributes: Any) -> list[Any]:
+def search(
+    op_type: str, inputs: list[Any], n_outputs: int, seed: int, **attributes: Any
+) -> tuple[bytes, dict[str, Any]]:
+    """A model of one search, and what it is fed."""
     names = ["" if value is None else f"x{i}" for i, value in enumerate(inputs)]
     node = helper.make_node(
         op_type, names, [f"y{i}" for i in range(n_outputs)], "search", domain="com.microsoft",
@@ -80,7 +83,11 @@ def _compared(op_type: str, inputs: list[Any], n_outputs: int, seed: int, **attr
     outputs = [helper.make_tensor_value_info(f"y{i}", kinds[i], None) for i in range(n_outputs)]
     graph = helper.make_graph([node], "g", values, outputs)
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString(), feeds
+
+
+def _compared(op_type: str, inputs: list[Any], n_outputs: int, seed: int, **attributes: Any) -> list[Any]:
+    model, feeds = search(op_type, inputs, n_outputs, seed, **attributes)
     got = list(distort.InferenceSession(model).run(None, feeds))
     rival = pytest.importorskip("onnxruntime")
     want = rival.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, feeds)

@@ -13,6 +13,8 @@ import pytest
 import distort
 from distort.kernels.cuda import libraries
 
+from ..differential.test_contrib_generation import search
+
 SCATTER = 'y = ScatterElements <reduction = "mul"> (x, i, x)'
 LABELS = """labels = ai.onnx.ml.LabelEncoder <keys_int64s = [0, 1], values_strings = ["no", "yes"]> (i)
     back = ai.onnx.ml.LabelEncoder <keys_strings = ["no", "yes"], values_int64s = [7, 8]> (labels)
@@ -45,6 +47,22 @@ def test_as_on_the_cpu(body: str, fake_cuda: Any) -> None:
     [got] = session.run(None, feeds)
     assert got.dtype == want.dtype
     np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("op_type", ["GreedySearch", "BeamSearch"])
+def test_searches_and_their_decoders(op_type: str, fake_cuda: Any) -> None:
+    """An operator with a body that is the CPU's: so is the body, and what it captures."""
+    inputs = [np.array([[5, 3, 7], [0, 2, 9]], np.int32), np.array([10], np.int32), np.array([1], np.int32)]
+    if op_type == "BeamSearch":
+        inputs += [np.array([2], np.int32), np.array([1], np.int32)]
+    model, feeds = search(op_type, inputs, 1, 0)
+    [want] = distort.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, feeds)
+    session = distort.InferenceSession(model, providers=["CUDAExecutionProvider"])
+    assert session.get_providers()[0] == "CUDAExecutionProvider"
+    for _ in range(3):
+        [got] = session.run(None, feeds)
+        np.testing.assert_array_equal(got, want)
+    assert "words are chosen on the host" in session.explain()
 
 
 SPECTRA = {
