@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -214,6 +215,21 @@ def _contenders(xp: Any, rows: Any, count: int, largest: int) -> Any:
     return (xp.flatnonzero(chosen) % size).reshape(*rows.shape[:-1], count)
 
 
+def _unique_by_lexsort(xp: Any, x: Any, axis: int) -> tuple[Any, Any, Any, Any]:
+    """As ``numpy.unique`` along an axis. CuPy's compares slices one after another, by differences that overflow."""
+    n = x.shape[axis]
+    rows = xp.moveaxis(x, axis, 0).reshape(n, math.prod(x.shape) // n if n else 0)
+    order = xp.lexsort(xp.ascontiguousarray(rows.T[::-1])) if rows.size else xp.arange(n)
+    starts = xp.ones(n, bool)
+    starts[1:] = (rows[order[1:]] != rows[order[:-1]]).any(axis=1)
+    places = xp.flatnonzero(starts)
+    inverse = xp.empty(n, np.int64)
+    inverse[order] = xp.cumsum(starts) - 1
+    counts = xp.diff(places, append=xp.full(1, n, places.dtype))
+    first = order[places]
+    return xp.take(x, first, axis=axis), first, inverse, counts
+
+
 @kernel("Unique", 11)
 def unique(xp: Any, x: Any, *, axis: int | None = None, sorted: int = 1) -> Any:
     flat = x if axis is not None else x.reshape(-1)
@@ -222,10 +238,13 @@ def unique(xp: Any, x: Any, *, axis: int | None = None, sorted: int = 1) -> Any:
         flat = flat.astype(str)
     if xp is not np and flat.dtype.kind == "V":
         flat = flat.astype(xp.float32)  # cupy sorts no bfloat16
-    values, first, inverse, counts = xp.unique(
-        flat, return_index=True, return_inverse=True, return_counts=True, axis=position
-    )
-    inverse = inverse.reshape(-1)
+    if xp is np:
+        values, first, inverse, counts = np.unique(
+            flat, return_index=True, return_inverse=True, return_counts=True, axis=position
+        )
+        inverse = inverse.reshape(-1)
+    else:
+        values, first, inverse, counts = _unique_by_lexsort(xp, flat, position)
     if not sorted:
         order = xp.argsort(first)
         rank = xp.empty_like(order)
