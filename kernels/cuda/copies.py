@@ -178,8 +178,9 @@ def to_host(values: Sequence[Any], dtypes: Sequence[np.dtype[Any]], stream: Any 
             queues[value.device.id, queue.ptr] = queue
             kept.append(whole)  # the GPU reads it until the copy is done
         found.append(result.view(dtype) if dtype != result.dtype else result)
-    for queue in queues.values():
-        queue.synchronize()
+    for (device_id, _), queue in queues.items():
+        with device.current(device_id):  # a default stream is that of the current GPU
+            queue.synchronize()
     return found
 
 

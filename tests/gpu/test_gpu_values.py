@@ -301,3 +301,15 @@ def test_nothing_leaks(fake_cuda: Any) -> None:
     gc.collect()
     after = fake_cuda.get_default_memory_pool().used_bytes(), fake_cuda.fake.live_nbytes(), len(dlpack._exported)
     assert after == before
+
+
+def test_a_value_of_another_gpu_than_the_threads_is_waited_for(fake_cuda: Any) -> None:
+    """The default stream of a GPU is that of whoever is current: the wait is for the other one's."""
+    value = OrtValue.ortvalue_from_numpy(np.zeros(4, np.float32), "cuda", 1)
+    fake_cuda.cuda.Device(0).use()
+    fake_cuda.fake.set_lazy(True)
+    with fake_cuda.cuda.Device(1):
+        value._get_c_value()._value.fill(3)
+    found = value.numpy().tolist()
+    fake_cuda.fake.set_lazy(False)
+    assert found == [3] * 4
