@@ -59,7 +59,7 @@ def _of_gpu(engine: Engine) -> str:
         why = fallback.reason(node.domain, node.op_type)
         where = f"on the CPU: {node.label()} ({why})" if why else f"over CuPy, by itself: {node.label()}"
         lines.append(f"{where}; its plan is no captured graph")
-    names = {"h2d": "host → GPU", "d2h": "GPU → host"}
+    names = {"h2d": "host → GPU", "d2h": "GPU → host", "p2p": "GPU → GPU"}
     for row in engine.transfer_stats():
         what = f"{row['value']}, {format_nbytes(row['nbytes'])} in {_count(row['messages'], 'message')}"
         lines.append(f"{names.get(row['transport'], row['transport'])}: {what}")

@@ -46,6 +46,7 @@ class OnGpu:
                 value._wait()
             if value._device_id() == self._device_id:
                 return OrtValue._of(held, value._type)
+            self._engine.copies.count(name, "p2p", int(held.nbytes))
             return OrtValue._of(gpu_values.moved(held, self._device_id), value._type)
         is_tensor = isinstance(held, np.ndarray) and isinstance(value._type, TensorType)
         if not is_tensor or name in self._on_host or value.element_type() == _STRING:

@@ -15,7 +15,7 @@ from distort.kernels.cuda import device, memory, staging
 
 Array = np.ndarray[Any, Any]
 
-TO_DEVICE, TO_HOST = "h2d", "d2h"
+TO_DEVICE, TO_HOST, BETWEEN_DEVICES = "h2d", "d2h", "p2p"
 #: cudaMemoryType of memory that CUDA has not been told of
 _UNKNOWN = 0
 
@@ -28,7 +28,7 @@ class Copies:
         self._seen: dict[tuple[str, str], list[int]] = {}
 
     def count(self, name: str, transport: str, nbytes: int) -> None:
-        """``transport`` is TO_DEVICE or TO_HOST."""
+        """``transport`` is TO_DEVICE, TO_HOST or BETWEEN_DEVICES."""
         with self._lock:
             sums = self._seen.setdefault((name, transport), [0, 0])
             sums[0] += nbytes

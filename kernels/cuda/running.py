@@ -13,7 +13,7 @@ from distort.kernels.compiler.ir import Host, Operation, Place, Tensor
 from distort.kernels.cuda import copies
 from distort.kernels.cuda.memory import device_dtype
 from distort.kernels.cuda.weights import is_held, is_planned
-from distort.kernels.errors import KernelError, RunCancelled
+from distort.kernels.errors import RunCancelled
 from distort.kernels.program import TERMINATED, RunScope
 
 if TYPE_CHECKING:
@@ -104,17 +104,16 @@ class PlanRun:
     def _fed(self, number: int, value: Any, address: int) -> Any:
         """A feed as its readers want it: on this GPU, contiguous and aligned; in the slab where it wasn't so."""
         name, context = self._program.inputs[number], self._context
-        if is_on_device(value):
-            if value.device.id != context.device_id:
-                raise KernelError(
-                    f"The feed '{name}' lies on cuda:{value.device.id}, and the session runs on cuda:"
-                    f"{context.device_id}. Copy it there, or open the session with device_id={value.device.id}."
-                )
+        is_elsewhere = is_on_device(value) and value.device.id != context.device_id
+        if is_on_device(value) and not is_elsewhere:
             wanted = self._executable.plan.feed_alignments.get(number, 1)
             if value.flags.c_contiguous and value.data.ptr % wanted == 0:
                 return value
         place = self._program.slab.array(address, value.shape, value.dtype)
-        if is_on_device(value):
+        if is_elsewhere:
+            context.copies.count(name, copies.BETWEEN_DEVICES, value.nbytes)
+            copies.move(place, value, context.stream, wait=False)
+        elif is_on_device(value):
             place[...] = value
         elif isinstance(value, np.ndarray) and value is self._program.weight(name):
             return context.weights.of(value)

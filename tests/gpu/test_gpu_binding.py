@@ -162,6 +162,15 @@ def test_another_gpus_memory_on_both_sides(session: distort.InferenceSession) ->
     assert (y.__dlpack_device__(), y.numpy().tolist()) == ((2, 1), WANTED.tolist())
 
 
+def test_feeds_on_another_gpu(session: distort.InferenceSession) -> None:
+    """As onnxruntime does, a run copies what lies on another GPU; it is told of."""
+    for _ in range(3):
+        [y] = session.run_with_ort_values(["y"], {"x": on(X, 1)})
+        assert y.numpy().tolist() == WANTED.tolist()
+    assert crossed(session)["x", "p2p"] == 3 * 24
+    assert "GPU → GPU: x" in session.explain()
+
+
 def test_inputs_that_only_the_host_reads_stay_there(fake_cuda: Any) -> None:
     text = "g (float[3,2] x, int64[1] s) => (float[6] y) { y = Reshape(x, s) }"
     session = session_of(text)
