@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from distort.graph.ir import Graph
+from distort.graph.types import SparseTensorType
 from distort.kernels.compiler.ir import Host, Tensor
 from distort.kernels.cuda import copies, feeding, plans
 from distort.kernels.cuda.context import Context
@@ -70,6 +71,12 @@ class CudaProgram:
         self._plans = Plans(graph, self.inputs, self.outputs, own, turns.constants)
         # nothing here refers to this program: its memory goes when the last reference to it does
         self._parts = Paths(graph, partial(CudaProgram, context=own, workspace=turns, label=label))
+        #: outputs that are weights which the model hands out as sparse tensors
+        self._sparse = {
+            name: graph.initializers[name]
+            for name in self.outputs
+            if name in graph.initializers and isinstance(graph.types.get(name), SparseTensorType)
+        }
         self._cpu: Program | None = None
         self.bodies = Bodies(graph, self.nodes, partial(_nodes_of, own))
         #: runs that were one launch of a graph
@@ -219,6 +226,8 @@ class CudaProgram:
             target, value = wanted.into.get(name), results[number]
             if name not in wanted.fetches:
                 results[number] = None
+            elif name in self._sparse:
+                results[number] = self._sparse[name]
             elif target is not None and value is not target and fits(target, value.shape, value.dtype):
                 if is_on_device(value) and not is_on_device(target):
                     self.context.copies.count(name, copies.TO_HOST, value.nbytes)

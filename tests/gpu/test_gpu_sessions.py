@@ -6,7 +6,9 @@ import re
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
 import distort
 from distort import OrtValue
@@ -395,3 +397,15 @@ def test_what_actors_do_not_obey_is_told(fake_cuda: Any) -> None:
     finally:
         distort.set_default_logger_callback(None)
     assert lines == ["Run config key 'gpu_graph_id' has no effect: the session's GPUs are those of its actors."]
+
+
+def test_a_weight_that_is_handed_out_sparse(fake_cuda: Any) -> None:
+    values = onnx.numpy_helper.from_array(np.array([1.5, 2.5], np.float32), "w")
+    sparse = helper.make_sparse_tensor(values, onnx.numpy_helper.from_array(np.array([2, 5])), [3, 3])
+    w = helper.make_sparse_tensor_value_info("w", onnx.TensorProto.FLOAT, [3, 3])
+    graph = helper.make_graph([], "g", [], [w], sparse_initializer=[sparse])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = distort.InferenceSession(model.SerializeToString(), providers=["CUDAExecutionProvider"])
+    for _ in range(2):
+        [found] = session.run(None, {})
+        assert found.values().tolist() == [1.5, 2.5]
