@@ -568,11 +568,15 @@ def _numbers_of(inputs: Sequence[Tensor]) -> tuple[tuple[int, Any], ...]:
     numbers: list[tuple[int, Any]] = []
     for place, tensor in enumerate(inputs):
         value = tensor.value
-        if value is not None and value.size == 1 and not tensor.varies and value.dtype.kind in _NUMBERS:
+        if value is not None and value.size == 1 and not tensor.varies and _is_number(value.dtype):
             number = value.item()
             if number != 0 or not isinstance(number, float) or math.copysign(1, number) > 0:  # -0.0 is a key like 0.0
                 numbers.append((place, number))
     return tuple(numbers if len(numbers) < len(inputs) else numbers[1:])
+
+
+def _is_number(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in _NUMBERS or name_of(dtype) == "bfloat16"
 
 
 def _without(operands: Sequence[Tensor], numbers: tuple[tuple[int, Any], ...]) -> list[Tensor]:

@@ -24,7 +24,15 @@ _MOST_TIMED, _TIMING_S = 12, 1.0
 #: plan
 _MOST_DECLINED = 4
 #: what the frontend says where it isn't the problem that is wrong
-_BROKEN = ("LOADING_FAILED", "Create failed", "ALLOC_FAILED", "NOT_INITIALIZED", "cudaGetDevice", "VERSION_MISMATCH")
+_BROKEN = (
+    "LOADING_FAILED",
+    "Create failed",
+    "ALLOC_FAILED",
+    "NOT_INITIALIZED",
+    "cudaGetDevice",
+    "VERSION_MISMATCH",
+    "libcudart",  # there are several, or none
+)
 
 Problem = ConvProblem | AttentionProblem
 #: memory of the device for a while: nbytes -> what keeps it, with its address as ``ptr``
@@ -171,9 +179,9 @@ class Networks:
         graph.validate()
         graph.build_operation_graph()
         graph.create_execution_plans([getattr(cudnn.heur_mode, mode) for mode in HEURISTICS[self._search_of(problem)]])
-        if isinstance(problem, ConvProblem) and problem.dtype == "float32" and not problem.tf32:
-            notes = cudnn.numerical_note
-            graph.deselect_numeric_notes([notes.TENSOR_CORE, notes.DOWN_CONVERT_INPUTS])
+        if isinstance(problem, ConvProblem) and problem.dtype == "float32":
+            notes = cudnn.numerical_note  # TF32 is a rounding in tensor cores; to convert to half precision is another
+            graph.deselect_numeric_notes([notes.DOWN_CONVERT_INPUTS, *([] if problem.tf32 else [notes.TENSOR_CORE])])
         if limit is not None:
             graph.deselect_workspace_greater_than(limit)
         graph.check_support()
@@ -198,12 +206,13 @@ class Networks:
         addresses = {name: int(kept.ptr) for name, kept in memory.items()}
         # a pool's memory is in the order of the stream that is current: on another one, work before might still use it
         stream = _current_stream()
-        begin_s = time.monotonic()
-        for index in range(min(graph.get_execution_plan_count(), _MOST_TIMED)):
-            if best is not None and time.monotonic() - begin_s > self._timing_s:
+        begin_s, n_built = time.monotonic(), 0
+        for index in range(graph.get_execution_plan_count()):  # among them those that were deselected
+            if n_built == _MOST_TIMED or (best is not None and time.monotonic() - begin_s > self._timing_s):
                 break
             try:
                 graph.build_plan_at_index(index)
+                n_built += 1
                 nbytes = int(graph.get_workspace_size_plan_at_index(index))
                 if limit is not None and nbytes > limit:
                     continue

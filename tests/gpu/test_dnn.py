@@ -246,6 +246,18 @@ def test_without_tf32_no_plan_rounds(cudnn: Any, networks: Networks) -> None:
     assert [index for index, _ in cudnn.executed] == [1, 0]
 
 
+@pytest.mark.parametrize("tf32", [False, True])
+def test_float32_is_never_made_half_precision(cudnn: Any, monkeypatch: pytest.MonkeyPatch, tf32: bool) -> None:
+    """Engines that convert their inputs are fast, and wrong by more than TF32: what is beyond 65504 is infinite."""
+    monkeypatch.setattr(dnn, "_current_stream", lambda: 77)
+    networks = Networks(90, "EXHAUSTIVE", allocate=_Memory, timer=lambda enqueue, stream: enqueue(stream) or 1.0)
+    cudnn.executed.clear()
+    assert networks.convolution(replace(CONVOLUTIONS["plain"], tf32=tf32)) is not None
+    converts = [i for i, plan in enumerate(cudnn.PLANS) if cudnn.numerical_note.DOWN_CONVERT_INPUTS in plan.notes]
+    assert converts and cudnn.executed and not {index for index, _ in cudnn.executed} & set(converts)
+    networks.close()
+
+
 def test_small_workspaces(cudnn: Any) -> None:
     networks = Networks(90, "DEFAULT", any_workspace=False)
     cudnn.executed.clear()
@@ -255,7 +267,7 @@ def test_small_workspaces(cudnn: Any) -> None:
 
 
 def test_the_fastest_of_all_plans(cudnn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    times = {0: 3.0, 1: 2.0, 3: 1.0}
+    times = {0: 3.0, 1: 2.0, 3: 1.0, 4: 4.0}
     monkeypatch.setattr(dnn, "_current_stream", lambda: 77)
 
     def timer(enqueue: Any, stream: int) -> float:
@@ -267,7 +279,7 @@ def test_the_fastest_of_all_plans(cudnn: Any, monkeypatch: pytest.MonkeyPatch) -
     p = CONVOLUTIONS["bias and relu"]
     plan = networks.convolution(p)
     assert plan is not None and plan.workspace_nbytes == 1024
-    assert [index for index, _ in cudnn.executed] == [0, 1, 3]
+    assert [index for index, _ in cudnn.executed] == [0, 1, 3, 4]
     compare(networks, p)
     assert cudnn.executed[-1] == (3, 77)
     networks.close()

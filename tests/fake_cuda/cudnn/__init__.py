@@ -38,10 +38,11 @@ class Plan(NamedTuple):
 
 #: what heuristics always say
 PLANS = (
-    Plan(4096, (numerical_note.TENSOR_CORE, numerical_note.DOWN_CONVERT_INPUTS)),
+    Plan(4096, (numerical_note.TENSOR_CORE,)),
     Plan(64 << 20),
     Plan(0, builds=False),
     Plan(1024),
+    Plan(0, (numerical_note.DOWN_CONVERT_INPUTS,)),
 )
 #: what tensors are aligned to, unless they say otherwise
 _ALIGNMENT_NBYTES = 16
