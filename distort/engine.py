@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -448,11 +449,15 @@ class Engine:
         """End the actors and free the weights. Safe to call twice."""
         self._closed = True
         self.synchronize_pending()  # what runs under way use is about to go
-        if self.gpu is not None:
+        gpu = self.gpu
+        if gpu is not None:
             self._copies = self.copies  # they are told afterwards too
         if self._actors is not None:
             self._actors.close()
         self._leave()
+        if gpu is not None:
+            with suppress(RuntimeError):  # of CUDA's: a GPU that is lost has nothing to give back
+                gpu.close()
 
 
 def _require_kernels(graph: Graph) -> None:

@@ -5,7 +5,8 @@ Each copy between the host and a GPU is counted (``Engine.copies``): where nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -115,9 +116,9 @@ def put(
 ) -> OrtValue:
     """The result at ``index`` as the output ``name``: in its buffer, else on the GPU ``place``, else on the host."""
     result = results[index]
-    told = _Told(engine, name)
+    told = partial(engine.copies.count, name)  # nothing of the session: a value may outlive it
     if buffer is not None:
-        _write(told, buffer, OrtValue._of(result, declared))
+        _write(engine, told, buffer, OrtValue._of(result, declared))
         buffer._settle = engine.pending
         return buffer
     if on_gpu(result) and place is None:
@@ -141,15 +142,15 @@ def put(
     return value
 
 
-def _write(told: _Told, buffer: OrtValue, result: OrtValue) -> None:
+def _write(engine: Engine, told: Callable[[str, int], None], buffer: OrtValue, result: OrtValue) -> None:
     """Write a result into a buffer, wherever the two are. Both have the same shape and type."""
     source, target = result._value, buffer._value
     if source is target:
         return  # the run wrote it there itself
     if on_gpu(source) and on_gpu(target):
-        told.engine.move_on_gpu(target, source)
+        engine.move_on_gpu(target, source)
     elif on_gpu(source):
-        told.engine.synchronize_pending()
+        engine.synchronize_pending()
         told("d2h", int(source.nbytes))
         if target.flags.c_contiguous:
             gpu_values.read_into(target, source)
@@ -160,16 +161,3 @@ def _write(told: _Told, buffer: OrtValue, result: OrtValue) -> None:
         gpu_values.write(target, source)
     else:
         np.copyto(target, source)
-
-
-class _Told:
-    """Counts a copy of one output."""
-
-    __slots__ = ("_name", "engine")
-
-    def __init__(self, engine: Engine, name: str) -> None:
-        self.engine = engine
-        self._name = name
-
-    def __call__(self, transport: str, nbytes: int) -> None:
-        self.engine.copies.count(self._name, transport, nbytes)

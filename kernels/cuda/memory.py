@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import math
+import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -65,6 +69,8 @@ class Pool:
             return
         self._pool = cupy.cuda.MemoryPool()
         self._malloc = self._pool.malloc
+        # CuPy's pools keep what is free for ever where nobody has them any more; at exit CUDA takes it
+        weakref.finalize(self, _let_go, _Ending(cupy, self._pool, self.device_id)).atexit = False
         if self.limit_nbytes is not None:
             with device.current(self.device_id):
                 self._pool.set_limit(size=self.limit_nbytes)
@@ -126,6 +132,55 @@ class Pool:
                 self._pool.free_all_blocks()
             if self._empty_cache is not None:
                 self._empty_cache()
+
+
+class _Ending(NamedTuple):
+    """A pool that nobody has any more. CuPy itself goes before it when Python ends."""
+
+    cupy: ModuleType
+    pool: Any
+    device_id: int
+
+
+#: of which something is still in use
+_ending: list[_Ending] = []
+
+
+def _let_go(ending: _Ending) -> None:
+    """Give a pool that ends back to the GPU: what is free now, the rest when it is.
+
+    What is freed after its pool is gone is lost, with all that it was cut from. So the pool stays until nothing is in
+    use, which is looked at after Python's collections of garbage: what has memory is often among it.
+    """
+    _ending.append(ending)
+    _sweep()
+    if _ending and _after_collection not in gc.callbacks:
+        gc.callbacks.append(_after_collection)
+
+
+def _sweep() -> None:
+    for ending in list(_ending):
+        if _gives_back(ending):
+            with suppress(ValueError):  # another thread may have done so
+                _ending.remove(ending)
+
+
+def _gives_back(ending: _Ending) -> bool:
+    """Whether nothing is left of it."""
+    cupy, pool, device_id = ending
+    if sys.modules.get("cupy") is not cupy:
+        return True
+    try:
+        with device.current(device_id):
+            pool.free_all_blocks()
+            return not pool.used_bytes()
+    except cupy.cuda.runtime.CUDARuntimeError:  # the GPU is lost, and its memory with it
+        return True
+
+
+def _after_collection(phase: str, told: Mapping[str, int]) -> None:
+    if phase == "stop" and told["generation"] > 0 and _ending:
+        _sweep()
 
 
 @contextmanager

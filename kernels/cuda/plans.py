@@ -53,6 +53,10 @@ class Plans:
     def __iter__(self) -> Iterator[Executable]:
         return iter(self._made.values())
 
+    def clear(self) -> None:
+        """Let go of all plans, with what they have of the GPU."""
+        self._made.clear()
+
     def rows(self) -> list[tuple[Key, CudaPlan]]:
         """By types of feeds, in the order of ``inputs``; the one that was made last comes last."""
         return [(key, executable.plan) for key, executable in self._made.items()]

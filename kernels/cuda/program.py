@@ -247,6 +247,16 @@ class CudaProgram:
                     executable.settle(-1)
             self.context.pool.shrink()
 
+    def close(self) -> None:
+        """Give all memory back to the GPU, but what values of others lie in. A run under way ends before."""
+        with self._workspace.turn():
+            self._workspace.settle()
+            self.slab.drop()
+            for program in self._all():
+                program._plans.clear()
+            self.context.weights.clear()
+            self.context.pool.shrink()
+
     def release_graphs(self, graph_id: int) -> None:
         """Forget the graphs that were captured for a number."""
         with self._workspace.turn():

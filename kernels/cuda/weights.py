@@ -105,6 +105,11 @@ class Weights:
         self._memory[id(where.pointer.mem)] = where
         return [Weight(array, where, offset) for array, offset in zip(group, offsets, strict=False)]
 
+    def clear(self) -> None:
+        """Let go of those that stay."""
+        with self._lock:
+            self._kept.clear()
+
     def has(self, array: Any) -> bool:
         """Whether a CuPy array lies in the memory of one of them."""
         return id(array.data.mem) in self._memory

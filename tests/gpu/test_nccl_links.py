@@ -166,6 +166,7 @@ def test_several_at_once_in_another_order_than_they_were_made(ends: list[End]) -
 def test_nothing_is_sent_that_nobody_asks_for_and_what_is_over_is_let_go(ends: list[End]) -> None:
     one, other, _ = ends
     assert link(one, other) == ""
+    assert soon(lambda: one.far.in_use() == 0)  # what the link was tried with has arrived
     counts = one.cupy.fake.counts()
     before = counts["nccl send"]
     headers = [one.announce(run, np.ones(10, np.float32), other) for run in range(4)]
@@ -213,6 +214,7 @@ def test_when_either_end_leaves_the_other_lets_go_and_a_new_one_takes_its_place(
 ) -> None:
     one, other, _ = ends
     assert link(one, other) == ""
+    assert soon(lambda: one.far.in_use() == 0)  # what the link was tried with has arrived
     headers = [one.announce(run, np.ones(1 << 16, np.float32), other) for run in range(3)]
     outcomes: list[str] = []
 

@@ -18,6 +18,8 @@ from distort.kernels.cuda.program import CudaProgram
 from distort.kernels.cuda.weights import Weights
 from distort.kernels.errors import OutOfMemory
 
+from .standing_in import session_of
+
 
 def kept(array: Any) -> bool:
     return True
@@ -149,3 +151,49 @@ def test_a_plan_sends_all_that_it_reads_at_once(fake_cuda: Any, monkeypatch: pyt
         gc.collect()
         sizes.append(program.context.weights.nbytes)
     assert max(sizes) < n_layers * 72 * 4 + 4000 and sizes[-1] - sizes[10] < 3 * 30 * 8
+
+
+PRODUCT = "g (float[64,64] x) => (float[64,64] y) { a = Softmax(x) b = Transpose(a) y = MatMul(a, b) }"
+
+
+def used_session() -> tuple[Any, Any]:
+    """A session that has run, and a value of it that stays on the GPU."""
+    session, x = session_of(PRODUCT), np.ones((64, 64), np.float32)
+    binding = session.io_binding()
+    binding.bind_cpu_input("x", x)
+    binding.bind_output("y", "cuda")
+    for _ in range(3):
+        session.run_with_iobinding(binding)
+    return session, binding.get_outputs()[0]
+
+
+def live_nbytes(fake_cuda: Any) -> int:
+    """But for what CuPy's own pool keeps, where values that are bound have their copies."""
+    gc.collect()
+    fake_cuda.get_default_memory_pool().free_all_blocks()
+    found: int = fake_cuda.fake.live_nbytes()
+    return found
+
+
+def test_a_session_that_is_closed_gives_its_memory_back_at_once(fake_cuda: Any) -> None:
+    before = live_nbytes(fake_cuda)
+    session, value = used_session()
+    there = value.numpy()
+    used = live_nbytes(fake_cuda)
+    session._sess._close()
+    assert before < live_nbytes(fake_cuda) < used
+    np.testing.assert_array_equal(value.numpy(), there)  # a value is its holder's
+    del session, value
+    assert live_nbytes(fake_cuda) == before
+
+
+def test_a_session_that_is_dropped_gives_its_memory_back(fake_cuda: Any) -> None:
+    """When Python has collected it; what is in use then, later. CuPy's pools alone would keep it for ever."""
+    before = live_nbytes(fake_cuda)
+    for _ in range(3):
+        session, value = used_session()
+        del session
+        gc.collect()
+        assert value.numpy().shape == (64, 64)
+        del value
+        assert live_nbytes(fake_cuda) == before

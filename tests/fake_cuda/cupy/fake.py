@@ -117,6 +117,7 @@ def shutdown() -> None:
     for device in range(len(_state.heaps)):
         _state.drain_device(device, wait=False)
     memory.default_pool.free_all_blocks()
+    memory._free_of_all.clear()
     _state.shutdown()
 
 

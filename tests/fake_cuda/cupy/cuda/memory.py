@@ -178,6 +178,10 @@ class _Pooled(BaseMemory):
                 self._heap.found.append(str(error))
 
 
+#: blocks that pools have free: they stay where a pool is dropped, as CuPy's do
+_free_of_all: set[BaseMemory] = set()
+
+
 class MemoryPool:
     """Blocks are kept by device and stream, whole: what fits best of the free ones is used."""
 
@@ -201,6 +205,7 @@ class MemoryPool:
             if fitting:
                 chunk = min(fitting, key=lambda block: block.size)
                 blocks.remove(chunk)
+                _free_of_all.discard(chunk)
             else:
                 chunk = self._more(rounded, device_id)
             self._used[device_id] = self._used.get(device_id, 0) + chunk.size
@@ -235,6 +240,7 @@ class MemoryPool:
         with self._lock:
             self._used[key[0]] -= chunk.size
             self._free.setdefault(key, []).append(chunk)
+            _free_of_all.add(chunk)
 
     def free_all_blocks(self, stream: Any = None) -> None:
         with self._lock:
@@ -242,6 +248,7 @@ class MemoryPool:
             for key, blocks in self._free.items():
                 if key[0] == device_id and (stream is None or key[1] == stream.ptr):
                     self._total[device_id] = self._total.get(device_id, 0) - sum(block.size for block in blocks)
+                    _free_of_all.difference_update(blocks)
                     blocks.clear()
 
     def free_all_free(self) -> None:
