@@ -88,21 +88,17 @@ def test_a_second_caller_does_its_job_alone(kernel: int) -> None:
 
 
 def test_threads_end_with_their_team(kernel: int) -> None:
-    def alive() -> int:
-        return sum(thread.name == "distort-cpu" for thread in threading.enumerate())
-
-    gc.collect()
-    before = alive()
+    before = set(threading.enumerate())  # others' may still be on their way out
     team = Team(3)
     table, words, steps = job(kernel, 3, 3)
     team.run(steps.ctypes.data, len(steps))
-    assert alive() == before + 2
+    own = [thread for thread in threading.enumerate() if thread.name == "distort-cpu" and thread not in before]
+    assert len(own) == 2
     del team
     gc.collect()
-    deadline = time.monotonic() + 5
-    while alive() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert alive() == before
+    for thread in own:
+        thread.join(timeout=5)
+        assert not thread.is_alive()
     del table, words
 
 
