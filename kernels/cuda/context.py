@@ -35,13 +35,6 @@ def stream_of(address: int) -> Any:
     return cupy.cuda.Stream.from_external(_Foreign(address))
 
 
-def _default_stream() -> Any:
-    """CUDA's legacy default stream, that of libraries which make none of their own."""
-    import cupy
-
-    return cupy.cuda.Stream.null
-
-
 class Context:
     """Of one program. Libraries are opened when the first plan asks for them."""
 
@@ -73,10 +66,12 @@ class Context:
 
         Other libraries write there and don't wait for it. A caller's own stream has the order that the caller gave it.
         """
+        import cupy
+
         if self.options.user_compute_stream:
             return
         with device.current(self.device_id):
-            self._of_callers.record(_default_stream())
+            self._of_callers.record(cupy.cuda.Stream.null)  # CUDA's legacy default stream
             self.stream.wait_event(self._of_callers)
 
     @functools.cached_property
